@@ -1,0 +1,254 @@
+"""The shape of the configuration: one frozen pydantic model per table of the TOML file.
+
+Unknown keys are errors, every value has a type with a range, and secrets are references (`file:`, `env:`), never
+values. `gateway.config.load` reads a file into `Config`; nothing else in the gateway reads configuration files.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from gateway.config.secret import SecretRef
+
+
+def _ae_title(value: str) -> str:
+    """PS3.5 6.2, VR AE: 1 to 16 characters, no backslash or control character, not all spaces."""
+    title = value.strip(" ")
+    if not 1 <= len(title) <= 16 or "\\" in title or not title.isascii() or not title.isprintable():
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+    return title
+
+
+def _network(value: str) -> str:
+    ipaddress.ip_network(value, strict=False)
+    return value
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Address = Annotated[str, AfterValidator(_network)]  # an IP address or a network in CIDR notation
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Model(BaseModel):
+    """Base of all tables: unknown keys are refused and nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Site(Model):
+    """Who we are, and where our files lie."""
+
+    name: Name = "site"
+    state: Path = Path("state")  # relative to the configuration file
+    institution: Annotated[str, Field(max_length=64)] = ""
+    manufacturer: Annotated[str, Field(min_length=1, max_length=64)] = "MIAD Gateway"
+    contact: Annotated[str, Field(max_length=64)] = ""  # goes into marked objects as the restore service hint
+
+
+class Database(Model):
+    """SQLAlchemy URL; empty means the embedded SQLite file `<state>/gateway.sqlite`."""
+
+    url: str = ""
+
+
+class Keys(Model):
+    """Every key, by reference. Only the restore role ever resolves `restore_private_key`."""
+
+    restore_public_key: SecretRef = SecretRef("file:keys/restore.public.pem")  # X25519, HPKE
+    restore_private_key: SecretRef = SecretRef("file:keys/restore.private.pem")
+    signing_key: SecretRef = SecretRef("file:keys/signing.private.pem")  # Ed25519, signs vault records
+    trusted_signers: tuple[SecretRef, ...] = (SecretRef("file:keys/signing.public.pem"),)
+    spool_key: SecretRef = SecretRef("file:keys/spool.key")  # 32 random bytes, hexadecimal
+    uid_key: SecretRef = SecretRef("file:keys/uid.key")  # 32 random bytes; made once, never rotated
+    mark_key: SecretRef = SecretRef("file:keys/mark.key")  # 32 random bytes
+
+
+class Tls(Model):
+    """One side of a TLS connection: our certificate and key, and whom we trust."""
+
+    certificate: Path
+    private_key: Path
+    trust: Path  # PEM file or folder of PEM files with the accepted certificate authorities
+
+
+class Peer(Model):
+    """An AE that may send to the ingress, from the listed addresses only."""
+
+    ae_title: AETitle
+    addresses: tuple[Address, ...] = Field(min_length=1)
+
+
+class Ingress(Model):
+    """The C-STORE SCP that faces the archive."""
+
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    peers: tuple[Peer, ...] = ()
+    tls: Tls | None = None
+    max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
+    max_associations: Annotated[int, Field(ge=1)] = 50
+    max_connections: Annotated[int, Field(ge=1)] = 100  # sockets, before any A-ASSOCIATE
+    idle_timeout_s: Annotated[float, Field(gt=0)] = 60
+    handshake_timeout_s: Annotated[float, Field(gt=0)] = 5
+    min_free_mib: Annotated[int, Field(ge=0)] = 512  # below this the answer is 0xA700
+    max_waiting: Annotated[int, Field(ge=1)] = 200_000  # instances not yet delivered or held
+    max_instance_mib: Annotated[int, Field(ge=1)] = 4096
+
+
+class Mark(Model):
+    """How a route marks: the tier, and how much work goes into it."""
+
+    tier: Literal["lettered", "discreet"] = "lettered"
+    mode: Literal["strong"] = "strong"
+    steps: Annotated[int, Field(ge=0, le=1000)] | None = None  # None: the mark's own default; 0: plumbing tests only
+    text: Annotated[str, Field(min_length=1, max_length=32)] = "PROTECTED COPY"
+
+
+class Route(Model):
+    """What happens to instances sent to one called AE title."""
+
+    name: Name
+    called_ae: AETitle
+    destinations: tuple[Name, ...] = Field(min_length=1)
+    action: Literal["mark", "hold", "pass"] = "mark"
+    pass_statement: str = ""  # must read exactly as PASS_STATEMENT when action is "pass"
+    mark: Mark = Mark()
+    source_reference: bool = True  # name the original's UID in Source Image Sequence
+
+
+PASS_STATEMENT = "I trust these destinations with unmarked originals"
+
+
+class Destination(Model):
+    """An AE outside that receives marked copies."""
+
+    name: Name
+    type: Literal["research", "ai-vendor", "external", "clinical"]
+    clinical_override: str = ""  # must read exactly as CLINICAL_STATEMENT when type is "clinical"
+    ae_title: AETitle
+    calling_ae: AETitle = "MIAD_GATEWAY"
+    host: str
+    port: Port
+    tls: Tls | None = None
+    max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
+    connect_timeout_s: Annotated[float, Field(gt=0)] = 10
+    response_timeout_s: Annotated[float, Field(gt=0)] = 60
+    idle_release_s: Annotated[float, Field(gt=0)] = 5
+    retry_first_s: Annotated[float, Field(gt=0)] = 2
+    retry_longest_s: Annotated[float, Field(gt=0)] = 300
+    retry_attempts: Annotated[int, Field(ge=1)] = 500
+
+
+CLINICAL_STATEMENT = "marked copies must not be used for clinical reading"
+
+
+class Worker(Model):
+    """The role that seals, marks and delivers."""
+
+    batch: Annotated[int, Field(ge=1, le=256)] = 8
+    lease_s: Annotated[float, Field(ge=5)] = 120
+    poll_s: Annotated[float, Field(gt=0)] = 0.2
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+
+
+class Workstation(Model):
+    """An AE that may query and retrieve originals: bound to a certificate, or plain by explicit consent."""
+
+    ae_title: AETitle
+    addresses: tuple[Address, ...] = Field(min_length=1)  # where its associations come from
+    key_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()  # SubjectPublicKeyInfo digests
+    san: tuple[str, ...] = ()  # DNS names or URIs, any of them in the certificate binds it
+    plain: bool = False  # may use the port without TLS; warned of at start, audited
+    host: str = ""  # where it receives C-MOVE and answers to C-STORE; empty: C-GET only
+    port: Port | None = None
+    receive_plain: bool = False  # originals may go there without TLS
+    studies: tuple[str, ...] = ("*",)  # Study Instance UIDs it may see, "*" for all
+
+    @model_validator(mode="after")
+    def _has_an_identity(self) -> Workstation:
+        if not (self.plain or self.key_sha256 or self.san):
+            raise ValueError(
+                "an AE title is a name, not an identity: give key_sha256 or san of its client certificate, or plain = true"
+            )
+        if bool(self.host) != (self.port is not None):
+            raise ValueError("host and port go together")
+        return self
+
+
+class Restore(Model):
+    """The Query/Retrieve SCP that faces authorized workstations."""
+
+    ae_title: AETitle = "MIAD_RESTORE"
+    host: str = "127.0.0.1"
+    tls_port: Port | None = 2762
+    plain_port: Port | None = None
+    tls: Tls | None = None
+    workstations: tuple[Workstation, ...] = ()
+    max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
+    max_associations: Annotated[int, Field(ge=1)] = 20
+    max_connections: Annotated[int, Field(ge=1)] = 50
+    idle_timeout_s: Annotated[float, Field(gt=0)] = 60
+    handshake_timeout_s: Annotated[float, Field(gt=0)] = 5
+    max_matches: Annotated[int, Field(ge=1)] = 10_000
+
+    @model_validator(mode="after")
+    def _tls_is_complete(self) -> Restore:
+        if self.tls_port is not None and self.tls is None:
+            raise ValueError("tls_port is set but there is no [restore.tls] table")
+        if self.plain_port is None and any(w.plain for w in self.workstations):
+            raise ValueError("a workstation is plain = true but there is no restore.plain_port")
+        return self
+
+
+class Retention(Model):
+    """How long files are kept after delivery, in days; 0 vault days means for ever."""
+
+    vault_days: Annotated[float, Field(ge=0)] = 0
+    derived_days: Annotated[float, Field(ge=0)] = 1
+
+
+class Config(Model):
+    """The whole configuration of one site."""
+
+    version: Literal[1] = 1
+    site: Site = Site()
+    database: Database = Database()
+    keys: Keys = Keys()
+    ingress: Ingress = Ingress()
+    routes: tuple[Route, ...] = ()
+    destinations: tuple[Destination, ...] = ()
+    worker: Worker = Worker()
+    restore: Restore | None = None
+    retention: Retention = Retention()
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Config:
+        _unique("routes", "name", [r.name for r in self.routes])
+        _unique("routes", "called_ae", [r.called_ae for r in self.routes])
+        _unique("destinations", "name", [d.name for d in self.destinations])
+        known = {d.name for d in self.destinations}
+        for route in self.routes:
+            for wanted in route.destinations:
+                if wanted not in known:
+                    raise ValueError(f"route {route.name!r} names destination {wanted!r}; defined are: {sorted(known)}")
+            if route.action == "pass" and route.pass_statement != PASS_STATEMENT:
+                raise ValueError(
+                    f"route {route.name!r} passes unmarked originals: set pass_statement = {PASS_STATEMENT!r} to confirm"
+                )
+        for destination in self.destinations:
+            if destination.type == "clinical" and destination.clinical_override != CLINICAL_STATEMENT:
+                raise ValueError(
+                    f"destination {destination.name!r} is clinical: set clinical_override = {CLINICAL_STATEMENT!r}"
+                )
+        return self
+
+
+def _unique(table: str, key: str, values: list[str]) -> None:
+    doubled = sorted({v for v in values if values.count(v) > 1})
+    if doubled:
+        raise ValueError(f"{table}: {key} must be unique, doubled: {doubled}")

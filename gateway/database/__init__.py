@@ -1,0 +1,16 @@
+"""The database: schema, engine, migrations. It knows rows, not what they mean."""
+
+from gateway.database.engine import migrate, open_database, reading, sqlite_url, transaction
+from gateway.database.tables import Base, DeliveryRow, InstanceRow, VaultRow
+
+__all__ = [
+    "Base",
+    "DeliveryRow",
+    "InstanceRow",
+    "VaultRow",
+    "migrate",
+    "open_database",
+    "reading",
+    "sqlite_url",
+    "transaction",
+]

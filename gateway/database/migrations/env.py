@@ -1,0 +1,10 @@
+"""Alembic environment: runs on the connection that `gateway.database.migrate` hands over."""
+
+from alembic import context
+
+from gateway.database.tables import Base
+
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
+with context.begin_transaction():
+    context.run_migrations()

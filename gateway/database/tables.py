@@ -1,0 +1,137 @@
+"""The database schema, one page: what the flow, the vault and the restore role remember.
+
+Times are UTC, as seconds since 1970 (float). UIDs are text without padding. The `instance` and `delivery` tables are
+the truth about work to do (leases in them make every step safe to repeat); `vault_record` is the truth about originals.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, Float, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """Declarative base of all tables; Alembic compares the database with its metadata."""
+
+
+class InstanceRow(Base):
+    """One C-STORE that was acknowledged with success, and how far it has come.
+
+    state: received -> sealed -> marked -> delivered, or held (then `held_from` is the state it will go on from).
+    """
+
+    __tablename__ = "instance"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)  # random; the only name that logs use
+    state: Mapped[str] = mapped_column(String(16))
+    route: Mapped[str] = mapped_column(String(32))
+
+    # what the association told us
+    calling_ae: Mapped[str] = mapped_column(String(16))
+    called_ae: Mapped[str] = mapped_column(String(16))
+    peer_address: Mapped[str] = mapped_column(String(64))
+    association_id: Mapped[str] = mapped_column(String(32))
+
+    # the object as received
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))
+    transfer_syntax_uid: Mapped[str] = mapped_column(String(64))
+    size: Mapped[int] = mapped_column(Integer)  # bytes of the data set
+    sha256: Mapped[str] = mapped_column(String(64))
+    spool_file: Mapped[str | None] = mapped_column(String(128))  # name in the spool folder; None once purged
+
+    # what became of it
+    record: Mapped[str | None] = mapped_column(String(32))  # locator of its vault record
+    derived_file: Mapped[str | None] = mapped_column(String(128))  # name in the derived folder; None once purged
+    held_from: Mapped[str | None] = mapped_column(String(16))
+    reason_code: Mapped[str | None] = mapped_column(String(64))
+    reason: Mapped[str | None] = mapped_column(Text)
+
+    # work in progress
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    next_attempt_at: Mapped[float] = mapped_column(Float, default=0.0)
+    lease_owner: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[float] = mapped_column(Float, default=0.0)
+
+    received_at: Mapped[float] = mapped_column(Float)
+    sealed_at: Mapped[float | None] = mapped_column(Float)
+    marked_at: Mapped[float | None] = mapped_column(Float)
+    delivered_at: Mapped[float | None] = mapped_column(Float)
+
+    __table_args__ = (
+        Index("instance_work", "state", "next_attempt_at", "lease_until"),
+        Index("instance_record", "record"),
+        Index("instance_sop", "sop_instance_uid"),
+    )
+
+
+class DeliveryRow(Base):
+    """One instance on its way to one destination. state: queued -> sent, or held."""
+
+    __tablename__ = "delivery"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    instance_id: Mapped[str] = mapped_column(ForeignKey("instance.id"))
+    destination: Mapped[str] = mapped_column(String(32))
+    state: Mapped[str] = mapped_column(String(16), default="queued")
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    next_attempt_at: Mapped[float] = mapped_column(Float, default=0.0)
+    lease_owner: Mapped[str | None] = mapped_column(String(64))
+    lease_until: Mapped[float] = mapped_column(Float, default=0.0)
+    dimse_status: Mapped[int | None] = mapped_column(Integer)  # last C-STORE status, e.g. 0xB000: sent with an alert
+    reason_code: Mapped[str | None] = mapped_column(String(64))
+    reason: Mapped[str | None] = mapped_column(Text)
+    sent_at: Mapped[float | None] = mapped_column(Float)
+
+    __table_args__ = (
+        UniqueConstraint("instance_id", "destination"),
+        Index("delivery_work", "destination", "state", "next_attempt_at", "lease_until"),
+    )
+
+
+class VaultRow(Base):
+    """One sealed original: the signed record, and beside it the columns that queries need.
+
+    `document` is the truth (signed by the gateway that made it); every other column repeats part of it for look-ups,
+    or holds the attributes that C-FIND answers from (`attributes`, DICOM JSON model, PS3.18 F).
+    """
+
+    __tablename__ = "vault_record"
+
+    locator: Mapped[str] = mapped_column(String(32), primary_key=True)  # 128 random bits, hexadecimal
+    generation: Mapped[int] = mapped_column(Integer)  # counts different byte strings under one original UID
+    original_sop_uid: Mapped[str] = mapped_column(String(64))
+    original_series_uid: Mapped[str] = mapped_column(String(64))
+    study_uid: Mapped[str] = mapped_column(String(64))
+    derived_sop_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    derived_series_uid: Mapped[str] = mapped_column(String(64))
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    transfer_syntax_uid: Mapped[str] = mapped_column(String(64))
+    original_sha256: Mapped[str] = mapped_column(String(64))
+    original_size: Mapped[int] = mapped_column(Integer)
+    policy: Mapped[str] = mapped_column(String(64))  # digest of the decision that shapes the derived bytes
+    derived_sha256: Mapped[str | None] = mapped_column(String(64))  # fixed before the first delivery, never changed
+    token: Mapped[bytes] = mapped_column(LargeBinary)  # the key reference that the marked object carries
+    document: Mapped[bytes] = mapped_column(LargeBinary)
+    signature: Mapped[bytes] = mapped_column(LargeBinary)
+    signer: Mapped[str] = mapped_column(String(64))
+    payload_file: Mapped[str | None] = mapped_column(String(128))  # None once retention has ended
+    created_at: Mapped[float] = mapped_column(Float)
+
+    # the C-FIND index: clear text and minimal (design, promise 7)
+    patient_id: Mapped[str] = mapped_column(String(64), default="")
+    study_date: Mapped[str] = mapped_column(String(8), default="")
+    accession_number: Mapped[str] = mapped_column(String(16), default="")
+    modality: Mapped[str] = mapped_column(String(16), default="")
+    attributes: Mapped[dict] = mapped_column(JSON)
+
+    __table_args__ = (
+        UniqueConstraint("original_sop_uid", "generation"),
+        Index("vault_same_original", "original_sop_uid", "original_sha256", "policy"),
+        Index("vault_study", "study_uid"),
+        Index("vault_series", "original_series_uid"),
+        Index("vault_derived_series", "derived_series_uid"),
+        Index("vault_patient", "patient_id"),
+        Index("vault_study_date", "study_date"),
+        Index("vault_accession", "accession_number"),
+    )

@@ -1,0 +1,188 @@
+"""Small convolutional networks: the families that surrogate packs and the held-out judge are made of.
+
+All of them take float32 images ``(N, C, h, w)`` in 0..1 (display space of the primary window, C = 1 or 3, h and w at
+least 32) and are multi-head: one linear head per task on one shared backbone. ``forward`` gives the logits of every
+task *and* the middle-layer feature map that the optimiser disrupts.
+
+Sources: EfficientNet-Lite (Tan and Le 2019, the variant without squeeze-excite and with ReLU6), VGG (Simonyan and
+Zisserman 2015), MobileNetV2 (Sandler et al. 2018), ResNet (He et al. 2016); written anew here, smaller.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+MIN_INPUT = 32
+"""Smallest image side (pixels) that every family here can take."""
+
+
+@dataclass(frozen=True)
+class NetOutput:
+    """What one forward pass gives.
+
+    Attributes:
+        logits: task name -> float tensor (N, classes of the task).
+        middle: feature map (N, F, h', w') after about half of the layers.
+    """
+
+    logits: dict[str, Tensor]
+    middle: Tensor
+
+
+class SameConv2d(nn.Conv2d):
+    """Convolution with TensorFlow's "SAME" padding (asymmetric for stride 2), as the ImageNet weights expect."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution of ``x`` (N, C, h, w); output sides are ceil(side / stride)."""
+        pads: list[int] = []
+        for axis in (3, 2):
+            side, kernel, stride = x.shape[axis], self.kernel_size[axis - 2], self.stride[axis - 2]
+            total = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
+            pads += [total // 2, total - total // 2]
+        return self._conv_forward(functional.pad(x, pads) if any(pads) else x, self.weight, self.bias)
+
+
+class InvertedBlock(nn.Module):
+    """MobileNetV2 block: 1x1 expansion, depthwise convolution, linear 1x1 projection, identity where shapes agree."""
+
+    def __init__(self, n_in: int, n_out: int, kernel: int, stride: int, expand: int, eps: float = 1e-3) -> None:
+        super().__init__()
+        wide = n_in * expand
+        layers: list[nn.Module] = []
+        if expand != 1:
+            layers += [SameConv2d(n_in, wide, 1, bias=False), nn.BatchNorm2d(wide, eps=eps), nn.ReLU6()]
+        layers += [
+            SameConv2d(wide, wide, kernel, stride, groups=wide, bias=False),
+            nn.BatchNorm2d(wide, eps=eps),
+            nn.ReLU6(),
+            SameConv2d(wide, n_out, 1, bias=False),
+            nn.BatchNorm2d(n_out, eps=eps),
+        ]
+        self.layers = nn.Sequential(*layers)
+        self.identity = stride == 1 and n_in == n_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output for ``x`` (N, n_in, h, w)."""
+        return x + self.layers(x) if self.identity else self.layers(x)
+
+
+class ResidualBlock(nn.Module):
+    """Basic ResNet block of two 3x3 convolutions with a projected shortcut where shapes differ."""
+
+    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(n_out),
+            nn.ReLU(),
+            nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(n_out),
+        )
+        same = stride == 1 and n_in == n_out
+        self.shortcut = (
+            nn.Identity()
+            if same
+            else nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output for ``x`` (N, n_in, h, w)."""
+        return functional.relu(self.shortcut(x) + self.layers(x))
+
+
+def _conv_bn_relu(n_in: int, n_out: int) -> list[nn.Module]:
+    return [nn.Conv2d(n_in, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()]
+
+
+def _efficientnet_lite(depth: float, channels: int) -> tuple[nn.Sequential, nn.Sequential, int]:
+    """EfficientNet-Lite0 (depth 1.0) or Lite1 (1.1), stem and head unscaled; always three input channels."""
+    # repeats, kernel, stride, expansion, output channels (EfficientNet-B0's stages)
+    stages = (
+        (1, 3, 1, 1, 16),
+        (2, 3, 2, 6, 24),
+        (2, 5, 2, 6, 40),
+        (3, 3, 2, 6, 80),
+        (3, 5, 1, 6, 112),
+        (4, 5, 2, 6, 192),
+        (1, 3, 1, 6, 320),
+    )
+    stem: list[nn.Module] = [SameConv2d(3, 32, 3, 2, bias=False), nn.BatchNorm2d(32, eps=1e-3), nn.ReLU6()]
+    lower, upper, n_in = stem, [], 32
+    for index, (repeats, kernel, stride, expand, n_out) in enumerate(stages):
+        fixed = index in (0, len(stages) - 1)
+        for number in range(repeats if fixed else math.ceil(repeats * depth)):
+            block = InvertedBlock(n_in, n_out, kernel, stride if number == 0 else 1, expand)
+            (lower if index < 4 else upper).append(block)
+            n_in = n_out
+    upper += [SameConv2d(n_in, 1280, 1, bias=False), nn.BatchNorm2d(1280, eps=1e-3), nn.ReLU6()]
+    return nn.Sequential(*lower), nn.Sequential(*upper), 1280
+
+
+def _vgg(channels: int) -> tuple[nn.Sequential, nn.Sequential, int]:
+    lower = [*_conv_bn_relu(channels, 24), nn.MaxPool2d(2), *_conv_bn_relu(24, 48), nn.MaxPool2d(2)]
+    lower += [*_conv_bn_relu(48, 96), *_conv_bn_relu(96, 96), nn.MaxPool2d(2)]
+    upper = [*_conv_bn_relu(96, 160), *_conv_bn_relu(160, 160), nn.MaxPool2d(2), *_conv_bn_relu(160, 224)]
+    return nn.Sequential(*lower), nn.Sequential(*upper), 224
+
+
+def _mobile(channels: int) -> tuple[nn.Sequential, nn.Sequential, int]:
+    lower = [SameConv2d(channels, 24, 3, 2, bias=False), nn.BatchNorm2d(24, eps=1e-3), nn.ReLU6()]
+    lower += [InvertedBlock(24, 24, 3, 1, 2), InvertedBlock(24, 40, 3, 2, 4), InvertedBlock(40, 40, 3, 1, 4)]
+    upper = [InvertedBlock(40, 80, 3, 2, 4), InvertedBlock(80, 80, 3, 1, 4), InvertedBlock(80, 128, 3, 2, 4)]
+    upper += [InvertedBlock(128, 128, 3, 1, 4), SameConv2d(128, 256, 1, bias=False)]
+    upper += [nn.BatchNorm2d(256, eps=1e-3), nn.ReLU6()]
+    return nn.Sequential(*lower), nn.Sequential(*upper), 256
+
+
+def _resnet(channels: int) -> tuple[nn.Sequential, nn.Sequential, int]:
+    stem = [nn.Conv2d(channels, 24, 5, 2, 2, bias=False), nn.BatchNorm2d(24), nn.ReLU()]
+    lower = [*stem, ResidualBlock(24, 32, 1), ResidualBlock(32, 64, 2)]
+    upper = [ResidualBlock(64, 112, 2), ResidualBlock(112, 192, 2)]
+    return nn.Sequential(*lower), nn.Sequential(*upper), 192
+
+
+FAMILIES = {
+    "efficientnet-lite0": lambda channels: _efficientnet_lite(1.0, channels),
+    "efficientnet-lite1": lambda channels: _efficientnet_lite(1.1, channels),
+    "vgg": _vgg,
+    "mobile": _mobile,
+    "resnet": _resnet,
+}
+"""Family name -> builder of (lower half, upper half, pooled features)."""
+
+
+class MultiTaskNet(nn.Module):
+    """A backbone of one family with a linear head per task.
+
+    Args:
+        family: a key of ``FAMILIES``.
+        channels: 1 (gray) or 3 (RGB).
+        tasks: task name -> class names; heads are made in this order.
+
+    Raises:
+        ValueError: unknown family or channel count.
+    """
+
+    def __init__(self, family: str, channels: int, tasks: Mapping[str, Sequence[str]]) -> None:
+        super().__init__()
+        if family not in FAMILIES or channels not in (1, 3):
+            raise ValueError(f"no network family {family!r} with {channels} channels")
+        self.family, self.channels = family, channels
+        self.tasks = {task: tuple(classes) for task, classes in tasks.items()}
+        self.lower, self.upper, width = FAMILIES[family](channels)
+        self.dropout = nn.Dropout(0.2)
+        self.heads = nn.ModuleDict({task: nn.Linear(width, len(names)) for task, names in self.tasks.items()})
+
+    def forward(self, x: Tensor) -> NetOutput:
+        """Return logits and the middle feature map for images ``x`` (N, channels, h, w) in 0..1."""
+        x = (x - 0.5) * 2.0
+        if self.channels == 1 and self.family.startswith("efficientnet"):
+            x = x.expand(-1, 3, -1, -1)  # the ImageNet stem has three input channels
+        middle = self.lower(x)
+        pooled = self.dropout(self.upper(middle).mean((2, 3)))
+        return NetOutput({task: head(pooled) for task, head in self.heads.items()}, middle)
