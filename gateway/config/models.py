@@ -2,13 +2,16 @@
 
 Unknown keys are errors, every value has a type with a range, and secrets are references (`file:`, `env:`), never
 values. `gateway.config.load` reads a file into `Config`; nothing else in the gateway reads configuration files.
+The texts of the errors are for the person who wrote the file: `gateway.config.problems` adds path, line and suggestion.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -28,16 +31,55 @@ def _network(value: str) -> str:
     return value
 
 
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", value):
+        raise ValueError("a name has 1 to 32 lower-case letters, digits, '-' or '_' and starts with a letter or digit")
+    return value
+
+
+def _sha256(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ValueError("a SHA-256 digest has 64 lower-case hexadecimal digits")
+    return value
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
+        raise ValueError("a device is 'auto', 'cpu', 'cuda' or 'cuda:N'")
+    return value
+
+
+def _url_or_reference(value: str) -> str:
+    return SecretRef(value) if value.startswith(("env:", "file:")) else value
+
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Address = Annotated[str, AfterValidator(_network)]  # an IP address or a network in CIDR notation
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+Name = Annotated[str, AfterValidator(_name)]
+Sha256 = Annotated[str, AfterValidator(_sha256)]
+Device = Annotated[str, AfterValidator(_device)]
+Host = Annotated[str, Field(min_length=1)]  # a name or an IP address
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+Problem = tuple[tuple[str | int, ...], str]  # a path below the table that is checked, and what is wrong there
+
+
+class Disagreement(ValueError):
+    """Values that are right one by one and wrong together."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(text for _, text in problems))
+        self.problems = problems
 
 
 class Model(BaseModel):
     """Base of all tables: unknown keys are refused and nothing changes after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 class Site(Model):
@@ -51,9 +93,12 @@ class Site(Model):
 
 
 class Database(Model):
-    """SQLAlchemy URL; empty means the embedded SQLite file `<state>/gateway.sqlite`."""
+    """SQLAlchemy URL, or a reference to one (`env:`, `file:`) since it may hold a password.
 
-    url: str = ""
+    Empty means the embedded SQLite file `<state>/gateway.sqlite`. `Config.database_url` gives the URL to open.
+    """
+
+    url: Annotated[str, AfterValidator(_url_or_reference)] = ""
 
 
 class Keys(Model):
@@ -132,7 +177,7 @@ class Destination(Model):
     clinical_override: str = ""  # must read exactly as CLINICAL_STATEMENT when type is "clinical"
     ae_title: AETitle
     calling_ae: AETitle = "MIAD_GATEWAY"
-    host: str
+    host: Host
     port: Port
     tls: Tls | None = None
     max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
@@ -153,7 +198,7 @@ class Worker(Model):
     batch: Annotated[int, Field(ge=1, le=256)] = 8
     lease_s: Annotated[float, Field(ge=5)] = 120
     poll_s: Annotated[float, Field(gt=0)] = 0.2
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Device = "auto"
 
 
 class Workstation(Model):
@@ -161,7 +206,7 @@ class Workstation(Model):
 
     ae_title: AETitle
     addresses: tuple[Address, ...] = Field(min_length=1)  # where its associations come from
-    key_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = ()  # SubjectPublicKeyInfo digests
+    key_sha256: tuple[Sha256, ...] = ()  # digests of SubjectPublicKeyInfo, any of them binds it
     san: tuple[str, ...] = ()  # DNS names or URIs, any of them in the certificate binds it
     plain: bool = False  # may use the port without TLS; warned of at start, audited
     host: str = ""  # where it receives C-MOVE and answers to C-STORE; empty: C-GET only
@@ -173,7 +218,8 @@ class Workstation(Model):
     def _has_an_identity(self) -> Workstation:
         if not (self.plain or self.key_sha256 or self.san):
             raise ValueError(
-                "an AE title is a name, not an identity: give key_sha256 or san of its client certificate, or plain = true"
+                "an AE title is a name, not an identity: give key_sha256 or san of its client certificate, "
+                "or plain = true"
             )
         if bool(self.host) != (self.port is not None):
             raise ValueError("host and port go together")
@@ -197,12 +243,24 @@ class Restore(Model):
     max_matches: Annotated[int, Field(ge=1)] = 10_000
 
     @model_validator(mode="after")
-    def _tls_is_complete(self) -> Restore:
+    def _agrees(self) -> Restore:
+        return _checked(self, self._disagreements())
+
+    def _disagreements(self) -> Iterator[Problem]:
+        yield from _doubled("workstations", "ae_title", [w.ae_title for w in self.workstations])
+        if self.tls_port is None and self.plain_port is None:
+            yield ("plain_port",), "neither tls_port nor plain_port is set: nobody could connect"
         if self.tls_port is not None and self.tls is None:
-            raise ValueError("tls_port is set but there is no [restore.tls] table")
-        if self.plain_port is None and any(w.plain for w in self.workstations):
-            raise ValueError("a workstation is plain = true but there is no restore.plain_port")
-        return self
+            yield ("tls_port",), "tls_port is set but there is no [restore.tls] table"
+        for index, workstation in enumerate(self.workstations):
+            here = ("workstations", index)
+            if workstation.plain and self.plain_port is None:
+                yield (*here, "plain"), "plain = true but there is no restore.plain_port"
+            if workstation.host and not workstation.receive_plain and self.tls is None:
+                yield (
+                    (*here, "host"),
+                    "originals go there over TLS but there is no [restore.tls] table to send them with",
+                )
 
 
 class Retention(Model):
@@ -210,6 +268,13 @@ class Retention(Model):
 
     vault_days: Annotated[float, Field(ge=0)] = 0
     derived_days: Annotated[float, Field(ge=0)] = 1
+
+
+class Log(Model):
+    """What the roles write to standard error; never a patient's data, whatever the level."""
+
+    format: Literal["auto", "console", "json"] = "auto"  # auto: console on a terminal, JSON lines elsewhere
+    level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class Config(Model):
@@ -225,30 +290,48 @@ class Config(Model):
     worker: Worker = Worker()
     restore: Restore | None = None
     retention: Retention = Retention()
+    log: Log = Log()
+
+    @property
+    def database_url(self) -> str:
+        """The SQLAlchemy URL to open; a reference is resolved, so this may raise `ConfigError`."""
+        if not self.database.url:
+            return f"sqlite:///{self.site.state / 'gateway.sqlite'}"
+        if isinstance(self.database.url, SecretRef):
+            return self.database.url.resolve().decode().strip()
+        return self.database.url
 
     @model_validator(mode="after")
-    def _names_agree(self) -> Config:
-        _unique("routes", "name", [r.name for r in self.routes])
-        _unique("routes", "called_ae", [r.called_ae for r in self.routes])
-        _unique("destinations", "name", [d.name for d in self.destinations])
-        known = {d.name for d in self.destinations}
-        for route in self.routes:
-            for wanted in route.destinations:
+    def _agrees(self) -> Config:
+        return _checked(self, self._disagreements())
+
+    def _disagreements(self) -> Iterator[Problem]:
+        yield from _doubled("routes", "name", [r.name for r in self.routes])
+        yield from _doubled("routes", "called_ae", [r.called_ae for r in self.routes])
+        yield from _doubled("destinations", "name", [d.name for d in self.destinations])
+        known = sorted(d.name for d in self.destinations)
+        for index, route in enumerate(self.routes):
+            here = ("routes", index)
+            for position, wanted in enumerate(route.destinations):
                 if wanted not in known:
-                    raise ValueError(f"route {route.name!r} names destination {wanted!r}; defined are: {sorted(known)}")
+                    defined = ", ".join(known) or "none"
+                    yield (*here, "destinations", position), f"no destination is named {wanted!r}; defined: {defined}"
             if route.action == "pass" and route.pass_statement != PASS_STATEMENT:
-                raise ValueError(
-                    f"route {route.name!r} passes unmarked originals: set pass_statement = {PASS_STATEMENT!r} to confirm"
-                )
-        for destination in self.destinations:
+                yield (*here, "pass_statement"), f'to let unmarked originals pass, it must read "{PASS_STATEMENT}"'
+        for index, destination in enumerate(self.destinations):
             if destination.type == "clinical" and destination.clinical_override != CLINICAL_STATEMENT:
-                raise ValueError(
-                    f"destination {destination.name!r} is clinical: set clinical_override = {CLINICAL_STATEMENT!r}"
-                )
-        return self
+                here = ("destinations", index)
+                yield (*here, "clinical_override"), f'a clinical destination needs it to read "{CLINICAL_STATEMENT}"'
 
 
-def _unique(table: str, key: str, values: list[str]) -> None:
-    doubled = sorted({v for v in values if values.count(v) > 1})
-    if doubled:
-        raise ValueError(f"{table}: {key} must be unique, doubled: {doubled}")
+def _doubled(table: str, key: str, values: list[str]) -> Iterator[Problem]:
+    """A problem for each entry of an array of tables whose `key` repeats that of an earlier entry."""
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            yield (table, index, key), f"{value!r} is taken by {table}[{values.index(value)}]"
+
+
+def _checked(table: AnyModel, problems: Iterator[Problem]) -> AnyModel:
+    if found := list(problems):
+        raise Disagreement(found)
+    return table

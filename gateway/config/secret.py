@@ -31,6 +31,11 @@ class SecretRef(str):
             raise ValueError("a secret is given by reference: 'file:PATH' or 'env:NAME'")
         return cls(value)
 
+    def against(self, folder: Path) -> SecretRef:
+        """The same reference with a relative (or `~`) file path made absolute against `folder`."""
+        path = self.path
+        return self if path is None else SecretRef(f"file:{folder / path.expanduser()}")
+
     @property
     def path(self) -> Path | None:
         """The file that this refers to, or None for an environment variable."""

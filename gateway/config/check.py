@@ -1,0 +1,246 @@
+"""What a valid configuration says about this machine and this site: files, permissions, ports, and what is bold.
+
+Nothing here connects, writes, or reads the restore role's private key for any other role.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from gateway.config.lines import KeyPath, format_path
+from gateway.config.models import Config, Tls
+from gateway.config.secret import SecretRef
+from gateway.errors import ConfigError
+
+Role = Literal["all", "ingress", "worker", "restore"]
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that `check_config` saw at `path`. An error keeps a role from working; a warning is a choice to know."""
+
+    level: Literal["error", "warning"]
+    path: KeyPath
+    message: str
+    hint: str = ""
+
+    @property
+    def where(self) -> str:
+        """The path as text, e.g. ``restore.workstations[0].plain``."""
+        return format_path(self.path)
+
+
+def check_config(config: Config, role: Role = "all") -> list[Finding]:
+    """Look at everything that `role` will need, errors first.
+
+    The private key of the restore role is resolved only for role ``restore``; for ``all`` its file is looked at from
+    outside (there, and closed to others), for the other roles not even that.
+    """
+    findings = [
+        *_check_keys(config, role),
+        *_check_tls_files(config, role),
+        *_check_state(config),
+        *_check_database(config),
+        *_check_ports(config),
+        *_check_ingress(config, role),
+        *_check_routes(config),
+        *_check_destinations(config),
+        *_check_restore(config, role),
+    ]
+    return sorted(findings, key=lambda finding: finding.level)
+
+
+# --- keys and files
+
+
+def _check_keys(config: Config, role: Role) -> Iterator[Finding]:
+    """Secrets of the role: readable, and the private ones closed to others."""
+    keys = config.keys
+    wanted: list[tuple[KeyPath, SecretRef, bool]] = []
+    if role in ("all", "ingress", "worker"):
+        wanted.append((("keys", "spool_key"), keys.spool_key, True))
+    if role in ("all", "worker"):
+        wanted += [(("keys", name), getattr(keys, name), True) for name in ("signing_key", "uid_key", "mark_key")]
+        wanted.append((("keys", "restore_public_key"), keys.restore_public_key, False))
+    if role in ("all", "restore"):
+        wanted += [(("keys", "trusted_signers", i), key, False) for i, key in enumerate(keys.trusted_signers)]
+    if role == "restore":
+        wanted.append((("keys", "restore_private_key"), keys.restore_private_key, True))
+    for path, reference, private in wanted:
+        try:
+            reference.resolve(private=private)
+        except ConfigError as error:
+            yield Finding("error", path, error.message, error.hint)
+    if role == "all" and keys.restore_private_key.path is not None:
+        yield from _check_file(("keys", "restore_private_key"), keys.restore_private_key.path, private=True)
+
+
+def _check_tls_files(config: Config, role: Role) -> Iterator[Finding]:
+    if role in ("all", "ingress") and config.ingress.tls is not None:
+        yield from _check_tls(("ingress", "tls"), config.ingress.tls)
+    if role in ("all", "worker"):
+        for index, destination in enumerate(config.destinations):
+            if destination.tls is not None:
+                yield from _check_tls(("destinations", index, "tls"), destination.tls)
+    if role in ("all", "restore") and config.restore is not None and config.restore.tls is not None:
+        yield from _check_tls(("restore", "tls"), config.restore.tls)
+
+
+def _check_tls(path: KeyPath, tls: Tls) -> Iterator[Finding]:
+    yield from _check_file((*path, "certificate"), tls.certificate)
+    yield from _check_file((*path, "private_key"), tls.private_key, private=True)
+    if not tls.trust.is_dir():
+        yield from _check_file((*path, "trust"), tls.trust)
+    elif not any(tls.trust.glob("*.pem")):
+        yield Finding("error", (*path, "trust"), f"no *.pem file in {tls.trust}", "put the accepted authorities there")
+
+
+def _check_file(path: KeyPath, file: Path, *, private: bool = False) -> Iterator[Finding]:
+    """There, readable by us, and when `private`, closed to group and others; its content is not read."""
+    try:
+        mode = file.stat().st_mode
+    except OSError as error:
+        yield Finding("error", path, f"cannot find {file}: {error.strerror}", "correct the path or make the file")
+        return
+    if not stat.S_ISREG(mode) or not os.access(file, os.R_OK):
+        yield Finding("error", path, f"{file} is not a file that this user can read")
+    elif private and mode & OTHERS:
+        yield Finding("error", path, f"{file} can be read by group or others", f"chmod 600 {file}")
+
+
+def _check_state(config: Config) -> Iterator[Finding]:
+    state = config.site.state
+    if not state.exists():
+        nearest = next(folder for folder in state.parents if folder.exists())
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            yield Finding("error", ("site", "state"), f"{state} cannot be made: {nearest} is not writable by this user")
+    elif not state.is_dir() or not os.access(state, os.W_OK | os.X_OK):
+        yield Finding("error", ("site", "state"), f"{state} is not a folder that this user can write to")
+    elif state.stat().st_mode & OTHERS:
+        yield Finding(
+            "warning", ("site", "state"), f"{state} is open to group or others; it holds the query index", "chmod 700"
+        )
+
+
+def _check_database(config: Config) -> Iterator[Finding]:
+    url = config.database.url
+    if isinstance(url, SecretRef):
+        try:
+            url.resolve()
+        except ConfigError as error:
+            yield Finding("error", ("database", "url"), error.message, error.hint)
+    elif urlsplit(url).password:
+        yield Finding("warning", ("database", "url"), "a password stands in this file", "use env:NAME or file:PATH")
+
+
+# --- the network
+
+
+def _check_ports(config: Config) -> Iterator[Finding]:
+    """No two listeners on one port, and no destination that is one of our own listeners."""
+    listeners: list[tuple[KeyPath, str, int]] = [(("ingress", "port"), config.ingress.host, config.ingress.port)]
+    if config.restore is not None:
+        for name in ("tls_port", "plain_port"):
+            if (port := getattr(config.restore, name)) is not None:
+                listeners.append((("restore", name), config.restore.host, port))
+    for index, (path, host, port) in enumerate(listeners):
+        for other_path, other_host, other_port in listeners[:index]:
+            if port == other_port and (host == other_host or _is_any(host) or _is_any(other_host)):
+                yield Finding("error", path, f"port {port} is taken by {format_path(other_path)}")
+    for index, destination in enumerate(config.destinations):
+        for path, host, port in listeners:
+            if destination.port == port and (destination.host == host or _is_any(host) and _is_local(destination.host)):
+                message = f"this is our own {format_path(path)}: marked copies would come back and be refused"
+                yield Finding("warning", ("destinations", index, "port"), message)
+
+
+def _check_ingress(config: Config, role: Role) -> Iterator[Finding]:
+    if role not in ("all", "ingress"):
+        return
+    ingress = config.ingress
+    if not ingress.peers:
+        yield Finding("warning", ("ingress", "peers"), "no peer is listed: every association will be rejected")
+    if not config.routes:
+        yield Finding("warning", ("routes",), "there is no route: every association will be rejected")
+    for index, peer in enumerate(ingress.peers):
+        yield from _check_addresses(("ingress", "peers", index, "addresses"), peer.addresses)
+    if ingress.tls is None and not _is_local(ingress.host):
+        message = f"originals from other machines arrive on {ingress.host} in clear text"
+        yield Finding("warning", ("ingress",), message, "add [ingress.tls], or keep the network closed")
+
+
+def _check_addresses(path: KeyPath, addresses: tuple[str, ...]) -> Iterator[Finding]:
+    for index, address in enumerate(addresses):
+        if ipaddress.ip_network(address, strict=False).prefixlen == 0:
+            yield Finding("warning", (*path, index), f"{address} means any machine that knows the AE title")
+
+
+def _is_any(host: str) -> bool:
+    return host in ("", "0.0.0.0", "::")
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+# --- what is bold
+
+
+def _check_routes(config: Config) -> Iterator[Finding]:
+    for index, route in enumerate(config.routes):
+        if route.action == "pass":
+            names = ", ".join(route.destinations)
+            message = f"route {route.name} lets UNMARKED ORIGINALS out to {names}; every instance is audited"
+            yield Finding("warning", ("routes", index, "action"), message)
+        if route.action == "mark" and route.mark.steps == 0:
+            message = "steps = 0 draws a mark that misleads no model; it is meant for tests of the plumbing"
+            yield Finding("warning", ("routes", index, "mark", "steps"), message)
+
+
+def _check_destinations(config: Config) -> Iterator[Finding]:
+    used = {name for route in config.routes for name in route.destinations}
+    for index, destination in enumerate(config.destinations):
+        here = ("destinations", index)
+        if destination.type == "clinical":
+            message = f"{destination.name} is CLINICAL and gets marked copies; nobody may read or treat from them"
+            yield Finding("warning", (*here, "type"), message)
+        if destination.name not in used:
+            yield Finding("warning", (*here, "name"), f"no route sends to {destination.name}")
+        elif destination.tls is None and not _is_local(destination.host):
+            message = f"patient data travels to {destination.host} in clear text"
+            yield Finding("warning", here, message, "add [destinations.tls]")
+
+
+def _check_restore(config: Config, role: Role) -> Iterator[Finding]:
+    if role not in ("all", "restore"):
+        return
+    if config.restore is None:
+        level = "error" if role == "restore" else "warning"
+        yield Finding(level, ("restore",), "there is no [restore] table: nobody can get an original back")
+        return
+    if not config.restore.workstations:
+        yield Finding("warning", ("restore", "workstations"), "no workstation is listed: every association is rejected")
+    for index, workstation in enumerate(config.restore.workstations):
+        here = ("restore", "workstations", index)
+        name = workstation.ae_title
+        if workstation.plain:
+            listed = ", ".join(workstation.addresses)
+            message = f"{name} may get ORIGINALS WITHOUT TLS: whoever calls itself {name} from {listed} is believed"
+            yield Finding(
+                "warning", (*here, "plain"), message, "give it a certificate and key_sha256 as soon as it can"
+            )
+        if workstation.receive_plain:
+            message = f"ORIGINALS travel to {name} at {workstation.host}:{workstation.port} in clear text"
+            yield Finding("warning", (*here, "receive_plain"), message)
+        yield from _check_addresses((*here, "addresses"), workstation.addresses)
