@@ -1,0 +1,81 @@
+"""Makes a site's keys, once. They are never replaced silently: without them originals do not come back."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from gateway.errors import ConfigError
+
+PRIVATE_NAMES = ("restore.private.pem", "signing.private.pem", "spool.key", "uid.key", "mark.key")
+PUBLIC_NAMES = ("restore.public.pem", "signing.public.pem")
+
+
+def make_keys(folder: Path, overwrite: bool = False) -> tuple[Path, ...]:
+    """Write a new set of keys into `folder` and return their paths (names: PRIVATE_NAMES, then PUBLIC_NAMES).
+
+    Private files have mode 0600, the folder 0700 when it is made here. A new folder appears complete or not at all.
+
+    Raises
+    ------
+    ConfigError
+        ``keys-exist`` when any of the names is there already and `overwrite` is false.
+    """
+    there = [name for name in PRIVATE_NAMES + PUBLIC_NAMES if (folder / name).exists()]
+    if there and not overwrite:
+        raise ConfigError(
+            "keys-exist", f"{folder} has keys already: {', '.join(there)}", "they open what was sealed: keep them"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=".keys-", dir=folder.parent))
+    try:
+        _write_all(made)
+        if folder.exists():
+            for name in PRIVATE_NAMES + PUBLIC_NAMES:
+                os.replace(made / name, folder / name)
+            _sync_folder(folder)
+        else:
+            os.rename(made, folder)
+        _sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return tuple(folder / name for name in PRIVATE_NAMES + PUBLIC_NAMES)
+
+
+def _write_all(folder: Path) -> None:
+    for use, private in (("restore", X25519PrivateKey.generate()), ("signing", Ed25519PrivateKey.generate())):
+        pem = private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        write_key_file(folder / f"{use}.private.pem", pem, 0o600)
+        pem = private.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        write_key_file(folder / f"{use}.public.pem", pem, 0o644)
+    for use in ("spool", "uid", "mark"):
+        write_key_file(folder / f"{use}.key", secrets.token_hex(32).encode("ascii") + b"\n", 0o600)
+    _sync_folder(folder)
+
+
+def write_key_file(path: Path, data: bytes, mode: int) -> None:
+    """Write a new file durably with exactly `mode`; never replaces one."""
+    with open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+        os.fchmod(file.fileno(), mode)
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
