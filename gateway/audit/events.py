@@ -1,0 +1,68 @@
+"""The events of the audit trail, each with the codes of the DICOM audit message that it stands for.
+
+Event ID: PS3.16 CID 400, event type: CID 401; the messages themselves: PS3.15 A.5.3. The lines written today are JSON;
+the codes are in each line so that sending them as DICOM audit messages later needs no translation table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EventCode:
+    """DCM codes of one event: `event_id` from CID 400, `event_type` from CID 401 (empty where there is none)."""
+
+    event_id: str
+    event_type: str = ""
+
+
+SERVICE_START = "service-start"
+SERVICE_STOP = "service-stop"
+CONFIGURATION_LOADED = "configuration-loaded"
+PLAIN_CONNECTION = "plain-connection"  # an association without TLS that the configuration allows in so many words
+NODE_REFUSED = "node-refused"  # before any association: TLS handshake, connection limit
+ASSOCIATION_REFUSED = "association-refused"  # A-ASSOCIATE-RJ sent
+ASSOCIATION_OPENED = "association-opened"
+ASSOCIATION_CLOSED = "association-closed"  # with the counts of what was done in it
+INSTANCE_RECEIVED = "instance-received"
+INSTANCE_REFUSED = "instance-refused"  # a C-STORE answered with a failure, or an object aborted half way
+INSTANCE_MARKED = "instance-marked"
+INSTANCE_HELD = "instance-held"
+INSTANCE_RELEASED = "instance-released"
+INSTANCE_PASSED = "instance-passed"  # an unmarked original to a trusted destination, by an explicit route
+INSTANCE_DELETED = "instance-deleted"  # purge and retention
+DELIVERY = "delivery"  # one instance to one destination
+QUERY = "query"  # C-FIND
+RETRIEVE = "retrieve"  # C-GET, C-MOVE, or a C-STORE that asks for the original
+ORIGINAL_RESTORED = "original-restored"
+RESTORE_REFUSED = "restore-refused"
+KEYS_MADE = "keys-made"
+KEY_USED = "key-used"
+BACKUP = "backup"
+
+EVENTS: dict[str, EventCode] = {
+    SERVICE_START: EventCode("110100", "110120"),
+    SERVICE_STOP: EventCode("110100", "110121"),
+    CONFIGURATION_LOADED: EventCode("110100", "110131"),
+    PLAIN_CONNECTION: EventCode("110113", "110126"),
+    NODE_REFUSED: EventCode("110113", "110126"),
+    ASSOCIATION_REFUSED: EventCode("110113", "110126"),
+    ASSOCIATION_OPENED: EventCode("110108"),
+    ASSOCIATION_CLOSED: EventCode("110108"),
+    INSTANCE_RECEIVED: EventCode("110104"),
+    INSTANCE_REFUSED: EventCode("110104"),
+    INSTANCE_MARKED: EventCode("110103"),
+    INSTANCE_HELD: EventCode("110103"),
+    INSTANCE_RELEASED: EventCode("110113", "110132"),
+    INSTANCE_PASSED: EventCode("110113", "110132"),
+    INSTANCE_DELETED: EventCode("110105"),
+    DELIVERY: EventCode("110104"),
+    QUERY: EventCode("110112"),
+    RETRIEVE: EventCode("110104"),
+    ORIGINAL_RESTORED: EventCode("110113", "110132"),
+    RESTORE_REFUSED: EventCode("110113", "110147"),
+    KEYS_MADE: EventCode("110113", "110129"),
+    KEY_USED: EventCode("110113", "110129"),
+    BACKUP: EventCode("110106"),
+}

@@ -1,0 +1,185 @@
+"""`AuditLog`: one JSON line per event, appended, fsynced, readable by its owner only.
+
+No PHI can slip in: field names outside `FIELDS` are a programming error, reasons are hyphenated words, and what a
+peer claims to be a UID or an AE title is written only when it looks like one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from gateway.audit.events import EVENTS
+
+OUTCOMES = {"success": 0, "refused": 8, "failure": 4}  # Event Outcome Indicator, PS3.15 A.5.2.1
+
+_UID = re.compile(r"[0-9.]{1,64}")
+_AE_TITLE = re.compile(r"[ -\[\]-~]{1,16}")  # PS3.5 6.2, VR AE: no backslash, no control characters
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,95}")
+_ADDRESS = re.compile(r"[0-9A-Za-z.:%_-]{1,253}")
+
+
+def _matching(pattern: re.Pattern[str]) -> Callable[[object], object]:
+    """A check that lets a string through when it is of the kind, and else says only that it was not."""
+
+    def check(value: object) -> object:
+        return value if isinstance(value, str) and pattern.fullmatch(value) else "(malformed)"
+
+    return check
+
+
+def _number(value: object) -> object:
+    return value if isinstance(value, bool | int | float) else "(malformed)"
+
+
+def _words(value: object) -> object:
+    return [_matching(_WORD)(word) for word in value] if isinstance(value, list | tuple) else _matching(_WORD)(value)
+
+
+def _uids(value: object) -> object:
+    return [_matching(_UID)(uid) for uid in value] if isinstance(value, list | tuple) else _matching(_UID)(value)
+
+
+def _status(value: object) -> object:
+    return f"0x{value:04X}" if isinstance(value, int) else "(malformed)"
+
+
+def _status_counts(value: object) -> object:
+    return {_status(k): _number(v) for k, v in value.items()} if isinstance(value, dict) else "(malformed)"
+
+
+FIELDS: dict[str, Callable[[object], object]] = {
+    "calling_ae": _matching(_AE_TITLE),
+    "called_ae": _matching(_AE_TITLE),
+    "move_destination": _matching(_AE_TITLE),
+    "peer_address": _matching(_ADDRESS),
+    "peer_port": _number,
+    "tls": _number,
+    "key_sha256": _matching(_WORD),  # SubjectPublicKeyInfo digest of the peer's certificate
+    "association_id": _matching(_WORD),
+    "instance_id": _matching(_WORD),
+    "locator": _matching(_WORD),
+    "vault_id": _matching(_WORD),
+    "key_id": _matching(_WORD),
+    "signer_id": _matching(_WORD),
+    "role": _matching(_WORD),
+    "route": _matching(_WORD),
+    "destination": _matching(_WORD),
+    "policy": _matching(_WORD),
+    "action": _matching(_WORD),
+    "operation": _matching(_WORD),  # C-STORE, C-FIND, C-MOVE, C-GET, release, replay ...
+    "level": _matching(_WORD),  # PATIENT, STUDY, SERIES, IMAGE
+    "model": _matching(_WORD),
+    "query_keys": _words,  # keywords of the attributes asked for, never their values
+    "reason": _matching(_WORD),
+    "version": _matching(_WORD),
+    "configuration_sha256": _matching(_WORD),
+    "sop_class_uid": _matching(_UID),
+    "sop_instance_uid": _uids,
+    "derived_sop_instance_uid": _matching(_UID),
+    "series_uid": _uids,
+    "study_uid": _uids,
+    "transfer_syntax_uid": _matching(_UID),
+    "sha256": _matching(_WORD),
+    "status": _status,
+    "statuses": _status_counts,
+    "bytes": _number,
+    "count": _number,
+    "matches": _number,
+    "received": _number,
+    "completed": _number,
+    "failed": _number,
+    "warning": _number,
+    "remaining": _number,
+    "attempt": _number,
+    "generation": _number,
+    "bit_exact": _number,
+    "seconds": _number,
+    "pid": _number,
+}
+
+
+class AuditLog:
+    """The audit trail of one process; several processes may share one file.
+
+    Parameters
+    ----------
+    path
+        The file; its folder is made when missing. Created with mode 0600. A file moved away (log rotation) is noticed
+        and a new one begun.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = Path(path)
+        self._lock = threading.Lock()
+        self._file = -1
+        self._inode = -1
+
+    def write(self, event: str, outcome: str, **fields: object) -> None:
+        """Append one line; it has reached the disk when this returns.
+
+        Parameters
+        ----------
+        event
+            A constant of `gateway.audit.events`.
+        outcome
+            ``"success"``, ``"refused"`` (a decision against the peer) or ``"failure"`` (it did not work).
+        fields
+            Keys of `FIELDS`; None values are left out. A value that is not of its field's kind is written as
+            ``(malformed)``: it came from a peer and may hold anything.
+
+        Raises
+        ------
+        ValueError
+            Unknown event, outcome or field: a programming error.
+        OSError
+            The line could not be written.
+        """
+        code = EVENTS.get(event)
+        if code is None or outcome not in OUTCOMES:
+            raise ValueError(f"no such audit event or outcome: {event!r}, {outcome!r}")
+        unknown = fields.keys() - FIELDS.keys()
+        if unknown:
+            raise ValueError(f"not fields of the audit trail: {sorted(unknown)}")
+        line = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "event": event,
+            "event_id": code.event_id,
+            **({"event_type": code.event_type} if code.event_type else {}),
+            "outcome": outcome,
+            "outcome_code": OUTCOMES[outcome],
+            **{name: FIELDS[name](value) for name, value in fields.items() if value is not None},
+        }
+        data = json.dumps(line, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+        with self._lock:
+            self._open()
+            # One write call: lines of several processes do not mix (POSIX O_APPEND on a local file).
+            if os.write(self._file, data) != len(data):
+                raise OSError("audit line written in part: disk full?")
+            os.fsync(self._file)
+
+    def close(self) -> None:
+        """Close the file; the next `write` opens it again."""
+        with self._lock:
+            if self._file >= 0:
+                os.close(self._file)
+                self._file = -1
+
+    def _open(self) -> None:
+        """Open the file on first use, and again when the path no longer names the open one."""
+        if self._file >= 0:
+            try:
+                if os.stat(self._path).st_ino == self._inode:
+                    return
+            except FileNotFoundError:
+                pass
+            os.close(self._file)
+            self._file = -1
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._inode = os.fstat(self._file).st_ino

@@ -1,0 +1,111 @@
+"""The audit trail: lines that last, several writers, and nothing of a patient."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from gateway.audit import EVENTS, OUTCOMES, AuditLog, events
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_line_holds_the_event_its_codes_and_the_fields(tmp_path):
+    path = tmp_path / "new" / "audit.jsonl"
+    AuditLog(path).write(
+        events.ASSOCIATION_REFUSED,
+        "refused",
+        calling_ae="STRANGER",
+        peer_address="10.0.0.9",
+        reason="calling-ae-unknown",
+    )
+    (line,) = lines(path)
+    assert line["event"] == "association-refused"
+    assert (line["event_id"], line["event_type"]) == ("110113", "110126")
+    assert (line["outcome"], line["outcome_code"]) == ("refused", 8)
+    assert line["calling_ae"] == "STRANGER" and line["reason"] == "calling-ae-unknown"
+    assert line["time"].endswith("+00:00")
+
+
+def test_the_file_is_for_its_owner_only_and_only_grows(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    AuditLog(path).write(events.SERVICE_START, "success", role="ingress")
+    AuditLog(path).write(events.SERVICE_STOP, "success", role="ingress")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [line["event"] for line in lines(path)] == ["service-start", "service-stop"]
+
+
+@pytest.mark.parametrize("field", ["patient_name", "message", "comment", "sop_instance_uid_"])
+def test_fields_outside_the_list_are_refused(tmp_path, field):
+    path = tmp_path / "audit.jsonl"
+    with pytest.raises(ValueError, match=field):
+        AuditLog(path).write(events.QUERY, "success", **{field: "DOE^JANE"})
+    assert not path.exists()
+
+
+def test_unknown_events_and_outcomes_are_refused(tmp_path):
+    log = AuditLog(tmp_path / "audit.jsonl")
+    with pytest.raises(ValueError):
+        log.write("something", "success")
+    with pytest.raises(ValueError):
+        log.write(events.QUERY, "maybe")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sop_instance_uid", "DOE^JANE"),
+        ("study_uid", ["1.2.3", "19700101 DOE"]),
+        ("calling_ae", "A TITLE MUCH TOO LONG: DOE^JANE"),
+        ("reason", "the name was DOE^JANE"),
+        ("query_keys", ["PatientName", "DOE^JANE"]),
+        ("count", "DOE^JANE"),
+        ("status", "DOE^JANE"),
+        ("statuses", {0: "DOE^JANE"}),
+    ],
+)
+def test_a_value_that_is_not_of_its_kind_is_not_written(tmp_path, field, value):
+    path = tmp_path / "audit.jsonl"
+    AuditLog(path).write(events.INSTANCE_REFUSED, "failure", **{field: value})
+    assert "DOE" not in path.read_text()
+    assert "(malformed)" in json.dumps(lines(path)[0][field])
+
+
+def test_statuses_are_written_as_hexadecimal(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    AuditLog(path).write(events.ASSOCIATION_CLOSED, "success", status=0xA700, statuses={0: 3, 0xB007: 1}, warning=None)
+    (line,) = lines(path)
+    assert line["status"] == "0xA700" and line["statuses"] == {"0x0000": 3, "0xB007": 1} and "warning" not in line
+
+
+def test_a_rotated_file_is_left_alone(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    log = AuditLog(path)
+    log.write(events.SERVICE_START, "success")
+    os.rename(path, tmp_path / "audit.1")
+    log.write(events.SERVICE_STOP, "success")
+    assert [line["event"] for line in lines(path)] == ["service-stop"]
+    assert [line["event"] for line in lines(tmp_path / "audit.1")] == ["service-start"]
+
+
+def test_lines_of_several_processes_do_not_mix(tmp_path):
+    path = tmp_path / "audit.jsonl"
+    code = (
+        "import sys; from pathlib import Path; from gateway.audit import AuditLog, events\n"
+        "log = AuditLog(Path(sys.argv[1]))\n"
+        "for i in range(50): log.write(events.DELIVERY, 'success', count=i, destination='d' * 90)"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(3)]
+    assert [w.wait(60) for w in writers] == [0, 0, 0]
+    assert len(lines(path)) == 150
+
+
+def test_every_event_has_a_code_of_its_own_kind():
+    assert set(EVENTS) == {v for k, v in vars(events).items() if k.isupper() and isinstance(v, str)}
+    assert all(code.event_id.startswith("1101") for code in EVENTS.values())
+    assert set(OUTCOMES.values()) <= {0, 4, 8, 12}
