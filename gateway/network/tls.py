@@ -1,0 +1,134 @@
+"""TLS for DICOM: contexts after PS3.15 B.12 (BCP 195: TLS 1.2 or newer), and what a peer's certificate says.
+
+Both sides always show a certificate and check the other's against the configured trust: an AE title is only a name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from gateway.config.models import Tls
+from gateway.errors import ConfigError
+
+# BCP 195 (RFC 9325 4.2): forward secrecy and AEAD only. TLS 1.3 brings its own list, all of it of this kind.
+_TLS_1_2_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:!aNULL:!PSK"
+
+
+@dataclass(frozen=True)
+class PeerCertificate:
+    """What binds a TLS peer to an AE title.
+
+    Attributes
+    ----------
+    key_sha256
+        SHA-256 of the SubjectPublicKeyInfo (DER), 64 lower-case hexadecimal digits: stays when a certificate is renewed
+        under the same key.
+    names
+        DNS names, URIs and IP addresses of the Subject Alternative Name extension, as text.
+    der
+        The certificate itself.
+    """
+
+    key_sha256: str
+    names: tuple[str, ...]
+    der: bytes
+
+
+def server_context(tls: Tls) -> ssl.SSLContext:
+    """Context for a listening port; a client without a certificate from our trust does not get in.
+
+    Raises
+    ------
+    ConfigError
+        Codes ``tls-file-missing``, ``tls-file-unusable``, ``secret-readable-by-others``.
+    """
+    context = _context(ssl.PROTOCOL_TLS_SERVER, tls)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.num_tickets = 0  # no resumption: every connection shows its certificate anew
+    return context
+
+
+def client_context(tls: Tls) -> ssl.SSLContext:
+    """Context for connecting; the server's certificate must be from our trust and name the host that we call.
+
+    Raises
+    ------
+    ConfigError
+        As `server_context`.
+    """
+    return _context(ssl.PROTOCOL_TLS_CLIENT, tls)  # CERT_REQUIRED and check_hostname are this protocol's defaults
+
+
+def peer_certificate(connection: ssl.SSLSocket) -> PeerCertificate | None:
+    """What the peer's certificate says, or None when it showed none; call it after the handshake."""
+    der = connection.getpeercert(binary_form=True)
+    return certificate_facts(der) if der else None
+
+
+def certificate_facts(der: bytes) -> PeerCertificate:
+    """Read one certificate (DER)."""
+    certificate = x509.load_der_x509_certificate(der)
+    key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        names: list[str] = []
+    else:
+        names = extension.get_values_for_type(x509.DNSName)
+        names += extension.get_values_for_type(x509.UniformResourceIdentifier)
+        names += [str(address) for address in extension.get_values_for_type(x509.IPAddress)]
+    return PeerCertificate(hashlib.sha256(key).hexdigest(), tuple(names), der)
+
+
+def _context(protocol: int, tls: Tls) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(_TLS_1_2_CIPHERS)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    _check_private(tls.private_key)
+    try:
+        context.load_cert_chain(tls.certificate, tls.private_key, password=_no_password)
+    except OSError as error:  # ssl.SSLError is one
+        raise _unusable(tls.certificate, error) from None
+    for path in _trust_files(tls.trust):
+        try:
+            context.load_verify_locations(cafile=path)
+        except OSError as error:
+            raise _unusable(path, error) from None
+    return context
+
+
+def _no_password() -> str:
+    """Without this, OpenSSL would ask for the pass phrase of an encrypted key on the terminal of a service."""
+    raise OSError("the private key is encrypted")
+
+
+def _check_private(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise _unusable(path, error) from None
+    if stat.S_IMODE(mode) & 0o077:
+        raise ConfigError("secret-readable-by-others", f"{path} can be read by group or others", f"chmod 600 {path}")
+
+
+def _trust_files(trust: Path) -> list[Path]:
+    """The PEM files of a trust folder (hashed names are not needed), or the one trust file."""
+    files = sorted(p for p in trust.iterdir() if p.suffix in (".pem", ".crt", ".cer")) if trust.is_dir() else [trust]
+    if not files:
+        raise ConfigError("tls-file-missing", f"no .pem, .crt or .cer file in {trust}", "put the trusted CA there")
+    return files
+
+
+def _unusable(path: Path, error: OSError) -> ConfigError:
+    if isinstance(error, FileNotFoundError):
+        return ConfigError("tls-file-missing", f"there is no {path}", "check the [tls] table of the configuration")
+    reason = getattr(error, "reason", None) or error.strerror or str(error)
+    return ConfigError("tls-file-unusable", f"cannot use {path}: {reason}", "PEM files with matching keys are needed")
