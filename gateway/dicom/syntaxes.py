@@ -1,0 +1,95 @@
+"""Transfer syntaxes: how the bytes of a data set are laid out (PS3.5 annex A, PS3.6 table A-1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.errors import DicomError
+
+IMPLICIT_LITTLE = "1.2.840.10008.1.2"
+EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+DEFLATED_LITTLE = "1.2.840.10008.1.2.1.99"
+EXPLICIT_BIG = "1.2.840.10008.1.2.2"
+_JPIP_DEFLATED = ("1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205")
+
+JPEG = "ISO_10918_1"
+JPEG_LS = "ISO_14495_1"
+JPEG_2000 = "ISO_15444_1"
+HTJ2K = "ISO_15444_15"
+
+
+@dataclass(frozen=True)
+class Syntax:
+    """One transfer syntax.
+
+    Attributes
+    ----------
+    implicit, little_endian, deflated, encapsulated
+        The encoding of the data set; `encapsulated` means that Pixel Data comes in fragments.
+    lossy
+        "never", "possible" (the syntax also carries lossless codestreams) or "always".
+    method
+        Defined term for Lossy Image Compression Method (0028,2114), PS3.3 C.7.6.1.1.5.2; "" where never lossy.
+    plugin
+        The pydicom decoder plug-in that decodes it here, always the same one, so that the same bytes give the same
+        pixels on every machine; "" where there is none.
+    """
+
+    uid: str
+    implicit: bool = False
+    little_endian: bool = True
+    deflated: bool = False
+    encapsulated: bool = False
+    lossy: str = "never"
+    method: str = ""
+    plugin: str = ""
+
+
+def _compressed(uid: str, plugin: str = "", lossy: str = "never", method: str = "") -> Syntax:
+    return Syntax(uid, encapsulated=True, plugin=plugin, lossy=lossy, method=method)
+
+
+_ROOT = "1.2.840.10008.1.2."
+_KNOWN = {
+    syntax.uid: syntax
+    for syntax in (
+        Syntax(IMPLICIT_LITTLE, implicit=True),
+        Syntax(EXPLICIT_LITTLE),
+        Syntax(DEFLATED_LITTLE, deflated=True),
+        Syntax(EXPLICIT_BIG, little_endian=False),
+        *(Syntax(uid, deflated=True) for uid in _JPIP_DEFLATED),
+        _compressed(_ROOT + "4.50", "pylibjpeg", "always", JPEG),
+        _compressed(_ROOT + "4.51", "pylibjpeg", "always", JPEG),
+        _compressed(_ROOT + "4.53", "", "always", JPEG),
+        _compressed(_ROOT + "4.55", "", "always", JPEG),
+        _compressed(_ROOT + "4.57", "pylibjpeg"),
+        _compressed(_ROOT + "4.70", "pylibjpeg"),
+        _compressed(_ROOT + "4.80", "pyjpegls"),
+        _compressed(_ROOT + "4.81", "pyjpegls", "possible", JPEG_LS),
+        _compressed(_ROOT + "4.90", "pylibjpeg"),
+        _compressed(_ROOT + "4.91", "pylibjpeg", "possible", JPEG_2000),
+        _compressed(_ROOT + "4.201", "pylibjpeg"),
+        _compressed(_ROOT + "4.202", "pylibjpeg"),
+        _compressed(_ROOT + "4.203", "pylibjpeg", "possible", HTJ2K),
+        _compressed(_ROOT + "5", "pylibjpeg"),
+    )
+}
+# Every other standard syntax with compressed pixels (video, JPEG XL, deflated frames, part 2 of JPEG 2000, retired JPEG
+# processes) is Explicit VR Little Endian around fragments: its header can be read, its pixels cannot.
+_ENCAPSULATED_ARCS = (_ROOT + "4.", _ROOT + "8.")
+
+
+def syntax_of(uid: str) -> Syntax:
+    """The layout behind a Transfer Syntax UID.
+
+    Raises
+    ------
+    DicomError
+        "unknown-transfer-syntax": private or retired ones whose layout is not known.
+    """
+    known = _KNOWN.get(uid)
+    if known is not None:
+        return known
+    if uid.startswith(_ENCAPSULATED_ARCS):
+        return _compressed(uid)
+    raise DicomError("unknown-transfer-syntax", f"transfer syntax {uid or '(empty)'} is not one that can be read here")

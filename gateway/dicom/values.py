@@ -1,0 +1,91 @@
+"""Reading single header values that may be missing, multiple, of the wrong VR, or nonsense: then None or a default."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from pydicom import Dataset
+from pydicom.multival import MultiValue
+
+from gateway.errors import DicomError
+
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+
+
+def raw_value(ds: Dataset, keyword: str) -> Any:
+    """The decoded value behind `keyword`, or None when absent, empty or not decodable."""
+    try:
+        value = ds.get(keyword)
+    except Exception:  # pydicom decodes on access, and foreign bytes make it raise nearly anything
+        return None
+    return None if value == "" or value == [] else value
+
+
+def values(ds: Dataset, keyword: str) -> list[Any]:
+    """All values behind `keyword`, as a list; [] when there is none."""
+    value = raw_value(ds, keyword)
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (MultiValue, list, tuple)) else [value]
+
+
+def text(ds: Dataset, keyword: str) -> str:
+    """The first value as text without padding; "" when there is none."""
+    found = values(ds, keyword)
+    return str(found[0]).strip(" \0\r\n\t") if found and isinstance(found[0], (str, int, float)) else ""
+
+
+def texts(ds: Dataset, keyword: str) -> tuple[str, ...]:
+    """All values as text without padding."""
+    return tuple(str(value).strip(" \0\r\n\t") for value in values(ds, keyword) if isinstance(value, str))
+
+
+def numbers(ds: Dataset, keyword: str) -> list[float]:
+    """All values as finite floats; [] as soon as one of them is none."""
+    result = []
+    for value in values(ds, keyword):
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            return []
+        if not math.isfinite(number):
+            return []
+        result.append(number)
+    return result
+
+
+def number(ds: Dataset, keyword: str) -> float | None:
+    """The first value as a finite float, or None."""
+    found = numbers(ds, keyword)
+    return found[0] if found else None
+
+
+def integer(ds: Dataset, keyword: str) -> int | None:
+    """The first value as an int, or None (also when it is not whole)."""
+    found = number(ds, keyword)
+    return int(found) if found is not None and found == int(found) else None
+
+
+def items(ds: Dataset, keyword: str) -> list[Dataset]:
+    """The items of a sequence; [] when there is none or it cannot be read."""
+    return [item for item in values(ds, keyword) if isinstance(item, Dataset)]
+
+
+def uid(ds: Dataset, keyword: str) -> str:
+    """A UID that must be there (PS3.5 9.1: digits and dots, at most 64 characters).
+
+    Leading zeros in a component are wrong but common, and accepted.
+
+    Raises
+    ------
+    DicomError
+        "missing-uid" or "bad-uid".
+    """
+    value = text(ds, keyword)
+    if not value:
+        raise DicomError("missing-uid", f"the data set has no {keyword}")
+    if len(value) > 64 or not _UID.fullmatch(value):
+        raise DicomError("bad-uid", f"{keyword} is not a UID")
+    return value
