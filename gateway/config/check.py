@@ -25,7 +25,7 @@ OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that `check_config` saw at `path`. An error keeps a role from working; a warning is a choice to know."""
+    """Something seen at `path`: an error keeps a role from working, a warning is a choice to know of."""
 
     level: Literal["error", "warning"]
     path: KeyPath
@@ -51,8 +51,8 @@ def check_config(config: Config, role: Role = "all") -> list[Finding]:
         *_check_database(config),
         *_check_ports(config),
         *_check_ingress(config, role),
-        *_check_routes(config),
-        *_check_destinations(config),
+        *_check_routes(config, role),
+        *_check_destinations(config, role),
         *_check_restore(config, role),
     ]
     return sorted(findings, key=lambda finding: finding.level)
@@ -157,7 +157,8 @@ def _check_ports(config: Config) -> Iterator[Finding]:
                 yield Finding("error", path, f"port {port} is taken by {format_path(other_path)}")
     for index, destination in enumerate(config.destinations):
         for path, host, port in listeners:
-            if destination.port == port and (destination.host == host or _is_any(host) and _is_local(destination.host)):
+            is_ours = destination.host == host or (_is_any(host) and _is_local(destination.host))
+            if is_ours and destination.port == port:
                 message = f"this is our own {format_path(path)}: marked copies would come back and be refused"
                 yield Finding("warning", ("destinations", index, "port"), message)
 
@@ -197,7 +198,9 @@ def _is_local(host: str) -> bool:
 # --- what is bold
 
 
-def _check_routes(config: Config) -> Iterator[Finding]:
+def _check_routes(config: Config, role: Role) -> Iterator[Finding]:
+    if role not in ("all", "worker"):
+        return
     for index, route in enumerate(config.routes):
         if route.action == "pass":
             names = ", ".join(route.destinations)
@@ -208,7 +211,9 @@ def _check_routes(config: Config) -> Iterator[Finding]:
             yield Finding("warning", ("routes", index, "mark", "steps"), message)
 
 
-def _check_destinations(config: Config) -> Iterator[Finding]:
+def _check_destinations(config: Config, role: Role) -> Iterator[Finding]:
+    if role not in ("all", "worker"):
+        return
     used = {name for route in config.routes for name in route.destinations}
     for index, destination in enumerate(config.destinations):
         here = ("destinations", index)

@@ -65,9 +65,8 @@ class SecretRef(str):
             mode = path.stat().st_mode
             data = path.read_bytes()
         except OSError as error:
-            raise ConfigError(
-                "secret-missing", f"cannot read {path}: {error.strerror}", "make the keys first"
-            ) from None
+            hint = "correct the path, or make the keys: miad-gateway keys make"
+            raise ConfigError("secret-missing", f"cannot read {path}: {error.strerror}", hint) from None
         if private and stat.S_IMODE(mode) & 0o077:
             raise ConfigError(
                 "secret-readable-by-others", f"{path} can be read by group or others", f"chmod 600 {path}"

@@ -1,0 +1,78 @@
+"""The command `miad-gateway`: names, help and exit codes. Each command is a module of `gateway.commands`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from gateway import __version__
+from gateway.commands import config, demo, files, keys, mark, network, queue, serve, vault
+from gateway.commands.exits import MEANING, ExitCode, exit_code_of
+from gateway.commands.output import say, show_error, show_text
+from gateway.errors import GatewayError
+
+DEBUG_VARIABLE = "MIAD_GATEWAY_DEBUG"
+
+_EXIT_CODES = "Exit codes: " + "; ".join(f"{code.value} {meaning}" for code, meaning in MEANING.items()) + "."
+
+app = typer.Typer(
+    name="miad-gateway",
+    help="Marks what leaves a hospital's archive, and gives authorized workstations the bit-exact original.",
+    epilog=_EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+app.command()(serve.serve)
+app.command()(files.protect)
+app.command()(files.restore)
+app.command()(mark.mark)
+app.command()(demo.demo)
+app.add_typer(config.app, name="config")
+app.command()(files.explain)
+app.command()(network.echo)
+app.add_typer(queue.app, name="queue")
+app.add_typer(vault.app, name="vault")
+app.add_typer(keys.app, name="keys")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        show_text(f"miad-gateway {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+def main() -> None:
+    """Run the command line and leave the process with one of the `ExitCode`s."""
+    try:
+        app()
+    except GatewayError as error:
+        show_error(error)
+        sys.exit(exit_code_of(error))
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        # The text of a foreign error may quote a data set: type and place are enough to report it (promise 7).
+        from gateway.log import describe_error
+
+        described = describe_error(error)
+        say(f"error: unexpected {described['type']} at {', '.join(described['at'])}")
+        say(f"hint: set {DEBUG_VARIABLE}=1 and run again for the whole traceback, which may quote patient data")
+        sys.exit(ExitCode.FAILED)
+
+
+if __name__ == "__main__":
+    main()

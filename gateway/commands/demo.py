@@ -1,0 +1,22 @@
+"""`miad-gateway demo`: the whole way on this machine, with an archive, an outside PACS and two workstations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    once: Annotated[bool, typer.Option("--once", help="End after one run; exit code 0 only if every line holds.")] = (
+        False
+    ),
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", dir_okay=False, help="Write the table there as JSON.")
+    ] = None,
+) -> None:
+    """Send real images through the gateway, show what each side gets, and keep serving until Ctrl-C."""
+    from gateway.demo import run
+
+    raise typer.Exit(run(once, json_file))

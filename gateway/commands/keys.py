@@ -1,0 +1,31 @@
+"""`miad-gateway keys make`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.commands.output import say
+
+app = typer.Typer(help="The keys of a site.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """The keys of a site."""
+
+
+@app.command()
+def make(
+    folder: Annotated[Path, typer.Argument(file_okay=False, help="Where to; made when missing.")] = Path("keys"),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing keys: what they sealed can then never be restored.")
+    ] = False,
+) -> None:
+    """Make all keys of a new site (restore, signing, spool, UID, mark); only this user can read the private ones."""
+    from gateway.keys.generate import make_keys
+
+    make_keys(folder, overwrite=overwrite)
+    say(f"keys made in {folder}; give restore.private.pem to the restore role only, and back them all up")

@@ -1,0 +1,120 @@
+"""`miad-gateway mark`: arrays in, marked arrays out; no DICOM and no vault."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gateway.commands.options import AsJson
+from gateway.commands.output import progress_bar, say, show_json
+from gateway.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+class Tier(StrEnum):
+    """What a reader sees of the mark."""
+
+    LETTERED = "lettered"
+    DISCREET = "discreet"
+
+
+def mark(
+    arrays: Annotated[
+        Path,
+        typer.Argument(
+            exists=True,
+            dir_okay=False,
+            metavar="ARRAYS.npz",
+            help="Key images: uint8, uint16 or int16, N,H,W or N,H,W,3. Key masks, optional: bool N,H,W, the region "
+            "of interest, which stays as it is.",
+        ),
+    ],
+    profile: Annotated[str, typer.Option(help="Modality profile, e.g. brain-mr, mr, ct, cr-dx, fundus, dermoscopy.")],
+    out: Annotated[Path, typer.Option("--out", "-o", dir_okay=False, help="Marked images, and psnr in dB of each.")],
+    tier: Annotated[Tier, typer.Option(help="Lettering that plainly reads as a mark, or below visibility.")] = (
+        Tier.LETTERED
+    ),
+    mode: Annotated[str, typer.Option(help="How the mark is made.")] = "strong",
+    steps: Annotated[int | None, typer.Option(min=0, max=1000, help="Optimiser steps; 0 misleads nothing.")] = None,
+    text: Annotated[str | None, typer.Option(help="The lettering.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    seed: Annotated[int | None, typer.Option(min=0, help="A key from a number: for trials that are to repeat.")] = None,
+    key_file: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="A key: 32 bytes in hexadecimal, as mark.key.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Mark images in a NumPy file. The same key, device and library give the same marks."""
+    if seed is not None and key_file is not None:
+        raise ConfigError("two-keys", "--seed and --key-file exclude each other")
+    images, masks = _read(arrays)
+    chosen = {"tier": tier.value, "mode": mode, "steps": steps, "text": text, "device": device}
+    settings = {name: value for name, value in chosen.items() if value is not None}
+
+    from gateway.mark.arrays import mark_arrays
+
+    with progress_bar("marking", quiet=as_json) as progress:
+        result = mark_arrays(images, masks, profile, settings, _key(seed, key_file), progress)
+    _write(out, images=result.images, psnr=result.psnr)
+    if as_json:
+        for index, psnr in enumerate(result.psnr):
+            show_json({"index": index, "psnr": float(psnr)})
+    say(
+        f"{len(result.images)} images marked, display PSNR {result.psnr.min():.1f} to {result.psnr.max():.1f} dB: {out}"
+    )
+
+
+def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """`images` and, when there, `masks`; their shapes and types are judged where they are marked."""
+    import numpy as np
+
+    hint = "make it with numpy.savez(file, images=...)"
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = {name: archive[name] for name in ("images", "masks") if name in archive}
+    except (OSError, ValueError, EOFError) as error:
+        raise ConfigError("not-arrays", f"{path} is no .npz file of plain arrays: {error}", hint) from None
+    if "images" not in found:
+        raise ConfigError("no-images", f"{path} has no array named 'images'", hint)
+    return found["images"], found.get("masks")
+
+
+def _key(seed: int | None, key_file: Path | None) -> bytes:
+    """32 bytes: from the file, from the number, or random."""
+    import hashlib
+    import secrets
+
+    if key_file is not None:
+        try:
+            key = bytes.fromhex(key_file.read_text("ascii").strip())
+        except ValueError:
+            key = b""
+        if len(key) != 32:
+            raise ConfigError("bad-key", f"{key_file} does not hold 32 bytes in hexadecimal", "miad-gateway keys make")
+        return key
+    if seed is not None:
+        return hashlib.sha256(f"miad-gateway mark --seed {seed}".encode()).digest()
+    say("no --seed and no --key-file: a random key is used, so these marks cannot be made again")
+    return secrets.token_bytes(32)
+
+
+def _write(path: Path, **arrays: Any) -> None:
+    """All of the file or none of it: written beside it, then renamed."""
+    import os
+
+    import numpy as np
+
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as file:
+            np.savez(file, **arrays)
+        beside.replace(path)
+    except OSError as error:
+        raise ConfigError("cannot-write", f"cannot write {path}: {error.strerror}", "choose another --out") from None
+    finally:
+        beside.unlink(missing_ok=True)

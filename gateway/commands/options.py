@@ -1,0 +1,60 @@
+"""The options that several commands share, and how they become a `Config`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gateway.commands.output import say
+
+if TYPE_CHECKING:
+    from gateway.config import Config
+
+_CONFIG_HELP = "The configuration file (TOML)."
+_LOCAL_HELP = "The configuration file; without it, keys and vault of this user under the state folder."
+
+ConfigFile = Annotated[Path, typer.Option("--config", "-c", envvar="MIAD_GATEWAY_CONFIG", help=_CONFIG_HELP)]
+LocalConfigFile = Annotated[Path | None, typer.Option("--config", "-c", envvar="MIAD_GATEWAY_CONFIG", help=_LOCAL_HELP)]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
+
+
+def read_config(path: Path | None) -> Config:
+    """The configuration at `path`; for None the local default, whose keys are made on first use.
+
+    Raises
+    ------
+    ConfigError
+        The file, or the local state folder, cannot be used.
+    """
+    from gateway.config import load_config
+
+    return load_config(path) if path is not None else _local_config()
+
+
+def _local_config() -> Config:
+    from gateway.config import default_config, default_state_folder
+    from gateway.errors import ConfigError
+
+    state = default_state_folder()
+    try:
+        if not (state / "keys").exists():
+            _make_local_keys(state)
+    except OSError as error:
+        message = f"cannot make the local state folder {state}: {error.strerror}"
+        raise ConfigError("state-folder", message, "set XDG_STATE_HOME, or give --config") from None
+    return default_config(state)
+
+
+def _make_local_keys(state: Path) -> None:
+    from gateway.keys.generate import make_keys
+
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        make_keys(state / "keys")
+    except OSError:
+        if not (state / "keys").exists():  # else another command was the first at the same moment: its keys serve
+            raise
+    else:
+        say(f"made new keys in {state / 'keys'}: without them no original can be restored, so back them up")

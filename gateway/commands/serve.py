@@ -1,0 +1,44 @@
+"""`miad-gateway serve`: run the roles."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from gateway.commands.exits import ExitCode
+from gateway.commands.options import ConfigFile
+from gateway.commands.output import say
+
+
+class Role(StrEnum):
+    """What this process does; `all` starts the three others as processes of their own."""
+
+    ALL = "all"
+    INGRESS = "ingress"
+    WORKER = "worker"
+    RESTORE = "restore"
+
+
+def serve(
+    config: ConfigFile,
+    role: Annotated[Role, typer.Option(help="Which part to run; only restore is given the private key.")] = Role.ALL,
+) -> None:
+    """Run the gateway until it is told to stop (Ctrl-C or SIGTERM)."""
+    from gateway import service
+    from gateway.config import check_config, load_config
+    from gateway.log import get_logger, set_up_logging
+
+    settings = load_config(config)
+    set_up_logging(role.value, settings.log.format, settings.log.level)
+    findings = check_config(settings, role.value)
+    errors = [finding for finding in findings if finding.level == "error"]
+    for finding in errors:
+        say(f"error: {finding.where}: {finding.message}" + (f" ({finding.hint})" if finding.hint else ""))
+    if errors:
+        raise typer.Exit(ExitCode.USAGE)
+    if role is not Role.ALL:  # each role tells of its own bold choices; their supervisor need not repeat them
+        for finding in findings:
+            get_logger(__name__).warning("configuration", where=finding.where, says=finding.message, hint=finding.hint)
+    raise typer.Exit(service.serve(config, role.value))

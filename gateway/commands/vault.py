@@ -1,0 +1,87 @@
+"""`miad-gateway vault`: verify what is kept, back it up, bring it back on an empty machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.commands.exits import ExitCode
+from gateway.commands.options import AsJson, LocalConfigFile, read_config
+from gateway.commands.output import progress_bar, say, show_json, show_text
+from gateway.errors import ConfigError
+
+app = typer.Typer(help="The sealed originals: verify, backup, recover.", no_args_is_help=True)
+
+PASSPHRASE_VARIABLE = "MIAD_GATEWAY_PASSPHRASE"
+
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        help=f"File whose first line is the passphrase; else the variable {PASSPHRASE_VARIABLE}; else it is asked for.",
+    ),
+]
+
+
+@app.command()
+def verify(config: LocalConfigFile = None, as_json: AsJson = False) -> None:
+    """Open every original once and compare it with its signed record; needs the private key."""
+    settings = read_config(config)
+    from gateway.vault.verify import verify_vault
+
+    counted, wrong = 0, 0
+    with progress_bar("verifying", quiet=as_json) as progress:
+        for result in verify_vault(settings, progress):
+            counted += 1
+            wrong += not result.ok
+            if as_json:
+                show_json(result)
+            elif not result.ok:
+                show_text(f"{result.locator}: {result.reason} [{result.reason_code}]")
+    say(f"{counted} originals verified, {wrong} wrong")
+    if wrong:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+@app.command()
+def backup(
+    out: Annotated[Path, typer.Option("--out", "-o", dir_okay=False, help="The backup file.")],
+    config: LocalConfigFile = None,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Write keys, records and sealed originals into one file, encrypted under a passphrase."""
+    settings = read_config(config)
+    from gateway.vault.backup import backup as write_backup
+
+    write_backup(settings, out, _passphrase(passphrase_file, confirm=True))
+    say(f"backup written to {out}; it holds the private key: keep it and its passphrase apart")
+
+
+@app.command()
+def recover(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A backup file.")],
+    folder: Annotated[Path, typer.Option("--into", file_okay=False, help="An empty or new folder.")],
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Bring a backup back into an empty folder, with a configuration that restores from it."""
+    from gateway.vault.backup import recover as read_backup
+
+    read_backup(file, folder, _passphrase(passphrase_file, confirm=False))
+    say(f"recovered into {folder}")
+
+
+def _passphrase(file: Path | None, *, confirm: bool) -> str:
+    """Never an argument of the command line: other users of the machine can see those."""
+    if file is not None:
+        passphrase = file.read_text("utf-8").split("\n", 1)[0]
+    else:
+        passphrase = os.environ.get(PASSPHRASE_VARIABLE) or typer.prompt(
+            "Passphrase", hide_input=True, confirmation_prompt=confirm, err=True
+        )
+    if not passphrase:
+        raise ConfigError("no-passphrase", "the passphrase is empty")
+    return passphrase
