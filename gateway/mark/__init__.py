@@ -1,0 +1,37 @@
+"""Arrays in, marked arrays out. Knows nothing of DICOM, of files (but packaged weights) or of who holds which key.
+
+    marker = Marker(MarkSettings(tier="lettered"))
+    results = marker.mark([MarkRequest(image=frame, key=key)], profile=choose_profile(traits))
+
+Each result is a ``MarkedImage`` or the ``MarkError`` that says why there is none.
+"""
+
+from __future__ import annotations
+
+from gateway.mark.marker import Marker
+from gateway.mark.packs import SurrogatePack, load_packs
+from gateway.mark.profiles import choose_profile, load_profiles
+from gateway.mark.settings import MarkSettings
+from gateway.mark.types import (
+    ImageTraits,
+    MarkedImage,
+    MarkRequest,
+    ModalityProfile,
+    Quality,
+    Window,
+)
+
+__all__ = [
+    "ImageTraits",
+    "MarkRequest",
+    "MarkSettings",
+    "MarkedImage",
+    "Marker",
+    "ModalityProfile",
+    "Quality",
+    "SurrogatePack",
+    "Window",
+    "choose_profile",
+    "load_packs",
+    "load_profiles",
+]

@@ -1,0 +1,141 @@
+"""What the optimiser lowers, without any label: each surrogate's belief in its own first answer, and its middle layer.
+
+A surrogate is shown a few keyed *views* of an image (window, scale, flip; its own input size). On the clean image it
+gives its prediction and its middle feature map per view; on the marked one the loss is
+
+    margin (logit of the clean prediction minus log-sum-exp of the others), mean over tasks
+    + FEATURE_WEIGHT * cosine similarity of the middle feature maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gateway.mark.nets import NetOutput
+from gateway.mark.packs import Surrogate
+from gateway.mark.resample import apply_separable, resample_matrix
+
+FEATURE_WEIGHT = 2.0
+"""Weight of the feature term; one margin unit is one logit."""
+SIZE_FACTORS = (1.0, 0.875, 1.125)
+"""Input sizes of the surrogates' views, as factors of the size they were trained for."""
+
+
+@dataclass(frozen=True)
+class ViewGroup:
+    """Views that are computed together: ``count`` views of every image, image by image.
+
+    Attributes:
+        windows: (B, count, 4) float32: top, bottom, left, right of the window as shares of the image's sides (bottom
+            above top or right left of left: flipped).
+        factor: input size as a factor of the surrogate's own.
+    """
+
+    windows: Tensor
+    factor: float
+
+    @property
+    def count(self) -> int:
+        """Views per image in this group."""
+        return self.windows.shape[1]
+
+
+def draw_views(
+    generators: Sequence[np.random.Generator], shape: tuple[int, int], groups: int, count: int, device: torch.device
+) -> list[ViewGroup]:
+    """Return keyed view groups for a batch; the first view of the first group is the whole image, upright.
+
+    Args:
+        generators: one per image, so that an image's views do not depend on its batch.
+        shape: (h, w) of the images.
+        groups: number of groups.
+        count: views per group.
+        device: where the windows are put.
+    """
+    windows = np.stack([_draw_windows(generator, shape, groups * count) for generator in generators])
+    windows = windows.reshape(len(generators), groups, count, 4).astype(np.float32)
+    return [
+        ViewGroup(torch.from_numpy(windows[:, index]).to(device), SIZE_FACTORS[index % len(SIZE_FACTORS)])
+        for index in range(groups)
+    ]
+
+
+def _draw_windows(random: np.random.Generator, shape: tuple[int, int], count: int) -> np.ndarray:
+    """Return (count, 4) windows; every second one is cut to a square, as classifiers' preparation does."""
+    result = np.empty((count, 4))
+    for number in range(count):
+        for axis in (0, 1):
+            square = min(shape) / shape[axis] if number % 2 else 1.0
+            width = square * random.uniform(0.88, 1.04)
+            start = (1.0 - width) / 2.0 + random.uniform(-0.05, 0.05)
+            flip = random.uniform() < (0.15, 0.3)[axis]
+            if number == 0:
+                width, start, flip = 1.0, 0.0, False
+            result[number, 2 * axis : 2 * axis + 2] = (start + width, start) if flip else (start, start + width)
+    return result
+
+
+def see(images: Tensor, group: ViewGroup, side: int) -> Tensor:
+    """Return the views (B * count, C, side, side) of images (B, C, h, w)."""
+    height, width = images.shape[2:]
+    flat = group.windows.reshape(-1, 4)
+    rows = resample_matrix(height, side, flat[:, 0] * height, flat[:, 1] * height)
+    columns = resample_matrix(width, side, flat[:, 2] * width, flat[:, 3] * width)
+    views = apply_separable(images.repeat_interleave(group.count, dim=0), rows, columns)
+    return views.contiguous(memory_format=torch.channels_last)
+
+
+def view_side(surrogate: Surrogate, group: ViewGroup) -> int:
+    """Return the input side in pixels of this surrogate for this group (a multiple of 16)."""
+    return max(32, round(surrogate.input_size * group.factor / 16.0) * 16)
+
+
+def margins(output: NetOutput, predicted: dict[str, Tensor]) -> Tensor:
+    """Return the (N,) mean over tasks of logit[predicted] - logsumexp(other logits)."""
+    values = []
+    for task, wanted in predicted.items():
+        logits = output.logits[task]
+        own = logits.gather(1, wanted[:, None])[:, 0]
+        others = logits.scatter(1, wanted[:, None], float("-inf"))
+        values.append(own - torch.logsumexp(others, dim=1))
+    return torch.stack(values).mean(0)
+
+
+class Target:
+    """One surrogate's view of the clean images, and its loss on marked ones.
+
+    Args:
+        surrogate: the network.
+        clean: (B, C, h, w) float32 in 0..1.
+        groups: views.
+        tasks: heads to mislead; those that the network lacks are left out; empty: all heads.
+    """
+
+    def __init__(self, surrogate: Surrogate, clean: Tensor, groups: Sequence[ViewGroup], tasks: Sequence[str]) -> None:
+        self.surrogate = surrogate
+        self._groups = list(groups)
+        self._tasks = [task for task in surrogate.net.tasks if not tasks or task in tasks]
+        self._predicted: list[dict[str, Tensor]] = []
+        self._middle: list[Tensor] = []
+        with torch.no_grad():
+            for group in groups:
+                output = surrogate.net(see(clean, group, view_side(surrogate, group)))
+                if not self._predicted:
+                    # Prediction of the whole, upright image: what the surrogate "believes" in all its views.
+                    first = {task: output.logits[task][:: group.count].argmax(1) for task in self._tasks}
+                self._predicted.append({t: p.repeat_interleave(group.count) for t, p in first.items()})
+                self._middle.append(output.middle)
+
+    def loss(self, images: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        """Return ((B,) loss, (B,) mean margin) of images (B, C, h, w) seen through view group ``index``."""
+        group = self._groups[index]
+        output = self.surrogate.net(see(images, group, view_side(self.surrogate, group)))
+        margin = margins(output, self._predicted[index]).reshape(-1, group.count).mean(1)
+        same = functional.cosine_similarity(output.middle.flatten(1), self._middle[index].flatten(1), dim=1)
+        return margin + FEATURE_WEIGHT * same.reshape(-1, group.count).mean(1), margin

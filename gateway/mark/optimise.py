@@ -1,0 +1,81 @@
+"""The ``strong`` optimiser: momentum sign steps on a texture against all surrogates at once.
+
+From the feasibility run: a plain sum lets the easy networks eat the budget, so each surrogate's gradient is normalised
+before the sum and weighted by how firmly it still believes its first answer; two views a step; momentum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gateway.errors import MarkError
+from gateway.mark.objective import Target, draw_views
+from gateway.mark.packs import Surrogate
+
+MOMENTUM = 0.9
+GROUPS = 3
+"""View groups that the steps go through in turn."""
+VIEWS = 2
+"""Views per group, i.e. per step."""
+CALM_MARGIN = -4.0
+"""A surrogate whose margin is below this (logits) is misled enough: its weight goes towards LEAST_WEIGHT."""
+LEAST_WEIGHT = 0.15
+
+
+def optimise_texture(
+    clean: Tensor,
+    amplitude: Tensor,
+    offset: Tensor,
+    surrogates: Sequence[Surrogate],
+    tasks: Sequence[str],
+    generators: Sequence[np.random.Generator],
+    steps: int,
+) -> Tensor:
+    """Return the texture (B, C, h, w) in -1..1 that misleads the surrogates when it is added to ``clean``.
+
+    Args:
+        clean: (B, C, h, w) float32 in 0..1, display space at working resolution.
+        amplitude: (B, 1, h, w) float32 >= 0, display units.
+        offset: (B, 1, h, w) float32, display units.
+        surrogates: at least one with a head for one of ``tasks``.
+        tasks: heads to mislead; empty: all.
+        generators: one per image, for start and views.
+        steps: 0 gives the keyed random start.
+
+    Raises:
+        MarkError: ``surrogate-nan`` when a network gives a value that is not finite.
+    """
+    device = clean.device
+    start = np.stack([random.choice(np.float32([-1.0, 1.0]), clean.shape[1:]) for random in generators])
+    texture = torch.from_numpy(start).to(device)
+    if steps == 0:
+        return texture
+    texture = texture * 0.3
+    groups = draw_views(generators, clean.shape[2:], GROUPS, VIEWS, device)
+    targets = [Target(surrogate, clean, groups, tasks) for surrogate in surrogates]
+    momentum = torch.zeros_like(texture)
+    for step in range(steps):
+        texture.requires_grad_(True)
+        images = (clean + offset + amplitude * texture).clamp(0.0, 1.0)
+        total = torch.zeros_like(texture)
+        for target in targets:
+            loss, margin = target.loss(images, step % GROUPS)
+            (gradient,) = torch.autograd.grad(loss.sum(), texture, retain_graph=True)
+            total += _weighted(gradient, margin.detach(), target.surrogate.name)
+        momentum = MOMENTUM * momentum + total
+        rate = 0.2 * (1.0 - 0.8 * step / steps)  # large steps first, then settle
+        texture = (texture.detach() + rate * momentum.sign()).clamp(-1.0, 1.0)
+    return texture
+
+
+def _weighted(gradient: Tensor, margin: Tensor, name: str) -> Tensor:
+    """Return a surrogate's gradient with mean magnitude 1 per image, times its weight."""
+    size = gradient.abs().mean((1, 2, 3))
+    if not bool(torch.isfinite(size).all() and torch.isfinite(margin).all()):
+        raise MarkError("surrogate-nan", f"surrogate {name} gives values that are not finite")
+    weight = LEAST_WEIGHT + torch.sigmoid(margin - CALM_MARGIN)
+    return gradient * (weight / size.clamp(min=1e-12))[:, None, None, None]

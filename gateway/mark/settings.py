@@ -1,0 +1,51 @@
+"""Settings of a mark: what a route or a command line may choose."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PSNR_FLOOR = {"lettered": 26.0, "discreet": 40.0}
+"""Display PSNR (dB, primary window) that no mark of the tier goes below."""
+
+
+class MarkSettings(BaseModel):
+    """How images are marked.
+
+    Attributes:
+        tier: ``lettered``: texture inside the strokes of lettering, which plainly reads as a mark. ``discreet``: below
+            the masked threshold of visibility everywhere.
+        mode: ``strong``: per-image optimisation against the surrogates.
+        steps: optimiser steps. 0 is a fast setting for tests of the plumbing: keyed lettering (or keyed noise) without
+            optimisation; it misleads next to nothing.
+        text: the lettering, at most 32 printable ASCII characters.
+        device: ``auto`` takes CUDA where there is one.
+        min_psnr: display PSNR floor in dB; None: the tier's own (26 or 40). May be raised, never lowered.
+        max_stroke_share: largest share of the image's pixels that strokes may cover.
+        min_free_area: least share of the foreground that must be free of the region of interest and of padding.
+        surrogates: names of surrogate packs; empty: those that the modality profile names.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tier: Literal["lettered", "discreet"] = "lettered"
+    mode: Literal["strong"] = "strong"
+    steps: Annotated[int, Field(ge=0, le=1000)] = 25
+    text: Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[ -~]*[!-~][ -~]*$")] = "PROTECTED COPY"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    min_psnr: Annotated[float, Field(le=60.0)] | None = None
+    max_stroke_share: Annotated[float, Field(gt=0.0, le=0.16)] = 0.16
+    min_free_area: Annotated[float, Field(ge=0.05, le=0.9)] = 0.2
+    surrogates: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _keep_floor(self) -> MarkSettings:
+        if self.min_psnr is not None and self.min_psnr < PSNR_FLOOR[self.tier]:
+            raise ValueError(f"min_psnr may not be below {PSNR_FLOOR[self.tier]:g} dB in the {self.tier} tier")
+        return self
+
+    @property
+    def psnr_floor(self) -> float:
+        """Display PSNR floor in dB that holds for these settings."""
+        return PSNR_FLOOR[self.tier] if self.min_psnr is None else self.min_psnr

@@ -1,0 +1,173 @@
+"""What goes into a mark and what comes out: plain arrays and numbers, nothing of DICOM.
+
+Axes: H rows, W columns. "Stored" values are the integers of the pixel data; "display" values are float in 0..1, what
+the primary window shows as black (0) and white (1), MONOCHROME1 already turned over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Window:
+    """A display window in modality units (after rescale: HU for CT).
+
+    Attributes:
+        name: shown in reports, e.g. ``W400``.
+        centre: middle of the window.
+        width: full width, > 0.
+    """
+
+    name: str
+    centre: float
+    width: float
+
+    def limits(self) -> tuple[float, float]:
+        """Return the modality values shown as black and as white."""
+        return self.centre - self.width / 2.0, self.centre + self.width / 2.0
+
+
+@dataclass(frozen=True)
+class ImageTraits:
+    """What a profile may look at to decide whether an image is its kind.
+
+    Attributes:
+        modality: e.g. ``CT``; may be empty.
+        sop_class_uid: may be empty.
+        photometric: e.g. ``MONOCHROME2`` (of the decoded image).
+        samples: samples per pixel, 1 or 3.
+        bits_stored: 1..32.
+        signed: two's complement stored values.
+        body_part: body part examined, upper case; may be empty.
+    """
+
+    modality: str
+    sop_class_uid: str = ""
+    photometric: str = "MONOCHROME2"
+    samples: int = 1
+    bits_stored: int = 16
+    signed: bool = False
+    body_part: str = ""
+
+
+@dataclass(frozen=True)
+class ModalityProfile:
+    """One kind of image: which instances it takes, how they are shown, what may be seen of a mark, who is misled.
+
+    Attributes:
+        name: as on the command line, e.g. ``brain-mr``.
+        priority: profiles with a higher number are asked first; a generic profile has 0.
+        accepts: decides by traits; use ``takes``.
+        packs: samples per pixel (1, 3) -> names of the surrogate packs used for such images.
+        tasks: heads of the surrogates to mislead, by task name; empty: every head.
+        windows: presets in modality units, the first is the primary one when the header gives none; may be empty.
+        noise_factor: k of the masked threshold max(1 JND, k * local noise sd).
+        noise_reason: why k is what it is (source).
+        peak: largest change outside strokes, in display units (0..1), whatever the noise.
+        stroke_peak: largest change inside strokes, in display units.
+        letter_height: height of the lettering as a share of the shorter image side.
+    """
+
+    name: str
+    priority: int
+    accepts: Callable[[ImageTraits], bool]
+    packs: Mapping[int, tuple[str, ...]]
+    tasks: tuple[str, ...] = ()
+    windows: tuple[Window, ...] = ()
+    noise_factor: float = 1.0
+    noise_reason: str = ""
+    peak: float = 6.0 / 255.0
+    stroke_peak: float = 0.25
+    letter_height: float = 0.1
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Samples per pixel that this profile can mark: (1,), (3,) or (1, 3)."""
+        return tuple(sorted(self.packs))
+
+    def takes(self, traits: ImageTraits) -> bool:
+        """Return whether an image with these traits is this profile's kind."""
+        return traits.samples in self.packs and self.accepts(traits)
+
+
+@dataclass(frozen=True)
+class MarkRequest:
+    """One frame to be marked.
+
+    Attributes:
+        image: (H, W) or (H, W, 3) stored values, uint8, uint16 or int16.
+        key: 32 bytes, derived from the series by the caller; decides everything random.
+        position: millimetres along the slice normal; placement varies smoothly with it.
+        valid_range: lowest and highest stored value that a marked pixel may take (Bits Stored); None: the dtype's.
+        display: stored values shown as black and white in the primary window, low < high; None: uint8 images 0 and 255,
+            others the 0.5 and 99.5 percentile of the pixels that are no padding and not at the minimum.
+        other_windows: window name -> (low, high) in stored values; reported, not limited.
+        inverted: low stored values are shown white (MONOCHROME1).
+        padding: (H, W) bool, never touched; or None.
+        padding_value: stored value that means padding: such pixels are never touched and no other pixel takes it.
+        roi: (H, W) bool, the region of interest, never touched; None: label-free saliency over the surrogates, about
+            the most salient quarter of the foreground.
+    """
+
+    image: np.ndarray
+    key: bytes
+    position: float = 0.0
+    valid_range: tuple[int, int] | None = None
+    display: tuple[float, float] | None = None
+    other_windows: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    inverted: bool = False
+    padding: np.ndarray | None = None
+    padding_value: int | None = None
+    roi: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a person may see of a mark, and proof that the rest is untouched.
+
+    Attributes:
+        psnr: display PSNR in dB over the whole image, primary window (peak 1.0; 100 when nothing changed).
+        psnr_windows: the same per other window.
+        ssim: structural similarity of the display images, primary window (-1..1).
+        stroke_share: strokes' share of the image's pixels.
+        above_threshold: share of the image's pixels outside strokes that change by more than the masked threshold.
+        roi_difference: largest absolute stored difference inside region of interest and padding; always 0.
+        saturated: pixels whose change was cut by the valid range or by the padding value.
+    """
+
+    psnr: float
+    psnr_windows: dict[str, float]
+    ssim: float
+    stroke_share: float
+    above_threshold: float
+    roi_difference: int
+    saturated: int
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the figures as JSON-able values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class MarkedImage:
+    """One marked frame.
+
+    Attributes:
+        image: stored values, dtype and shape of the request's image.
+        residual: int32, ``image - original``: subtracting it gives the original back, bit for bit.
+        strokes: (H, W) bool, pixels of the lettering (empty in the discreet tier).
+        region: (H, W) bool, where a mark was allowed.
+        roi: (H, W) bool, region of interest as given or found, dilated.
+        quality: measured on ``image``.
+    """
+
+    image: np.ndarray
+    residual: np.ndarray
+    strokes: np.ndarray
+    region: np.ndarray
+    roi: np.ndarray
+    quality: Quality

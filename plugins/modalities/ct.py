@@ -1,0 +1,21 @@
+"""CT: Hounsfield units, three preset windows."""
+
+from __future__ import annotations
+
+from gateway.mark.types import ImageTraits, ModalityProfile, Window
+
+
+def _accepts(traits: ImageTraits) -> bool:
+    return traits.modality == "CT"
+
+
+PROFILE = ModalityProfile(
+    name="ct",
+    priority=20,
+    accepts=_accepts,
+    packs={1: ("gray",)},
+    windows=(Window("W400", 40.0, 400.0), Window("W1500", -600.0, 1500.0), Window("W80", 40.0, 80.0)),
+    noise_factor=0.6,
+    noise_reason="CT: twice an RMS of 0.3 noise sd (mark.md 7.1)",
+)
+"""Windows in HU: soft tissue (primary), lung, brain."""

@@ -1,0 +1,21 @@
+"""Dermatoscopic and other visible-light photographs (RGB)."""
+
+from __future__ import annotations
+
+from gateway.mark.types import ImageTraits, ModalityProfile
+
+
+def _accepts(traits: ImageTraits) -> bool:
+    return traits.modality in ("DMS", "XC")
+
+
+PROFILE = ModalityProfile(
+    name="dermoscopy",
+    priority=20,
+    accepts=_accepts,
+    packs={3: ("rgb",)},
+    tasks=("skin",),
+    noise_factor=1.0,
+    noise_reason="8-bit RGB: peak of one local noise sd, never above 6 levels (mark.md 7.1)",
+)
+"""8-bit RGB, shown as it is."""

@@ -1,0 +1,20 @@
+"""Any other image of one sample per pixel (XA, RF, OT, NM ...)."""
+
+from __future__ import annotations
+
+from gateway.mark.types import ImageTraits, ModalityProfile
+
+
+def _accepts(traits: ImageTraits) -> bool:
+    return traits.photometric in ("MONOCHROME1", "MONOCHROME2")
+
+
+PROFILE = ModalityProfile(
+    name="generic-gray",
+    priority=0,
+    accepts=_accepts,
+    packs={1: ("gray",)},
+    noise_factor=0.6,
+    noise_reason="unknown kind: the smallest factor in use (CT)",
+)
+"""The last resort for gray images; asked after every other profile."""

@@ -1,0 +1,20 @@
+"""MR of any body part."""
+
+from __future__ import annotations
+
+from gateway.mark.types import ImageTraits, ModalityProfile
+
+
+def _accepts(traits: ImageTraits) -> bool:
+    return traits.modality == "MR"
+
+
+PROFILE = ModalityProfile(
+    name="mr",
+    priority=20,
+    accepts=_accepts,
+    packs={1: ("gray",)},
+    noise_factor=1.0,
+    noise_reason="MR: peak of one noise sd (mark.md 7.1)",
+)
+"""The shipped surrogates know brain MR only, so every head is misled; a site's own pack does better."""

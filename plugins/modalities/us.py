@@ -1,0 +1,20 @@
+"""Ultrasound, gray or RGB."""
+
+from __future__ import annotations
+
+from gateway.mark.types import ImageTraits, ModalityProfile
+
+
+def _accepts(traits: ImageTraits) -> bool:
+    return traits.modality in ("US", "IVUS")
+
+
+PROFILE = ModalityProfile(
+    name="us",
+    priority=20,
+    accepts=_accepts,
+    packs={1: ("gray",), 3: ("rgb",)},
+    noise_factor=1.0,
+    noise_reason="speckle: peak of one local sd (mark.md 7.1, as for MR)",
+)
+"""No shipped surrogate has seen ultrasound: every head is misled; a site's own pack does better."""

@@ -1,0 +1,1 @@
+"""Surrogate packs, one module each; registered under the entry point group ``miad_gateway.surrogates``."""

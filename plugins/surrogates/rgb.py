@@ -1,0 +1,22 @@
+"""The shipped surrogate pack for RGB images (fundus photographs, dermatoscopy); model card: ``rgb.md``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.mark.packs import SurrogatePack
+
+_FOLDER = Path(__file__).parent
+_NETS = ("efficientnet-lite0", "efficientnet-lite1", "mobile", "vgg")
+
+PACK = SurrogatePack(
+    name="rgb",
+    channels=3,
+    files=tuple(_FOLDER / f"rgb-{net}.safetensors" for net in _NETS),
+    card=_FOLDER / "rgb.md",
+    licence_warning=(
+        "surrogate pack 'rgb' is for evaluation only: the licences of its training images are mixed, "
+        "non-commercial or unstated; train a pack on the site's own images"
+    ),
+)
+"""Networks of three families; see the card for data, split and accuracy."""
