@@ -136,7 +136,7 @@ class DataPdu:
     """
 
     def __init__(self, body: bytearray) -> None:
-        self.fragments: list[tuple[int, bytes]] = []
+        self.fragments: list[tuple[int, memoryview]] = []
         view = memoryview(body)
         at = 0
         while at < len(view):
@@ -145,7 +145,7 @@ class DataPdu:
             length, context_id = struct.unpack_from(">LB", view, at)
             if length < 2 or at + 4 + length > len(view):
                 raise ValueError("presentation data value item longer than its PDU")
-            self.fragments.append((context_id, bytes(view[at + 5 : at + 4 + length])))
+            self.fragments.append((context_id, view[at + 5 : at + 4 + length]))
             at += 4 + length
 
     def to_primitive(self) -> P_DATA:
