@@ -29,7 +29,8 @@ def check(
 
     The private key of the restore role is read for --role restore only.
     """
-    from gateway.config import InvalidConfigError, KeyLines, check_config, load_config, read_text
+    from gateway.config import InvalidConfigError, KeyLines, load_config, read_text
+    from gateway.preflight import preflight
 
     try:
         settings = load_config(config)
@@ -42,7 +43,7 @@ def check(
         raise typer.Exit(ExitCode.USAGE) from None
 
     lines = KeyLines(read_text(config))
-    findings = check_config(settings, role.value)
+    findings = preflight(settings, role.value)
     for finding in findings:
         line = lines.line(finding.path)
         if as_json:

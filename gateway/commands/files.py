@@ -14,7 +14,7 @@ from gateway.commands.options import AsJson, LocalConfigFile, read_config
 from gateway.commands.output import progress_bar, say, show_facts, show_json, show_text
 
 if TYPE_CHECKING:
-    from gateway.service import FileResult
+    from gateway.files import FileResult
 
 Paths = Annotated[list[Path], typer.Argument(exists=True, metavar="PATH...", help="DICOM files, or folders of them.")]
 Out = Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="Folder for the files that come out.")]
@@ -26,21 +26,17 @@ LISTED = 20  # so many files are listed one by one; of more, only those that wer
 def protect(paths: Paths, out: Out, config: LocalConfigFile = None, as_json: AsJson = False) -> None:
     """Mark DICOM files and seal their originals, as the network path does; the given files stay as they are."""
     settings = read_config(config)
-    from gateway import service
+    from gateway.files import find_files, protect_files
 
-    with progress_bar("protecting", quiet=as_json) as progress:
-        results = service.protect_files(settings, paths, out, progress)
-        _report(results, as_json)
+    _report("protecting", protect_files(settings, paths, out), len(find_files(paths)), as_json)
 
 
 def restore(paths: Paths, out: Out, config: LocalConfigFile = None, as_json: AsJson = False) -> None:
     """Restore the exact originals of marked DICOM files; needs the private key."""
     settings = read_config(config)
-    from gateway import service
+    from gateway.files import find_files, restore_files
 
-    with progress_bar("restoring", quiet=as_json) as progress:
-        results = service.restore_files(settings, paths, out, progress)
-        _report(results, as_json)
+    _report("restoring", restore_files(settings, paths, out), len(find_files(paths)), as_json)
 
 
 def explain(
@@ -57,27 +53,28 @@ def explain(
     show_json(facts) if as_json else show_facts(facts)
 
 
-def _report(results: Iterable[FileResult], as_json: bool) -> None:
+def _report(what: str, results: Iterable[FileResult], total: int, as_json: bool) -> None:
     """Show each result as it comes (JSON) or all of them at the end (text), then leave with the code they call for."""
-    seen = []
-    for result in results:
-        seen.append(result)
-        if as_json:
-            show_json(result)
+    seen: list[FileResult] = []
+    with progress_bar(what, quiet=as_json) as progress:
+        for result in results:
+            seen.append(result)
+            progress(len(seen), total)
+            if as_json:
+                show_json(result)
     if not as_json:
         for result in seen:
             if len(seen) <= LISTED or result.outcome not in DONE:
                 show_text(_line(result))
-    counted = Counter(result.outcome for result in seen)
-    say(", ".join(f"{count} {outcome}" for outcome, count in sorted(counted.items())) or "no DICOM file found")
-    if code := exit_code_of_outcomes(counted):
-        raise typer.Exit(code)
     if not seen:
+        say("no file found")
         raise typer.Exit(ExitCode.USAGE)
+    counted = Counter(result.outcome for result in seen)
+    say(", ".join(f"{count} {outcome}" for outcome, count in sorted(counted.items())))
+    raise typer.Exit(exit_code_of_outcomes(counted))
 
 
 def _line(result: FileResult) -> str:
     if result.outcome in DONE:
-        psnr = f"  {result.psnr:.1f} dB" if result.psnr is not None else ""
-        return f"{result.outcome:8}  {result.path} -> {result.output}{psnr}"
+        return f"{result.outcome:8}  {result.path} -> {result.output}"
     return f"{result.outcome:8}  {result.path}: {result.reason} [{result.reason_code}]"

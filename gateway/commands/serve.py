@@ -27,12 +27,13 @@ def serve(
 ) -> None:
     """Run the gateway until it is told to stop (Ctrl-C or SIGTERM)."""
     from gateway import service
-    from gateway.config import check_config, load_config
+    from gateway.config import load_config
     from gateway.log import get_logger, set_up_logging
+    from gateway.preflight import preflight
 
     settings = load_config(config)
     set_up_logging(role.value, settings.log.format, settings.log.level)
-    findings = check_config(settings, role.value)
+    findings = preflight(settings, role.value)
     errors = [finding for finding in findings if finding.level == "error"]
     for finding in errors:
         say(f"error: {finding.where}: {finding.message}" + (f" ({finding.hint})" if finding.hint else ""))

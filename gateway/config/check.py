@@ -20,6 +20,7 @@ from gateway.config.secret import SecretRef
 from gateway.errors import ConfigError
 
 Role = Literal["all", "ingress", "worker", "restore"]
+TRUST_SUFFIXES = (".pem", ".crt", ".cer")
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -99,8 +100,9 @@ def _check_tls(path: KeyPath, tls: Tls) -> Iterator[Finding]:
     yield from _check_file((*path, "private_key"), tls.private_key, private=True)
     if not tls.trust.is_dir():
         yield from _check_file((*path, "trust"), tls.trust)
-    elif not any(tls.trust.glob("*.pem")):
-        yield Finding("error", (*path, "trust"), f"no *.pem file in {tls.trust}", "put the accepted authorities there")
+    elif not any(file.suffix in TRUST_SUFFIXES for file in tls.trust.iterdir()):
+        message = f"no file in {tls.trust} ends with {', '.join(TRUST_SUFFIXES)}"
+        yield Finding("error", (*path, "trust"), message, "put the accepted certificate authorities there")
 
 
 def _check_file(path: KeyPath, file: Path, *, private: bool = False) -> Iterator[Finding]:

@@ -1,0 +1,58 @@
+"""Everything that can be known of a configuration before a role starts: `check_config`, then the keys and certificates.
+
+`gateway.config` looks at files from outside; here the key rings and the TLS contexts are built as the role itself would,
+so that a wrong or foreign key is found now and not with the first patient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from gateway.config import Config, Finding, Tls, check_config
+from gateway.config.check import Role
+from gateway.config.lines import KeyPath
+from gateway.errors import ConfigError
+from gateway.keys.keyring import OpeningKeys, SealingKeys, load_spool_cipher
+
+
+def preflight(config: Config, role: Role = "all") -> list[Finding]:
+    """Findings of `check_config`, and when it found no error, of opening what the role will open.
+
+    The private key of the restore role is read for role ``restore`` only.
+    """
+    findings = check_config(config, role)
+    if any(finding.level == "error" for finding in findings):
+        return findings
+    return [*_try_all(config, role), *findings]
+
+
+def _try_all(config: Config, role: Role) -> Iterator[Finding]:
+    if role == "ingress":
+        yield from _try(("keys",), load_spool_cipher, config.keys)
+    if role in ("all", "worker"):
+        yield from _try(("keys",), SealingKeys.load, config.keys)
+    if role == "restore":
+        yield from _try(("keys",), OpeningKeys.load, config.keys)
+    yield from _try_tls(config, role)
+
+
+def _try_tls(config: Config, role: Role) -> Iterator[Finding]:
+    from gateway.network.tls import client_context, server_context  # brings the network libraries: not for every caller
+
+    wanted: list[tuple[KeyPath, Callable[[Tls], object], Tls | None]] = []
+    if role in ("all", "ingress"):
+        wanted.append((("ingress", "tls"), server_context, config.ingress.tls))
+    if role in ("all", "worker"):
+        wanted += [(("destinations", i, "tls"), client_context, d.tls) for i, d in enumerate(config.destinations)]
+    if role in ("all", "restore") and config.restore is not None:
+        wanted.append((("restore", "tls"), server_context, config.restore.tls))
+    for path, make_context, tls in wanted:
+        if tls is not None:
+            yield from _try(path, make_context, tls)
+
+
+def _try(path: KeyPath, action: Callable[..., object], *arguments: object) -> Iterator[Finding]:
+    try:
+        action(*arguments)
+    except ConfigError as error:
+        yield Finding("error", path, error.message, error.hint)
