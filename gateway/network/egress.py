@@ -1,0 +1,240 @@
+"""The sender of marked copies: one pooled association per destination, raw bytes, answers sorted into errors.
+
+A destination keeps its association while there is work and releases it after `idle_release_s`. When an instance needs a
+(SOP class, transfer syntax) that was not proposed yet, the association is negotiated anew with it added, so a study of
+several kinds settles on one association.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterable
+
+from gateway.audit import AuditLog, events
+from gateway.config.models import Destination
+from gateway.errors import DeliveryError, PermanentError, TransientError
+from gateway.flow.ports import Outgoing
+from gateway.network import tls as tls_contexts
+from gateway.network.contexts import EXPLICIT_LITTLE, IMPLICIT_LITTLE, VERIFICATION
+from gateway.network.scu import MOST_CONTEXTS, Peer, Response, ScuAssociation
+
+DUPLICATE_SOP_INSTANCE = 0x0111  # PS3.7 C.5.3: it has the instance already
+_WARNINGS = {0x0001, 0x0107, 0x0116}  # PS3.7 annex C; 0xBxxx are the storage service's own (PS3.4 B.2.3)
+_RETRY = {0x0110, 0x0213}  # processing failure, resource limitation; 0xA7xx are the storage service's own
+_log = logging.getLogger(__name__)
+_CONNECTION = {"unreachable", "connection-lost", "no-answer", "association-aborted", "association-ended"}
+
+
+def delivered(status: int) -> bool:
+    """Whether a destination that answers `status` has the instance (a warning says that it has)."""
+    return status in (0x0000, DUPLICATE_SOP_INSTANCE) or status in _WARNINGS or status >> 12 == 0xB
+
+
+def failure(destination: str, response: Response) -> DeliveryError:
+    """The error for a failure status: out of resources and processing failures may pass, the others will not."""
+    code = f"status-{response.status:04x}"
+    text = f"destination {destination} answered 0x{response.status:04X}"
+    if response.status >> 8 == 0xA7 or response.status in _RETRY:
+        return TransientError(code, text)
+    return PermanentError(code, text, "look into the destination's own log")
+
+
+class Egress:
+    """`gateway.flow.ports.Sender` over DICOM. Safe for several threads; one destination sends one instance at a time.
+
+    Parameters
+    ----------
+    destinations
+        The ``[[destinations]]`` tables.
+    audit
+        Every delivered and every failed instance is written, and the beginning of an outage once.
+
+    Raises
+    ------
+    ConfigError
+        A destination's TLS files cannot be used.
+    """
+
+    def __init__(self, destinations: Iterable[Destination], audit: AuditLog) -> None:
+        self._audit = audit
+        self._lines = {destination.name: _Line(destination) for destination in destinations}
+        self._closed = threading.Event()
+        self._janitor = threading.Thread(target=self._release_idle, name="egress-idle", daemon=True)
+        self._janitor.start()
+
+    def send(self, destination: str, item: Outgoing) -> int:
+        """Send one instance; see `gateway.flow.ports.Sender.send`.
+
+        Returns
+        -------
+        int
+            0x0000, a warning (0xBxxx, 0x0001, 0x0107, 0x0116), or 0x0111: the destination has it already, as after a
+            lost answer. In each case the destination has stored the instance.
+
+        Raises
+        ------
+        TransientError
+            Codes ``unreachable``, ``connection-lost``, ``no-answer``, ``association-aborted``, ``association-ended``,
+            ``association-rejected-for-now``, ``unexpected-answer``, ``status-a7xx``, ``status-0110``, ``status-0213``.
+        PermanentError
+            Codes ``context-refused``, ``association-rejected``, ``certificate-not-trusted``, ``tls-failed``,
+            ``unusable-pdu-length``, ``unknown-destination``, and ``status-xxxx`` for every other failure.
+        """
+        line = self._line(destination)
+        began = time.monotonic()
+        with line.lock:
+            try:
+                response, syntax = line.send(item)
+                if not delivered(response.status):
+                    raise failure(destination, response)
+            except DeliveryError as error:
+                self._write_failure(line, item, error)
+                raise
+            line.down = False
+        self._write(
+            "success",
+            status=response.status,
+            transfer_syntax_uid=syntax,
+            seconds=round(time.monotonic() - began, 3),
+            **_item_fields(destination, item),
+        )
+        return response.status
+
+    def echo(self, destination: str) -> None:
+        """C-ECHO to a destination on an association of its own; returns when it answered 0x0000.
+
+        Raises
+        ------
+        TransientError, PermanentError
+            As `send`; a destination that refuses verification answers ``context-refused``.
+        """
+        line = self._line(destination)
+        association = ScuAssociation(line.peer, [(VERIFICATION, EXPLICIT_LITTLE)])
+        try:
+            if not association.accepted:
+                raise PermanentError("context-refused", f"destination {destination} does not offer verification")
+            response = association.echo()
+            if response.status != 0x0000:
+                raise failure(destination, response)
+        finally:
+            association.release()
+
+    def close(self) -> None:
+        """Release every association; the egress is of no use after that."""
+        self._closed.set()
+        self._janitor.join()
+        for line in self._lines.values():
+            with line.lock:
+                line.release()
+
+    def _line(self, destination: str) -> _Line:
+        try:
+            return self._lines[destination]
+        except KeyError:
+            raise PermanentError("unknown-destination", f"there is no destination {destination!r}") from None
+
+    def _release_idle(self) -> None:
+        """The janitor's thread: releases what has been idle, and answers peers that release first."""
+        pause = min([0.5, *(line.config.idle_release_s / 4 for line in self._lines.values())])
+        while not self._closed.wait(pause):
+            for line in self._lines.values():
+                if line.lock.acquire(blocking=False):
+                    try:
+                        line.release_if_idle()
+                    finally:
+                        line.lock.release()
+
+    def _write_failure(self, line: _Line, item: Outgoing, error: DeliveryError) -> None:
+        """One line per failed instance, but one per outage while nothing gets through at all."""
+        if error.code in _CONNECTION:
+            if line.down:
+                return
+            line.down = True
+        status = int(error.code[7:], 16) if error.code.startswith("status-") else None
+        self._write("failure", reason=error.code, status=status, **_item_fields(line.config.name, item))
+
+    def _write(self, outcome: str, **fields: object) -> None:
+        """Write an audit line about what has happened already: that it cannot be written does not undo it."""
+        try:
+            self._audit.write(events.DELIVERY, outcome, **fields)
+        except OSError as error:
+            _log.error("the audit line of a delivery could not be written: errno %s", error.errno)
+
+
+def _item_fields(destination: str, item: Outgoing) -> dict[str, object]:
+    return {
+        "destination": destination,
+        "instance_id": item.instance_id or None,
+        "sop_class_uid": item.sop_class_uid,
+        "sop_instance_uid": item.sop_instance_uid,
+        "bytes": item.size,
+    }
+
+
+class _Line:
+    """One destination: its association, what it was asked for, and the lock that its users hold."""
+
+    def __init__(self, config: Destination) -> None:
+        self.config = config
+        self.lock = threading.Lock()
+        self.down = False
+        self.peer = Peer(
+            host=config.host,
+            port=config.port,
+            called_ae=config.ae_title,
+            calling_ae=config.calling_ae,
+            tls=tls_contexts.client_context(config.tls) if config.tls else None,
+            max_pdu=config.max_pdu,
+            connect_timeout_s=config.connect_timeout_s,
+            response_timeout_s=config.response_timeout_s,
+        )
+        self._association: ScuAssociation | None = None
+        self._wanted: dict[tuple[str, str], None] = {}  # in order of last need, oldest first
+
+    def send(self, item: Outgoing) -> tuple[Response, str]:
+        """Send one instance in its own transfer syntax, or in the one that it can be turned into."""
+        syntaxes = [item.transfer_syntax_uid]
+        if item.in_syntax is not None and IMPLICIT_LITTLE not in syntaxes:
+            syntaxes.append(IMPLICIT_LITTLE)  # the default transfer syntax, which every node takes (PS3.5 10.1)
+        association = self._open({(item.sop_class_uid, syntax) for syntax in syntaxes})
+        for syntax in syntaxes:
+            if (item.sop_class_uid, syntax) in association.accepted:
+                stream = item.open() if syntax == item.transfer_syntax_uid else item.in_syntax(syntax)
+                with contextlib.closing(stream):
+                    return association.store(item.sop_class_uid, item.sop_instance_uid, syntax, stream), syntax
+        raise PermanentError(
+            "context-refused",
+            f"destination {self.config.name} does not take SOP class {item.sop_class_uid} in {' or '.join(syntaxes)}",
+        )
+
+    def release(self) -> None:
+        if self._association is not None:
+            self._association.release()
+            self._association = None
+
+    def release_if_idle(self) -> None:
+        association = self._association
+        if association is None:
+            return
+        if not association.alive():
+            self._association = None
+        elif time.monotonic() - association.last_used > self.config.idle_release_s:
+            self.release()
+
+    def _open(self, pairs: set[tuple[str, str]]) -> ScuAssociation:
+        """An association on which all `pairs` were proposed."""
+        for pair in sorted(pairs):
+            self._wanted.pop(pair, None)
+            self._wanted[pair] = None
+        for pair in list(self._wanted)[:-MOST_CONTEXTS]:
+            del self._wanted[pair]
+        if self._association is not None and not self._association.alive():
+            self._association = None
+        if self._association is not None and not pairs <= self._association.proposed:
+            self.release()
+        if self._association is None:
+            self._association = ScuAssociation(self.peer, self._wanted)
+        return self._association

@@ -1,0 +1,428 @@
+"""A DICOM association that we ask for, driven by one thread: connect, negotiate, send, wait for the answer, release.
+
+pynetdicom's requestor runs two more threads that poll, holds a data set whole in its queue, and re-encodes what it
+sends. Here the caller's own thread writes to the socket and reads from it, so TLS needs no lock, a data set goes from
+its stream to the socket in PDUs, and every wait has a deadline. PDUs are encoded and decoded by pynetdicom.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from pydicom.uid import UID
+from pynetdicom import _globals
+from pynetdicom.pdu import (
+    A_ABORT_RQ,
+    A_ASSOCIATE_AC,
+    A_ASSOCIATE_RJ,
+    A_ASSOCIATE_RQ,
+    A_RELEASE_RP,
+    A_RELEASE_RQ,
+)
+from pynetdicom.pdu_primitives import (
+    A_ASSOCIATE,
+    A_RELEASE,
+    ImplementationClassUIDNotification,
+    ImplementationVersionNameNotification,
+    MaximumLengthNotification,
+)
+from pynetdicom.presentation import PresentationContext, build_context
+
+from gateway.errors import DicomError, PermanentError, TransientError
+from gateway.network import command as dimse
+from gateway.network import settings
+from gateway.network.contexts import EXPLICIT_LITTLE, IMPLICIT_LITTLE, VERIFICATION
+from gateway.network.upper_layer import DataPdu
+
+MOST_CONTEXTS = 128  # odd numbers of one byte, PS3.8 9.3.2.2
+
+_ASSOCIATE_AC, _ASSOCIATE_RJ, _P_DATA, _RELEASE_RQ, _RELEASE_RP, _ABORT = 0x02, 0x03, 0x04, 0x05, 0x06, 0x07
+_LONGEST_PDU = 2 << 20  # bytes
+_SMALLEST_PDU = 128  # bytes; a peer that takes less is not usable
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Whom to call, and how patiently.
+
+    `tls` is a client context; the peer's certificate has to name `host`. `response_timeout_s` bounds the answer to
+    A-ASSOCIATE-RQ, each DIMSE response and each blocked send.
+    """
+
+    host: str
+    port: int
+    called_ae: str
+    calling_ae: str
+    tls: ssl.SSLContext | None = None
+    max_pdu: int = 131_072
+    connect_timeout_s: float = 10
+    response_timeout_s: float = 60
+
+
+@dataclass(frozen=True)
+class Response:
+    """What a peer answered to one request: the DIMSE status and its Error Comment, which is the peer's text."""
+
+    status: int
+    comment: str = ""
+
+
+class ScuAssociation:
+    """An open association. Not for two threads at once.
+
+    Parameters
+    ----------
+    peer
+        Whom to call.
+    contexts
+        (SOP class, transfer syntax) pairs, each proposed in a presentation context of its own, 128 at most.
+
+    Raises
+    ------
+    TransientError
+        Codes ``unreachable``, ``no-answer``, ``association-aborted``, ``association-rejected-for-now``.
+    PermanentError
+        Codes ``association-rejected``, ``certificate-not-trusted``, ``tls-failed``.
+    """
+
+    def __init__(self, peer: Peer, contexts: Iterable[tuple[str, str]]) -> None:
+        settings.apply()
+        self.peer = peer
+        self._contexts = _numbered(contexts)
+        self._message_id = 0
+        self.last_used = time.monotonic()
+        self._socket = _connect(peer)
+        try:
+            self._send(_associate_request(peer, self._contexts))
+            accepted = self._read_associate_answer()
+        except BaseException:
+            self._socket.close()
+            raise
+        self.accepted = accepted
+        self.usable = True
+
+    @property
+    def proposed(self) -> set[tuple[str, str]]:
+        """The (SOP class, transfer syntax) pairs that were proposed, accepted or not."""
+        return {(str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in self._contexts}
+
+    def alive(self) -> bool:
+        """Whether the association can be used: between requests a peer that sends anything is saying good-bye."""
+        if not self.usable:
+            return False
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        if not poll.poll(0):
+            return True
+        self._socket.settimeout(0)
+        try:
+            first = self._socket.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):  # a record of TLS itself, such as a session ticket
+            return True
+        except OSError:
+            first = b""
+        self._say_goodbye_back(first)
+        return False
+
+    def echo(self) -> Response:
+        """C-ECHO (PS3.7 9.1.5); the verification SOP class must have been accepted."""
+        return self._request(VERIFICATION, EXPLICIT_LITTLE, None, {dimse.COMMAND_FIELD: dimse.C_ECHO_RQ})
+
+    def store(
+        self,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        transfer_syntax_uid: str,
+        data_set: BinaryIO,
+        *,
+        move_originator: tuple[str, int] | None = None,
+    ) -> Response:
+        """Send one instance with C-STORE (PS3.7 9.1.1) as the bytes that `data_set` yields, and wait for the answer.
+
+        An error of `data_set` (a spool file that was tampered with, say) aborts the association before the last
+        fragment, so that the peer cannot take a part for the whole, and is raised as it is.
+
+        Parameters
+        ----------
+        data_set
+            Bytes of the data set in `transfer_syntax_uid`, without preamble and File Meta.
+        move_originator
+            AE title and message id of the C-MOVE request that this belongs to.
+
+        Raises
+        ------
+        KeyError
+            The (SOP class, transfer syntax) was not accepted.
+        TransientError
+            Codes ``connection-lost``, ``no-answer``, ``association-aborted``.
+        """
+        command: dimse.Command = {
+            dimse.COMMAND_FIELD: dimse.C_STORE_RQ,
+            dimse.PRIORITY: 0,  # medium
+            dimse.AFFECTED_SOP_INSTANCE_UID: sop_instance_uid,
+        }
+        if move_originator is not None:
+            command[dimse.MOVE_ORIGINATOR_AE], command[dimse.MOVE_ORIGINATOR_MESSAGE_ID] = move_originator
+        return self._request(sop_class_uid, transfer_syntax_uid, data_set, command)
+
+    def release(self) -> None:
+        """Release the association (PS3.8 9.2), and close the connection whatever the peer says to it."""
+        if self.usable:
+            self.usable = False
+            with contextlib.suppress(OSError, TransientError):
+                self._send(A_RELEASE_RQ(A_RELEASE()).encode())
+                deadline = time.monotonic() + self.peer.response_timeout_s
+                while self._read_pdu(deadline)[0] not in (_RELEASE_RP, _ABORT):
+                    pass
+        self._socket.close()
+
+    def abort(self) -> None:
+        """Abort the association (PS3.8 9.3.8, source: service user) and close the connection."""
+        if self.usable:
+            self.usable = False
+            with contextlib.suppress(OSError, TransientError):
+                self._send(_abort_pdu())
+        self._socket.close()
+
+    def _request(self, sop_class: str, syntax: str, data_set: BinaryIO | None, command: dimse.Command) -> Response:
+        context_id = self.accepted[sop_class, syntax]
+        self._message_id = self._message_id % 65535 + 1
+        command[dimse.MESSAGE_ID] = self._message_id
+        command[dimse.AFFECTED_SOP_CLASS_UID] = sop_class
+        command[dimse.DATA_SET_TYPE] = dimse.NO_DATA_SET if data_set is None else dimse.WITH_DATA_SET
+        try:
+            self._send(_data_pdu(context_id, 0x03, dimse.encode_command(command)))
+            if data_set is not None:
+                self._send_data_set(context_id, data_set)
+            response = self._read_response()
+        except BaseException:
+            self.abort()
+            raise
+        self.last_used = time.monotonic()
+        return response
+
+    def _send_data_set(self, context_id: int, data_set: BinaryIO) -> None:
+        """P-DATA-TF PDUs of the length that the peer takes; the last one carries the last-fragment flag."""
+        length = self._longest_fragment
+        fragment = _read(data_set, length)
+        if not fragment:
+            raise DicomError("no-data-set", "there is nothing to send")
+        while fragment:
+            following = _read(data_set, length)
+            self._send(_data_pdu(context_id, 0x00 if following else 0x02, fragment))
+            fragment = following
+
+    def _send(self, data: bytes) -> None:
+        self._socket.settimeout(self.peer.response_timeout_s)
+        try:
+            self._socket.sendall(data)
+        except TimeoutError:
+            raise TransientError("no-answer", "the peer does not read what it is sent") from None
+        except OSError as error:
+            raise self._lost(error) from None
+
+    def _read_response(self) -> Response:
+        deadline = time.monotonic() + self.peer.response_timeout_s
+        encoded = bytearray()
+        while True:
+            kind, body = self._read_pdu(deadline)
+            if kind == _ABORT:
+                raise TransientError("association-aborted", "the peer aborted the association")
+            if kind != _P_DATA:
+                raise TransientError("association-ended", "the peer ended the association before it answered")
+            for _, fragment in _fragments(body):
+                if not fragment[0] & 1:
+                    raise TransientError("unexpected-answer", "the peer sent a data set where a response was due")
+                encoded += fragment[1:]
+                if fragment[0] & 2:
+                    return self._checked_response(bytes(encoded))
+
+    def _checked_response(self, encoded: bytes) -> Response:
+        try:
+            command = dimse.decode_command(encoded)
+        except DicomError as error:
+            raise TransientError("unexpected-answer", f"the peer's response: {error.message}") from None
+        answers_us = command.get(dimse.MESSAGE_ID_RESPONDED_TO) == self._message_id
+        if not answers_us or dimse.STATUS not in command or command[dimse.COMMAND_FIELD] < 0x8000:
+            raise TransientError("unexpected-answer", "the peer sent something that does not answer our request")
+        return Response(command[dimse.STATUS], str(command.get(dimse.ERROR_COMMENT, "")))
+
+    def _read_associate_answer(self) -> dict[tuple[str, str], int]:
+        """The accepted (SOP class, transfer syntax) pairs with their context ids."""
+        kind, body = self._read_pdu(time.monotonic() + self.peer.response_timeout_s)
+        pdu_bytes = struct.pack(">BBL", kind, 0, len(body)) + body
+        if kind == _ASSOCIATE_RJ:
+            pdu = A_ASSOCIATE_RJ()
+            pdu.decode(pdu_bytes)
+            raise _rejected(pdu)
+        if kind == _ABORT:
+            raise TransientError("association-aborted", "the peer aborted the association while it was negotiated")
+        if kind != _ASSOCIATE_AC:
+            raise TransientError("unexpected-answer", "the peer does not answer as a DICOM node does")
+        try:
+            pdu = A_ASSOCIATE_AC()
+            pdu.decode(pdu_bytes)
+            answer = pdu.to_primitive()
+            theirs = answer.maximum_length_received or self.peer.max_pdu  # 0: no limit
+            results = {c.context_id: c for c in answer.presentation_context_definition_results_list}
+        except Exception:  # pynetdicom raises whatever a malformed PDU leads to
+            raise TransientError("unexpected-answer", "the peer's A-ASSOCIATE-AC cannot be read") from None
+        if theirs < _SMALLEST_PDU:
+            raise PermanentError("unusable-pdu-length", f"the peer takes PDUs of {theirs} bytes only")
+        # Less item length, context id and control header; even, as the fragments of a message are (PS3.8 E.1).
+        self._longest_fragment = (min(theirs, self.peer.max_pdu) - 6) // 2 * 2
+        accepted = {}
+        for context in self._contexts:
+            result = results.get(context.context_id)
+            if result is not None and result.result == 0x00:
+                accepted[str(context.abstract_syntax), str(context.transfer_syntax[0])] = context.context_id
+        return accepted
+
+    def _read_pdu(self, deadline: float) -> tuple[int, bytearray]:
+        """Type and body of the next PDU."""
+        kind, _, length = struct.unpack(">BBL", self._read_exactly(6, deadline))
+        if not 0x01 <= kind <= 0x07 or length > _LONGEST_PDU:
+            raise TransientError("unexpected-answer", "the peer does not speak DICOM")
+        return kind, self._read_exactly(length, deadline)
+
+    def _read_exactly(self, length: int, deadline: float) -> bytearray:
+        data = bytearray(length)
+        view = memoryview(data)
+        read = 0
+        while read < length:
+            left = deadline - time.monotonic()
+            try:
+                if left <= 0:
+                    raise TimeoutError
+                self._socket.settimeout(left)
+                count = self._socket.recv_into(view[read:])
+            except TimeoutError:
+                raise TransientError("no-answer", "the peer did not answer in time") from None
+            except OSError as error:
+                raise self._lost(error) from None
+            if count == 0:
+                raise TransientError("connection-lost", "the peer closed the connection")
+            read += count
+        return data
+
+    def _say_goodbye_back(self, first: bytes) -> None:
+        """The peer has released, aborted or closed (`first` is empty then) while nothing was under way."""
+        if first and first[0] == _RELEASE_RQ:
+            response = A_RELEASE()
+            response.result = "affirmative"
+            with contextlib.suppress(TransientError):
+                self._read_exactly(9, time.monotonic() + 1)  # the rest of A-RELEASE-RQ
+                self._send(A_RELEASE_RP(response).encode())
+        self.usable = False
+        self._socket.close()
+
+    @staticmethod
+    def _lost(error: OSError) -> TransientError:
+        return TransientError("connection-lost", f"the connection was lost: {error.strerror or type(error).__name__}")
+
+
+def _numbered(contexts: Iterable[tuple[str, str]]) -> list[PresentationContext]:
+    proposed = [build_context(sop_class, syntax) for sop_class, syntax in contexts]
+    if not 0 < len(proposed) <= MOST_CONTEXTS:
+        raise ValueError(f"1 to {MOST_CONTEXTS} presentation contexts can be proposed, not {len(proposed)}")
+    for number, context in enumerate(proposed):
+        context.context_id = 2 * number + 1
+    return proposed
+
+
+def _connect(peer: Peer) -> socket.socket:
+    where = f"{peer.host} port {peer.port}"
+    try:
+        connection = socket.create_connection((peer.host, peer.port), peer.connect_timeout_s)
+    except OSError as error:
+        reason = "timed out" if isinstance(error, TimeoutError) else error.strerror or type(error).__name__
+        raise TransientError("unreachable", f"cannot connect to {where}: {reason}", "is it running?") from None
+    # A C-STORE is a small PDU, some large ones, and a wait: without this each waits for a delayed ACK (7x slower).
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if peer.tls is None:
+        return connection
+    try:
+        return peer.tls.wrap_socket(connection, server_hostname=peer.host)
+    except ssl.SSLCertVerificationError as error:
+        connection.close()
+        raise PermanentError(
+            "certificate-not-trusted", f"the certificate of {where} is not good: {error.verify_message}"
+        ) from None
+    except ssl.SSLEOFError:
+        connection.close()
+        raise TransientError("connection-lost", f"{where} closed the connection in the TLS handshake") from None
+    except ssl.SSLError as error:
+        connection.close()
+        raise PermanentError("tls-failed", f"no TLS with {where}: {error.reason}", "is it a TLS port?") from None
+    except OSError as error:
+        connection.close()
+        reason = "timed out" if isinstance(error, TimeoutError) else error.strerror or type(error).__name__
+        raise TransientError("unreachable", f"TLS handshake with {where}: {reason}") from None
+
+
+def _associate_request(peer: Peer, contexts: list[PresentationContext]) -> bytes:
+    """A-ASSOCIATE-RQ (PS3.8 9.3.2)."""
+    primitive = A_ASSOCIATE()
+    primitive.application_context_name = UID(_globals.APPLICATION_CONTEXT_NAME)
+    primitive.calling_ae_title = peer.calling_ae
+    primitive.called_ae_title = peer.called_ae
+    primitive.presentation_context_definition_list = contexts
+    length = MaximumLengthNotification()
+    length.maximum_length_received = peer.max_pdu
+    implementation = ImplementationClassUIDNotification()
+    implementation.implementation_class_uid = UID(settings.IMPLEMENTATION_CLASS_UID)
+    version = ImplementationVersionNameNotification()
+    version.implementation_version_name = settings.IMPLEMENTATION_VERSION_NAME
+    primitive.user_information = [length, implementation, version]
+    return A_ASSOCIATE_RQ(primitive).encode()
+
+
+def _rejected(pdu: A_ASSOCIATE_RJ) -> TransientError | PermanentError:
+    """A-ASSOCIATE-RJ (PS3.8 9.3.4) as an error: result 1 is permanent, 2 is transient."""
+    text = f"the association was rejected: {pdu.reason_str}"
+    if pdu.result == 0x02:
+        return TransientError("association-rejected-for-now", text)
+    hint = "compare the AE titles and addresses on both sides" if pdu.source == 0x01 else ""
+    return PermanentError("association-rejected", text, hint)
+
+
+def _abort_pdu() -> bytes:
+    pdu = A_ABORT_RQ()
+    pdu.source = 0x00
+    pdu.reason_diagnostic = 0x00
+    return pdu.encode()
+
+
+def _data_pdu(context_id: int, control: int, data: bytes) -> bytes:
+    """P-DATA-TF (PS3.8 9.3.5) with one fragment; `control` is its message control header (E.2)."""
+    return struct.pack(">BBLLBB", _P_DATA, 0, len(data) + 6, len(data) + 2, context_id, control) + data
+
+
+def _fragments(body: bytearray) -> list[tuple[int, memoryview]]:
+    try:
+        return DataPdu(body).fragments
+    except ValueError as error:
+        raise TransientError("unexpected-answer", str(error)) from None
+
+
+def _read(stream: BinaryIO, length: int) -> bytes:
+    """Read `length` bytes, fewer only at the end: a stream may hand out less than asked at a time."""
+    data = stream.read(length)
+    while data and len(data) < length:
+        more = stream.read(length - len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+__all__ = ["IMPLICIT_LITTLE", "MOST_CONTEXTS", "Peer", "Response", "ScuAssociation"]
