@@ -1,0 +1,71 @@
+"""C-FIND: answers from the vault's index, inside the caller's scope (PS3.4 C.4.1)."""
+
+from __future__ import annotations
+
+from pydicom.dataset import Dataset
+from pynetdicom.dimse_primitives import C_FIND
+from pynetdicom.presentation import PresentationContext
+
+from gateway.audit import events
+from gateway.errors import DicomError
+from gateway.network.retrieve.identifiers import MODELS, query_level, read_identifier
+from gateway.network.retrieve.session import Session
+from gateway.network.retrieve.suboperations import is_alive, let_peer_speak
+from gateway.vault.index import Scope
+
+PENDING = 0xFF00
+PENDING_UNSUPPORTED_KEYS = 0xFF01
+CANCELLED = 0xFE00
+OUT_OF_RESOURCES = 0xA700
+IDENTIFIER_DOES_NOT_MATCH = 0xA900
+ANSWERS_IN_ONE_GO = 16  # then the peer gets a turn to cancel
+
+
+def serve_find(session: Session, request: C_FIND, context: PresentationContext) -> None:
+    """Answer one C-FIND request: pending answers, then one final status.
+
+    More matches than ``max_matches`` end in 0xA700 after that many answers: a cut list must not look whole.
+    """
+    model = MODELS[request.AffectedSOPClassUID]
+    try:
+        identifier = read_identifier(request.Identifier, context.transfer_syntax[0])
+        level = query_level(model.root, identifier, relational=request.AffectedSOPClassUID in session.relational)
+    except DicomError as error:
+        session.audit(events.QUERY, "failure", operation="C-FIND", model=model.root, reason=error.code)
+        session.respond(request, context, IDENTIFIER_DOES_NOT_MATCH, comment=error.message)
+        return
+    keys = [element.keyword for element in identifier if element.keyword and not element.is_empty]
+    status, matches = _answers(session, request, context, model.root, level, identifier)
+    session.audit(
+        events.QUERY,
+        "failure" if status == OUT_OF_RESOURCES else "success",
+        operation="C-FIND",
+        model=model.root,
+        level=level,
+        query_keys=keys,
+        matches=matches,
+        status=status,
+    )
+    session.respond(request, context, status, comment="too many matches" if status == OUT_OF_RESOURCES else "")
+
+
+def _answers(
+    session: Session, request: C_FIND, context: PresentationContext, root: str, level: str, identifier: Dataset
+) -> tuple[int, int]:
+    """Send the pending answers; returns the final status and how many were sent."""
+    settings = session.services.settings
+    scope = Scope(session.workstation.studies)
+    pending = PENDING
+    matches = 0
+    for answer in session.services.index.find(root, level, identifier, scope, settings.max_matches + 1):
+        if matches == settings.max_matches:
+            return OUT_OF_RESOURCES, matches
+        if matches % ANSWERS_IN_ONE_GO == 0:
+            let_peer_speak(session.association)
+        if session.is_cancelled(request) or not is_alive(session.association):
+            return CANCELLED, matches
+        answer.QueryRetrieveLevel = level
+        answer.RetrieveAETitle = settings.ae_title
+        session.respond(request, context, pending, identifier=answer)
+        matches += 1
+    return 0x0000, matches

@@ -1,0 +1,124 @@
+"""Identifiers of C-FIND, C-MOVE and C-GET: decoding, and the rules of PS3.4 C.4 and C.6.
+
+An identifier that breaks a rule raises `DicomError`; its message becomes the Error Comment (0000,0902) of status
+0xA900 and therefore never repeats a value of the identifier.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from pynetdicom.dsutils import decode
+
+from gateway.errors import DicomError
+from gateway.network.retrieve.receiving import BoundedBuffer
+
+
+@dataclass(frozen=True)
+class Model:
+    """One Query/Retrieve information model under one service."""
+
+    root: str  # "PATIENT" or "STUDY"
+    service: str  # "FIND", "MOVE" or "GET"
+
+
+MODELS = {
+    "1.2.840.10008.5.1.4.1.2.1.1": Model("PATIENT", "FIND"),
+    "1.2.840.10008.5.1.4.1.2.1.2": Model("PATIENT", "MOVE"),
+    "1.2.840.10008.5.1.4.1.2.1.3": Model("PATIENT", "GET"),
+    "1.2.840.10008.5.1.4.1.2.2.1": Model("STUDY", "FIND"),
+    "1.2.840.10008.5.1.4.1.2.2.2": Model("STUDY", "MOVE"),
+    "1.2.840.10008.5.1.4.1.2.2.3": Model("STUDY", "GET"),
+}
+LEVELS = {"PATIENT": ("PATIENT", "STUDY", "SERIES", "IMAGE"), "STUDY": ("STUDY", "SERIES", "IMAGE")}
+UNIQUE_KEYS = {
+    "PATIENT": "PatientID",
+    "STUDY": "StudyInstanceUID",
+    "SERIES": "SeriesInstanceUID",
+    "IMAGE": "SOPInstanceUID",
+}
+
+
+def read_identifier(data: BytesIO | None, transfer_syntax: str) -> Dataset:
+    """Decode an identifier completely.
+
+    Raises
+    ------
+    DicomError
+        Codes ``identifier-missing``, ``identifier-too-large``, ``identifier-unreadable``.
+    """
+    if data is None or not data.getbuffer().nbytes:
+        raise DicomError("identifier-missing", "the request has no identifier")
+    if isinstance(data, BoundedBuffer) and data.dropped:
+        raise DicomError("identifier-too-large", "the identifier is too large")
+    syntax = UID(transfer_syntax)
+    try:
+        identifier = decode(data, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
+        for element in identifier:  # elements are decoded on access: have it done here, where failing has an answer
+            _ = element.value
+    except Exception:  # pydicom raises many kinds on bytes it cannot read; their texts may repeat values
+        raise DicomError("identifier-unreadable", "the identifier cannot be decoded") from None
+    return identifier
+
+
+def query_level(root: str, identifier: Dataset, *, relational: bool) -> str:
+    """The level of a C-FIND identifier (PS3.4 C.4.1).
+
+    Without negotiated relational queries the unique key of every level above must hold a single value.
+    """
+    level = _level(root, identifier)
+    if not relational:
+        _check_levels_above(root, level, identifier)
+    return level
+
+
+def retrieve_level(root: str, identifier: Dataset, *, relational: bool) -> str:
+    """The level of a C-MOVE or C-GET identifier (PS3.4 C.4.2.1, C.4.3.1).
+
+    The unique key of the level itself must name something: no wildcard, no universal match, or a stray request
+    would move the whole vault. Only a Patient ID may not be a list.
+    """
+    level = _level(root, identifier)
+    if not relational:
+        _check_levels_above(root, level, identifier)
+    key = UNIQUE_KEYS[level]
+    values = _values(identifier, key)
+    if not values or not all(values):
+        raise DicomError("unique-key-missing", f"{key} is missing at level {level}")
+    if any(_is_wild(value) for value in values):
+        raise DicomError("unique-key-wildcard", f"{key} must not hold wildcards")
+    if key == "PatientID" and len(values) > 1:
+        raise DicomError("unique-key-list", "PatientID must be a single value")
+    return level
+
+
+def _level(root: str, identifier: Dataset) -> str:
+    level = str(identifier.get("QueryRetrieveLevel", "") or "").strip()
+    if not level:
+        raise DicomError("level-missing", "QueryRetrieveLevel is missing")
+    if level not in LEVELS[root]:
+        raise DicomError("level-unknown", f"QueryRetrieveLevel is not one of {', '.join(LEVELS[root])}")
+    return level
+
+
+def _check_levels_above(root: str, level: str, identifier: Dataset) -> None:
+    for above in LEVELS[root][: LEVELS[root].index(level)]:
+        key = UNIQUE_KEYS[above]
+        values = _values(identifier, key)
+        if len(values) != 1 or not values[0] or _is_wild(values[0]):
+            raise DicomError("unique-key-missing", f"{key} must be one value at level {level}")
+
+
+def _values(identifier: Dataset, keyword: str) -> list[str]:
+    value = identifier.get(keyword)
+    if value is None or value == "":
+        return []
+    several = value if not isinstance(value, str) and hasattr(value, "__iter__") else [value]
+    return [str(one).strip() for one in several]
+
+
+def _is_wild(value: str) -> bool:
+    return "*" in value or "?" in value

@@ -1,0 +1,83 @@
+"""Presentation contexts of the restore SCP (PS3.7 D.3.2), and which transfer syntax is taken where a peer names several.
+
+Only one transfer syntax is ever accepted per context, before the peer says what it wants, and originals are never
+converted. A peer that wants everything names one syntax per context. For a peer that names several in one context
+(DCMTK getscu does), the syntax is taken that the vault holds most of for that SOP class.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from pynetdicom.presentation import PresentationContext, build_context
+
+from gateway.network.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES, VERIFICATION
+from gateway.network.retrieve.identifiers import MODELS
+
+# Of identifiers: explicit first, so that a private key comes with its VR.
+MESSAGE_SYNTAXES = (
+    "1.2.840.10008.1.2.1",
+    "1.2.840.10008.1.2",
+    "1.2.840.10008.1.2.2",
+    "1.2.840.10008.1.2.1.99",
+)
+
+HeldSyntaxes = Mapping[str, Sequence[str]]
+"""SOP class UID to the transfer syntaxes that the vault holds of it, the most frequent first."""
+
+
+class RecentlyHeld:
+    """What the vault holds, asked for at most every `max_age_s` seconds: it counts the whole index."""
+
+    def __init__(self, ask: Callable[[], HeldSyntaxes], max_age_s: float = 60.0) -> None:
+        self._ask = ask
+        self._max_age_s = max_age_s
+        self._lock = threading.Lock()
+        self._held: HeldSyntaxes = {}
+        self._asked_at = float("-inf")
+
+    def __call__(self) -> HeldSyntaxes:
+        with self._lock:
+            if time.monotonic() - self._asked_at > self._max_age_s:
+                self._held = self._ask()
+                self._asked_at = time.monotonic()
+            return self._held
+
+
+def supported_contexts(
+    proposed: Sequence[PresentationContext], held: Callable[[], HeldSyntaxes]
+) -> list[PresentationContext]:
+    """What we support of what a peer proposes: verification, our models, and every storage SOP class, both ways.
+
+    A storage context serves a C-GET when the peer takes the SCP role (PS3.7 D.3.3.4), and a C-STORE of a marked copy
+    when it does not.
+
+    Parameters
+    ----------
+    held
+        Asked only when a storage context names more than one transfer syntax.
+    """
+    named: dict[str, dict[str, None]] = {}
+    undecided = set()
+    for context in proposed:
+        uid = str(context.abstract_syntax)
+        syntaxes = [str(syntax) for syntax in context.transfer_syntax]
+        named.setdefault(uid, {}).update(dict.fromkeys(syntaxes))
+        if len(syntaxes) > 1:
+            undecided.add(uid)
+    supported = []
+    for uid, syntaxes in named.items():
+        if uid == VERIFICATION or uid in MODELS:
+            supported.append(build_context(uid, list(MESSAGE_SYNTAXES)))
+        elif uid in STORAGE_CLASSES:
+            known = [syntax for syntax in syntaxes if syntax in TRANSFER_SYNTAXES]
+            if uid in undecided:
+                order = list(held().get(uid, ()))
+                known.sort(key=lambda syntax: order.index(syntax) if syntax in order else len(order))
+            if known:
+                context = build_context(uid, known)
+                context.scu_role = context.scp_role = True
+                supported.append(context)
+    return supported

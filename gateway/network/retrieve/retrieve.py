@@ -1,0 +1,219 @@
+"""C-GET and C-MOVE: one plan, one loop, two ways out (PS3.4 C.4.2, C.4.3).
+
+The way out of a C-GET is the association that asked. The way out of a C-MOVE is a new association to the asking AE's
+own configured address, and to no other: originals go to nobody but the workstation that was let in (design, promise 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from pydicom.dataset import Dataset
+from pynetdicom.dimse_primitives import C_GET, C_MOVE
+from pynetdicom.presentation import PresentationContext
+
+from gateway.audit import events
+from gateway.errors import DeliveryError, DicomError, GatewayError
+from gateway.network.retrieve.deliver import CANNOT_RESTORE, deliver
+from gateway.network.retrieve.destination import MAX_CONTEXTS, association_to
+from gateway.network.retrieve.identifiers import MODELS, read_identifier, retrieve_level
+from gateway.network.retrieve.session import Session
+from gateway.network.retrieve.suboperations import (
+    MAX_SUBOPERATIONS,
+    Originator,
+    Planned,
+    Tally,
+    is_alive,
+    message_ids,
+)
+from gateway.vault.index import Scope
+
+PENDING = 0xFF00
+CANCELLED = 0xFE00
+TOO_MANY_MATCHES = 0xA701  # refused: out of resources, unable to calculate number of matches
+DESTINATION_UNKNOWN = 0xA801
+IDENTIFIER_DOES_NOT_MATCH = 0xA900
+
+
+@dataclass
+class _Retrieval:
+    """One C-GET or C-MOVE request on its way."""
+
+    session: Session
+    request: C_GET | C_MOVE
+    context: PresentationContext
+    level: str
+    tally: Tally
+    cancelled: bool = False
+
+    @property
+    def operation(self) -> str:
+        return "C-MOVE" if isinstance(self.request, C_MOVE) else "C-GET"
+
+    def may_go_on(self) -> bool:
+        """False once the requester has cancelled, or is gone."""
+        if self.session.is_cancelled(self.request):
+            self.cancelled = True
+        return not self.cancelled and is_alive(self.session.association)
+
+    def count(self, planned: Planned, status: int) -> None:
+        """Enter one finished sub-operation and tell the requester, but for the last one (the final response does)."""
+        self.tally.count(planned.sop_instance_uid, status)
+        if self.tally.remaining and is_alive(self.session.association):
+            self.session.respond(self.request, self.context, PENDING, **self._counts(remaining=True))
+
+    def finish(self) -> None:
+        """Audit the retrieval and send the final response."""
+        status = CANCELLED if self.cancelled else self.tally.final_status()
+        self.session.audit(
+            events.RETRIEVE,
+            "success" if status == 0x0000 else "failure",
+            operation=self.operation,
+            model=MODELS[self.request.AffectedSOPClassUID].root,
+            level=self.level,
+            status=status,
+            completed=self.tally.completed,
+            failed=self.tally.failed,
+            warning=self.tally.warning,
+            remaining=self.tally.remaining,
+        )
+        if not is_alive(self.session.association):
+            return
+        identifier = None
+        if status != 0x0000:
+            identifier = Dataset()
+            identifier.FailedSOPInstanceUIDList = [uid for uid in self.tally.failed_uids if uid]
+        self.session.respond(
+            self.request, self.context, status, identifier=identifier, **self._counts(remaining=self.cancelled)
+        )
+
+    def _counts(self, *, remaining: bool) -> dict[str, int]:
+        counts = {
+            "NumberOfCompletedSuboperations": self.tally.completed,
+            "NumberOfFailedSuboperations": self.tally.failed,
+            "NumberOfWarningSuboperations": self.tally.warning,
+        }
+        if remaining:
+            counts["NumberOfRemainingSuboperations"] = self.tally.remaining
+        return counts
+
+
+def serve_get(session: Session, request: C_GET, context: PresentationContext) -> None:
+    """Answer one C-GET request by sub-operations on the same association."""
+    prepared = _prepare(session, request, context)
+    if prepared is None:
+        return
+    retrieval, plan = prepared
+    numbers = message_ids(request.MessageID)
+    for planned in plan:
+        if not retrieval.may_go_on():
+            break
+        try:
+            status = deliver(session, session.association, planned, next(numbers), operation="C-GET")
+        except DeliveryError:
+            break  # the requester is gone: `finish` audits how far it came
+        retrieval.count(planned, status)
+    retrieval.finish()
+
+
+def serve_move(session: Session, request: C_MOVE, context: PresentationContext) -> None:
+    """Answer one C-MOVE request by sub-operations to the requesting AE's own address."""
+    wanted = (request.MoveDestination or "").strip()
+    if wanted != session.workstation.ae_title or not session.workstation.host:
+        session.audit(
+            events.RESTORE_REFUSED,
+            "refused",
+            operation="C-MOVE",
+            move_destination=wanted,
+            reason="destination-not-the-requester" if wanted != session.workstation.ae_title else "no-address",
+            status=DESTINATION_UNKNOWN,
+        )
+        session.respond(request, context, DESTINATION_UNKNOWN, comment="originals go to the requesting AE only")
+        return
+    prepared = _prepare(session, request, context)
+    if prepared is None:
+        return
+    retrieval, plan = prepared
+    originator = Originator(session.workstation.ae_title, request.MessageID)
+    for batch in batches(plan):
+        if not retrieval.may_go_on():
+            break
+        _move_batch(retrieval, batch, originator)
+    retrieval.finish()
+
+
+def _move_batch(retrieval: _Retrieval, batch: list[Planned], originator: Originator) -> None:
+    """Send one association's worth; what it could not take is counted as failed."""
+    services = retrieval.session.services
+    wanted = list(dict.fromkeys((one.sop_class_uid, one.transfer_syntax_uid) for one in batch))
+    left = iter(batch)
+    failed: list[Planned] = []
+    try:
+        with association_to(
+            services.ae, retrieval.session.workstation, wanted, services.client_tls, services.settings.max_pdu
+        ) as association:
+            for planned, number in zip(left, message_ids(0), strict=False):
+                if not retrieval.may_go_on():
+                    return
+                failed = [planned]
+                status = deliver(
+                    retrieval.session, association, planned, number, operation="C-MOVE", originator=originator
+                )
+                failed = []
+                retrieval.count(planned, status)
+    except DeliveryError as error:
+        for planned in [*failed, *left]:
+            retrieval.session.audit(
+                events.ORIGINAL_RESTORED,
+                "failure",
+                operation="C-MOVE",
+                sop_instance_uid=planned.sop_instance_uid,
+                reason=error.code,
+            )
+            retrieval.count(planned, CANNOT_RESTORE)
+
+
+def batches(plan: list[Planned]) -> Iterator[list[Planned]]:
+    """Cut a plan so that each part needs at most 128 presentation contexts."""
+    groups: dict[tuple[str, str], list[Planned]] = {}
+    for planned in plan:
+        groups.setdefault((planned.sop_class_uid, planned.transfer_syntax_uid), []).append(planned)
+    several = iter(groups.values())
+    while part := list(islice(several, MAX_CONTEXTS)):
+        yield [planned for group in part for planned in group]
+
+
+def _prepare(
+    session: Session, request: C_GET | C_MOVE, context: PresentationContext
+) -> tuple[_Retrieval, list[Planned]] | None:
+    """Read the identifier and look up what it names; None when the request was answered with a failure already."""
+    model = MODELS[request.AffectedSOPClassUID]
+    operation = "C-MOVE" if isinstance(request, C_MOVE) else "C-GET"
+    try:
+        identifier = read_identifier(request.Identifier, context.transfer_syntax[0])
+        relational = request.AffectedSOPClassUID in session.relational
+        level = retrieve_level(model.root, identifier, relational=relational)
+    except DicomError as error:
+        session.audit(events.RETRIEVE, "failure", operation=operation, model=model.root, reason=error.code)
+        session.respond(request, context, IDENTIFIER_DOES_NOT_MATCH, comment=error.message)
+        return None
+    locators = session.services.index.select(level, identifier, Scope(session.workstation.studies))
+    if len(locators) > MAX_SUBOPERATIONS:
+        session.audit(
+            events.RETRIEVE, "failure", operation=operation, model=model.root, level=level, matches=len(locators)
+        )
+        session.respond(request, context, TOO_MANY_MATCHES, comment="more than 65535 instances")
+        return None
+    retrieval = _Retrieval(session, request, context, level, Tally(remaining=len(locators)))
+    plan = []
+    for locator in locators:
+        try:
+            original = session.services.restorer.by_locator(locator)
+        except GatewayError as error:
+            session.audit(events.RESTORE_REFUSED, "failure", operation=operation, locator=locator, reason=error.code)
+            retrieval.count(Planned(locator, "", "", ""), CANNOT_RESTORE)
+            continue
+        plan.append(Planned.of(original))
+    return retrieval, plan

@@ -1,0 +1,149 @@
+"""`RestoreScp`: the Query/Retrieve SCP that gives authorized workstations bit-exact originals, on up to two ports."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from pynetdicom import AE, evt
+
+from gateway.audit import AuditLog, events
+from gateway.config.models import Restore
+from gateway.log import get_logger
+from gateway.network import settings as library_settings
+from gateway.network.retrieve.access import decide
+from gateway.network.retrieve.association import RestoreAssociation, relational_classes
+from gateway.network.retrieve.negotiation import RecentlyHeld, supported_contexts
+from gateway.network.retrieve.session import Index, Restorer, Services
+from gateway.network.server import Caller, Listen, Rejection, ScpServer
+from gateway.network.tls import client_context, server_context
+
+CONNECT_TIMEOUT_S = 10.0  # to a workstation's own address
+
+log = get_logger(__name__)
+
+
+class RestoreScp:
+    """The restore role's ports.
+
+    Parameters
+    ----------
+    settings
+        The ``[restore]`` table.
+    index
+        Answers C-FIND and selects what C-MOVE and C-GET name.
+    restorer
+        Opens originals.
+    audit
+        Every decision goes there.
+
+    Raises
+    ------
+    ConfigError
+        The TLS files cannot be used.
+    """
+
+    def __init__(self, settings: Restore, index: Index, restorer: Restorer, audit: AuditLog) -> None:
+        library_settings.apply()
+        self.settings = settings
+        self._audit = audit
+        ae = AE(settings.ae_title)
+        ae.connection_timeout = CONNECT_TIMEOUT_S
+        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = settings.idle_timeout_s
+        ae.implementation_class_uid = library_settings.IMPLEMENTATION_CLASS_UID
+        ae.implementation_version_name = library_settings.IMPLEMENTATION_VERSION_NAME
+        client_tls = None
+        if settings.tls is not None:
+            client_tls = client_context(settings.tls)
+            # The certificate is bound to the workstation's own entry, which says more than the name of its host.
+            client_tls.check_hostname = False
+        self._held = RecentlyHeld(index.transfer_syntaxes)
+        self._services = Services(settings, index, restorer, audit, ae, client_tls)
+        self._tls_server = None if settings.tls_port is None else self._server(settings.tls_port, over_tls=True)
+        self._plain_server = None if settings.plain_port is None else self._server(settings.plain_port, over_tls=False)
+
+    def start(self) -> None:
+        """Listen on the configured ports and return.
+
+        Raises
+        ------
+        ConfigError
+            Code ``cannot-listen``; then no port is left open.
+        """
+        for workstation in self.settings.workstations:
+            if workstation.plain:
+                log.warning(
+                    "PLAIN WORKSTATION: gets originals without TLS, known by AE title and address only",
+                    ae_title=workstation.ae_title,
+                    addresses=workstation.addresses,
+                )
+            if workstation.host and workstation.receive_plain:
+                log.warning(
+                    "PLAIN DESTINATION: originals go there without TLS",
+                    ae_title=workstation.ae_title,
+                    host=workstation.host,
+                )
+        try:
+            for server in self._servers:
+                server.start()
+        except BaseException:
+            self.stop(drain_s=0)
+            raise
+
+    def stop(self, drain_s: float = 5.0) -> None:
+        """Take no more connections, give associations `drain_s` seconds to end, abort what is left."""
+        for server in self._servers:
+            server.stop(drain_s)
+
+    @property
+    def tls_port(self) -> int | None:
+        """The TLS port that is listened on."""
+        return self._tls_server.port if self._tls_server else None
+
+    @property
+    def plain_port(self) -> int | None:
+        """The port without TLS that is listened on."""
+        return self._plain_server.port if self._plain_server else None
+
+    @property
+    def _servers(self) -> list[ScpServer]:
+        return [server for server in (self._tls_server, self._plain_server) if server is not None]
+
+    def _server(self, port: int, *, over_tls: bool) -> ScpServer:
+        settings = self.settings
+        return ScpServer(
+            Listen(
+                host=settings.host,
+                port=port,
+                called_aes=(settings.ae_title,),
+                max_pdu=settings.max_pdu,
+                max_associations=settings.max_associations,
+                max_connections=settings.max_connections,
+                idle_timeout_s=settings.idle_timeout_s,
+                handshake_timeout_s=settings.handshake_timeout_s,
+            ),
+            audit=self._audit,
+            admit=partial(self._admit, over_tls=over_tls),
+            contexts=partial(supported_contexts, held=self._held),
+            handlers=[(evt.EVT_SOP_EXTENDED, _grant_relational), (evt.EVT_ESTABLISHED, self._opened)],
+            association_class=partial(RestoreAssociation, services=self._services),
+            tls=server_context(settings.tls) if over_tls else None,
+            on_end=self._closed,
+        )
+
+    def _admit(self, caller: Caller, *, over_tls: bool) -> Rejection | None:
+        entry = decide(self.settings.workstations, caller, over_tls=over_tls)
+        return entry if isinstance(entry, Rejection) else None
+
+    def _opened(self, event: evt.Event) -> None:
+        caller = event.assoc.caller
+        opened = events.PLAIN_CONNECTION if caller.certificate is None else events.ASSOCIATION_OPENED
+        self._audit.write(opened, "success", **caller.audit_fields())
+
+    def _closed(self, association: RestoreAssociation) -> None:
+        outcome = "success" if association.is_released else "failure"
+        self._audit.write(events.ASSOCIATION_CLOSED, outcome, **association.caller.audit_fields())
+
+
+def _grant_relational(event: evt.Event) -> dict[str, bytes]:
+    """EVT_SOP_EXTENDED: relational queries and retrievals are granted, date-time and fuzzy matching are not."""
+    return {uid: bytes((1,)) for uid in relational_classes(event.assoc)}

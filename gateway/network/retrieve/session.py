@@ -1,0 +1,126 @@
+"""What one association of the restore SCP works with: its caller, the services behind it, and how it answers."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Protocol
+
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE, C_STORE
+from pynetdicom.dsutils import encode
+from pynetdicom.presentation import PresentationContext
+
+from gateway.config.models import Restore, Workstation
+from gateway.network.retrieve.suboperations import Original
+from gateway.network.server import Caller
+
+MAX_COMMENT = 64  # characters of Error Comment (0000,0902), VR LO
+
+Request = C_FIND | C_GET | C_MOVE | C_STORE
+
+
+class Audit(Protocol):
+    """The audit log, `gateway.audit`."""
+
+    def write(self, event: str, outcome: str, **fields: object) -> None: ...
+
+
+class Index(Protocol):
+    """The vault's index, `gateway.vault.index`."""
+
+    def find(self, root: str, level: str, query: Dataset, scope: object, limit: int) -> Iterator[Dataset]: ...
+
+    def select(self, level: str, identifiers: Dataset, scope: object) -> list[str]: ...
+
+    def transfer_syntaxes(self) -> Mapping[str, Sequence[str]]: ...
+
+
+class Restorer(Protocol):
+    """What opens originals, `gateway.restore`."""
+
+    def by_locator(self, locator: str) -> Original: ...
+
+    def by_uid(self, uid: str) -> Original: ...
+
+    def by_token(self, token: bytes, derived_uid: str) -> Original: ...
+
+
+@dataclass(frozen=True)
+class Services:
+    """What all associations share."""
+
+    settings: Restore
+    index: Index
+    restorer: Restorer
+    audit: Audit
+    ae: AE  # our title and timeouts, for associations that we request
+    client_tls: ssl.SSLContext | None  # for associations that we request
+
+
+@dataclass(frozen=True)
+class Session:
+    """One association whose caller was let in."""
+
+    services: Services
+    association: Association
+    caller: Caller
+    workstation: Workstation  # the entry that let it in: its scope and its address
+    relational: frozenset[str] = frozenset()  # SOP classes with relational queries negotiated (PS3.4 C.5.1.1)
+
+    def audit(self, event: str, outcome: str, **fields: object) -> None:
+        """Write an audit line that names the caller."""
+        self.services.audit.write(event, outcome, **self.caller.audit_fields(), **fields)
+
+    def is_cancelled(self, request: Request) -> bool:
+        """Whether a C-CANCEL for this request has arrived (PS3.7 9.3.2.3)."""
+        return self.association.dimse.cancel_req.pop(request.MessageID, None) is not None
+
+    def respond(
+        self,
+        request: Request,
+        context: PresentationContext,
+        status: int,
+        *,
+        identifier: Dataset | None = None,
+        comment: str = "",
+        **counts: int,
+    ) -> None:
+        """Send one response to `request`.
+
+        Parameters
+        ----------
+        identifier
+            Goes along, encoded in the context's transfer syntax.
+        comment
+            Error Comment (0000,0902), cut to 64 characters; never holds a value of the request.
+        counts
+            Attributes of the response primitive, e.g. ``NumberOfCompletedSuboperations``.
+        """
+        response = type(request)()
+        response.MessageIDBeingRespondedTo = request.MessageID
+        response.AffectedSOPClassUID = request.AffectedSOPClassUID
+        response.Status = status
+        if isinstance(request, C_STORE):
+            response.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
+        if comment:
+            response.ErrorComment = comment[:MAX_COMMENT]
+        for keyword, value in counts.items():
+            setattr(response, keyword, value)
+        if identifier is not None:
+            response.Identifier = BytesIO(_encoded(identifier, context.transfer_syntax[0]))
+        self.association.dimse.send_msg(response, context.context_id)
+
+
+def _encoded(identifier: Dataset, transfer_syntax: UID) -> bytes:
+    data = encode(
+        identifier, transfer_syntax.is_implicit_VR, transfer_syntax.is_little_endian, transfer_syntax.is_deflated
+    )
+    if data is None:
+        raise ValueError("an answer could not be encoded")
+    return data
