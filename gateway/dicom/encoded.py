@@ -27,7 +27,7 @@ PIXEL_GROUP = 0x7FE00000
 PIXEL_DATA = 0x7FE00010
 PIXEL_TAGS = {PIXEL_DATA, 0x7FE00008, 0x7FE00009}  # Pixel Data, Float and Double Float Pixel Data
 MAX_HEADER = 64 << 20  # bytes before the pixel data; enhanced multi-frame objects reach a few MiB
-_BULK = 1 << 20  # larger binary values (documents, waveforms, spectra) are not part of a header
+BULK = 1 << 20  # larger binary values (documents, waveforms, spectra) are not part of a header
 
 
 @dataclass(frozen=True, repr=False)
@@ -112,23 +112,32 @@ def open_source(stream: BinaryIO, syntax: Syntax, size: int | None = None) -> tu
     return source, layout.found(head, nested=False)
 
 
-def split_header(source: Source, layout: Layout) -> tuple[bytes, Element | None]:
+def split_header(
+    source: Source, layout: Layout, *, bulk: int = BULK, at_most: int = MAX_HEADER
+) -> tuple[bytes, Element | None]:
     """The encoded elements before group 7FE0, verbatim but for large binary values, and the head of the pixel data.
 
     The source is left at the value of the pixel data, or at the end when there is none.
+
+    Parameters
+    ----------
+    bulk
+        Binary values of more bytes are left out.
+    at_most
+        Bytes of header, beyond which DicomError "header-too-large" is raised.
     """
-    header = source.keep(at_most=MAX_HEADER)
+    header = source.keep(at_most=at_most)
     pixels = None
     for element in top_level(source, layout):
         in_pixel_group = element.tag >= PIXEL_GROUP
-        if in_pixel_group or _is_bulk(element):
+        if in_pixel_group or _is_bulk(element, bulk):
             del header[element.start - source.position :]
             source.keep_no_more()
         if in_pixel_group:
             pixels = _pixels(source, element, layout)
             break
         skip_value(source, element, layout)
-        source.keep(header, at_most=MAX_HEADER)
+        source.keep(header, at_most=at_most)
     source.keep_no_more()
     return bytes(header), pixels
 
@@ -169,8 +178,8 @@ def describe(ds: Dataset, pixel_tag: int | None) -> InstanceHeader:
     )
 
 
-def _is_bulk(element: Element) -> bool:
-    return element.length != UNDEFINED and element.length > _BULK and (not element.vr or element.vr in BULK_VRS)
+def _is_bulk(element: Element, bulk: int) -> bool:
+    return element.length != UNDEFINED and element.length > bulk and (not element.vr or element.vr in BULK_VRS)
 
 
 def _pixels(source: Source, element: Element, layout: Layout) -> Element | None:

@@ -30,9 +30,8 @@ class Syntax:
         "never", "possible" (the syntax also carries lossless codestreams) or "always".
     method
         Defined term for Lossy Image Compression Method (0028,2114), PS3.3 C.7.6.1.1.5.2; "" where never lossy.
-    plugin
-        The pydicom decoder plug-in that decodes it here, always the same one, so that the same bytes give the same
-        pixels on every machine; "" where there is none.
+    codec
+        What decodes the fragments: "rle", "jpeg", "jpeg-ls", "jpeg-2000", or "" where nothing here can.
     """
 
     uid: str
@@ -42,11 +41,11 @@ class Syntax:
     encapsulated: bool = False
     lossy: str = "never"
     method: str = ""
-    plugin: str = ""
+    codec: str = ""
 
 
-def _compressed(uid: str, plugin: str = "", lossy: str = "never", method: str = "") -> Syntax:
-    return Syntax(uid, encapsulated=True, plugin=plugin, lossy=lossy, method=method)
+def _compressed(uid: str, codec: str = "", lossy: str = "never", method: str = "") -> Syntax:
+    return Syntax(uid, encapsulated=True, codec=codec, lossy=lossy, method=method)
 
 
 _ROOT = "1.2.840.10008.1.2."
@@ -58,20 +57,20 @@ _KNOWN = {
         Syntax(DEFLATED_LITTLE, deflated=True),
         Syntax(EXPLICIT_BIG, little_endian=False),
         *(Syntax(uid, deflated=True) for uid in _JPIP_DEFLATED),
-        _compressed(_ROOT + "4.50", "pylibjpeg", "always", JPEG),
-        _compressed(_ROOT + "4.51", "pylibjpeg", "always", JPEG),
+        _compressed(_ROOT + "4.50", "jpeg", "always", JPEG),
+        _compressed(_ROOT + "4.51", "jpeg", "always", JPEG),
         _compressed(_ROOT + "4.53", "", "always", JPEG),
         _compressed(_ROOT + "4.55", "", "always", JPEG),
-        _compressed(_ROOT + "4.57", "pylibjpeg"),
-        _compressed(_ROOT + "4.70", "pylibjpeg"),
-        _compressed(_ROOT + "4.80", "pyjpegls"),
-        _compressed(_ROOT + "4.81", "pyjpegls", "possible", JPEG_LS),
-        _compressed(_ROOT + "4.90", "pylibjpeg"),
-        _compressed(_ROOT + "4.91", "pylibjpeg", "possible", JPEG_2000),
-        _compressed(_ROOT + "4.201", "pylibjpeg"),
-        _compressed(_ROOT + "4.202", "pylibjpeg"),
-        _compressed(_ROOT + "4.203", "pylibjpeg", "possible", HTJ2K),
-        _compressed(_ROOT + "5", "pylibjpeg"),
+        _compressed(_ROOT + "4.57", "jpeg"),
+        _compressed(_ROOT + "4.70", "jpeg"),
+        _compressed(_ROOT + "4.80", "jpeg-ls"),
+        _compressed(_ROOT + "4.81", "jpeg-ls", "possible", JPEG_LS),
+        _compressed(_ROOT + "4.90", "jpeg-2000"),
+        _compressed(_ROOT + "4.91", "jpeg-2000", "possible", JPEG_2000),
+        _compressed(_ROOT + "4.201", "jpeg-2000"),
+        _compressed(_ROOT + "4.202", "jpeg-2000"),
+        _compressed(_ROOT + "4.203", "jpeg-2000", "possible", HTJ2K),
+        _compressed(_ROOT + "5", "rle"),
     )
 }
 # Every other standard syntax with compressed pixels (video, JPEG XL, deflated frames, part 2 of JPEG 2000, retired JPEG

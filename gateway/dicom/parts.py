@@ -1,0 +1,95 @@
+"""A whole encoded instance in memory, cut into header, pixel data and what follows: nothing copied that need not be."""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+
+from pydicom import Dataset
+
+from gateway.dicom.check import check_pixel_data
+from gateway.dicom.elements import SEQUENCE_END, UNDEFINED, Element, Layout, skip_value, top_level
+from gateway.dicom.encoded import InstanceHeader, describe, open_source, parse, split_header
+from gateway.dicom.library import foreign_errors
+from gateway.dicom.source import MAX_INFLATED, InflatingReader
+from gateway.dicom.syntaxes import Syntax, syntax_of
+from gateway.errors import DicomError
+
+
+@dataclass(frozen=True, repr=False)
+class Parts:
+    """One instance, checked.
+
+    Attributes
+    ----------
+    header
+        Facts; its `dataset` holds every element before group 7FE0, large binary values included.
+    syntax, layout
+        What the transfer syntax says, and how the elements really are encoded.
+    pixels, value
+        Head and bytes of the pixel data element (fragments with their item heads when encapsulated).
+    trailer
+        Decoded elements behind the pixel data; usually none.
+    """
+
+    header: InstanceHeader
+    syntax: Syntax
+    layout: Layout
+    pixels: Element
+    value: memoryview
+    trailer: Dataset
+
+    def fragments(self) -> tuple[bytes, list[memoryview], list[int]]:
+        """Offset table, fragments, and the offset of each from the first fragment's item (PS3.5 A.4)."""
+        found: list[memoryview] = []
+        starts: list[int] = []
+        position = 0
+        while position + 8 <= len(self.value):
+            tag = self.layout.tag(self.value[position : position + 4])
+            length = struct.unpack_from(self.layout.order + "I", self.value, position + 4)[0]
+            if tag == SEQUENCE_END:
+                break
+            if length == UNDEFINED:
+                raise DicomError("bad-sequence", "a fragment of the pixel data has no length")
+            found.append(self.value[position + 8 : position + 8 + length])
+            starts.append(position)
+            position += 8 + length
+        return bytes(found[0]), found[1:], [start - starts[1] for start in starts[1:]] if starts[1:] else []
+
+
+def split(data: bytes, transfer_syntax_uid: str) -> Parts:
+    """Cut an instance into its parts; all of it is walked and checked as by `check_encoding`.
+
+    Raises
+    ------
+    DicomError
+        all of `check_encoding`, and "no-pixels" for any object without pixel data.
+    """
+    syntax = syntax_of(transfer_syntax_uid)
+    with foreign_errors("undecodable-header", "the data set cannot be read"):
+        if syntax.deflated:
+            data = _inflate(data)
+        plain = Syntax(syntax.uid, implicit=syntax.implicit, little_endian=syntax.little_endian)
+        source, layout = open_source(io.BytesIO(data), plain, len(data))
+        header_bytes, pixels = split_header(source, layout, bulk=len(data), at_most=len(data))
+        if pixels is None:
+            raise DicomError("no-pixels", "the object has no pixel data")
+        fragments = skip_value(source, pixels, layout)
+        end = source.position
+        trailer = source.keep(at_most=len(data))
+        for element in top_level(source, layout):
+            skip_value(source, element, layout)
+        source.keep_no_more()
+        header = describe(parse(header_bytes, layout), pixels.tag)
+        check_pixel_data(header, syntax, pixels, fragments)
+        value = memoryview(data)[pixels.value : end]
+        return Parts(header, syntax, layout, pixels, value, parse(bytes(trailer), layout))
+
+
+def _inflate(data: bytes) -> bytes:
+    reader = InflatingReader(io.BytesIO(data), MAX_INFLATED)
+    out = io.BytesIO()
+    while chunk := reader.read(1 << 20):
+        out.write(chunk)
+    return out.getvalue()
