@@ -105,8 +105,8 @@ class Sender(Protocol):
         Returns
         -------
         int
-            DIMSE status 0x0000, a warning (mostly 0xBxxx, PS3.4 B.2.3), or 0x0111: it had the instance already. Whatever
-            is returned, the destination has stored it; what is not 0x0000 deserves an alert, never a retry.
+            DIMSE status 0x0000, a warning (mostly 0xBxxx, PS3.4 B.2.3), or 0x0111: it had the instance already.
+            Whatever is returned, the destination has stored it; what is not 0x0000 deserves an alert, never a retry.
 
         Raises
         ------
