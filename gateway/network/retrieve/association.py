@@ -14,9 +14,9 @@ from gateway.network.retrieve.find import serve_find
 from gateway.network.retrieve.identifiers import MODELS
 from gateway.network.retrieve.receiving import BoundedDimse
 from gateway.network.retrieve.retrieve import serve_get, serve_move
-from gateway.network.retrieve.session import Request, Services, Session
+from gateway.network.retrieve.sending import is_alive
+from gateway.network.retrieve.session import Services, Session
 from gateway.network.retrieve.store import serve_store
-from gateway.network.retrieve.suboperations import is_alive
 from gateway.network.server import Caller, Rejection
 from gateway.network.upper_layer import GatewayAssociation
 
@@ -103,6 +103,3 @@ def _service_of(message: object):
     if isinstance(message, C_GET):
         return serve_get if model.service == "GET" else None
     return None
-
-
-__all__ = ["Request", "RestoreAssociation", "relational_classes"]

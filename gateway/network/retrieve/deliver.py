@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from pynetdicom.association import Association
-
 from gateway.audit import events
 from gateway.errors import GatewayError, IntegrityError, TransientError
 from gateway.network.retrieve.access import in_scope
 from gateway.network.retrieve.session import Session
-from gateway.network.retrieve.suboperations import (
-    Original,
-    Originator,
-    Planned,
-    context_for,
-    is_warning,
-    send_original,
-)
+from gateway.network.retrieve.suboperations import Original, Outlet, Planned, is_warning
 
 CANNOT_RESTORE = 0xC001  # status of a sub-operation that was never sent, or broke off
 NO_CONTEXT = 0x0122  # ... for want of a presentation context with this SOP class in this very transfer syntax
@@ -23,14 +14,7 @@ NOT_AUTHORISED = 0x0124
 
 
 def deliver(
-    session: Session,
-    association: Association,
-    planned: Planned,
-    message_id: int,
-    *,
-    operation: str,
-    original: Original | None = None,
-    originator: Originator | None = None,
+    session: Session, outlet: Outlet, planned: Planned, *, operation: str, original: Original | None = None
 ) -> int:
     """Restore one original and send it, and only if every byte of it is proven right.
 
@@ -41,7 +25,7 @@ def deliver(
 
     Raises
     ------
-    TransientError
+    DeliveryError
         The association was lost; audited by the caller, who knows what is left to do.
     """
     facts = {
@@ -51,8 +35,7 @@ def deliver(
         "sop_class_uid": planned.sop_class_uid,
         "transfer_syntax_uid": planned.transfer_syntax_uid,
     }
-    context_id = context_for(association, planned)
-    if context_id is None:
+    if not outlet.accepts(planned):
         session.audit(events.ORIGINAL_RESTORED, "failure", reason="context-not-accepted", status=NO_CONTEXT, **facts)
         return NO_CONTEXT
     try:
@@ -67,7 +50,7 @@ def deliver(
         session.audit(events.RESTORE_REFUSED, "failure", reason=error.code, status=CANNOT_RESTORE, **facts)
         return CANNOT_RESTORE
     try:
-        status = send_original(association, context_id, message_id, planned, original.stream(), originator)
+        status = outlet.send(planned, original.stream())
     except IntegrityError as error:
         # The file changed between the two readings. The association was aborted: the receiver has no whole object.
         session.audit(events.RESTORE_REFUSED, "failure", reason=error.code, status=CANNOT_RESTORE, **facts)

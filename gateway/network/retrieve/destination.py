@@ -1,4 +1,4 @@
-"""Associations to a workstation's own configured address, for C-MOVE and for answers to C-STORE.
+"""The way to a workstation's own configured address, for C-MOVE and for answers to C-STORE.
 
 Originals go there over TLS with that workstation's certificate verified: it has to chain to our trust *and* be bound to
 the workstation's entry, before the first DICOM byte is said. Only an entry with `receive_plain` is called in clear.
@@ -8,129 +8,127 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from pynetdicom import AE, build_context
-from pynetdicom._globals import MODE_REQUESTOR
-from pynetdicom.association import Association
-from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
-
-from gateway.config.models import Workstation
-from gateway.errors import PermanentError, TransientError
+from gateway.config.models import Restore, Workstation
+from gateway.errors import PermanentError
 from gateway.network.retrieve.access import certificate_is_bound
+from gateway.network.retrieve.suboperations import Originator, Planned
+from gateway.network.scu import Peer, ScuAssociation
 from gateway.network.tls import peer_certificate
 
-MAX_CONTEXTS = 128  # odd context ids of one byte (PS3.8 9.3.2.2)
+CONNECT_TIMEOUT_S = 10.0
 
 Wanted = tuple[str, str]  # (SOP class UID, transfer syntax UID)
 
 
-class _OpenedSocket(AssociationSocket):
-    """An association's socket that is connected and checked already."""
+class BoundTls:
+    """A client context that lets no certificate through but the workstation's own.
 
-    def __init__(self, association: Association, connection: socket.socket) -> None:
-        super().__init__(association, client_socket=connection)
-        self.event_queue.get_nowait()  # Evt5 means that a peer called us; here we call
+    Stands where an `ssl.SSLContext` is used to wrap a connection.
+    """
 
-    def connect(self, primitive: T_CONNECT) -> None:
-        primitive.result = "Evt2"  # transport connection confirmed
-        self.provider_queue.put(primitive)
+    def __init__(self, context: ssl.SSLContext, workstation: Workstation) -> None:
+        self._context = context
+        self._workstation = workstation
+
+    def wrap_socket(self, connection: socket.socket, *, server_hostname: str) -> ssl.SSLSocket:
+        """Handshake, then compare.
+
+        Raises
+        ------
+        PermanentError
+            Code ``certificate-not-bound``; the connection is closed.
+        ssl.SSLError, OSError
+            As `ssl.SSLContext.wrap_socket`.
+        """
+        secured = self._context.wrap_socket(connection, server_hostname=server_hostname)
+        if not certificate_is_bound(self._workstation, peer_certificate(secured)):
+            secured.close()
+            raise PermanentError(
+                "certificate-not-bound",
+                f"the certificate at the address of {self._workstation.ae_title} is not bound to that AE title",
+                "list its key_sha256 or one of its SANs in the workstation's entry",
+            )
+        return secured
+
+
+class WorkstationOutlet:
+    """Sub-operations on an association of ours to the workstation."""
+
+    def __init__(self, association: ScuAssociation, originator: Originator | None) -> None:
+        self._association = association
+        self._originator = originator
+
+    def accepts(self, planned: Planned) -> bool:
+        return (planned.sop_class_uid, planned.transfer_syntax_uid) in self._association.accepted
+
+    def send(self, planned: Planned, chunks: Iterable[bytes]) -> int:
+        originator = self._originator
+        return self._association.store(
+            planned.sop_class_uid,
+            planned.sop_instance_uid,
+            planned.transfer_syntax_uid,
+            ChunkReader(chunks),
+            move_originator=(originator.ae_title, originator.message_id) if originator else None,
+        ).status
 
 
 @contextmanager
-def association_to(
-    ae: AE,
+def way_to(
+    settings: Restore,
     workstation: Workstation,
+    client_tls: ssl.SSLContext | None,
     wanted: Sequence[Wanted],
-    tls: ssl.SSLContext | None,
-    max_pdu: int,
-) -> Iterator[Association]:
-    """An established association to the workstation that proposes one context for each of `wanted` (at most 128).
-
-    It has no reactor of its own: the caller sends and receives. Released at the end, or aborted when the block raises.
+    originator: Originator | None = None,
+) -> Iterator[WorkstationOutlet]:
+    """An association to the workstation with one context for each of `wanted` (at most 128); released at the end.
 
     Raises
     ------
-    TransientError
-        Codes ``destination-unreachable``, ``destination-busy``, ``association-lost``.
-    PermanentError
-        Codes ``destination-without-tls``, ``destination-certificate``, ``destination-rejected``.
+    TransientError, PermanentError
+        As `gateway.network.scu.ScuAssociation`, and ``destination-without-tls``, ``certificate-not-bound``.
     """
-    connection = _connect(workstation, tls, ae.connection_timeout or 10.0)
-    connection.settimeout(ae.network_timeout)  # a receiver that stops taking bytes ends the association
-    association = Association(ae, MODE_REQUESTOR)
-    try:
-        association.set_socket(_OpenedSocket(association, connection))
-        _describe(association, ae, workstation, wanted, max_pdu)
-        association.request()
-        if not association.is_established:
-            raise _refusal(association)
-        yield association
-        association.acse.negotiate_release()
-    except BaseException:
-        if association.is_established and not association.is_aborted:
-            association.abort()
-        raise
-    finally:
-        association.dul.kill_dul()
-        connection.close()
-
-
-def _connect(workstation: Workstation, tls: ssl.SSLContext | None, timeout: float) -> socket.socket:
-    if not workstation.receive_plain and tls is None:
+    if not workstation.receive_plain and client_tls is None:
         raise PermanentError(
             "destination-without-tls",
             f"{workstation.ae_title} does not receive in clear and there is no TLS to call it with",
             "give [restore.tls], or set receive_plain = true for it",
         )
+    peer = Peer(
+        host=workstation.host,
+        port=workstation.port,
+        called_ae=workstation.ae_title,
+        calling_ae=settings.ae_title,
+        tls=None if workstation.receive_plain else BoundTls(client_tls, workstation),
+        max_pdu=settings.max_pdu,
+        connect_timeout_s=CONNECT_TIMEOUT_S,
+        response_timeout_s=settings.idle_timeout_s,
+    )
+    association = ScuAssociation(peer, wanted)
     try:
-        connection = socket.create_connection((workstation.host, workstation.port), timeout)
-    except OSError as error:
-        raise TransientError(
-            "destination-unreachable", f"cannot connect to {workstation.ae_title}: {error.strerror or error}"
-        ) from None
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if workstation.receive_plain:
-        return connection
-    try:
-        secured = tls.wrap_socket(connection, server_hostname=workstation.host)
-    except (ssl.SSLError, OSError) as error:
-        connection.close()
-        reason = getattr(error, "reason", None) or type(error).__name__
-        raise PermanentError("destination-certificate", f"TLS with {workstation.ae_title} failed: {reason}") from None
-    if not certificate_is_bound(workstation, peer_certificate(secured)):
-        secured.close()
-        raise PermanentError(
-            "destination-certificate",
-            f"the certificate at {workstation.ae_title}'s address is not bound to that AE title",
-            "list its key_sha256 or one of its SANs in the workstation's entry",
-        )
-    return secured
+        yield WorkstationOutlet(association, originator)
+    except BaseException:
+        association.abort()
+        raise
+    association.release()
 
 
-def _describe(
-    association: Association, ae: AE, workstation: Workstation, wanted: Sequence[Wanted], max_pdu: int
-) -> None:
-    local = association.dul.socket.socket.getsockname()
-    association.name = f"RestoreDestination@{workstation.ae_title}"
-    association.acceptor.ae_title = workstation.ae_title
-    association.acceptor.address_info = AddressInformation.from_addr_port(workstation.host, workstation.port)
-    association.requestor.address_info = AddressInformation.from_tuple(local)
-    association.requestor.ae_title = ae.ae_title
-    association.requestor.maximum_length = max_pdu
-    association.requestor.implementation_class_uid = ae.implementation_class_uid
-    association.requestor.implementation_version_name = ae.implementation_version_name
-    contexts = [build_context(sop_class, syntax) for sop_class, syntax in wanted[:MAX_CONTEXTS]]
-    for number, context in enumerate(contexts):
-        context.context_id = 2 * number + 1
-    association.requestor.requested_contexts = contexts
+class ChunkReader:
+    """Reads from an iterator of chunks as from a file."""
 
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._left = memoryview(b"")
 
-def _refusal(association: Association) -> TransientError | PermanentError:
-    if not association.is_rejected:
-        return TransientError("association-lost", "the destination did not answer the association request")
-    answer = association.acceptor.primitive
-    if answer is not None and answer.result == 0x02:
-        return TransientError("destination-busy", "the destination rejected the association for now")
-    return PermanentError("destination-rejected", "the destination rejected the association")
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes; empty only at the end."""
+        while not self._left:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return b""
+            self._left = memoryview(chunk)
+        taken = self._left[:size]
+        self._left = self._left[size:]
+        return bytes(taken)

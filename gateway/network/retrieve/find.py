@@ -9,8 +9,8 @@ from pynetdicom.presentation import PresentationContext
 from gateway.audit import events
 from gateway.errors import DicomError
 from gateway.network.retrieve.identifiers import MODELS, query_level, read_identifier
+from gateway.network.retrieve.sending import is_alive, let_peer_speak
 from gateway.network.retrieve.session import Session
-from gateway.network.retrieve.suboperations import is_alive, let_peer_speak
 from gateway.vault.index import Scope
 
 PENDING = 0xFF00

@@ -1,4 +1,4 @@
-"""Presentation contexts of the restore SCP (PS3.7 D.3.2), and which transfer syntax is taken where a peer names several.
+"""Presentation contexts of the restore SCP (PS3.7 D.3.2), and the transfer syntax taken where a peer names several.
 
 Only one transfer syntax is ever accepted per context, before the peer says what it wants, and originals are never
 converted. A peer that wants everything names one syntax per context. For a peer that names several in one context

@@ -6,6 +6,7 @@ own configured address, and to no other: originals go to nobody but the workstat
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -17,17 +18,12 @@ from pynetdicom.presentation import PresentationContext
 from gateway.audit import events
 from gateway.errors import DeliveryError, DicomError, GatewayError
 from gateway.network.retrieve.deliver import CANNOT_RESTORE, deliver
-from gateway.network.retrieve.destination import MAX_CONTEXTS, association_to
+from gateway.network.retrieve.destination import way_to
 from gateway.network.retrieve.identifiers import MODELS, read_identifier, retrieve_level
+from gateway.network.retrieve.sending import RequesterOutlet, is_alive
 from gateway.network.retrieve.session import Session
-from gateway.network.retrieve.suboperations import (
-    MAX_SUBOPERATIONS,
-    Originator,
-    Planned,
-    Tally,
-    is_alive,
-    message_ids,
-)
+from gateway.network.retrieve.suboperations import MAX_SUBOPERATIONS, Originator, Planned, Tally
+from gateway.network.scu import MOST_CONTEXTS
 from gateway.vault.index import Scope
 
 PENDING = 0xFF00
@@ -106,12 +102,12 @@ def serve_get(session: Session, request: C_GET, context: PresentationContext) ->
     if prepared is None:
         return
     retrieval, plan = prepared
-    numbers = message_ids(request.MessageID)
+    outlet = RequesterOutlet(session.association, request.MessageID)
     for planned in plan:
         if not retrieval.may_go_on():
             break
         try:
-            status = deliver(session, session.association, planned, next(numbers), operation="C-GET")
+            status = deliver(session, outlet, planned, operation="C-GET")
         except DeliveryError:
             break  # the requester is gone: `finish` audits how far it came
         retrieval.count(planned, status)
@@ -148,23 +144,16 @@ def _move_batch(retrieval: _Retrieval, batch: list[Planned], originator: Origina
     """Send one association's worth; what it could not take is counted as failed."""
     services = retrieval.session.services
     wanted = list(dict.fromkeys((one.sop_class_uid, one.transfer_syntax_uid) for one in batch))
-    left = iter(batch)
-    failed: list[Planned] = []
+    left = deque(batch)
     try:
-        with association_to(
-            services.ae, retrieval.session.workstation, wanted, services.client_tls, services.settings.max_pdu
-        ) as association:
-            for planned, number in zip(left, message_ids(0), strict=False):
-                if not retrieval.may_go_on():
-                    return
-                failed = [planned]
-                status = deliver(
-                    retrieval.session, association, planned, number, operation="C-MOVE", originator=originator
-                )
-                failed = []
-                retrieval.count(planned, status)
+        with way_to(
+            services.settings, retrieval.session.workstation, services.client_tls, wanted, originator
+        ) as outlet:
+            while left and retrieval.may_go_on():
+                status = deliver(retrieval.session, outlet, left[0], operation="C-MOVE")
+                retrieval.count(left.popleft(), status)
     except DeliveryError as error:
-        for planned in [*failed, *left]:
+        for planned in left:
             retrieval.session.audit(
                 events.ORIGINAL_RESTORED,
                 "failure",
@@ -181,7 +170,7 @@ def batches(plan: list[Planned]) -> Iterator[list[Planned]]:
     for planned in plan:
         groups.setdefault((planned.sop_class_uid, planned.transfer_syntax_uid), []).append(planned)
     several = iter(groups.values())
-    while part := list(islice(several, MAX_CONTEXTS)):
+    while part := list(islice(several, MOST_CONTEXTS)):
         yield [planned for group in part for planned in group]
 
 

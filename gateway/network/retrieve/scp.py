@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
-from pynetdicom import AE, evt
+from pynetdicom import evt
 
 from gateway.audit import AuditLog, events
 from gateway.config.models import Restore
 from gateway.log import get_logger
-from gateway.network import settings as library_settings
 from gateway.network.retrieve.access import decide
 from gateway.network.retrieve.association import RestoreAssociation, relational_classes
 from gateway.network.retrieve.negotiation import RecentlyHeld, supported_contexts
 from gateway.network.retrieve.session import Index, Restorer, Services
 from gateway.network.server import Caller, Listen, Rejection, ScpServer
 from gateway.network.tls import client_context, server_context
-
-CONNECT_TIMEOUT_S = 10.0  # to a workstation's own address
 
 log = get_logger(__name__)
 
@@ -43,21 +40,15 @@ class RestoreScp:
     """
 
     def __init__(self, settings: Restore, index: Index, restorer: Restorer, audit: AuditLog) -> None:
-        library_settings.apply()
         self.settings = settings
         self._audit = audit
-        ae = AE(settings.ae_title)
-        ae.connection_timeout = CONNECT_TIMEOUT_S
-        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = settings.idle_timeout_s
-        ae.implementation_class_uid = library_settings.IMPLEMENTATION_CLASS_UID
-        ae.implementation_version_name = library_settings.IMPLEMENTATION_VERSION_NAME
         client_tls = None
         if settings.tls is not None:
             client_tls = client_context(settings.tls)
             # The certificate is bound to the workstation's own entry, which says more than the name of its host.
             client_tls.check_hostname = False
         self._held = RecentlyHeld(index.transfer_syntaxes)
-        self._services = Services(settings, index, restorer, audit, ae, client_tls)
+        self._services = Services(settings, index, restorer, audit, client_tls)
         self._tls_server = None if settings.tls_port is None else self._server(settings.tls_port, over_tls=True)
         self._plain_server = None if settings.plain_port is None else self._server(settings.plain_port, over_tls=False)
 

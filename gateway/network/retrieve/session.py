@@ -10,7 +10,6 @@ from typing import Protocol
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
-from pynetdicom import AE
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE, C_STORE
 from pynetdicom.dsutils import encode
@@ -59,7 +58,6 @@ class Services:
     index: Index
     restorer: Restorer
     audit: Audit
-    ae: AE  # our title and timeouts, for associations that we request
     client_tls: ssl.SSLContext | None  # for associations that we request
 
 

@@ -15,7 +15,7 @@ from gateway.dicom.private import read_block
 from gateway.errors import DicomError, GatewayError, NotFoundError, PermanentError, SealError, TransientError
 from gateway.network.retrieve.access import in_scope
 from gateway.network.retrieve.deliver import CANNOT_RESTORE, NOT_AUTHORISED, deliver
-from gateway.network.retrieve.destination import association_to
+from gateway.network.retrieve.destination import way_to
 from gateway.network.retrieve.session import Session
 from gateway.network.retrieve.suboperations import Original, Planned, is_warning
 
@@ -100,15 +100,10 @@ def _original(session: Session, header: InstanceHeader) -> Original:
 def _send(session: Session, original: Original) -> None:
     services = session.services
     planned = Planned.of(original)
+    wanted = [(planned.sop_class_uid, planned.transfer_syntax_uid)]
     try:
-        with association_to(
-            services.ae,
-            session.workstation,
-            [(planned.sop_class_uid, planned.transfer_syntax_uid)],
-            services.client_tls,
-            services.settings.max_pdu,
-        ) as association:
-            status = deliver(session, association, planned, 1, operation="C-STORE", original=original)
+        with way_to(services.settings, session.workstation, services.client_tls, wanted) as outlet:
+            status = deliver(session, outlet, planned, operation="C-STORE", original=original)
     except TransientError as error:
         raise _Refused(OUT_OF_RESOURCES, "the original could not be delivered now", error.code, "failure") from None
     except PermanentError as error:

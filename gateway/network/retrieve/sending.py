@@ -1,0 +1,177 @@
+"""Sub-operations on the association that asked: an original's bytes as they are.
+
+pynetdicom's own C-GET re-encodes the data set (the bytes change although the status is 0x0000). Here the encoded data
+set is cut into P-DATA fragments of the peer's size and never looked at (PS3.7 9.3.1, PS3.8 Annex E).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+
+from pynetdicom.association import Association
+from pynetdicom.dimse_messages import C_STORE_RQ
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.pdu_primitives import P_DATA
+
+from gateway.errors import TransientError
+from gateway.network.retrieve.suboperations import Planned
+
+MAX_FRAGMENT = 1024 * 1024  # bytes; also for peers that state no limit
+MAX_QUEUED = 8  # PDUs that wait for the socket: what one transfer may hold in memory
+PDV_HEADER = 6  # item length, context id, message control header
+
+
+class RequesterOutlet:
+    """Sub-operations of a C-GET.
+
+    Parameters
+    ----------
+    association
+        The one that asked; this is used in its request handler, while its reactor waits.
+    message_id
+        Of the C-GET request.
+    """
+
+    def __init__(self, association: Association, message_id: int) -> None:
+        self._association = association
+        self._numbers = message_ids(message_id)
+
+    def accepts(self, planned: Planned) -> bool:
+        return context_for(self._association, planned) is not None
+
+    def send(self, planned: Planned, chunks: Iterable[bytes]) -> int:
+        """See `Outlet.send`; code ``association-lost``: the peer went away, stayed silent or answered otherwise."""
+        association = self._association
+        message_id = next(self._numbers)
+        context_id = context_for(association, planned)
+        try:
+            _send_command(association, context_id, message_id, planned)
+            _send_data_set(association, context_id, chunks)
+        except BaseException:
+            hard_abort(association)
+            raise
+        _, response = association.dimse.get_msg(block=True)
+        if (
+            not isinstance(response, C_STORE)
+            or response.MessageIDBeingRespondedTo != message_id
+            or response.Status is None
+        ):
+            hard_abort(association)
+            raise TransientError("association-lost", "the requester did not answer a sub-operation")
+        return int(response.Status)
+
+
+def message_ids(after: int) -> Iterator[int]:
+    """Message IDs for sub-operations of request `after`, never its own, wrapping at 16 bits."""
+    number = after
+    while True:
+        number = number % 65_535 + 1
+        if number != after:
+            yield number
+
+
+def context_for(association: Association, planned: Planned) -> int | None:
+    """The accepted presentation context on which we may send exactly this, or None: nothing is ever converted.
+
+    It is one for which the requester took the SCP role (PS3.7 D.3.3.4). Some peers (dcmjs-dimse) ask for a C-GET and
+    never negotiate roles: a context whose SOP class has no role negotiated is good enough then.
+    """
+    fallback = None
+    for context in association.accepted_contexts:
+        if (
+            context.abstract_syntax == planned.sop_class_uid
+            and context.transfer_syntax[0] == planned.transfer_syntax_uid
+        ):
+            if context.as_scu:
+                return context.context_id
+            if context.abstract_syntax not in association.requestor.role_selection:
+                fallback = context.context_id
+    return fallback
+
+
+def is_alive(association: Association) -> bool:
+    """Whether the association still carries data."""
+    return (
+        association.is_established
+        and not association._sent_abort
+        and association.dul.is_alive()
+        and not association.acse.is_aborted()
+    )
+
+
+def let_peer_speak(association: Association) -> None:
+    """Wait until everything is sent and the reactor had a turn to read: a C-CANCEL may lie in the socket.
+
+    pynetdicom's reactor reads only while nothing waits to be sent.
+    """
+    while is_alive(association) and not association.dul.to_provider_queue.empty():
+        time.sleep(0.0005)
+    time.sleep(0.003)
+
+
+def hard_abort(association: Association) -> None:
+    """End the association at once, also when its socket's thread is stuck in sending.
+
+    An A-ABORT cannot be queued behind half a data set that nobody takes: then the connection itself is ended.
+    """
+    if association.dul.to_provider_queue.empty():
+        association.abort(block=False)
+    else:
+        association.dul.socket._shutdown_socket()
+
+
+def _send_command(association: Association, context_id: int, message_id: int, planned: Planned) -> None:
+    request = C_STORE()
+    request.MessageID = message_id
+    request.AffectedSOPClassUID = planned.sop_class_uid
+    request.AffectedSOPInstanceUID = planned.sop_instance_uid
+    request.Priority = 0x00  # medium
+    message = C_STORE_RQ()
+    message.primitive_to_message(request)
+    message.command_set.CommandDataSetType = 0x0001  # a data set follows; we send it ourselves
+    for fragment in message.encode_msg(context_id, association.dimse.maximum_pdu_size):
+        _enqueue(association, fragment)
+
+
+def _send_data_set(association: Association, context_id: int, chunks: Iterable[bytes]) -> None:
+    limit = association.dimse.maximum_pdu_size or MAX_FRAGMENT
+    size = max(1, min(limit, MAX_FRAGMENT) - PDV_HEADER)
+    held: bytes | None = None  # the last fragment is marked as such, so one is always held back
+    for fragment in refragment(chunks, size):
+        if held is not None:
+            _enqueue(association, _fragment(context_id, 0x00, held))
+        held = fragment
+    _enqueue(association, _fragment(context_id, 0x02, held or b""))
+
+
+def refragment(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """Cut a stream of chunks of any sizes into fragments of `size` bytes; the last one may be shorter."""
+    waiting = bytearray()
+    for chunk in chunks:
+        view = memoryview(chunk)
+        while len(view):
+            taken = view[: size - len(waiting)]
+            waiting += taken
+            view = view[len(taken) :]
+            if len(waiting) == size:
+                yield bytes(waiting)
+                waiting.clear()
+    if waiting:
+        yield bytes(waiting)
+
+
+def _fragment(context_id: int, control: int, data: bytes) -> P_DATA:
+    primitive = P_DATA()
+    primitive.presentation_data_value_list.append((context_id, bytes((control,)) + data))
+    return primitive
+
+
+def _enqueue(association: Association, primitive: P_DATA) -> None:
+    """Queue one PDU, waiting while the peer is slower than we are. A stuck socket ends in its own timeout."""
+    waiting = association.dul.to_provider_queue
+    while waiting.qsize() >= MAX_QUEUED and is_alive(association):
+        time.sleep(0.0005)
+    if not is_alive(association):
+        raise TransientError("association-lost", "the requester closed the association")
+    association.dul.send_pdu(primitive)
