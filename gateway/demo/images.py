@@ -1,0 +1,75 @@
+"""The images of the demo: real ones that come with pydicom, and two series of the data folder where there is one."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pydicom
+
+# Real images of at least 64x64 that the policy marks, each with a SOP Instance UID of its own. They lie in the
+# installed package; nothing is ever downloaded.
+BUNDLED = (
+    "CT_small.dcm",  # CT of the spine, 128x128, uncompressed
+    "693_J2KI.dcm",  # CT of the head, 512x512, JPEG 2000
+    "J2K_pixelrep_mismatch.dcm",  # CT of the skull base, 512x512, JPEG 2000 whose header disagrees on the sign
+    "examples_overlay.dcm",  # MR of the abdomen, 300x484, with an overlay
+    "MR_small.dcm",  # MR, 64x64
+    "examples_rgb_color.dcm",  # colour Doppler ultrasound, 240x320, RGB
+    "examples_jpeg2k.dcm",  # colour Doppler ultrasound, 480x640, JPEG 2000
+)
+SERIES = ("dicom/series_ct_head_ge", "dicom/series_mr_brain")
+
+
+@dataclass(frozen=True)
+class DemoImage:
+    """One file of the demo and what identifies it."""
+
+    name: str
+    path: Path
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_uid: str
+    study_uid: str
+    transfer_syntax_uid: str
+
+
+def bundled_images() -> list[DemoImage]:
+    """The images in the installed pydicom package.
+
+    Raises
+    ------
+    FileNotFoundError
+        This installation of pydicom came without its test files.
+    """
+    folder = Path(pydicom.__file__).parent / "data" / "test_files"
+    return [read_image(folder / name) for name in BUNDLED]
+
+
+def series_images(data: Path | None = None) -> list[DemoImage]:
+    """The two series of the data folder; none where there is no data folder.
+
+    Parameters
+    ----------
+    data
+        The folder; None: the environment variable MIAD_DATA, else ``../shared/data`` beside the repository.
+    """
+    named = os.environ.get("MIAD_DATA")
+    folder = data or Path(named or Path(__file__).parents[3] / "shared" / "data")
+    paths = [path for series in SERIES for path in sorted((folder / series).glob("*.dcm"))]
+    return [read_image(path) for path in paths]
+
+
+def read_image(path: Path) -> DemoImage:
+    """What identifies the instance in a DICOM file (PS3.10)."""
+    header = pydicom.dcmread(path, stop_before_pixels=True)
+    return DemoImage(
+        name=path.name,
+        path=path,
+        sop_class_uid=str(header.SOPClassUID),
+        sop_instance_uid=str(header.SOPInstanceUID),
+        series_uid=str(header.SeriesInstanceUID),
+        study_uid=str(header.StudyInstanceUID),
+        transfer_syntax_uid=str(header.file_meta.TransferSyntaxUID),
+    )

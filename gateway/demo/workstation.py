@@ -1,0 +1,136 @@
+"""A workstation: a C-GET client (PS3.4 C.4.3) that keeps the bytes it receives, with or without TLS."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.events import Event
+from pynetdicom.presentation import build_context, build_role
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet
+
+from gateway.config.models import Tls
+from gateway.demo.site import LOOPBACK
+from gateway.errors import GatewayError
+from gateway.network import settings
+from gateway.network.tls import client_context
+
+TIMEOUT_S = 60.0
+SUCCESS = 0x0000
+
+
+@dataclass(frozen=True)
+class Received:
+    """One instance as it came over the network: the data set's bytes, untouched."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax_uid: str
+    data: bytes
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the data set, hexadecimal."""
+        return hashlib.sha256(self.data).hexdigest()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to retrieve: the unique keys of the IMAGE level; SOP and series UID may be original or derived."""
+
+    study_uid: str
+    series_uid: str
+    sop_instance_uid: str
+
+
+class Workstation:
+    """A C-GET client under one AE title.
+
+    Parameters
+    ----------
+    ae_title
+        Its own.
+    tls
+        Its certificate, key and trust; None: a plain connection.
+    kinds
+        (SOP class, transfer syntax) pairs that it takes; at most 127, one presentation context each.
+    """
+
+    def __init__(self, ae_title: str, kinds: Iterable[tuple[str, str]], tls: Tls | None = None) -> None:
+        settings.apply()
+        self._tls = tls
+        self._kinds = sorted(set(kinds))
+        self._ae = AE(ae_title)
+        self._ae.acse_timeout = self._ae.dimse_timeout = self._ae.network_timeout = TIMEOUT_S
+
+    def get(self, called: str, port: int, items: list[Wanted]) -> list[Received]:
+        """Retrieve instances over one association, one C-GET for each; what does not come is left out.
+
+        Raises
+        ------
+        GatewayError
+            Code ``demo-not-connected``: there is no association.
+        """
+        received: list[Received] = []
+        association = self._associate(called, port, received)
+        if not association.is_established:
+            raise GatewayError("demo-not-connected", f"{called} did not accept {self._ae.ae_title}")
+        try:
+            for item in items:
+                for status, _ in association.send_c_get(_identifier(item), StudyRootQueryRetrieveInformationModelGet):
+                    if not status:
+                        raise GatewayError("demo-not-connected", f"{called} ended the association")
+        finally:
+            association.release()
+        return received
+
+    def is_refused(self, called: str, port: int) -> bool:
+        """Whether the peer answers with A-ASSOCIATE-RJ (PS3.8 9.3.4); a peer that is not there refuses nobody."""
+        association = self._associate(called, port, [])
+        if association.is_established:
+            association.release()
+        return association.is_rejected
+
+    def _associate(self, called: str, port: int, received: list[Received]) -> Association:
+        contexts = [build_context(StudyRootQueryRetrieveInformationModelGet)]
+        contexts += [build_context(sop_class, syntax) for sop_class, syntax in self._kinds]
+        roles = [build_role(UID(sop_class), scp_role=True) for sop_class in sorted({kind[0] for kind in self._kinds})]
+        secure: tuple[ssl.SSLContext, str] | None = (client_context(self._tls), LOOPBACK) if self._tls else None
+        return self._ae.associate(
+            LOOPBACK,
+            port,
+            contexts=contexts,
+            ae_title=called,
+            ext_neg=roles,
+            evt_handlers=[(evt.EVT_C_STORE, _keep, [received])],
+            tls_args=secure,
+        )
+
+
+def _identifier(item: Wanted) -> Dataset:
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = "IMAGE"
+    identifier.StudyInstanceUID = item.study_uid
+    identifier.SeriesInstanceUID = item.series_uid
+    identifier.SOPInstanceUID = item.sop_instance_uid
+    return identifier
+
+
+def _keep(event: Event, received: list[Received]) -> int:
+    """A C-STORE sub-operation: the bytes as they came, never decoded."""
+    request = event.request
+    received.append(
+        Received(
+            sop_class_uid=str(request.AffectedSOPClassUID),
+            sop_instance_uid=str(request.AffectedSOPInstanceUID),
+            transfer_syntax_uid=str(event.context.transfer_syntax),
+            data=event.encoded_dataset(include_meta=False),
+        )
+    )
+    return SUCCESS
