@@ -1,7 +1,7 @@
-"""Everything that can be known of a configuration before a role starts: `check_config`, then the keys and certificates.
+"""Everything that can be known of a configuration before a role starts.
 
-`gateway.config` looks at files from outside; here the key rings and the TLS contexts are built as the role itself would,
-so that a wrong or foreign key is found now and not with the first patient.
+`gateway.config` looks at files from outside; here the key rings and the TLS contexts are built as the role itself would
+build them, so that a wrong or foreign key is found now and not with the first patient.
 """
 
 from __future__ import annotations

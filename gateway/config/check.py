@@ -159,7 +159,7 @@ def _check_ports(config: Config) -> Iterator[Finding]:
                 yield Finding("error", path, f"port {port} is taken by {format_path(other_path)}")
     for index, destination in enumerate(config.destinations):
         for path, host, port in listeners:
-            is_ours = destination.host == host or (_is_any(host) and _is_local(destination.host))
+            is_ours = destination.host == host or (_is_local(destination.host) and (_is_any(host) or _is_local(host)))
             if is_ours and destination.port == port:
                 message = f"this is our own {format_path(path)}: marked copies would come back and be refused"
                 yield Finding("warning", ("destinations", index, "port"), message)

@@ -1,0 +1,211 @@
+"""`check_config`: what it finds wrong for which role, what it warns of, and what it must never read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.config import Finding, SecretRef, check_config, default_config, default_state_folder
+from gateway.config.models import CLINICAL_STATEMENT, PASS_STATEMENT
+
+ROLES = ("all", "ingress", "worker", "restore")
+
+
+def of(findings: list[Finding], where: str) -> list[Finding]:
+    return [finding for finding in findings if finding.where == where]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_good_site_has_no_findings(site, role: str) -> None:
+    assert check_config(site.config(), role) == []
+
+
+KEYS_OF_ROLE = {
+    "all": {"spool_key", "signing_key", "uid_key", "mark_key", "restore_public_key", "trusted_signers[0]"},
+    "ingress": {"spool_key"},
+    "worker": {"spool_key", "signing_key", "uid_key", "mark_key", "restore_public_key"},
+    "restore": {"restore_private_key", "trusted_signers[0]"},
+}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_each_role_resolves_its_own_secrets_and_no_other(site, role: str, monkeypatch) -> None:
+    resolved = []
+    original = SecretRef.resolve
+
+    def spy(self: SecretRef, *, private: bool = True) -> bytes:
+        resolved.append(str(self))
+        return original(self, private=private)
+
+    monkeypatch.setattr(SecretRef, "resolve", spy)
+    config = site.config()
+    check_config(config, role)
+    wanted = {getattr(config.keys, name) for name in KEYS_OF_ROLE[role] - {"trusted_signers[0]"}}
+    wanted |= set(config.keys.trusted_signers) if "trusted_signers[0]" in KEYS_OF_ROLE[role] else set()
+    assert set(resolved) == wanted
+    assert (config.keys.restore_private_key in resolved) == (role == "restore")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_missing_keys_are_errors_of_the_roles_that_need_them(site, role: str) -> None:
+    config = site.config()
+    for file in (site.folder / "keys").iterdir():
+        file.unlink()
+    found = {finding.where.removeprefix("keys.") for finding in check_config(config, role) if finding.level == "error"}
+    assert found == KEYS_OF_ROLE[role] | ({"restore_private_key"} if role == "all" else set())
+
+
+@pytest.mark.parametrize("name", ["spool.key", "uid.key", "mark.key", "signing.private.pem", "restore.private.pem"])
+def test_a_private_key_that_others_can_read_is_an_error(site, name: str) -> None:
+    config = site.config()
+    (site.folder / "keys" / name).chmod(0o640)
+    (finding,) = check_config(config)
+    assert finding.level == "error"
+    assert "can be read by group or others" in finding.message
+    assert finding.hint == f"chmod 600 {site.folder / 'keys' / name}"
+
+
+def test_a_public_key_may_be_read_by_all(site) -> None:
+    (site.folder / "keys" / "restore.public.pem").chmod(0o644)
+    assert check_config(site.config()) == []
+
+
+def test_an_environment_variable_that_is_not_set_is_an_error(site, monkeypatch) -> None:
+    monkeypatch.delenv("MIAD_TEST_KEY", raising=False)
+    config = site.config(added='[keys]\nspool_key = "env:MIAD_TEST_KEY"\n')
+    (finding,) = check_config(config)
+    assert (finding.where, finding.message) == ("keys.spool_key", "environment variable MIAD_TEST_KEY is not set")
+    monkeypatch.setenv("MIAD_TEST_KEY", "00" * 32)
+    assert check_config(config) == []
+
+
+@pytest.mark.parametrize("name", ["own.pem", "own.key", "trust/ca.pem"])
+def test_missing_tls_files_are_errors_of_the_restore_role_only(site, name: str) -> None:
+    config = site.config()
+    (site.folder / "tls" / name).unlink()
+    (finding,) = check_config(config, "restore")
+    assert finding.level == "error"
+    assert finding.where.startswith("restore.tls.")
+    assert check_config(config, "ingress") == check_config(config, "worker") == []
+
+
+def test_a_tls_key_that_others_can_read_is_an_error(site) -> None:
+    config = site.config()
+    (site.folder / "tls" / "own.key").chmod(0o644)
+    (finding,) = check_config(config)
+    assert (finding.level, finding.where) == ("error", "restore.tls.private_key")
+
+
+def test_a_state_path_that_is_a_file_is_an_error(site) -> None:
+    (site.folder / "state").write_text("")
+    (finding,) = check_config(site.config())
+    assert (finding.level, finding.where) == ("error", "site.state")
+
+
+def test_a_state_folder_open_to_others_is_a_warning(site) -> None:
+    (site.folder / "state").mkdir(mode=0o755)
+    (site.folder / "state").chmod(0o755)
+    (finding,) = check_config(site.config())
+    assert (finding.level, finding.where, finding.hint) == ("warning", "site.state", "chmod 700")
+
+
+def test_a_state_folder_that_cannot_be_made_is_an_error(site) -> None:
+    (site.folder / "file").write_text("")
+    (finding,) = check_config(site.config(added='[site]\nstate = "file/below/a/file"\n'))
+    assert (finding.level, finding.where) == ("error", "site.state")
+    assert "cannot be made" in finding.message
+
+
+# what is changed, what is added, level, where, words
+SAID = {
+    "password in the file": ({}, "[database]\nurl = 'postgresql://u:pw@h/d'\n", "warning", "database.url", "password"),
+    "ports equal": ({"[restore]": "[restore]\ntls_port = 11112"}, "", "error", "restore.tls_port", "ingress.port"),
+    "ports equal, any host": (
+        {"[restore]": "[restore]\nhost = '0.0.0.0'\nplain_port = 11112"}, "", "error", "restore.plain_port", "taken by",
+    ),
+    "a loop": ({"port = 11113": "port = 11112"}, "", "warning", "destinations[0].port", "our own ingress.port"),
+    "a loop, any host": (
+        {"[[routes]]": "[ingress]\nhost = '0.0.0.0'\n[ingress.tls]\ncertificate = 'tls/own.pem'\n"
+         "private_key = 'tls/own.key'\ntrust = 'tls/trust'\n[[routes]]", "port = 11113": "port = 11112"},
+        "", "warning", "destinations[0].port", "our own ingress.port",
+    ),
+    "any address": ({'"10.0.0.1"': '"0.0.0.0/0"'}, "", "warning", "ingress.peers[0].addresses[0]", "any machine"),
+    "clear text in": (
+        {"[[routes]]": "[ingress]\nhost = '0.0.0.0'\n[[routes]]"}, "", "warning", "ingress", "0.0.0.0 in clear text",
+    ),
+    "clear text out": ({'"localhost"': '"pacs.example"'}, "", "warning", "destinations[0]", "pacs.example in clear"),
+    "a pass route": (
+        {'called_ae = "RESEARCH"': f'called_ae = "R"\naction = "pass"\npass_statement = "{PASS_STATEMENT}"'}, "",
+        "warning", "routes[0].action", "UNMARKED ORIGINALS out to pacs",
+    ),
+    "no steps": ({"[[destinations]]": "[routes.mark]\nsteps = 0\n[[destinations]]"}, "", "warning",
+        "routes[0].mark.steps", "misleads no model"),
+    "a clinical destination": (
+        {'type = "research"': f'type = "clinical"\nclinical_override = "{CLINICAL_STATEMENT}"'}, "",
+        "warning", "destinations[0].type", "CLINICAL and gets marked copies",
+    ),
+    "an unused destination": (
+        {}, "[[destinations]]\nname = 'x'\ntype = 'external'\nae_title = 'X'\nhost = 'h'\nport = 1\n",
+        "warning", "destinations[1].name", "no route sends to x",
+    ),
+    "a plain workstation": (
+        {"[restore]": "[restore]\nplain_port = 11114", 'san = ["reader.example"]': "plain = true"}, "",
+        "warning", "restore.workstations[0].plain", "whoever calls itself READER from 10.0.0.2 is believed",
+    ),
+    "originals in clear text": (
+        {'san = ["reader.example"]': 'san = ["r"]\nreceive_plain = true\nhost = "10.0.0.2"\nport = 104'}, "",
+        "warning", "restore.workstations[0].receive_plain", "travel to READER at 10.0.0.2:104 in clear text",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changed", "added", "level", "where", "words"), SAID.values(), ids=SAID.keys())
+def test_what_is_bold_or_wrong_is_said_in_words(site, changed, added, level, where, words) -> None:
+    (finding,) = check_config(site.config(changed, added))
+    assert (finding.level, finding.where) == (level, where)
+    assert words in finding.message
+
+
+def test_the_password_itself_is_not_repeated(site) -> None:
+    (finding,) = check_config(site.config(added="[database]\nurl = 'postgresql://u:s3cret@h/d'\n"))
+    assert "s3cret" not in finding.message + finding.hint
+
+
+def test_nobody_who_may_send_and_nothing_to_restore_are_warned_of(site) -> None:
+    file = site.folder / "empty.toml"
+    file.write_text("")
+    from gateway.config import load_config
+
+    config = load_config(file)
+    assert {(f.level, f.where) for f in check_config(config)} == {
+        ("warning", "ingress.peers"), ("warning", "routes"), ("warning", "restore"),
+    }  # fmt: skip
+    assert [(f.level, f.where) for f in check_config(config, "restore")] == [("error", "restore")]
+
+
+def test_errors_stand_before_warnings(site) -> None:
+    config = site.config({"port = 11113": "port = 11112"}, "[keys]\nspool_key = 'env:MIAD_NOT_SET'\n")
+    assert [finding.level for finding in check_config(config)] == ["error", "warning"]
+
+
+def test_the_local_default_is_valid_and_lies_in_its_folder(tmp_path: Path) -> None:
+    from gateway.keys.generate import make_keys
+
+    make_keys(tmp_path / "keys")
+    tmp_path.chmod(0o700)
+    config = default_config(tmp_path)
+    assert type(config).model_validate_json(config.model_dump_json()) == config  # holds all rules of a written file
+    assert config.site.state == tmp_path
+    assert config.keys.uid_key.path == tmp_path / "keys" / "uid.key"
+    assert [route.name for route in config.routes] == ["local"]
+    assert [f for f in check_config(config, "worker") if f.level == "error"] == []
+
+
+@pytest.mark.parametrize("base", ["", "relative/folder"])
+def test_the_local_state_folder_follows_the_xdg_rules(tmp_path: Path, monkeypatch, base: str) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
+    assert default_state_folder() == tmp_path / "xdg" / "miad-gateway"
+    monkeypatch.setenv("XDG_STATE_HOME", base)
+    assert default_state_folder() == tmp_path / ".local" / "state" / "miad-gateway"
