@@ -131,9 +131,7 @@ class Marker:
             shapes.setdefault(request.image.shape, []).append(index)
         return [same[i : i + GPU_BATCH] for same in shapes.values() for i in range(0, len(same), GPU_BATCH)]
 
-    def _mark_group(
-        self, requests: Sequence[MarkRequest], profile: ModalityProfile
-    ) -> list[MarkedImage | MarkError]:
+    def _mark_group(self, requests: Sequence[MarkRequest], profile: ModalityProfile) -> list[MarkedImage | MarkError]:
         """Mark frames of one shape: drafts and roundings one by one, textures as one batch."""
         drafts = [_attempt(self._draft, request, profile) for request in requests]
         good = [draft for draft in drafts if isinstance(draft, _Draft)]
@@ -180,9 +178,7 @@ class Marker:
         if self.settings.tier == "lettered":
             most = min(self.settings.max_stroke_share * region.size, MAX_REGION_SHARE * float(region.sum()))
             height = max(7.0, profile.letter_height * shorter)
-            strokes = render_strokes(
-                self.settings.text, request.key, request.position, height, region, int(most)
-            )
+            strokes = render_strokes(self.settings.text, request.key, request.position, height, region, int(most))
             if not strokes.any():
                 raise MarkError("no-free-area", "no word of the lettering fits into the free area")
         floor = self.settings.psnr_floor

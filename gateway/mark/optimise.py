@@ -68,7 +68,7 @@ def optimise_texture(
             total += _weighted(gradient, margin.detach(), target.surrogate.name)
         momentum = MOMENTUM * momentum + total
         rate = 0.2 * (1.0 - 0.8 * step / steps)  # large steps first, then settle
-        texture = (texture.detach() + rate * momentum.sign()).clamp(-1.0, 1.0)
+        texture = (texture.detach() - rate * momentum.sign()).clamp(-1.0, 1.0)
     return texture
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from gateway.mark.packs import SurrogatePack
 
 _FOLDER = Path(__file__).parent
-_NETS = ("efficientnet-lite0", "efficientnet-lite1", "mobile", "vgg")
+_NETS = ("efficientnet-lite0", "mobile", "vgg")
 
 PACK = SurrogatePack(
     name="rgb",

@@ -1,0 +1,73 @@
+"""Marking plain arrays: what ``miad-gateway mark ARRAYS.npz`` does."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from gateway.errors import MarkError
+from gateway.mark.marker import Marker
+from gateway.mark.settings import MarkSettings
+from gateway.mark.types import MarkRequest
+
+
+def image_key(site_key: bytes, index: int) -> bytes:
+    """Return the 32-byte mark key of image ``index``: HMAC-SHA-256 of the index under the site's mark key."""
+    return hmac.new(site_key, b"miad-mark/arrays/v1" + struct.pack(">Q", index), hashlib.sha256).digest()
+
+
+def mark_arrays(
+    images: np.ndarray,
+    masks: np.ndarray | None,
+    profile_name: str,
+    settings: MarkSettings,
+    key: bytes,
+    progress: Callable[[int, int], None] | None = None,
+    marker: Marker | None = None,
+) -> dict[str, np.ndarray]:
+    """Mark a stack of images.
+
+    Args:
+        images: uint8, uint16 or int16, (N, H, W) or (N, H, W, 3).
+        masks: bool (N, H, W), regions of interest; None: label-free saliency.
+        profile_name: an installed modality profile, e.g. ``brain-mr``.
+        settings: how to mark.
+        key: the site's mark key, at least 16 bytes; each image gets a key of its own derived from it.
+        progress: called with (done, all).
+        marker: to be used instead of a new one (its settings hold); for callers that mark many stacks.
+
+    Returns:
+        ``images`` (dtype and shape as given), ``psnr`` float64 (N,) display dB, ``stroke_share`` float64 (N,),
+        ``strokes`` and ``roi`` bool (N, H, W).
+
+    Raises:
+        MarkError: ``bad-request`` for arrays of the wrong shape or kind; else the code of the first image that cannot
+            be marked, with its index in the message.
+        ConfigError: unknown profile.
+    """
+    if images.ndim not in (3, 4) or len(images) == 0:
+        raise MarkError("bad-request", f"images must have shape (N,H,W) or (N,H,W,3) with N > 0, not {images.shape}")
+    if masks is not None and (masks.dtype != np.bool_ or masks.shape != images.shape[:3]):
+        raise MarkError("bad-request", f"masks must be bool {images.shape[:3]}, not {masks.dtype} {masks.shape}")
+    if len(key) < 16:
+        raise MarkError("bad-request", "the mark key has fewer than 16 bytes")
+    requests = [MarkRequest(image=image, key=image_key(key, index)) for index, image in enumerate(images)]
+    if masks is not None:
+        requests = [replace(request, roi=mask) for request, mask in zip(requests, masks, strict=True)]
+    marked = []
+    for index, result in enumerate((marker or Marker(settings)).mark(requests, profile_name, progress)):
+        if isinstance(result, MarkError):
+            raise MarkError(result.code, f"image {index}: {result.message}") from result
+        marked.append(result)
+    return {
+        "images": np.stack([result.image for result in marked]),
+        "psnr": np.array([result.quality.psnr for result in marked]),
+        "stroke_share": np.array([result.quality.stroke_share for result in marked]),
+        "strokes": np.stack([result.strokes for result in marked]),
+        "roi": np.stack([result.roi for result in marked]),
+    }
