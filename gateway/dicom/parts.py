@@ -25,12 +25,12 @@ class Parts:
     ----------
     header
         Facts; its `dataset` holds every element before group 7FE0, large binary values included.
+    header_bytes, trailer_bytes
+        The encoded elements before and behind the pixel data.
     syntax, layout
         What the transfer syntax says, and how the elements really are encoded.
     pixels, value
         Head and bytes of the pixel data element (fragments with their item heads when encapsulated).
-    trailer
-        Decoded elements behind the pixel data; usually none.
     """
 
     header: InstanceHeader
@@ -38,7 +38,21 @@ class Parts:
     layout: Layout
     pixels: Element
     value: memoryview
-    trailer: Dataset
+    header_bytes: bytes
+    trailer_bytes: bytes
+
+    def fresh_dataset(self) -> Dataset:
+        """All elements but the pixel data, decoded anew, to be changed and encoded again.
+
+        Not `header.dataset`: pydicom encodes an element otherwise once its value has been looked at, and the derived
+        bytes must not depend on who looked at what before.
+        """
+        ds = parse(self.header_bytes, self.layout)
+        trailer = parse(self.trailer_bytes, self.layout)
+        for tag in trailer.keys():  # noqa: SIM118 - iterating a Dataset itself would decode every element
+            if tag not in ds:
+                ds[tag] = trailer.get_item(tag)
+        return ds
 
     def fragments(self) -> tuple[bytes, list[memoryview], list[int]]:
         """Offset table, fragments, and the offset of each from the first fragment's item (PS3.5 A.4)."""
@@ -84,7 +98,7 @@ def split(data: bytes, transfer_syntax_uid: str) -> Parts:
         header = describe(parse(header_bytes, layout), pixels.tag)
         check_pixel_data(header, syntax, pixels, fragments)
         value = memoryview(data)[pixels.value : end]
-        return Parts(header, syntax, layout, pixels, value, parse(bytes(trailer), layout))
+        return Parts(header, syntax, layout, pixels, value, header_bytes, bytes(trailer))
 
 
 def _inflate(data: bytes) -> bytes:

@@ -1,0 +1,102 @@
+"""References follow the instances that they name: mapping UIDs at every nesting level (design, section 4 step 5).
+
+Mapped are SOP Instance UIDs that refer (0008,1155 and a few like it) and, inside sequences, Series Instance UIDs. Never
+mapped: the instance's own UIDs, Study Instance UID, Frame of Reference UID, references to studies, procedure steps,
+patients and visits, and whatever stands in private sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pydicom import DataElement, Dataset
+from pydicom.datadict import dictionary_VR
+
+from gateway.dicom.library import foreign_errors
+
+UidMap = Callable[[str], str | None]
+
+_INSTANCE_TAGS = frozenset(
+    {
+        0x00081155,  # Referenced SOP Instance UID
+        0x00081167,  # Multi-frame Source SOP Instance UID
+        0x00200242,  # SOP Instance UID of Concatenation Source
+        0x00209161,  # Concatenation UID: one for all parts, so mapped like an instance
+    }
+)
+_SERIES_TAG = 0x0020000E
+_OWN_TAGS = frozenset({0x00080018, 0x0020000D})
+_NOT_INSTANCES = frozenset(
+    {
+        0x00081110,  # Referenced Study Sequence
+        0x00081111,  # Referenced Performed Procedure Step Sequence
+        0x00081120,  # Referenced Patient Sequence
+        0x00081125,  # Referenced Visit Sequence
+    }
+)
+_VALUE_UID = 0x0040A124  # UID of an SR content item of type UIDREF
+_SERIES_CONCEPTS = frozenset({"112002", "121232"})  # DCM: Series Instance UID; Source series for image segmentation
+
+
+def remap_references(ds: Dataset, map_instance: UidMap, map_series: UidMap | None = None) -> int:
+    """Replace references in place; returns how many UIDs were replaced.
+
+    Parameters
+    ----------
+    map_instance
+        Original SOP Instance UID to derived one, or None to leave it. It decides what belongs to the study.
+    map_series
+        The same for Series Instance UIDs that stand in sequences; without it they stay.
+
+    Raises
+    ------
+    DicomError
+        "undecodable-header" for a sequence that cannot be read: references in it could not follow.
+    """
+    with foreign_errors("undecodable-header", "a sequence with references cannot be read"):
+        return _remap(ds, map_instance, map_series or _leave, nested=False)
+
+
+def _leave(_uid: str) -> None:
+    return None
+
+
+def _remap(ds: Dataset, map_instance: UidMap, map_series: UidMap, nested: bool) -> int:
+    replaced = 0
+    for tag in list(ds.keys()):
+        number = int(tag)
+        if number >> 16 & 1 or number in _NOT_INSTANCES or number in _OWN_TAGS:
+            continue
+        if number in _INSTANCE_TAGS:
+            replaced += _replace(ds[tag], map_instance)
+        elif nested and (number == _SERIES_TAG or (number == _VALUE_UID and _concept(ds) in _SERIES_CONCEPTS)):
+            replaced += _replace(ds[tag], map_series)
+        elif _is_sequence(ds, number):
+            for item in ds[tag].value or ():
+                replaced += _remap(item, map_instance, map_series, nested=True)
+    return replaced
+
+
+def _replace(element: DataElement, uid_map: UidMap) -> int:
+    original = str(element.value).strip(" \0") if isinstance(element.value, str) else ""
+    mapped = uid_map(original) if original else None
+    if mapped is None:
+        return 0
+    element.value = mapped
+    return 1
+
+
+def _is_sequence(ds: Dataset, tag: int) -> bool:
+    vr = ds.get_item(tag).VR
+    if vr is None or vr == "UN":
+        try:
+            vr = dictionary_VR(tag)
+        except KeyError:
+            return False
+        return vr == "SQ" and ds[tag].VR == "SQ"
+    return vr == "SQ"
+
+
+def _concept(ds: Dataset) -> str:
+    name = ds.get("ConceptNameCodeSequence")
+    return str(name[0].get("CodeValue", "")) if name else ""
