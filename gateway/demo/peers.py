@@ -13,7 +13,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from gateway.demo.processes import Program
+from gateway.demo.processes import Programs
 from gateway.demo.site import ARCHIVE_AE, GATEWAY_AE, LOOPBACK, OUTSIDE_AE, WORKSTATION_AE, Site
 from gateway.errors import GatewayError
 
@@ -41,8 +41,8 @@ class Orthanc:
 
     Parameters
     ----------
-    folder
-        Its own folder: emptied at every start, so that what it holds later came in this run.
+    site
+        Its folder is there, named as its AE title: emptied at every start, so that what it holds came in this run.
     title
         Its AE title.
     modalities
@@ -50,13 +50,14 @@ class Orthanc:
     """
 
     def __init__(
-        self, folder: Path, log: Path, title: str, port: int, http_port: int, modalities: dict[str, Any]
+        self, programs: Programs, site: Site, title: str, port: int, http_port: int, modalities: dict[str, Any]
     ) -> None:
         self.title = title
         self.port = port
         self.url = f"http://{LOOPBACK}:{http_port}"
         # A proxy of the environment is not asked for this machine's own addresses.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        folder = site.folder / title.lower()
         if folder.exists():
             shutil.rmtree(folder)
         storage = folder / "storage"
@@ -82,12 +83,12 @@ class Orthanc:
         }
         path = folder / "orthanc.json"
         path.write_text(json.dumps(settings, indent=1))
-        self._program = Program(f"Orthanc {title}", [find_orthanc(), str(path)], log)
-        try:
-            self._program.wait_for("its REST API answers", self._answers, START_S)
-        except BaseException:
-            self.stop()
-            raise
+        log = site.logs / f"{title.lower()}.log"
+        self._program = programs.start(f"Orthanc {title}", [find_orthanc(), str(path)], log)
+
+    def wait_until_ready(self) -> None:
+        """Wait until it answers (`Program.wait_for`)."""
+        self._program.wait_for("its REST API answers", self._answers, START_S)
 
     def upload(self, path: Path) -> str:
         """Give it a DICOM file; returns its own identifier of the instance."""
@@ -116,14 +117,6 @@ class Orthanc:
         """An instance as a DICOM file (PS3.10)."""
         return self._ask(f"/instances/{identifier}/file")
 
-    def check(self) -> None:
-        """Raise when it has ended by itself (`Program.check`)."""
-        self._program.check()
-
-    def stop(self) -> None:
-        """End it."""
-        self._program.stop()
-
     def _answers(self) -> bool:
         try:
             return json.loads(self._ask("/system"))["DicomAet"] == self.title
@@ -139,19 +132,17 @@ class Orthanc:
             raise GatewayError("demo-peer-refused", f"{self.title} answered HTTP {error.code} to /{where}") from None
 
 
-def start_archive(site: Site) -> Orthanc:
+def start_archive(programs: Programs, site: Site) -> Orthanc:
     """The hospital's archive: it knows the gateway as one more destination."""
     modalities = {
         GATEWAY: {"AET": GATEWAY_AE, "Host": LOOPBACK, "Port": site.ports.gateway},
         # C-GET only: it never connects to a workstation, so the port means nothing.
         "workstation": {"AET": WORKSTATION_AE, "Host": LOOPBACK, "Port": 104, "AllowStore": False, "AllowMove": False},
     }
-    folder, log = site.folder / "archive", site.logs / "archive.log"
-    return Orthanc(folder, log, ARCHIVE_AE, site.ports.archive, site.ports.archive_http, modalities)
+    return Orthanc(programs, site, ARCHIVE_AE, site.ports.archive, site.ports.archive_http, modalities)
 
 
-def start_outside(site: Site) -> Orthanc:
+def start_outside(programs: Programs, site: Site) -> Orthanc:
     """The PACS outside: it takes what the gateway sends."""
-    modalities = {"gateway": {"AET": GATEWAY_AE, "Host": LOOPBACK, "Port": site.ports.gateway, "AllowGet": False}}
-    folder, log = site.folder / "outside", site.logs / "outside.log"
-    return Orthanc(folder, log, OUTSIDE_AE, site.ports.outside, site.ports.outside_http, modalities)
+    modalities = {GATEWAY: {"AET": GATEWAY_AE, "Host": LOOPBACK, "Port": site.ports.gateway, "AllowGet": False}}
+    return Orthanc(programs, site, OUTSIDE_AE, site.ports.outside, site.ports.outside_http, modalities)

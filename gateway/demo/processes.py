@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -64,15 +64,53 @@ class Program:
                 )
             time.sleep(0.1)
 
-    def stop(self) -> None:
-        """End it: SIGTERM, and SIGKILL for the whole session when that does not help."""
+    def terminate(self) -> None:
+        """Ask it to end (SIGTERM)."""
         if self._process.poll() is None:
             self._process.terminate()
-        try:
-            self._process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
+
+    def wait(self, seconds: float) -> None:
+        """Wait for its end, at most `seconds`."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
+    def kill(self) -> None:
+        """End what is left of it, at once (SIGKILL)."""
+        if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+
+class Programs:
+    """The programs of one run. Leaving the block ends all of them, whatever the reason; a second Ctrl-C at once."""
+
+    def __init__(self) -> None:
+        self._running: list[Program] = []
+
+    def start(self, name: str, command: Sequence[str], log: Path) -> Program:
+        """Start one more (`Program`)."""
+        program = Program(name, command, log)
+        self._running.append(program)
+        return program
+
+    def check(self) -> None:
+        """Raise when one of them has ended by itself (`Program.check`)."""
+        for program in self._running:
+            program.check()
+
+    def __enter__(self) -> Programs:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        deadline = time.monotonic() + STOP_S
+        try:
+            for program in self._running:
+                program.terminate()
+            for program in self._running:
+                program.wait(max(0.0, deadline - time.monotonic()))
+        finally:
+            for program in self._running:
+                program.kill()
 
 
 def listens(port: int) -> bool:

@@ -1,0 +1,124 @@
+"""What a mark did to one image: seen from outside, in the marked copy that arrived there.
+
+Nothing of the gateway's own account is used but the display range, which is chosen as the gateway chooses it.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from gateway.config.models import Route
+from gateway.demo.picture import Pair
+from gateway.dicom.encoded import read_header
+from gateway.dicom.part10 import split_part10
+from gateway.dicom.pixels import decode_pixels
+from gateway.errors import GatewayError
+from gateway.mark import MarkedImage, MarkRequest, ModalityProfile, Quality
+from gateway.mark.budget import psnr
+from gateway.mark.judge import Judge, display_image, equal_energy_noise, load_judge
+from gateway.protect.marking import Opened, requests_of
+from gateway.protect.policy import decide
+
+UNUSED_KEY = bytes(32)  # nothing is marked here
+NOISE_KEY = bytes(range(32))  # fixed: the same run shows the same noise
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Figures of one marked copy; margins are those of the class that was predicted on the original."""
+
+    changed: bool
+    psnr: float  # dB, display range, worst frame
+    task: str
+    before: str
+    after: str
+    margin_before: float
+    margin_after: float
+    margin_noise: float
+    original: np.ndarray  # the frame that was judged, as displayed: float 0..1
+    marked: np.ndarray
+
+    def pair(self, title: str) -> Pair:
+        """This image's row in the picture."""
+        remark = f"PSNR {self.psnr:.1f} dB; classifier: {self.before} → {self.after}"
+        return Pair(title, remark, self.original, self.marked)
+
+
+class Measurer:
+    """Compares originals with their marked copies, and asks the held-out classifier about both."""
+
+    def __init__(self, route: Route) -> None:
+        self._route = route
+        self._judges: dict[int, Judge] = {}
+
+    def measure(self, original: bytes, transfer_syntax_uid: str, marked_file: bytes) -> Measured:
+        """Compare an original (data set bytes) with its marked copy (a DICOM file, PS3.10).
+
+        Raises
+        ------
+        GatewayError
+            One of the two cannot be decoded, or they do not fit each other (``demo-wrong-copy``).
+        """
+        header = read_header(io.BytesIO(original), transfer_syntax_uid)
+        profile = decide(header, self._route).profile
+        if profile is None:
+            raise GatewayError("demo-wrong-copy", "the policy does not mark this kind of image")
+        opened = Opened(original, decode_pixels(original, transfer_syntax_uid))
+        copy = _decode_file(marked_file)
+        if copy.shape != opened.pixels.frames.shape or copy.dtype != opened.pixels.frames.dtype:
+            raise GatewayError("demo-wrong-copy", "the marked copy has another shape than its original")
+        requests = requests_of(opened, header, profile, UNUSED_KEY)
+        figures = [
+            psnr(display_image(request), display_image(request, frame))
+            for request, frame in zip(requests, copy, strict=True)
+        ]
+        middle = len(requests) // 2
+        request, frame, figure = requests[middle], copy[middle], figures[middle]
+        return self._judged(request, frame, figure, min(figures), profile)
+
+    def _judged(
+        self, request: MarkRequest, frame: np.ndarray, figure: float, worst: float, profile: ModalityProfile
+    ) -> Measured:
+        before, after = display_image(request), display_image(request, frame)
+        noise = display_image(request, equal_energy_noise(request, _as_marked(request, frame, figure), NOISE_KEY))
+        judge = self._judge_for(3 if request.image.ndim == 3 else 1)
+        task = next((task for task in profile.tasks if task in judge.tasks), None)  # else the head that is surest
+        verdict = judge.judge(before[None], task)[0]
+        margins = judge.margin_for(np.stack([before, after, noise]), np.full(3, verdict.class_index), verdict.task)
+        return Measured(
+            changed=not np.array_equal(request.image, frame),
+            psnr=worst,
+            task=verdict.task,
+            before=verdict.class_name,
+            after=judge.judge(after[None], verdict.task)[0].class_name,
+            margin_before=float(margins[0]),
+            margin_after=float(margins[1]),
+            margin_noise=float(margins[2]),
+            original=before,
+            marked=after,
+        )
+
+    def _judge_for(self, channels: int) -> Judge:
+        if channels not in self._judges:
+            self._judges[channels] = load_judge(channels, torch.device("cpu"))
+        return self._judges[channels]
+
+
+def _decode_file(file: bytes) -> np.ndarray:
+    """Stored values of a DICOM file, (N, H, W) or (N, H, W, 3)."""
+    meta, offset = split_part10(io.BytesIO(file))
+    return decode_pixels(file[offset:], meta.transfer_syntax_uid).frames
+
+
+def _as_marked(request: MarkRequest, frame: np.ndarray, figure: float) -> MarkedImage:
+    """What arrived outside, as the result of a mark: of that only the residual and the PSNR are known here."""
+    nowhere = np.zeros(frame.shape[:2], bool)
+    residual = frame.astype(np.int32) - request.image.astype(np.int32)
+    quality = Quality(
+        psnr=figure, psnr_windows={}, ssim=0.0, stroke_share=0.0, above_threshold=0.0, roi_difference=0, saturated=0
+    )
+    return MarkedImage(frame, residual, nowhere, nowhere, nowhere, quality)
