@@ -122,7 +122,7 @@ def _check_state(config: Config) -> Iterator[Finding]:
     state = config.site.state
     if not state.exists():
         nearest = next(folder for folder in state.parents if folder.exists())
-        if not os.access(nearest, os.W_OK | os.X_OK):
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
             yield Finding("error", ("site", "state"), f"{state} cannot be made: {nearest} is not writable by this user")
     elif not state.is_dir() or not os.access(state, os.W_OK | os.X_OK):
         yield Finding("error", ("site", "state"), f"{state} is not a folder that this user can write to")
