@@ -1,0 +1,116 @@
+"""A folder of encrypted files: received originals wait here until they are delivered, derived files until they expire.
+
+A file is either there whole or not there at all: it is written under a temporary name, synced, renamed, and the folder
+synced. File names are random or record locators, never anything from the object. Contents are encrypted under the
+receiving roles' spool key (`gateway.keys.spoolfile`), each file bound to its own name.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from gateway.keys.spoolfile import SpoolCipher
+
+PARTIAL = ".part"
+
+
+class Spool:
+    """Encrypted files in one folder of ours (mode 0700)."""
+
+    def __init__(self, folder: Path, cipher: SpoolCipher) -> None:
+        self._folder = folder
+        self._cipher = cipher
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def create(self, name: str | None = None) -> SpoolWriter:
+        """Begin a file; it exists only after `SpoolWriter.publish`. `name` defaults to 128 random bits."""
+        return SpoolWriter(self._folder, self._cipher, name or secrets.token_hex(16))
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a published file for reading its plain contents.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such file.
+        SealError
+            While reading: the file is not what was written.
+        """
+        file = open(self._folder / name, "rb")  # noqa: SIM115 - the reader owns it
+        return self._cipher.reader(file, name)
+
+    def exists(self, name: str) -> bool:
+        """Whether a published file of this name is there."""
+        return (self._folder / name).is_file()
+
+    def size(self, name: str) -> int:
+        """Bytes of a published file's plain contents (read through once)."""
+        size = 0
+        with self.open(name) as file:
+            while data := file.read(1 << 20):
+                size += len(data)
+        return size
+
+    def delete(self, name: str) -> None:
+        """Delete a file; one that is not there is no error (steps repeat)."""
+        with suppress(FileNotFoundError):
+            (self._folder / name).unlink()
+
+    def names(self, older_than_s: float) -> Iterator[str]:
+        """Names of all files, published or partial, last changed at least `older_than_s` seconds ago."""
+        limit = time.time() - older_than_s
+        for entry in os.scandir(self._folder):
+            with suppress(FileNotFoundError):
+                if entry.is_file() and entry.stat().st_mtime <= limit:
+                    yield entry.name
+
+
+class SpoolWriter:
+    """One file being written."""
+
+    def __init__(self, folder: Path, cipher: SpoolCipher, name: str) -> None:
+        self.name = name
+        self._folder = folder
+        # A random part: two processes may write the same name at once, and the last rename wins with equal contents.
+        self._partial = folder / f"{name}.{secrets.token_hex(4)}{PARTIAL}"
+        self._file = open(self._partial, "xb", opener=_private)  # noqa: SIM115 - closed by publish or discard
+        self._writer = cipher.writer(self._file, name)
+
+    def write(self, data: bytes) -> None:
+        """Append plain bytes."""
+        self._writer.write(data)
+
+    def publish(self) -> str:
+        """Make the file durable under its name and return the name. After this returns a power cut does not lose it."""
+        self._writer.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.rename(self._partial, self._folder / self.name)
+        sync_folder(self._folder)
+        return self.name
+
+    def discard(self) -> None:
+        """Forget the file; also allowed after a failed write or publish."""
+        self._file.close()
+        with suppress(FileNotFoundError):
+            self._partial.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and deletions in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

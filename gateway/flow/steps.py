@@ -1,0 +1,279 @@
+"""The three steps of an instance: seal, mark, deliver. Each may be killed at any instruction and run again.
+
+    received --seal--> sealed --mark--> marked --deliver--> delivered
+        any of them --(HoldError)--> held          any of them --(anything else)--> tried again later, then held
+
+What makes repeating safe: the vault record of an original is found again by digest and policy; a payload and a derived
+file appear whole or not at all, under a name that follows from their contents; and the digest of the derived bytes is
+fixed in the record before the first delivery (`RecordStore.fix_derived`), so that one derived UID never names two byte
+strings. If marking anew ever gives other bytes (another device or library), a new generation with a new UID is minted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from gateway.audit import AuditLog, events
+from gateway.config.models import Route
+from gateway.database import DeliveryRow, InstanceRow
+from gateway.errors import GatewayError, HoldError, PermanentError, TransientError
+from gateway.flow.backoff import STEP_ATTEMPTS, delay_s, fault
+from gateway.flow.ports import Outgoing, Sender
+from gateway.flow.spool import Spool
+from gateway.flow.store import RECEIVED, SEALED, FlowStore, LeaseLost
+from gateway.protect import Marked, MarkJob, Protector, recode
+from gateway.vault import VaultRecord
+
+EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """What the steps work with: where files lie, where rows lie, and who protects."""
+
+    store: FlowStore
+    spool: Spool
+    derived: Spool
+    protector: Protector
+    routes: dict[str, Route]
+    audit: AuditLog
+
+
+class Steps:
+    """Runs each step on claimed rows. No step raises: what goes wrong is written into the row."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._r = rooms
+
+    # -- received -> sealed --------------------------------------------------------------------------------------------
+
+    def seal(self, row: InstanceRow) -> None:
+        """Put the original into the vault, then decide: to be marked, passed by an explicit route, or held."""
+        with _Outcome(self._r, row, RECEIVED) as outcome:
+            route = self._route(row)
+            header = self._r.protector.read_header(lambda: self._r.spool.open(row.spool_file), row.transfer_syntax_uid)
+            decision = self._r.protector.decide(header, route)
+            if decision.action == "pass":
+                self._r.store.passed(row.id, route.destinations)
+                outcome.audit(events.INSTANCE_PASSED, route=route.name)
+                return
+            record = self._r.protector.seal(
+                lambda: self._r.spool.open(row.spool_file),
+                header,
+                transfer_syntax_uid=row.transfer_syntax_uid,
+                sha256=row.sha256,
+                size=row.size,
+                route=route,
+                decision=decision,
+            )
+            if decision.action == "hold":
+                raise decision.as_error()
+            self._r.store.sealed(row.id, record.locator)
+
+    # -- sealed -> marked ----------------------------------------------------------------------------------------------
+
+    def mark(self, rows: Sequence[InstanceRow]) -> None:
+        """Mark a batch; each instance has its own outcome."""
+        jobs: list[tuple[InstanceRow, MarkJob]] = []
+        for row in rows:
+            with _Outcome(self._r, row, SEALED):
+                record = self._r.protector.record(row.record)
+                if self._already_derived(row, record):
+                    continue
+                jobs.append((row, self._job(row, record)))
+        if not jobs:
+            return
+        results: Sequence[Marked | GatewayError] | None = None
+        try:
+            results = self._r.protector.mark([job for _, job in jobs])
+        except Exception as error:
+            results = [_unexpected(error)] * len(jobs)
+        for (row, job), result in zip(jobs, results, strict=True):
+            with _Outcome(self._r, row, SEALED) as outcome:
+                if isinstance(result, Exception):
+                    raise result
+                self._commit_derived(row, job.record, result)
+                outcome.audit(events.INSTANCE_MARKED, locator=row.record)
+
+    def _job(self, row: InstanceRow, record: VaultRecord) -> MarkJob:
+        return MarkJob(
+            open=lambda: self._r.spool.open(row.spool_file),
+            transfer_syntax_uid=row.transfer_syntax_uid,
+            record=record,
+            route=self._route(row),
+        )
+
+    def _already_derived(self, row: InstanceRow, record: VaultRecord) -> bool:
+        """Another instance with the same original, or this one before a crash, has made the derived file."""
+        if record.derived_sha256 is None:
+            return False
+        name = derived_name(record, record.derived_sha256)
+        if not self._r.derived.exists(name):
+            return False
+        self._r.store.marked(row.id, name, self._r.derived.size(name), record.locator, self._route(row).destinations)
+        return True
+
+    def _commit_derived(self, row: InstanceRow, record: VaultRecord, marked: Marked) -> None:
+        """File first, then its digest into the record, then the row: a kill in between leaves nothing half true."""
+        while True:
+            data, sha256 = marked.derive(record)
+            name = derived_name(record, sha256)
+            if not self._r.derived.exists(name):
+                writer = self._r.derived.create(name)
+                try:
+                    writer.write(data)
+                    writer.publish()
+                except BaseException:
+                    writer.discard()
+                    raise
+            if self._r.protector.fix_derived(record, sha256):
+                break
+            fixed = self._r.protector.record(record.locator).derived_sha256
+            if fixed and self._r.derived.exists(derived_name(record, fixed)):
+                self._r.derived.delete(name)
+                name = derived_name(record, fixed)
+                break
+            # The bytes that this UID names were purged, and marking anew gave others: they need a UID of their own.
+            self._r.derived.delete(name)
+            record = self._r.protector.new_generation(record, lambda: self._r.spool.open(row.spool_file))
+        self._r.store.marked(row.id, name, self._r.derived.size(name), record.locator, self._route(row).destinations)
+
+    # -- marked -> delivered -------------------------------------------------------------------------------------------
+
+    def deliver(self, delivery: DeliveryRow, row: InstanceRow, sender: Sender, retry: Callable[[int], float]) -> bool:
+        """Send one instance to one destination. Returns False when the destination is not reachable for now.
+
+        Parameters
+        ----------
+        retry
+            Attempt number -> seconds until the next attempt, or 0 to give up and hold.
+        """
+        try:
+            status = sender.send(delivery.destination, self._outgoing(row))
+            if self._r.store.sent(delivery, status):
+                self._r.spool.delete(row.spool_file or "")
+                self._r.store.forget_spool_file([row.id])
+            self._r.audit.write(
+                events.DELIVERY, "success", instance_id=row.id, destination=delivery.destination, status=status
+            )
+        except LeaseLost:
+            log.info("delivery taken over by another worker", instance=row.id)
+        except TransientError as error:
+            wait = retry(delivery.attempts + 1)
+            if wait:
+                self._r.store.delivery_later(delivery, wait, error.code, error.message)
+                log.warning("delivery later", instance=row.id, destination=delivery.destination, code=error.code)
+                return False
+            self._hold_delivery(delivery, error)
+        except (PermanentError, HoldError) as error:
+            self._hold_delivery(delivery, error)
+        except Exception as error:
+            log.error("delivery failed", instance=row.id, fault=fault(error))
+            wait = delay_s(delivery.attempts + 1) if delivery.attempts + 1 < STEP_ATTEMPTS else 0
+            if wait:
+                self._r.store.delivery_later(delivery, wait, "unexpected", fault(error))
+            else:
+                self._hold_delivery(delivery, _unexpected(error))
+        return True
+
+    def _hold_delivery(self, delivery: DeliveryRow, error: GatewayError) -> None:
+        self._r.store.delivery_held(delivery, error.code, error.message)
+        self._r.audit.write(
+            events.INSTANCE_HELD,
+            "failure",
+            instance_id=delivery.instance_id,
+            destination=delivery.destination,
+            reason=error.code,
+        )
+
+    def _outgoing(self, row: InstanceRow) -> Outgoing:
+        if row.action == "pass":
+            return self._outgoing_original(row)
+        record = self._r.protector.record(row.record)
+        if row.derived_file != derived_name(record, record.derived_sha256 or ""):
+            raise HoldError("derived-not-fixed", "the derived file is not the one that the vault record names")
+        open_file = lambda: self._r.derived.open(row.derived_file)  # noqa: E731
+        return Outgoing(
+            sop_class_uid=record.sop_class_uid,
+            sop_instance_uid=record.derived_sop_uid,
+            transfer_syntax_uid=EXPLICIT_LITTLE,
+            size=row.derived_size,
+            open=open_file,
+            in_syntax=lambda syntax: recode(open_file(), syntax),
+            instance_id=row.id,
+        )
+
+    def _outgoing_original(self, row: InstanceRow) -> Outgoing:
+        if self._route(row).action != "pass":
+            raise HoldError("not-a-pass-route", f"route {row.route} no longer passes originals", "release it anew")
+        return Outgoing(
+            sop_class_uid=row.sop_class_uid,
+            sop_instance_uid=row.sop_instance_uid,
+            transfer_syntax_uid=row.transfer_syntax_uid,
+            size=row.size,
+            open=lambda: self._r.spool.open(row.spool_file),
+            instance_id=row.id,
+        )
+
+    def _route(self, row: InstanceRow) -> Route:
+        try:
+            return self._r.routes[row.route]
+        except KeyError:
+            raise HoldError("route-gone", f"route {row.route} is not configured any more", "configure it") from None
+
+
+class _Outcome:
+    """Turns whatever a step raises into the row's next state: held, or later."""
+
+    def __init__(self, rooms: Rooms, row: InstanceRow, state: str) -> None:
+        self._r = rooms
+        self._row = row
+        self._state = state
+
+    def __enter__(self) -> _Outcome:
+        return self
+
+    def audit(self, event: str, **fields) -> None:
+        """Write a success of this instance into the audit log."""
+        self._r.audit.write(event, "success", instance_id=self._row.id, **fields)
+
+    def __exit__(self, kind, error, trace) -> bool:
+        if error is None:
+            return False
+        if not isinstance(error, Exception):
+            return False  # KeyboardInterrupt and the like end the process; the lease runs out
+        try:
+            self._settle(error)
+        except LeaseLost:
+            log.info("step taken over by another worker", instance=self._row.id)
+        return True
+
+    def _settle(self, error: Exception) -> None:
+        if isinstance(error, LeaseLost):
+            raise error
+        unexpected = not isinstance(error, GatewayError)
+        if unexpected or error.code == "unexpected":
+            log.error("step failed", instance=self._row.id, state=self._state, fault=fault(error))
+            if self._row.attempts + 1 < STEP_ATTEMPTS:
+                self._r.store.later(
+                    self._row.id, self._state, delay_s(self._row.attempts + 1), "unexpected", fault(error)
+                )
+                return
+            error = _unexpected(error)
+        self._r.store.held(self._row.id, self._state, error.code, error.message)
+        self._r.audit.write(events.INSTANCE_HELD, "failure", instance_id=self._row.id, reason=error.code)
+        log.warning("held", instance=self._row.id, code=error.code)
+
+
+def derived_name(record: VaultRecord, sha256: str) -> str:
+    """File name of derived bytes: the record's locator and the digest, nothing from the object."""
+    return f"{record.locator}-{sha256[:16]}"
+
+
+def _unexpected(error: Exception) -> GatewayError:
+    return error if isinstance(error, GatewayError) else HoldError("unexpected", fault(error), "see the log")

@@ -1,0 +1,217 @@
+"""How fast instances go through: the gateway beside Orthanc (Lua auto-forward) and beside no relay at all, in one run.
+
+    python -m tests.benchmarks.relay [--images 300] [--mark-images 40] [--json FILE]
+
+Sender is DCMTK `storescu`, sink DCMTK `storescp`; images are CT of 512x512x16 bit made here from noise. Each chain runs
+with TCP_NODELAY=1 set and unset for the DCMTK programs (DCMTK reads that variable). A time runs from the start of the
+sender until the sink holds every file. Ratios are to the plain chain of the same setting. "mark, 0 steps" is the fast
+setting that exercises the whole way without optimisation; "mark" is the default mark, on fewer images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from gateway.config.models import PASS_STATEMENT
+from gateway.keys.generate import make_keys
+from tests.benchmarks.programs import free_port, listening, program, running
+
+SIDE = 512
+
+
+def make_images(folder: Path, count: int) -> list[Path]:
+    """`count` CT instances of one series, each with other pixels."""
+    random = np.random.default_rng(2026)
+    study, series = generate_uid(), generate_uid()
+    rows, columns = np.mgrid[0:SIDE, 0:SIDE]
+    body = ((rows - 256) ** 2 / 220**2 + (columns - 256) ** 2 / 180**2) < 1
+    files = []
+    for number in range(count):
+        pixels = np.where(body, 40, -1000) + random.normal(0, 12, (SIDE, SIDE))
+        ds = Dataset()
+        ds.file_meta = FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, generate_uid()
+        ds.StudyInstanceUID, ds.SeriesInstanceUID = study, series
+        ds.Modality, ds.PatientName, ds.PatientID = "CT", "Bench^Mark", "BENCH"
+        ds.StudyDate, ds.StudyTime, ds.AccessionNumber, ds.StudyID = "20260101", "120000", "", "1"
+        ds.SeriesNumber, ds.InstanceNumber = 1, number + 1
+        ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+        ds.Rows = ds.Columns = SIDE
+        ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+        ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
+        ds.PixelSpacing, ds.SliceThickness = [0.7, 0.7], 1.0
+        ds.ImagePositionPatient, ds.ImageOrientationPatient = [0, 0, float(number)], [1, 0, 0, 0, 1, 0]
+        ds.RescaleSlope, ds.RescaleIntercept = 1, 0
+        ds.WindowCenter, ds.WindowWidth = 40, 400
+        ds.PixelData = np.rint(pixels).astype("<i2").tobytes()
+        path = folder / f"{number:05}.dcm"
+        ds.save_as(path, enforce_file_format=True)
+        files.append(path)
+    return files
+
+
+@contextmanager
+def sink(folder: Path, environment: dict) -> Iterator[tuple[int, Path]]:
+    """A DCMTK storescp that writes into a folder; gives its port and the folder."""
+    port, received = free_port(), folder / "sink"
+    shutil.rmtree(received, ignore_errors=True)
+    received.mkdir()
+    command = [program("storescp"), "+B", "-uf", "--max-pdu", "131072", "-od", received, "-aet", "SINK", port]
+    with running(command, environment, ready=listening(port)):
+        yield port, received
+
+
+@contextmanager
+def orthanc(folder: Path, sink_port: int, environment: dict) -> Iterator[int]:
+    """An Orthanc that forwards each instance to the sink by Lua and deletes nothing."""
+    port, http = free_port(), free_port()
+    home = folder / "orthanc"
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir()
+    script = home / "forward.lua"
+    script.write_text(
+        "function OnStoredInstance(id, tags, metadata, origin)\n"
+        "  if origin['RequestOrigin'] ~= 'Lua' then SendToModality(id, 'sink') end\nend\n"
+    )
+    settings = home / "orthanc.json"
+    settings.write_text(
+        json.dumps(
+            {
+                "Name": "relay",
+                "StorageDirectory": str(home / "db"),
+                "IndexDirectory": str(home / "db"),
+                "DicomPort": port,
+                "HttpPort": http,
+                "RemoteAccessAllowed": False,
+                "AuthenticationEnabled": False,
+                "DicomAet": "RELAY",
+                "LuaScripts": [str(script)],
+                "DicomModalities": {"sink": ["SINK", "127.0.0.1", sink_port]},
+                "DicomAssociationCloseDelay": 5,
+                "Plugins": [],
+            }
+        )
+    )
+    with running([program("Orthanc"), settings], environment, ready=listening(port), log=home / "log"):
+        yield port
+
+
+@contextmanager
+def gateway(folder: Path, sink_port: int, environment: dict, route: str) -> Iterator[int]:
+    """The gateway as `miad-gateway serve` starts it, with one route to the sink."""
+    port = free_port()
+    home = folder / "gateway"
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir()
+    make_keys(home / "keys")
+    settings = home / "gateway.toml"
+    settings.write_text(
+        f"""version = 1
+[ingress]
+port = {port}
+peers = [{{ ae_title = "STORESCU", addresses = ["127.0.0.1"] }}]
+[[destinations]]
+name = "sink"
+type = "research"
+ae_title = "SINK"
+host = "127.0.0.1"
+port = {sink_port}
+[[routes]]
+name = "relay"
+called_ae = "RELAY"
+destinations = ["sink"]
+{route}
+"""
+    )
+    command = [sys.executable, "-m", "gateway.cli", "serve", "--config", settings]
+    with running(command, environment, ready=listening(port), log=home / "log"):
+        time.sleep(6)  # the worker loads torch meanwhile; a site starts it once
+        yield port
+
+
+def time_chain(files: list[Path], port: int, received: Path, environment: dict) -> dict[str, float]:
+    """Send all files; seconds until acknowledged, and until the sink has them."""
+    already = len(list(received.iterdir()))
+    command = [program("storescu"), "--max-pdu", "131072", "-aet", "STORESCU", "-aec", "RELAY", "127.0.0.1", str(port)]
+    begin = time.monotonic()
+    subprocess.run([*command, *map(str, files)], env=environment, check=True, capture_output=True)
+    acknowledged = time.monotonic() - begin
+    while len(list(received.iterdir())) < already + len(files):
+        time.sleep(0.02)
+        if time.monotonic() - begin > 3600:
+            raise SystemExit("not all images arrived within an hour")
+    return {"acknowledged_s": acknowledged, "delivered_s": time.monotonic() - begin}
+
+
+PASS = f'action = "pass"\npass_statement = "{PASS_STATEMENT}"'
+FAST = "mark = { steps = 0 }"
+CHAINS: list[tuple[str, Callable | None, str, bool]] = [
+    ("storescp, no relay", None, "", False),
+    ("Orthanc, Lua forward", orthanc, "", False),
+    ("gateway, mark off (pass)", gateway, PASS, False),
+    ("gateway, mark, 0 steps", gateway, FAST, False),
+    ("gateway, mark", gateway, "", True),
+]
+
+
+def main() -> None:
+    """Run every chain with both settings and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--mark-images", type=int, default=40, help="images of the chain with the default mark")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = make_images(folder, arguments.images)
+        for nodelay in (True, False):
+            environment = {k: v for k, v in os.environ.items() if k != "TCP_NODELAY"}
+            if nodelay:
+                environment["TCP_NODELAY"] = "1"
+            plain = None
+            for title, relay, extra, slow in CHAINS:
+                chosen = files[: arguments.mark_images] if slow else files
+                if not chosen:
+                    continue
+                with sink(folder, environment) as (sink_port, received):
+                    if relay is None:
+                        taken = time_chain(chosen, sink_port, received, environment)
+                    else:
+                        more = (extra,) if extra or relay is gateway else ()
+                        with relay(folder, sink_port, environment, *more) as port:
+                            taken = time_chain(chosen, port, received, environment)
+                rate = len(chosen) / taken["delivered_s"]
+                plain = plain or rate
+                rows.append(
+                    {
+                        "chain": title,
+                        "tcp_nodelay": nodelay,
+                        "images": len(chosen),
+                        **{key: round(value, 2) for key, value in taken.items()},
+                        "images_per_s": round(rate, 1),
+                        "ratio_to_plain": round(rate / plain, 4),
+                    }
+                )
+                print(json.dumps(rows[-1]), flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2))
+
+
+if __name__ == "__main__":
+    main()

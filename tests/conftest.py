@@ -1,0 +1,33 @@
+"""Fixtures that every package's tests may use: the real data folder, and a site of one's own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def data_folder() -> Path | None:
+    """The labelled sets and DICOM files: MIAD_DATA, else ../shared/data; None when they are not there."""
+    named = os.environ.get("MIAD_DATA")
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    return folder if (folder / "dicom" / "index.csv").is_file() else None
+
+
+def missing(what: str) -> None:
+    """Fail where the thing is promised (CI), else skip: a missing peer in CI is a failure."""
+    if os.environ.get("CI") or (what == "data" and os.environ.get("MIAD_DATA")):
+        pytest.fail(f"{what} is missing")
+    pytest.skip(f"{what} is missing")
+
+
+@pytest.fixture(scope="session")
+def miad_data() -> Path:
+    """The data folder; its absence fails when CI or MIAD_DATA is set, else skips."""
+    folder = data_folder()
+    if folder is None:
+        missing("data")
+    return folder

@@ -1,0 +1,65 @@
+"""A real database of each kind: SQLite in a file, PostgreSQL in a cluster of the test's own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from gateway.database import open_database, sqlite_url
+from tests.conftest import missing
+
+
+def _postgres_programs() -> Path | None:
+    found = shutil.which("initdb")
+    if found:
+        return Path(found).resolve().parent
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return versions[-1].parent if versions else None
+
+
+@pytest.fixture(scope="session")
+def postgresql_url(tmp_path_factory) -> str:
+    """URL of a fresh PostgreSQL cluster on a free loopback port."""
+    programs = _postgres_programs()
+    if programs is None:
+        missing("PostgreSQL")
+    folder = tmp_path_factory.mktemp("postgresql")
+    as_user: dict = {}
+    if os.getuid() == 0:  # PostgreSQL refuses to run as root
+        as_user = {"user": "postgres", "group": "postgres", "extra_groups": []}
+        for parent in (folder, *folder.parents):
+            if parent == Path("/tmp"):
+                break
+            parent.chmod(parent.stat().st_mode | 0o011)
+        shutil.chown(folder, "postgres", "postgres")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    run = {"check": True, "stdout": subprocess.DEVNULL, "cwd": "/", **as_user}
+    subprocess.run([programs / "initdb", "-D", folder / "data", "-U", "miad", "--auth=trust", "-N"], **run)
+    options = f"-p {port} -h 127.0.0.1 -k {folder}"
+    log = folder / "log"
+    subprocess.run([programs / "pg_ctl", "-D", folder / "data", "-o", options, "-l", log, "-w", "start"], **run)
+    yield f"postgresql+psycopg://miad@127.0.0.1:{port}/postgres"
+    subprocess.run([programs / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop"], **run)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request, tmp_path):
+    """An empty database with the newest schema."""
+    if request.param == "sqlite":
+        url = sqlite_url(tmp_path / "gateway.sqlite")
+    else:
+        url = request.getfixturevalue("postgresql_url")
+    engine = open_database(url)
+    yield engine
+    if request.param == "postgresql":
+        with engine.begin() as connection:
+            connection.exec_driver_sql("DROP SCHEMA public CASCADE")
+            connection.exec_driver_sql("CREATE SCHEMA public")
+    engine.dispose()
