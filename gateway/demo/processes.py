@@ -33,6 +33,11 @@ class Program:
                 [*leash, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def check(self) -> None:
         """Raise when the program has ended by itself.
 

@@ -1,0 +1,110 @@
+"""What the demo calls a success: every promise that does not hold is named and makes the exit code 1."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from gateway.demo.picture import Pair, save_picture
+from gateway.demo.table import Line, Outcome, as_table
+
+GOOD = Line(
+    name="one.dcm",
+    sop_instance_uid="1.2.3",
+    archive_sha256="ab" * 32,
+    state="delivered",
+    derived_sop_uid="2.25.1",
+    delivered=True,
+    new_uids=True,
+    changed=True,
+    psnr=27.0,
+    task="brain_mri",
+    before="glioma",
+    after="notumor",
+    margin_before=2.0,
+    margin_after=-1.0,
+    margin_noise=1.9,
+    restored_sha256="ab" * 32,
+    restored_sop_uid="1.2.3",
+    stranger_refused=True,
+)
+
+
+def test_a_line_of_which_everything_holds_passes():
+    assert Outcome((GOOD,)).failures() == []
+    assert Outcome((GOOD,)).as_dict()["passed"] is True
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"restored_sha256": "cd" * 32}, "restored"),
+        ({"restored_sop_uid": "2.25.1"}, "restored"),
+        ({"restored_sha256": None}, "restored"),
+        ({"delivered": False, "state": "held", "reason": "no-profile"}, "not delivered (held: no-profile)"),
+        ({"stranger_refused": False}, "stranger"),
+        ({"psnr": 25.9}, "PSNR"),
+        ({"psnr": None}, "PSNR"),
+        ({"changed": False}, "pixels"),
+        ({"new_uids": False}, "UID"),
+        ({"margin_after": None}, "classifier"),
+        ({"margin_after": 1.95}, "noise of equal energy"),
+    ],
+)
+def test_a_line_that_fails_is_named(change, problem):
+    outcome = Outcome((replace(GOOD, **change),))
+    assert any(problem in failure for failure in outcome.failures())
+    assert outcome.as_dict()["passed"] is False
+
+
+def test_what_was_not_restored_is_not_equal_even_when_the_archive_gave_nothing():
+    line = replace(GOOD, archive_sha256="", restored_sha256=None)
+    assert any("restored" in failure for failure in line.failures())
+
+
+def test_one_bad_line_among_good_ones_fails_the_run():
+    other = replace(GOOD, name="two.dcm", derived_sop_uid="2.25.2", restored_sha256="cd" * 32)
+    assert Outcome((GOOD, other)).failures() == ["two.dcm: what was restored is not what the archive sends"]
+
+
+def test_one_uid_for_two_copies_fails_the_run():
+    assert Outcome((GOOD, replace(GOOD, name="two.dcm"))).failures() == ["2.25.1 names more than one marked copy"]
+
+
+def test_no_lines_fail():
+    assert len(Outcome(()).failures()) == 2
+
+
+def test_the_mean_margin_counts_not_each_one():
+    weak = replace(GOOD, derived_sop_uid="2.25.2", margin_after=2.5)
+    outcome = Outcome((GOOD, weak))
+    assert outcome.mean_fall == pytest.approx((3.0 - 0.5) / 2)
+    assert outcome.mean_fall_noise == pytest.approx(0.1)
+    assert outcome.failures() == []
+
+
+def test_the_table_shows_what_failed():
+    screen = Console(file=io.StringIO(), width=150)
+    screen.print(as_table([GOOD, replace(GOOD, restored_sha256="cd" * 32), Line("x", "1", "", "held", "no-profile")]))
+    shown = screen.file.getvalue()
+    assert "abababababab" in shown
+    assert "+2.00 → -1.00 (+1.90)" in shown
+    assert "NO" in shown
+    assert "no-profile" in shown
+
+
+def test_picture_has_a_row_for_each_pair(tmp_path):
+    gray = np.linspace(0, 1, 64 * 80, dtype=np.float32).reshape(64, 80)
+    colour = np.repeat(gray[..., None], 3, axis=2)
+    pairs = [Pair("gray", "PSNR 30 dB", gray, gray * 0.99), Pair("colour", "PSNR 30 dB", colour, colour * 0.99)]
+    save_picture(pairs, tmp_path / "two.png")
+    save_picture(pairs[:1], tmp_path / "one.png")
+    with Image.open(tmp_path / "two.png") as two, Image.open(tmp_path / "one.png") as one:
+        assert two.width == one.width
+        assert two.height == pytest.approx(2 * one.height, abs=2)
+        assert np.asarray(two).std() > 10
