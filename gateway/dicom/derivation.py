@@ -130,9 +130,13 @@ def describe_derivation(ds: Dataset, facts: DerivationFacts) -> None:
 
 
 def refer_to_source(ds: Dataset, sop_class_uid: str, original_uid: str, wanted: bool) -> None:
-    """Source Image Sequence names the original, and nothing else, or is taken out."""
+    """Source Image Sequence names the original, and nothing else, or is taken out.
+
+    An original whose UID is under no registered root (PS3.5 9.1) is not named: repeating its error would make the
+    marked copy invalid. The vault knows it all the same.
+    """
     ds.pop("SourceImageSequence", None)
-    if wanted:
+    if wanted and original_uid.startswith(("1.", "2.")):
         item = Dataset()
         item.ReferencedSOPClassUID = sop_class_uid
         item.ReferencedSOPInstanceUID = original_uid

@@ -29,7 +29,7 @@ _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _NATIVE_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422")
 # Always the same plug-in, whatever else is installed: the same bytes give the same pixels on every machine.
-_PLUGINS = {"rle": "pylibjpeg", "jpeg": "pylibjpeg", "jpeg-2000": "pylibjpeg", "jpeg-ls": "pyjpegls"}
+_PLUGINS = {"rle": "pydicom", "jpeg": "pylibjpeg", "jpeg-2000": "pylibjpeg", "jpeg-ls": "pyjpegls"}
 
 
 @dataclass(frozen=True, repr=False)
