@@ -13,6 +13,10 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom.dsutils import decode
 
+from gateway.dicom.elements import skip_value, top_level
+from gateway.dicom.encoded import open_source
+from gateway.dicom.library import foreign_errors
+from gateway.dicom.syntaxes import syntax_of
 from gateway.errors import DicomError
 from gateway.network.retrieve.receiving import BoundedBuffer
 
@@ -48,20 +52,28 @@ def read_identifier(data: BytesIO | None, transfer_syntax: str) -> Dataset:
     Raises
     ------
     DicomError
-        Codes ``identifier-missing``, ``identifier-too-large``, ``identifier-unreadable``.
+        Codes ``identifier-missing``, ``identifier-too-large``, ``identifier-unreadable``, and those of the element
+        walker (``truncated``, ``not-dicom``, ...).
     """
     if data is None or not data.getbuffer().nbytes:
         raise DicomError("identifier-missing", "the request has no identifier")
     if isinstance(data, BoundedBuffer) and data.dropped:
         raise DicomError("identifier-too-large", "the identifier is too large")
     syntax = UID(transfer_syntax)
-    try:
+    with foreign_errors("identifier-unreadable", "the identifier cannot be decoded"):
+        _check_structure(data, transfer_syntax)
         identifier = decode(data, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
-        for element in identifier:  # elements are decoded on access: have it done here, where failing has an answer
+        for element in identifier:  # values are decoded on access: have it done here, where failing has an answer
             _ = element.value
-    except Exception:  # pydicom raises many kinds on bytes it cannot read; their texts may repeat values
-        raise DicomError("identifier-unreadable", "the identifier cannot be decoded") from None
     return identifier
+
+
+def _check_structure(data: BytesIO, transfer_syntax: str) -> None:
+    """Walk over all elements: pydicom takes a truncated data set for a whole one."""
+    data.seek(0)
+    source, layout = open_source(data, syntax_of(transfer_syntax))
+    for element in top_level(source, layout):
+        skip_value(source, element, layout)
 
 
 def query_level(root: str, identifier: Dataset, *, relational: bool) -> str:

@@ -2,7 +2,7 @@
 
 Only one transfer syntax is ever accepted per context, before the peer says what it wants, and originals are never
 converted. A peer that wants everything names one syntax per context. For a peer that names several in one context
-(DCMTK getscu does), the syntax is taken that the vault holds most of for that SOP class.
+(DCMTK getscu does), it is one that the vault holds for that SOP class, if there is any: see `preferred`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ MESSAGE_SYNTAXES = (
     "1.2.840.10008.1.2.2",
     "1.2.840.10008.1.2.1.99",
 )
+
+UNCOMPRESSED = frozenset(MESSAGE_SYNTAXES[:3])
 
 HeldSyntaxes = Mapping[str, Sequence[str]]
 """SOP class UID to the transfer syntaxes that the vault holds of it, the most frequent first."""
@@ -74,10 +76,26 @@ def supported_contexts(
         elif uid in STORAGE_CLASSES:
             known = [syntax for syntax in syntaxes if syntax in TRANSFER_SYNTAXES]
             if uid in undecided:
-                order = list(held().get(uid, ()))
-                known.sort(key=lambda syntax: order.index(syntax) if syntax in order else len(order))
+                known = preferred(known, held().get(uid, ()))
             if known:
                 context = build_context(uid, known)
                 context.scu_role = context.scp_role = True
                 supported.append(context)
     return supported
+
+
+def preferred(proposed: Sequence[str], held: Sequence[str]) -> list[str]:
+    """The proposed transfer syntaxes, best first.
+
+    Those that the vault holds come before the others, in the peer's order: who names RLE first wants RLE. Among the
+    plain syntaxes that order says nothing (every toolkit names its own byte order first), so there it is the vault's.
+
+    Parameters
+    ----------
+    held
+        What the vault holds of the SOP class, the most frequent first.
+    """
+    first = [syntax for syntax in proposed if syntax in held]
+    if first and first[0] in UNCOMPRESSED:
+        first.sort(key=lambda syntax: held.index(syntax) if syntax in UNCOMPRESSED else len(held))
+    return list(dict.fromkeys([*first, *proposed]))

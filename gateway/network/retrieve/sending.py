@@ -136,7 +136,7 @@ def _send_command(association: Association, context_id: int, message_id: int, pl
 
 def _send_data_set(association: Association, context_id: int, chunks: Iterable[bytes]) -> None:
     limit = association.dimse.maximum_pdu_size or MAX_FRAGMENT
-    size = max(1, min(limit, MAX_FRAGMENT) - PDV_HEADER)
+    size = max(2, (min(limit, MAX_FRAGMENT) - PDV_HEADER) // 2 * 2)  # fragments are of even length (PS3.8 E.1)
     held: bytes | None = None  # the last fragment is marked as such, so one is always held back
     for fragment in refragment(chunks, size):
         if held is not None:
