@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,8 @@ from gateway.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from gateway.mark.settings import MarkSettings
 
 
 class Tier(StrEnum):
@@ -35,7 +38,9 @@ def mark(
         ),
     ],
     profile: Annotated[str, typer.Option(help="Modality profile, e.g. brain-mr, mr, ct, cr-dx, fundus, dermoscopy.")],
-    out: Annotated[Path, typer.Option("--out", "-o", dir_okay=False, help="Marked images, and psnr in dB of each.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", dir_okay=False, help="Marked images, psnr in dB and more of each.")
+    ],
     tier: Annotated[Tier, typer.Option(help="Lettering that plainly reads as a mark, or below visibility.")] = (
         Tier.LETTERED
     ),
@@ -53,32 +58,48 @@ def mark(
     if seed is not None and key_file is not None:
         raise ConfigError("two-keys", "--seed and --key-file exclude each other")
     images, masks = _read(arrays)
-    chosen = {"tier": tier.value, "mode": mode, "steps": steps, "text": text, "device": device}
-    settings = {name: value for name, value in chosen.items() if value is not None}
-
+    key = _key(seed, key_file)
+    settings = _settings(tier=tier.value, mode=mode, steps=steps, text=text, device=device)
     from gateway.mark.arrays import mark_arrays
 
     with progress_bar("marking", quiet=as_json) as progress:
-        result = mark_arrays(images, masks, profile, settings, _key(seed, key_file), progress)
-    _write(out, images=result.images, psnr=result.psnr)
+        result = mark_arrays(images, masks, profile, settings, key, progress)
+    _write(out, result)
+    psnr = result["psnr"]
     if as_json:
-        for index, psnr in enumerate(result.psnr):
-            show_json({"index": index, "psnr": float(psnr)})
-    say(
-        f"{len(result.images)} images marked, display PSNR {result.psnr.min():.1f} to {result.psnr.max():.1f} dB: {out}"
-    )
+        for index, (decibel, share) in enumerate(zip(psnr, result["stroke_share"], strict=True)):
+            show_json({"index": index, "psnr": float(decibel), "stroke_share": float(share)})
+    say(f"{len(psnr)} images marked, display PSNR {psnr.min():.1f} to {psnr.max():.1f} dB: {out}")
+
+
+def _settings(**chosen: Any) -> MarkSettings:
+    """The mark's settings; what was not chosen stands at the mark's own default."""
+    from pydantic import ValidationError
+
+    from gateway.mark.settings import MarkSettings
+
+    try:
+        return MarkSettings(**{name: value for name, value in chosen.items() if value is not None})
+    except ValidationError as error:
+        wrong = [f"--{detail['loc'][0]}: {detail['msg'].replace('Input should', 'must')}" for detail in error.errors()]
+        raise ConfigError("bad-setting", "; ".join(wrong)) from None
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """`images` and, when there, `masks`; their shapes and types are judged where they are marked."""
+    from zipfile import BadZipFile
+
     import numpy as np
 
     hint = "make it with numpy.savez(file, images=...)"
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("a single array")
+        with archive:
             found = {name: archive[name] for name in ("images", "masks") if name in archive}
-    except (OSError, ValueError, EOFError) as error:
-        raise ConfigError("not-arrays", f"{path} is no .npz file of plain arrays: {error}", hint) from None
+    except (OSError, ValueError, EOFError, BadZipFile):
+        raise ConfigError("not-arrays", f"{path} is no .npz file of plain arrays", hint) from None
     if "images" not in found:
         raise ConfigError("no-images", f"{path} has no array named 'images'", hint)
     return found["images"], found.get("masks")
@@ -103,7 +124,7 @@ def _key(seed: int | None, key_file: Path | None) -> bytes:
     return secrets.token_bytes(32)
 
 
-def _write(path: Path, **arrays: Any) -> None:
+def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """All of the file or none of it: written beside it, then renamed."""
     import os
 
