@@ -22,6 +22,10 @@ from gateway.mark.randomness import keyed
 DRIFT_MM = 80.0
 """Wavelength of the drift along the slice normal, in millimetres."""
 _OVERSAMPLE = 3  # the stamp is drawn this much larger, so that a turned look-up keeps clean edges
+LINE_GAP = 0.35
+"""Empty space between lines, as a share of the letter height."""
+WEIGHT = 0.035
+"""How much bolder than the font the letters are drawn, as a share of the type size, on each side."""
 _RANKS = 64  # words further apart than this share a rank
 
 
@@ -62,7 +66,7 @@ def render_stamp(text: str, height: float) -> Stamp:
     """Return the text as bold ink; ``height`` is that of a capital letter in image pixels."""
     size = max(8, round(height * _OVERSAMPLE / 0.72))  # capitals are about 0.72 of the type size
     font = ImageFont.load_default(size)
-    weight = max(1, round(size * 0.035))
+    weight = max(1, round(size * WEIGHT))
     words = text.split()
     box = font.getbbox(" ".join(words), stroke_width=weight)
     width = box[2] + size // 2
@@ -98,7 +102,7 @@ def render_strokes(
     rows -= region.shape[0] / 2.0
     columns -= region.shape[1] / 2.0
     cosine, sine = math.cos(placement.angle), math.sin(placement.angle)
-    pitch = stamp.ink.shape[0] / _OVERSAMPLE + 0.35 * height
+    pitch = stamp.ink.shape[0] / _OVERSAMPLE + LINE_GAP * height
     length = stamp.ink.shape[1] / _OVERSAMPLE
     along = columns * cosine + rows * sine
     across = rows * cosine - columns * sine + (placement.shift_line + 100.0) * pitch

@@ -1,0 +1,150 @@
+"""What cannot be marked comes back as its reason, and does not harm the rest of the batch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from gateway.errors import ConfigError, MarkError
+from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings
+from gateway.mark.packs import SurrogatePack
+from gateway.mark.store import load_net, save_net
+from tests.mark.samples import BRAIN, CPU, FAST, GRAY, KEY, RGB, SHORT, disc, gray8, requests, rgb8, small_pack
+from tests.mark.samples import small_marker as small
+
+
+def code_of(request: MarkRequest, profile: object = GRAY, settings: MarkSettings = FAST) -> str:
+    """Return the error code of a request that must fail."""
+    (result,) = small(settings).mark([request], profile)
+    assert isinstance(result, MarkError), result
+    return result.code
+
+
+def test_too_small() -> None:
+    assert code_of(MarkRequest(gray8(31, 64), KEY)) == "image-too-small"
+    assert isinstance(small(FAST).mark([MarkRequest(gray8(32, 64), KEY)], GRAY)[0], MarkedImage | MarkError)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        MarkRequest(np.full((64, 64), 9, np.uint8), KEY),
+        MarkRequest(gray8(), KEY, padding=np.ones((96, 96), bool)),
+        MarkRequest(np.full((64, 64), -2000, np.int16), KEY, padding_value=-2000),
+        MarkRequest(np.eye(64, dtype=np.uint16), KEY, display=(100.0, 200.0)),
+    ],
+    ids=["constant", "all padding", "all padding value", "black in its window"],
+)
+def test_empty(request_: MarkRequest) -> None:
+    assert code_of(request_) == "image-empty"
+
+
+def test_no_free_area() -> None:
+    assert code_of(MarkRequest(gray8(), KEY, roi=disc((96, 96), 0.6))) == "no-free-area"
+
+
+def test_wrong_channels() -> None:
+    assert code_of(MarkRequest(rgb8(), KEY), GRAY) == "wrong-channels"
+    assert code_of(MarkRequest(gray8(), KEY), RGB) == "wrong-channels"
+    assert code_of(MarkRequest(np.zeros((64, 64, 4), np.uint8), KEY), RGB) == "wrong-channels"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image": np.zeros((64, 64), np.int32)},
+        {"image": np.zeros((64, 64), np.float32)},
+        {"image": np.zeros(64, np.uint8)},
+        {"key": b"short"},
+        {"roi": np.zeros((3, 3), bool)},
+        {"padding": np.zeros((96, 96), np.uint8)},
+        {"display": (5.0, 5.0)},
+        {"display": (0.0, float("nan"))},
+        {"valid_range": (0, 4095)},
+        {"position": float("inf")},
+        {"other_windows": {"W": (2.0, 1.0)}},
+    ],
+    ids=str,
+)
+def test_bad_request(change: dict[str, object]) -> None:
+    assert code_of(replace(MarkRequest(gray8(), KEY), **change)) == "bad-request"
+
+
+def test_over_budget() -> None:
+    # two stored values between black and white: one step is the whole window
+    image = (gray8() > 40).astype(np.uint8)
+    request = MarkRequest(image, KEY, display=(0.0, 1.0), roi=disc((96, 96), 0.1))
+    assert code_of(request, settings=FAST.model_copy(update={"min_psnr": 60.0})) == "over-budget"
+
+
+def test_no_surrogate() -> None:
+    (request,) = requests()
+    (result,) = Marker(SHORT, packs=[]).mark([request], BRAIN)
+    assert isinstance(result, MarkError) and result.code == "no-surrogate"
+    (result,) = Marker(SHORT.model_copy(update={"surrogates": ("site",)}), packs=[small_pack()]).mark([request], BRAIN)
+    assert isinstance(result, MarkError) and result.code == "no-surrogate"
+
+
+@pytest.mark.parametrize("roi", [disc((96, 96), 0.1), None], ids=["given", "saliency"])
+def test_surrogate_with_nan(tmp_path: Path, roi: np.ndarray | None) -> None:
+    net, size = load_net(small_pack().files[0], CPU)
+    with torch.no_grad():
+        next(iter(net.heads["brain_mri"].parameters()))[0, 0] = float("nan")
+    save_net(net, tmp_path / "nan.safetensors", size)
+    pack = SurrogatePack("gray", 1, (tmp_path / "nan.safetensors",), tmp_path / "card.md")
+    (result,) = Marker(SHORT, packs=[pack]).mark([MarkRequest(gray8(), KEY, roi=roi)], BRAIN)
+    assert isinstance(result, MarkError) and result.code == "surrogate-nan"
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "other channels"])
+def test_damaged_weights(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "net.safetensors"
+    data = small_pack().files[0].read_bytes()
+    if damage != "missing":
+        path.write_bytes(data[: len(data) // 2] if damage == "cut" else data)
+    pack = SurrogatePack("gray", 1, (path,), tmp_path / "card.md")
+    profile = BRAIN
+    image = gray8()
+    if damage == "other channels":
+        pack, profile, image = replace(pack, name="rgb", channels=3), RGB, rgb8()
+    (result,) = Marker(SHORT, packs=[pack]).mark([MarkRequest(image, KEY, roi=disc((96, 96), 0.1))], profile)
+    assert isinstance(result, MarkError) and result.code == "weights-corrupt"
+
+
+def test_one_failure_leaves_the_others_alone() -> None:
+    good = requests(2)
+    bad = MarkRequest(np.zeros((8, 8), np.uint8), KEY)
+    seen: list[tuple[int, int]] = []
+    results = small().mark([good[0], bad, good[1]], BRAIN, progress=lambda done, of: seen.append((done, of)))
+    assert [type(result) for result in results] == [MarkedImage, MarkError, MarkedImage]
+    assert np.array_equal(results[2].image, small().mark([good[1]], BRAIN)[0].image)
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_settings_keep_the_floors() -> None:
+    with pytest.raises(ValidationError, match="26"):
+        MarkSettings(min_psnr=20.0)
+    with pytest.raises(ValidationError, match="40"):
+        MarkSettings(tier="discreet", min_psnr=39.0)
+    with pytest.raises(ValidationError):
+        MarkSettings(max_stroke_share=0.2)
+    with pytest.raises(ValidationError):
+        MarkSettings(strength=3)
+    with pytest.raises(ValidationError):
+        MarkSettings(text="  ")
+    assert MarkSettings().psnr_floor == 26.0 and MarkSettings(tier="discreet").psnr_floor == 40.0
+
+
+def test_unknown_profile_and_device_are_configuration_errors() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Marker(FAST, packs=[], profiles={"ct": BRAIN}).mark(requests(), "mri")
+    assert caught.value.code == "no-profile"
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError) as caught:
+            Marker(MarkSettings(device="cuda"), packs=[])
+        assert caught.value.code == "no-device"

@@ -1,0 +1,91 @@
+"""The held-out judge, its control, and marks on real images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gateway.errors import MarkError
+from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings
+from gateway.mark.budget import psnr
+from gateway.mark.display import DisplayMap
+from gateway.mark.judge import display_image, equal_energy_noise, load_judge
+from plugins.modalities import brain_mr, ct, mr
+from plugins.surrogates import datasets, gray
+from tests.mark.samples import BRAIN, KEY, OTHER_KEY, SHORT, gray8, marker, real, requests, small_marker
+
+
+def test_margin_is_the_gap_between_logits() -> None:
+    judge = load_judge(1)
+    images = np.stack([gray8(seed=seed) for seed in range(3)]).astype(np.float32) / 255.0
+    logits = judge.logits(images, "brain_mri")
+    assert logits.shape == (3, len(judge.tasks["brain_mri"]))
+    for row, verdict in zip(logits, judge.judge(images, "brain_mri"), strict=True):
+        ranked = np.sort(row)
+        assert verdict.class_name == judge.tasks["brain_mri"][int(row.argmax())]
+        assert verdict.margin == pytest.approx(ranked[-1] - ranked[-2], abs=1e-5)
+        assert 0.0 < verdict.probability <= 1.0
+    wanted = np.array([0, 1, 2])
+    expected = [row[k] - np.delete(row, k).max() for row, k in zip(logits, wanted, strict=True)]
+    assert np.allclose(judge.margin_for(images, wanted, "brain_mri"), expected)
+    assert judge.judge(images)[0].task in judge.tasks
+
+
+def test_judge_refuses_what_it_does_not_know() -> None:
+    with pytest.raises(MarkError):
+        load_judge(2)
+    with pytest.raises(ValueError, match="task"):
+        load_judge(1).logits(np.zeros((1, 64, 64), np.float32), "skin")
+    with pytest.raises(ValueError, match="shape"):
+        load_judge(1).logits(np.zeros((1, 64, 64, 3), np.float32), "brain_mri")
+
+
+def test_noise_has_the_marks_energy_and_place() -> None:
+    (request,) = requests()
+    (result,) = small_marker().mark([request], BRAIN)
+    noise = equal_energy_noise(request, result, OTHER_KEY)
+    window = DisplayMap(0.0, 255.0)
+    assert psnr(window.shown(request.image), window.shown(noise)) == pytest.approx(result.quality.psnr, abs=0.15)
+    assert not ((noise != request.image) & (result.residual == 0)).any()
+    assert not np.array_equal(noise, result.image)
+    assert np.array_equal(noise, equal_energy_noise(request, result, OTHER_KEY))
+
+
+def test_mark_lowers_the_judges_margin_more_than_noise_on_real_images() -> None:
+    judge = load_judge(1)
+    falls = {"mark": [], "noise": []}
+    for name, profile in (("CT_small.dcm", ct.PROFILE), ("MR_small.dcm", mr.PROFILE)):
+        request = real(name)
+        (result,) = marker(MarkSettings(device="cpu")).mark([request], profile)
+        assert isinstance(result, MarkedImage), result
+        noise = equal_energy_noise(request, result, OTHER_KEY)
+        shown = np.stack([display_image(request, image) for image in (request.image, result.image, noise)])
+        verdict = judge.judge(shown[:1])[0]
+        margins = judge.margin_for(shown, np.full(3, verdict.class_index), verdict.task)
+        falls["mark"].append(margins[0] - margins[1])
+        falls["noise"].append(margins[0] - margins[2])
+    assert np.mean(falls["mark"]) > np.mean(falls["noise"]) + 0.2, falls
+
+
+def test_margin_falls_on_brain_mri(miad_data: Path) -> None:
+    """A small run of the benchmark: the held-out judge's mean margin falls far more than under noise."""
+    test = datasets.load_test(miad_data / "brain_mri")
+    index = np.arange(5, 240, 34)
+    frames = [MarkRequest(test.images[i], KEY, position=float(i)) for i in index]
+    one = Marker(SHORT.model_copy(update={"steps": 12}), packs=[gray.PACK])
+    results = one.mark(frames, brain_mr.PROFILE)
+    assert all(isinstance(result, MarkedImage) for result in results)
+    noise = [equal_energy_noise(f, r, OTHER_KEY) for f, r in zip(frames, results, strict=True)]
+    clean, marked, noisy = (
+        np.stack(images).astype(np.float32) / 255.0
+        for images in (test.images[index], [r.image for r in results], noise)
+    )
+    judge = load_judge(1)
+    believed = judge.logits(clean, "brain_mri").argmax(1)
+    fall_marked, fall_noise = (
+        float((judge.margin_for(clean, believed, "brain_mri") - judge.margin_for(x, believed, "brain_mri")).mean())
+        for x in (marked, noisy)
+    )
+    assert fall_marked > fall_noise + 0.5
