@@ -142,6 +142,7 @@ class ScpServer:
         self._on_end = on_end
         self._live: set[GatewayAssociation] = set()
         self._lock = threading.Lock()
+        self._port = listen.port
         self._listener: _Listener | None = None
         self._thread: threading.Thread | None = None
 
@@ -168,6 +169,7 @@ class ScpServer:
             raise ConfigError(
                 "cannot-listen", f"cannot listen on {where[0]} port {where[1]}: {error.strerror}", "is the port taken?"
             ) from None
+        self._port = self._listener.server_address[1]
         ae._servers.append(self._listener)  # its shutdown() takes it off this list
         self._thread = threading.Thread(target=self._listener.serve_forever, args=(0.1,), name=f"listen-{self.port}")
         self._thread.daemon = True
@@ -175,8 +177,8 @@ class ScpServer:
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
-        return self._listener.server_address[1]
+        """The port that is, or was, listened on; the configured one before `start`."""
+        return self._port
 
     @property
     def associations(self) -> list[GatewayAssociation]:

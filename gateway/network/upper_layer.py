@@ -87,8 +87,7 @@ class GatewaySocket(AssociationSocket):
         if isinstance(sock, ssl.SSLSocket) and sock.pending():
             return True
         try:
-            closing = self.assoc.dul.state_machine.current_state == "Sta13"
-            return self.assoc.dul.bell.wait(sock, _CLOSING_WAIT_S if closing else _LONGEST_WAIT_S)
+            return self.assoc.dul.bell.wait(sock, self.assoc.dul.patience_s)
         except (OSError, ValueError):  # closed under our feet
             self.event_queue.put("Evt17")
             return False
@@ -188,6 +187,13 @@ class GatewayDul(DULServiceProvider):
         super().send_pdu(primitive)
         if threading.current_thread() is not self:
             self.bell.ring()
+
+    @property
+    def patience_s(self) -> float:
+        """How long the socket may be waited for: not at all while there are events to act on."""
+        if not self.event_queue.empty():
+            return 0
+        return _CLOSING_WAIT_S if self.state_machine.current_state == "Sta13" else _LONGEST_WAIT_S
 
     def kill_dul(self) -> None:
         super().kill_dul()
