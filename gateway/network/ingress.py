@@ -20,8 +20,7 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 
 from gateway.audit import AuditLog, events
-from gateway.config.models import Ingress as IngressConfig
-from gateway.config.models import Route
+from gateway.config.models import Ingress, Route
 from gateway.errors import CapacityError, DicomError, GatewayError
 from gateway.flow.ports import Incoming, ReceivedFacts, Receiver
 from gateway.network import command as dimse
@@ -75,7 +74,7 @@ def status_of(error: Exception) -> tuple[int, str]:
     return PROCESSING_FAILURE, "internal-error"
 
 
-class Ingress:
+class IngressScp:
     """The ingress port.
 
     Parameters
@@ -94,7 +93,7 @@ class Ingress:
 
     def __init__(
         self,
-        config: IngressConfig,
+        config: Ingress,
         routes: Sequence[Route],
         receiver: Receiver,
         audit: AuditLog,
@@ -230,7 +229,7 @@ class _IngressAssociation(GatewayAssociation):
 
     dimse_class = _StoreDimse
 
-    def __init__(self, ae: object, mode: str, ingress: Ingress) -> None:
+    def __init__(self, ae: object, mode: str, ingress: IngressScp) -> None:
         self.ingress = ingress
         self.statuses: Counter[int] = Counter()
         self.bytes_received = 0
