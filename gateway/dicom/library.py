@@ -8,6 +8,7 @@ is there, without comment. Importing any module of `gateway.dicom` that parses i
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,8 +18,8 @@ from gateway.errors import DicomError, GatewayError
 
 config.settings.reading_validation_mode = config.IGNORE
 config.settings.writing_validation_mode = config.IGNORE
-# pydicom reports through warnings and through this logger; the first are silenced by IGNORE except for the few that
-# `warn_and_log` always emits, which tell of encodings, not of values.
+# Some warnings come whatever the settings say, e.g. of an unknown Specific Character Set, with its text.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\..*")
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 logging.getLogger("pylibjpeg").setLevel(logging.CRITICAL + 1)
 

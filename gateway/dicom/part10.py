@@ -100,8 +100,10 @@ def _read_meta(stream: BinaryIO, offset: int) -> tuple[dict[int, str], int]:
     values: dict[int, str] = {}
     for _ in range(_MAX_META_ELEMENTS):
         head = stream.read(8)
-        if len(head) < 8 or head[:2] != b"\x02\0":
+        if head[:2] != b"\x02\0":
             return values, offset
+        if len(head) < 8:
+            raise DicomError("truncated", "the file ends inside its File Meta Information")
         element = int.from_bytes(head[2:4], "little")
         if head[4:6] in LONG_VRS:
             length, size = int.from_bytes(stream.read(4), "little"), 12
