@@ -36,6 +36,7 @@ FLOORS: dict[str, int] = {
     "gateway.network": 5,
     "gateway.preflight": 6,
     "gateway.service": 6,
+    "gateway.explain": 7,
     "gateway.files": 7,
     "gateway.demo": 8,
     "gateway.commands": 9,

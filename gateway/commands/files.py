@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,12 +46,21 @@ def explain(
     called_ae: Annotated[str | None, typer.Option("--called-ae", help="As if sent to this AE title.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell which route, profile and outcome a file would meet, and why; nothing is sealed, marked or sent."""
-    settings = read_config(config)
-    from gateway import service
+    """Tell which route, profile and outcome a file would meet, and why; nothing is sealed, marked or sent.
 
-    facts = service.explain(settings, file, called_ae)
-    show_json(facts) if as_json else show_facts(facts)
+    Exit code 3 when the file would be held or refused on any of the routes shown.
+    """
+    settings = read_config(config)
+    from gateway.explain import explain as explain_file
+
+    explanations = explain_file(settings, file, called_ae)
+    for explanation in explanations:
+        if as_json:
+            show_json(explanation)
+        else:
+            show_facts({name: value for name, value in asdict(explanation).items() if value not in ("", 0, ())})
+            show_text("")
+    raise typer.Exit(exit_code_of_outcomes(explanation.outcome for explanation in explanations))
 
 
 def _report(what: str, results: Iterable[FileResult], total: int, as_json: bool) -> None:

@@ -48,7 +48,7 @@ def show_facts(facts: Mapping[str, Any]) -> None:
     """A mapping, one fact a line."""
     width = max((len(name) for name in facts), default=0)
     for name, value in facts.items():
-        text = value if isinstance(value, str) else json.dumps(value, default=_plain, ensure_ascii=False)
+        text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
         show_text(f"{name.replace('_', ' ').ljust(width)}  {text}")
 
 

@@ -1,0 +1,121 @@
+"""`miad-gateway explain`: what would become of one file, route by route, and why. Nothing is kept, marked or sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from pydicom.uid import UID
+
+from gateway.config import Config, Route
+from gateway.dicom.check import check_encoding
+from gateway.dicom.encoded import InstanceHeader, read_header
+from gateway.dicom.part10 import split_part10
+from gateway.dicom.pixels import decode_pixels
+from gateway.errors import DicomError
+from gateway.mark import load_profiles
+from gateway.protect.marking import MAX_BYTES, MAX_FRAMES
+from gateway.protect.policy import Decision, decide
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The way of one file over one route. No patient data in it.
+
+    outcome: ``marked``, ``passed`` (unmarked, to trusted destinations), ``held`` (acknowledged, shown to a person) or
+    ``refused`` (not even received). `code` and `reason` say why it is held or refused.
+    """
+
+    file: Path
+    outcome: Literal["marked", "passed", "held", "refused"]
+    code: str = ""
+    reason: str = ""
+    route: str = ""
+    called_ae: str = ""
+    destinations: tuple[str, ...] = ()
+    profile: str = ""
+    tier: str = ""
+    sop_class: str = ""
+    transfer_syntax: str = ""
+    modality: str = ""
+    photometric: str = ""
+    rows: int = 0
+    columns: int = 0
+    frames: int = 0
+    bits_stored: int = 0
+
+
+def explain(config: Config, file: Path, called_ae: str | None = None) -> list[Explanation]:
+    """One explanation for each route, or for the one that `called_ae` chooses.
+
+    A file that would be marked is decoded to be sure of it; whether its picture leaves room for a mark is seen only
+    when it is marked.
+    """
+    routes = [route for route in config.routes if called_ae in (None, route.called_ae)]
+    if not routes:
+        known = ", ".join(route.called_ae for route in config.routes) or "none"
+        reason = f"no route has the called AE title {called_ae}; known: {known}" if called_ae else "there is no route"
+        return [Explanation(file, "refused", "no-route", reason)]
+    try:
+        header, transfer_syntax = _read(file)
+    except DicomError as error:
+        return [Explanation(file, "refused", error.code, str(error))]
+    base = Explanation(
+        file,
+        "marked",
+        sop_class=UID(header.sop_class_uid).name,
+        transfer_syntax=UID(transfer_syntax).name,
+        modality=header.modality,
+        photometric=header.photometric,
+        rows=header.rows,
+        columns=header.columns,
+        frames=header.frames if header.has_pixel_data else 0,
+        bits_stored=header.bits_stored,
+    )
+    profiles = load_profiles()
+    fault = _fault(file, header, transfer_syntax)
+    return [_on_route(base, header, fault, route, decide(header, route, profiles)) for route in routes]
+
+
+def _read(file: Path) -> tuple[InstanceHeader, str]:
+    """Header and transfer syntax: all that is looked at before an instance is acknowledged."""
+    with file.open("rb") as stream:
+        meta, offset = split_part10(stream)
+        stream.seek(offset)
+        return read_header(stream, meta.transfer_syntax_uid), meta.transfer_syntax_uid
+
+
+def _fault(file: Path, header: InstanceHeader, transfer_syntax: str) -> DicomError | None:
+    """Why the pixels could not be marked if they were to be."""
+    with file.open("rb") as stream:
+        _, offset = split_part10(stream)
+        size = file.stat().st_size - offset
+        if header.has_pixel_data and (size > MAX_BYTES or header.frames > MAX_FRAMES):
+            limits = f"more than {MAX_FRAMES} frames or {MAX_BYTES >> 20} MiB are not marked at once"
+            return DicomError("too-large", limits)
+        try:
+            stream.seek(offset)
+            if header.has_pixel_data:
+                decode_pixels(stream, transfer_syntax)
+            else:
+                check_encoding(stream, size, transfer_syntax)
+        except DicomError as error:
+            return error
+    return None
+
+
+def _on_route(
+    base: Explanation, header: InstanceHeader, fault: DicomError | None, route: Route, decision: Decision
+) -> Explanation:
+    here = replace(base, route=route.name, called_ae=route.called_ae)
+    if header.has_our_private_block:
+        reason = "it carries this gateway's mark already, and is not marked twice"
+        return replace(here, outcome="refused", code="already-marked", reason=reason)
+    if decision.action == "pass":
+        return replace(here, outcome="passed", destinations=route.destinations)
+    if decision.profile is None:
+        return replace(here, outcome="held", code=decision.code, reason=decision.reason)
+    if fault is not None:
+        return replace(here, outcome="held", code=fault.code, reason=str(fault))
+    return replace(here, destinations=route.destinations, profile=decision.profile.name, tier=route.mark.tier)

@@ -1,0 +1,65 @@
+"""Runs the command as a user does: as a process of its own, with a home of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gateway.keys.generate import make_keys
+
+REPOSITORY = Path(__file__).parent.parent.parent
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a run ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> list[dict]:
+        """Standard output as JSON lines."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """`run("config", "check", ..., NAME="value")`: arguments, and variables of the environment."""
+    home = tmp_path / "home"
+    home.mkdir()
+
+    def run_command(*arguments: str | Path, timeout: float = 120, **variables: str) -> Done:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MIAD_", "XDG_"))}
+        environment = {**kept, "HOME": str(home), "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", **variables}
+        command = [sys.executable, "-m", "gateway.cli", *map(str, arguments)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=timeout, check=False
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return run_command
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Path:
+    """deploy/gateway.toml in a folder of its own, with the keys and certificates that it names."""
+    from cli_certificates import make_certificate
+
+    file = tmp_path / "site" / "gateway.toml"
+    file.parent.mkdir()
+    file.write_text((REPOSITORY / "deploy" / "gateway.toml").read_text("utf-8"), "utf-8")
+    make_keys(file.parent / "keys")
+    make_certificate(file.parent / "tls")
+    return file
