@@ -73,6 +73,7 @@ class Marker:
     ) -> None:
         self.settings = settings
         self.device = resolve_device(settings.device)
+        self._batch = 1 if self.device.type == "cpu" else GPU_BATCH
         self._packs = list(load_packs().values()) if packs is None else list(packs)
         self._profiles = profiles
         self._loaded: dict[str, tuple[Surrogate, ...]] = {}
@@ -94,6 +95,9 @@ class Marker:
             requests: frames of one kind, any sizes.
             profile: their profile, or its name.
             progress: called after every frame.
+
+        Frames of one shape are computed together on CUDA, one by one on CPU; either way the same request gives the
+        same stored values whatever else is in the batch (on one device with one set of libraries).
 
         Error codes: ``bad-request``, ``wrong-channels``, ``image-too-small``, ``image-empty``, ``no-free-area``,
         ``no-surrogate``, ``weights-corrupt``, ``surrogate-nan``, ``over-budget``, ``device-failed``.
@@ -123,13 +127,12 @@ class Marker:
         return offered[profile]
 
     def _groups(self, requests: Sequence[MarkRequest]) -> list[list[int]]:
-        """Return indexes to be computed together: one by one on CPU, by shape in fixed sizes on CUDA."""
-        if self.device.type == "cpu":
-            return [[index] for index in range(len(requests))]
+        """Return indexes to be computed together: frames of one shape, at most a batch of them (1 on CPU)."""
         shapes: dict[tuple[int, ...], list[int]] = {}
         for index, request in enumerate(requests):
             shapes.setdefault(request.image.shape, []).append(index)
-        return [same[i : i + GPU_BATCH] for same in shapes.values() for i in range(0, len(same), GPU_BATCH)]
+        batch = self._batch
+        return [same[i : i + batch] for same in shapes.values() for i in range(0, len(same), batch)]
 
     def _mark_group(self, requests: Sequence[MarkRequest], profile: ModalityProfile) -> list[MarkedImage | MarkError]:
         """Mark frames of one shape: drafts and roundings one by one, textures as one batch."""
@@ -208,7 +211,7 @@ class Marker:
 
     def _textures(self, drafts: Sequence[_Draft], profile: ModalityProfile) -> list[np.ndarray | MarkError]:
         """Return a texture per draft, or why there is none; halves the batch when the device's memory is full."""
-        size = 1 if self.device.type == "cpu" else GPU_BATCH
+        size = self._batch
         while True:
             try:
                 parts = [drafts[i : i + size] for i in range(0, len(drafts), size)]
@@ -221,7 +224,6 @@ class Marker:
                 if size == 1:
                     return [MarkError("device-failed", f"out of memory on {self.device}: {error}")] * len(drafts)
                 size //= 2
-                torch.cuda.empty_cache()
 
     def _texture_batch(self, drafts: Sequence[_Draft], profile: ModalityProfile, size: int) -> list[np.ndarray]:
         """Return the textures of at most ``size`` drafts of one shape, computed as a batch of exactly ``size``."""

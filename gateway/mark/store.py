@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from gateway.errors import MarkError
-from gateway.mark.nets import MultiTaskNet
+from gateway.mark.nets import MultiTaskNet, fold_batch_norms
 
 
 def save_net(net: MultiTaskNet, path: Path, input_size: int, extra: Mapping[str, str] | None = None) -> None:
@@ -41,7 +41,7 @@ def save_net(net: MultiTaskNet, path: Path, input_size: int, extra: Mapping[str,
 
 
 def load_net(path: Path, device: torch.device) -> tuple[MultiTaskNet, int]:
-    """Return the network of ``path`` (float32, evaluation mode, no parameter gradients) and its input size.
+    """Return the network of ``path`` (float32, batch norms folded, no parameter gradients) and its input size.
 
     Raises:
         MarkError: ``weights-corrupt`` when the file is missing, damaged, or does not fit its own description.
@@ -55,5 +55,6 @@ def load_net(path: Path, device: torch.device) -> tuple[MultiTaskNet, int]:
         input_size = int(header["input_size"])
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise MarkError("weights-corrupt", f"network weights {path.name} cannot be used: {error}") from error
-    net.eval().requires_grad_(False)
+    fold_batch_norms(net.eval())
+    net.requires_grad_(False)
     return net.to(device=device, memory_format=torch.channels_last), input_size
