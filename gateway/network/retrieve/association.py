@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 from pynetdicom._globals import MODE_ACCEPTOR
-from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE, C_STORE
+from pynetdicom.dimse_primitives import C_ECHO, C_FIND, C_GET, C_MOVE, C_STORE
 
 from gateway.errors import DeliveryError
 from gateway.log import get_logger
@@ -54,13 +54,16 @@ class RestoreAssociation(GatewayAssociation):
     def _serve_request(self, message: object, context_id: int) -> None:
         """Serve one request (called in the association's own thread).
 
-        A verification goes to pynetdicom. Whatever goes wrong inside a service is answered with a failure status and
-        its text stays here: it might quote a data set.
+        A verification goes to pynetdicom; a message that has no place here ends the association. Whatever goes wrong
+        inside a service is answered with a failure status, and its text stays here: it might quote a data set.
         """
         context = self._accepted_cx.get(context_id)
         serve = _service_of(message)
-        if context is None or serve is None or not message.is_valid_request:
+        if isinstance(message, C_ECHO):
             super()._serve_request(message, context_id)
+            return
+        if context is None or serve is None or not message.is_valid_request:
+            self.abort(block=False)
             return
         self.dimse.cancel_req.clear()
         try:

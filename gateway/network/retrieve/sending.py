@@ -6,6 +6,8 @@ set is cut into P-DATA fragments of the peer's size and never looked at (PS3.7 9
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import time
 from collections.abc import Iterable, Iterator
 
@@ -19,6 +21,7 @@ from gateway.network.retrieve.suboperations import Planned
 
 MAX_FRAGMENT = 1024 * 1024  # bytes; also for peers that state no limit
 MAX_QUEUED = 8  # PDUs that wait for the socket: what one transfer may hold in memory
+LOOK_UP_S = 0.25  # seconds between two looks whether the association still lives
 PDV_HEADER = 6  # item length, context id, message control header
 
 
@@ -51,7 +54,7 @@ class RequesterOutlet:
         except BaseException:
             hard_abort(association)
             raise
-        _, response = association.dimse.get_msg(block=True)
+        response = _wait_for_answer(association)
         if (
             not isinstance(response, C_STORE)
             or response.MessageIDBeingRespondedTo != message_id
@@ -119,6 +122,15 @@ def hard_abort(association: Association) -> None:
         association.abort(block=False)
     else:
         association.dul.socket._shutdown_socket()
+
+
+def _wait_for_answer(association: Association) -> object | None:
+    """The next message, or None when it takes too long or the association ends, by the peer or by us."""
+    deadline = time.monotonic() + association.dimse_timeout
+    while is_alive(association) and time.monotonic() < deadline:
+        with contextlib.suppress(queue.Empty):
+            return association.dimse.msg_queue.get(timeout=LOOK_UP_S)[1]
+    return None
 
 
 def _send_command(association: Association, context_id: int, message_id: int, planned: Planned) -> None:
