@@ -112,6 +112,19 @@ def test_a_client_that_falls_silent_in_an_association_is_ended(start_ingress, se
     assert until(lambda: not gateway_threads())
 
 
+def test_a_client_that_drips_a_pdu_byte_by_byte_is_ended(start_ingress):
+    """Each byte is in time, the PDU as a whole is not."""
+    ingress = start_ingress(idle_timeout_s=0.5)
+    association = ScuAssociation(called(ingress), [(CT, EXPLICIT)])
+    began = time.monotonic()
+    with pytest.raises(TransientError):
+        for byte in b"\x04\x00\x00\x00\x10\x00" + bytes(50):
+            association._send(bytes([byte]))
+            time.sleep(0.1)
+    assert time.monotonic() - began < 3
+    assert until(lambda: not gateway_threads())
+
+
 @pytest.mark.parametrize(
     "fragments",
     [
