@@ -71,12 +71,16 @@ class ChunkedWriter:
         """Take `data`; returns its length in bytes."""
         if self._closed:
             raise ValueError("write after close")
-        self._waiting += data
+        view = memoryview(data).cast("B")
+        taken = 0
         # the last full chunk waits: it may turn out to be the final one
-        while len(self._waiting) > self._chunk:
-            self._put(self._waiting[: self._chunk], final=False)
-            del self._waiting[: self._chunk]
-        return len(data)
+        while len(self._waiting) + len(view) - taken > self._chunk:
+            missing = self._chunk - len(self._waiting)
+            self._put(self._waiting + view[taken : taken + missing], final=False)
+            self._waiting = bytearray()
+            taken += missing
+        self._waiting += view[taken:]
+        return len(view)
 
     def flush(self) -> None:
         """Nothing can be flushed before a chunk is full; here for those who expect a file."""
@@ -91,7 +95,7 @@ class ChunkedWriter:
     def _put(self, plaintext: bytearray, *, final: bool) -> None:
         if self._count >= _MOST_CHUNKS:
             raise SealError("too-long", "more chunks than one file can number")
-        self._file.write(self._cipher.encrypt(_nonce(self._prefix, self._count, final), bytes(plaintext), self._aad))
+        self._file.write(self._cipher.encrypt(_nonce(self._prefix, self._count, final), plaintext, self._aad))
         self._count += 1
 
 

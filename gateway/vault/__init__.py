@@ -1,1 +1,16 @@
+"""Sealed originals, their signed records, and the index that C-FIND answers from."""
 
+from gateway.vault.payloads import PayloadStore
+from gateway.vault.record import RecordFacts, VaultRecord
+from gateway.vault.records import RecordStore
+from gateway.vault.sealed import PayloadReader, open_payload, seal_payload
+
+__all__ = [
+    "PayloadReader",
+    "PayloadStore",
+    "RecordFacts",
+    "RecordStore",
+    "VaultRecord",
+    "open_payload",
+    "seal_payload",
+]

@@ -1,0 +1,146 @@
+"""The record of one original: a signed document, and what a database row repeats of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.database import VaultRow
+from gateway.errors import IntegrityError, SealError
+from gateway.keys import Verifier, canonical
+
+DOCUMENT_VERSION = 1
+
+# What both the document and VaultRow hold, under one name.
+SHARED = (
+    "locator",
+    "generation",
+    "original_sop_uid",
+    "original_series_uid",
+    "study_uid",
+    "derived_sop_uid",
+    "derived_series_uid",
+    "sop_class_uid",
+    "transfer_syntax_uid",
+    "original_sha256",
+    "original_size",
+    "policy",
+    "derived_sha256",
+    "payload_file",
+)
+# created_ms: whole milliseconds, so that no float is signed
+_KEYS = frozenset(SHARED) | {"version", "vault", "key_id", "created_ms"}
+
+
+@dataclass(frozen=True)
+class RecordFacts:
+    """What is known of an original when it is to be sealed.
+
+    Attributes
+    ----------
+    original_sha256, original_size
+        Of the data set bytes as received: hexadecimal digest, and count.
+    policy
+        Digest of the decision that shapes the derived bytes; at most 64 characters.
+    attributes
+        DICOM JSON model of what C-FIND answers (`gateway.dicom`'s `InstanceHeader.attributes`).
+    received_at
+        Seconds since 1970; see `RecordStore.create`. None: the order of receipt is not known.
+    """
+
+    original_sop_uid: str
+    original_series_uid: str
+    study_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    original_sha256: str
+    original_size: int
+    policy: str
+    attributes: dict[str, Any] = field(repr=False)
+    received_at: float | None = None
+
+
+@dataclass(frozen=True)
+class VaultRecord:
+    """One record, as its document says; `attributes` alone is not signed. Sizes in bytes, times seconds since 1970."""
+
+    vault_id: str
+    locator: str
+    generation: int
+    original_sop_uid: str
+    original_series_uid: str
+    study_uid: str
+    derived_sop_uid: str
+    derived_series_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    original_sha256: str
+    original_size: int
+    policy: str
+    derived_sha256: str | None
+    payload_file: str | None
+    key_id: str
+    created_at: float
+    token: bytes = field(repr=False)
+    attributes: dict[str, Any] = field(repr=False)
+
+    def document(self) -> bytes:
+        """What is signed: canonical JSON (deploy/formats.md, "record")."""
+        content = {key: getattr(self, key) for key in SHARED}
+        content |= {
+            "version": DOCUMENT_VERSION,
+            "vault": self.vault_id,
+            "key_id": self.key_id,
+            "created_ms": round(self.created_at * 1000),
+        }
+        return canonical(content)
+
+
+def read_row(row: VaultRow, verifier: Verifier | None, vault_id: str = "") -> VaultRecord:
+    """Check a row and give its record.
+
+    Parameters
+    ----------
+    verifier
+        Checks the signature; None only where nothing is released, e.g. for showing a list.
+    vault_id
+        The vault that the record must belong to; empty: any.
+
+    Raises
+    ------
+    IntegrityError
+        ``signer-unknown``, ``signature-wrong``, ``record-format``, ``record-of-another-vault`` or
+        ``record-columns-differ``.
+    """
+    if verifier is not None:
+        try:
+            verifier.check(row.document, row.signature, row.signer)
+        except SealError as error:
+            raise IntegrityError(error.code, f"record {row.locator}: {error.message}", error.hint) from None
+    content = _parse(row)
+    if vault_id and content["vault"] != vault_id:
+        raise IntegrityError("record-of-another-vault", f"record {row.locator} belongs to another vault")
+    for name in SHARED:
+        if content[name] != getattr(row, name):
+            raise IntegrityError("record-columns-differ", f"record {row.locator}: {name} is not what was signed")
+    if content["created_ms"] != round(row.created_at * 1000):
+        raise IntegrityError("record-columns-differ", f"record {row.locator}: created_at is not what was signed")
+    return VaultRecord(
+        vault_id=content["vault"],
+        key_id=content["key_id"],
+        created_at=content["created_ms"] / 1000,
+        token=row.token,
+        attributes=row.attributes,
+        **{key: content[key] for key in SHARED},
+    )
+
+
+def _parse(row: VaultRow) -> dict[str, Any]:
+    try:
+        content = json.loads(row.document)
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or content.get("version") != DOCUMENT_VERSION or set(content) != _KEYS:
+        raise IntegrityError("record-format", f"record {row.locator} is not of a version that is known here")
+    return content

@@ -1,0 +1,318 @@
+"""The records of sealed originals: made once, signed, found again.
+
+The order of work is *record first, payload second*: `create` commits the record with its locator, token and derived
+UID, then the caller puts the payload under that locator. Killed in between, the original still lies in the spool, and
+the repeated step is given the same record and puts the payload. A record without a payload restores nothing:
+`gateway.restore` answers ``payload-missing``. The other order would leave payloads that no record names.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
+from typing import Literal
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from sqlalchemy import Engine, Select, exc, func, select
+from sqlalchemy.orm import Session
+
+from gateway.database import VaultRow, reading, transaction
+from gateway.errors import NotFoundError, VaultError
+from gateway.keys import Signer, Verifier, key_id, make_token
+from gateway.vault.attributes import ACCESSION_NUMBER, MODALITY, PATIENT_ID, STUDY_DATE, first_text
+from gateway.vault.record import SHARED, RecordFacts, VaultRecord, read_row
+
+DeriveUid = Callable[[Literal["instance", "series"], str, int], str]  # level, original UID, generation -> new UID
+_TRIES = 20  # of creating while other processes create under the same original UID
+_PAGE = 500
+
+
+class RecordStore:
+    """Records in the database.
+
+    Parameters
+    ----------
+    engine
+        From `gateway.database.open_database`.
+    signer
+        Signs what this makes or changes; None for a store that only reads.
+    verifier
+        Checks the signature of every record read. None only where nothing is released.
+    vault_id
+        The site's name: in every new record, and demanded of every record read. Empty: any, and nothing is made.
+    restore_public
+        To whom tokens (and, by the caller, payloads) are sealed.
+    derive_uid
+        `(level, original UID, generation) -> UID`, e.g. `partial(gateway.dicom.uids.derived_uid, uid_key)`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        signer: Signer | None = None,
+        verifier: Verifier | None = None,
+        *,
+        vault_id: str = "",
+        restore_public: X25519PublicKey | None = None,
+        derive_uid: DeriveUid | None = None,
+    ) -> None:
+        self._engine = engine
+        self._signer = signer
+        self._verifier = verifier
+        self._vault_id = vault_id
+        self._restore_public = restore_public
+        self._derive_uid = derive_uid
+
+    # making and changing
+
+    def create(self, facts: RecordFacts) -> VaultRecord:
+        """The record of this original under this policy: the newest there is, else a new one.
+
+        The same (original SOP UID, SHA-256, policy) gives the same record however often it is asked. Two exceptions:
+
+        - retention had removed the payload: the record is made live again, and the payload has to be put again;
+        - other bytes came under the UID since: when `facts.received_at` is later than their record, the archive went
+          back to these bytes, and a new generation makes them the newest again.
+
+        Different bytes (or another policy) under one original UID get the next generation, and with it another
+        derived UID. Safe for any number of processes at once.
+
+        Raises
+        ------
+        VaultError
+            ``is-a-marked-copy``: the original UID is one that this gateway gave to a marked copy.
+        IntegrityError
+            The record that is there fails its checks.
+        """
+        for _ in range(_TRIES):
+            try:
+                with transaction(self._engine) as session:
+                    return self._find_or_insert(session, facts)
+            except exc.IntegrityError:
+                continue  # another process took the generation: look again
+        raise VaultError("vault-busy", f"no generation could be taken in {_TRIES} tries", "try again")
+
+    def new_generation(self, record: VaultRecord) -> VaultRecord:
+        """The record to use instead of `record`, whose derived bytes are gone and cannot be made again.
+
+        Same original, next generation, so another derived UID: no derived UID ever names two byte strings. The payload
+        has to be put again under the new locator. Repeated for the same `record` it gives the same new one.
+        """
+        facts = RecordFacts(
+            original_sop_uid=record.original_sop_uid,
+            original_series_uid=record.original_series_uid,
+            study_uid=record.study_uid,
+            sop_class_uid=record.sop_class_uid,
+            transfer_syntax_uid=record.transfer_syntax_uid,
+            original_sha256=record.original_sha256,
+            original_size=record.original_size,
+            policy=record.policy,
+            attributes=record.attributes,
+        )
+        for _ in range(_TRIES):
+            try:
+                with transaction(self._engine) as session:
+                    row = session.scalars(_same_original(facts)).first()
+                    if row is not None and row.generation > record.generation:
+                        return self._read(row)
+                    return self._insert(session, facts)
+            except exc.IntegrityError:
+                continue
+        raise VaultError("vault-busy", f"no generation could be taken in {_TRIES} tries", "try again")
+
+    def fix_derived(self, locator: str, sha256: str) -> bool:
+        """Fix the SHA-256 of the derived bytes, once and for all: to be done before the first delivery.
+
+        Returns
+        -------
+        bool
+            True when `sha256` is what is fixed now (by this call or an earlier one), false when another digest is.
+        """
+        with transaction(self._engine) as session:
+            row = self._row_for_change(session, locator)
+            record = self._read(row)
+            if record.derived_sha256 is None:
+                self._write(row, replace(record, derived_sha256=sha256))
+                return True
+            return record.derived_sha256 == sha256
+
+    def expire(self, before: float, keep: Collection[str] = ()) -> list[str]:
+        """End the retention of records sealed before `before` (seconds since 1970) but not of those in `keep`.
+
+        Their locators are answered; the index shows them no more. The caller then deletes the payloads.
+        """
+        expired: list[str] = []
+        after = ""
+        while True:
+            with transaction(self._engine) as session:
+                rows = session.scalars(
+                    select(VaultRow)
+                    .where(VaultRow.created_at < before, VaultRow.payload_file.is_not(None), VaultRow.locator > after)
+                    .order_by(VaultRow.locator)
+                    .limit(_PAGE)
+                    .with_for_update()
+                ).all()
+                for row in rows:
+                    after = row.locator
+                    if row.locator not in keep:
+                        self._write(row, replace(self._read(row), payload_file=None))
+                        expired.append(row.locator)
+            if len(rows) < _PAGE:
+                return expired
+
+    # finding
+
+    def by_locator(self, locator: str) -> VaultRecord:
+        """The record at `locator`. This and the next two raise NotFoundError ``no-such-record``, or IntegrityError."""
+        return self._one(select(VaultRow).where(VaultRow.locator == locator))
+
+    def by_original_uid(self, sop_uid: str) -> VaultRecord:
+        """The newest generation under an original SOP Instance UID."""
+        return self._one(_under_uid(sop_uid))
+
+    def by_derived_uid(self, sop_uid: str) -> VaultRecord:
+        """The record whose marked copy has this SOP Instance UID."""
+        return self._one(select(VaultRow).where(VaultRow.derived_sop_uid == sop_uid))
+
+    def locators(self) -> Iterator[str]:
+        """Every locator, in order, read page by page."""
+        after = ""
+        while True:
+            with reading(self._engine) as session:
+                page = session.scalars(
+                    select(VaultRow.locator).where(VaultRow.locator > after).order_by(VaultRow.locator).limit(_PAGE)
+                ).all()
+            yield from page
+            if len(page) < _PAGE:
+                return
+            after = page[-1]
+
+    def without_payload(self, locators: Iterable[str]) -> list[str]:
+        """Those of `locators` (at most a page of them) that no live record names."""
+        asked = list(locators)
+        with reading(self._engine) as session:
+            live = set(
+                session.scalars(
+                    select(VaultRow.locator).where(VaultRow.locator.in_(asked), VaultRow.payload_file.is_not(None))
+                )
+            )
+        return [locator for locator in asked if locator not in live]
+
+    # within one transaction
+
+    def _find_or_insert(self, session: Session, facts: RecordFacts) -> VaultRecord:
+        row = session.scalars(_same_original(facts).with_for_update()).first()
+        if row is None or self._is_superseded(session, row, facts):
+            return self._insert(session, facts)
+        record = self._read(row)
+        if record.payload_file is None:
+            record = replace(record, payload_file=record.locator, created_at=_now())
+            self._write(row, record)
+        return record
+
+    def _is_superseded(self, session: Session, row: VaultRow, facts: RecordFacts) -> bool:
+        if facts.received_at is None:
+            return False
+        newer = (
+            select(VaultRow.locator)
+            .where(
+                VaultRow.original_sop_uid == row.original_sop_uid,
+                VaultRow.generation > row.generation,
+                VaultRow.original_sha256 != row.original_sha256,
+                VaultRow.created_at < facts.received_at,
+            )
+            .limit(1)
+        )
+        return session.scalar(newer) is not None
+
+    def _insert(self, session: Session, facts: RecordFacts) -> VaultRecord:
+        if not self._vault_id or self._restore_public is None or self._derive_uid is None:
+            raise VaultError("vault-read-only", "this record store was opened for reading")
+        marked = select(VaultRow.locator).where(VaultRow.derived_sop_uid == facts.original_sop_uid)
+        if session.scalar(marked) is not None:
+            raise VaultError(
+                "is-a-marked-copy", "this SOP Instance UID was given to a marked copy here: it is not an original"
+            )
+        newest = session.scalar(
+            select(func.max(VaultRow.generation)).where(VaultRow.original_sop_uid == facts.original_sop_uid)
+        )
+        generation = (newest or 0) + 1
+        locator = secrets.token_hex(16)
+        derived_sop_uid = self._derive_uid("instance", facts.original_sop_uid, generation)
+        record = VaultRecord(
+            vault_id=self._vault_id,
+            locator=locator,
+            generation=generation,
+            original_sop_uid=facts.original_sop_uid,
+            original_series_uid=facts.original_series_uid,
+            study_uid=facts.study_uid,
+            derived_sop_uid=derived_sop_uid,
+            derived_series_uid=self._derive_uid("series", facts.original_series_uid, 0),
+            sop_class_uid=facts.sop_class_uid,
+            transfer_syntax_uid=facts.transfer_syntax_uid,
+            original_sha256=facts.original_sha256,
+            original_size=facts.original_size,
+            policy=facts.policy,
+            derived_sha256=None,
+            payload_file=locator,
+            key_id=key_id(self._restore_public),
+            created_at=_now(),
+            token=make_token(self._restore_public, self._vault_id, locator, derived_sop_uid),
+            attributes=facts.attributes,
+        )
+        row = VaultRow(
+            token=record.token,
+            attributes=record.attributes,
+            patient_id=first_text(record.attributes, PATIENT_ID, 64),
+            study_date=first_text(record.attributes, STUDY_DATE, 8),
+            accession_number=first_text(record.attributes, ACCESSION_NUMBER, 16),
+            modality=first_text(record.attributes, MODALITY, 16),
+        )
+        self._write(row, record)
+        session.add(row)
+        session.flush()
+        return record
+
+    def _write(self, row: VaultRow, record: VaultRecord) -> None:
+        """Sign `record` and let the row repeat it."""
+        if self._signer is None:
+            raise VaultError("vault-read-only", "this record store has no signing key")
+        row.document = record.document()
+        row.signature = self._signer.sign(row.document)
+        row.signer = self._signer.id
+        for name in (*SHARED, "created_at"):
+            setattr(row, name, getattr(record, name))
+
+    def _row_for_change(self, session: Session, locator: str) -> VaultRow:
+        row = session.scalars(select(VaultRow).where(VaultRow.locator == locator).with_for_update()).first()
+        if row is None:
+            raise NotFoundError("no-such-record", "there is no such record")
+        return row
+
+    def _one(self, statement: Select[tuple[VaultRow]]) -> VaultRecord:
+        with reading(self._engine) as session:
+            row = session.scalars(statement.limit(1)).first()
+        if row is None:
+            raise NotFoundError("no-such-record", "there is no such record")
+        return self._read(row)
+
+    def _read(self, row: VaultRow) -> VaultRecord:
+        return read_row(row, self._verifier, self._vault_id)
+
+
+def _under_uid(sop_uid: str) -> Select[tuple[VaultRow]]:
+    return select(VaultRow).where(VaultRow.original_sop_uid == sop_uid).order_by(VaultRow.generation.desc())
+
+
+def _same_original(facts: RecordFacts) -> Select[tuple[VaultRow]]:
+    """Newest generation first."""
+    return _under_uid(facts.original_sop_uid).where(
+        VaultRow.original_sha256 == facts.original_sha256, VaultRow.policy == facts.policy
+    )
+
+
+def _now() -> float:
+    """Seconds since 1970 in whole milliseconds, as the document keeps them."""
+    return round(time.time() * 1000) / 1000

@@ -1,0 +1,161 @@
+"""A sealed payload: the received bytes, compressed, encrypted under a key that only the restore role can open.
+
+zstd (level 1, streaming) inside chunked AES-256-GCM under a fresh key (DEK) per payload; the DEK is sealed by HPKE to
+the restore role's public key. DEK and every chunk are bound to the record's facts, so that a payload put in another
+record's place does not open. Layout: deploy/formats.md, "sealed payload".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import zstandard
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+
+from gateway.errors import IntegrityError, SealError, VaultError
+from gateway.keys import ChunkedReader, ChunkedWriter, canonical, key_id
+from gateway.keys.envelope import WRAPPED_SIZE, new_dek, unwrap_dek, wrap_dek
+from gateway.vault.record import VaultRecord
+
+MAGIC = b"MGSP"
+VERSION = 1
+ZSTD = 1
+_HEAD = struct.Struct(">4sBB8sH")  # magic, version, compression, key id, length of the wrapped DEK
+_LABEL = b"miad/payload/1\0"
+_LEVEL = 1
+_PIECE = 1 << 20  # bytes handled at a time
+_LARGEST_WINDOW = 1 << 23  # bytes of memory that a zstd frame may ask for
+
+
+def seal_payload(out: BinaryIO, source: BinaryIO, record: VaultRecord, restore_public: X25519PublicKey) -> None:
+    """Seal all that `source` holds into `out`, for `record`.
+
+    Raises
+    ------
+    VaultError
+        ``source-differs`` when `source` is not, by length and SHA-256, the original that the record names;
+        ``other-restore-key`` when the record names another key. What was written to `out` is then to be thrown away.
+    """
+    if key_id(restore_public) != record.key_id:
+        raise VaultError("other-restore-key", f"record {record.locator} names another restore key")
+    context = payload_context(record)
+    dek = new_dek()
+    wrapped = wrap_dek(dek, restore_public, context)
+    head = _HEAD.pack(MAGIC, VERSION, ZSTD, bytes.fromhex(record.key_id), len(wrapped)) + wrapped
+    out.write(head)
+    chunks = ChunkedWriter(out, dek, _LABEL + head + canonical(context))
+    compressor = zstandard.ZstdCompressor(level=_LEVEL).stream_writer(chunks, closefd=False)
+    digest, size = hashlib.sha256(), 0
+    while piece := source.read(_PIECE):
+        digest.update(piece)
+        size += len(piece)
+        compressor.write(piece)
+    if size != record.original_size or digest.hexdigest() != record.original_sha256:
+        raise VaultError("source-differs", f"what is to be sealed is not the original of record {record.locator}")
+    compressor.flush(zstandard.FLUSH_FRAME)
+    chunks.close()
+
+
+def open_payload(file: BinaryIO, record: VaultRecord, private: X25519PrivateKey) -> PayloadReader:
+    """Read a payload that was made for `record`; closing the answer closes `file`.
+
+    Raises
+    ------
+    IntegrityError
+        ``payload-format``, ``payload-of-another-record`` (other facts, or a changed header), ``payload-tampered``.
+    SealError
+        ``other-restore-key``: sealed to a key that is not ours.
+    """
+    head = file.read(_HEAD.size)
+    if len(head) < _HEAD.size:
+        raise IntegrityError("payload-format", f"the payload of record {record.locator} ends inside its header")
+    magic, version, compression, sealed_to, length = _HEAD.unpack(head)
+    if magic != MAGIC or version != VERSION or compression != ZSTD or length != WRAPPED_SIZE:
+        raise IntegrityError("payload-format", f"the payload of record {record.locator} is of no known version")
+    if sealed_to.hex() != record.key_id:
+        raise IntegrityError("payload-of-another-record", f"the payload of record {record.locator} names another key")
+    if record.key_id != key_id(private.public_key()):
+        raise SealError("other-restore-key", f"record {record.locator} is sealed to another restore key")
+    wrapped = file.read(length)
+    context = payload_context(record)
+    try:
+        dek = unwrap_dek(wrapped, private, context)
+    except SealError:
+        raise IntegrityError(
+            "payload-of-another-record", f"the payload of record {record.locator} belongs to another, or was changed"
+        ) from None
+    try:
+        chunks = ChunkedReader(file, dek, _LABEL + head + wrapped + canonical(context))
+    except SealError as error:
+        raise _tampered(record, error) from None
+    return PayloadReader(chunks, record)
+
+
+class PayloadReader:
+    """The original's bytes, with bounded memory and never more of them than the record says."""
+
+    def __init__(self, chunks: ChunkedReader, record: VaultRecord) -> None:
+        self._chunks = chunks
+        self._record = record
+        self._left = record.original_size
+        decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
+        self._plain = decompressor.stream_reader(chunks, read_size=_PIECE, closefd=False)
+
+    def read(self, size: int = -1) -> bytes:
+        """`size` bytes, fewer only at the end, where the payload is known to be complete.
+
+        Raises
+        ------
+        IntegrityError
+            ``payload-tampered`` or ``payload-length``.
+        """
+        wanted = self._left if size < 0 else min(size, self._left)
+        try:
+            # asking for one more byte than is left shows a payload that is too long, and at most that one byte of it
+            data = self._plain.read(wanted + (wanted == self._left))
+            if len(data) > self._left or (len(data) < wanted):
+                raise IntegrityError(
+                    "payload-length", f"the payload of record {self._record.locator} has not the record's length"
+                )
+            self._left -= len(data)
+            if self._left == 0 and self._chunks.read(1):
+                raise IntegrityError("payload-length", f"bytes follow the payload of record {self._record.locator}")
+        except SealError as error:
+            raise _tampered(self._record, error) from None
+        except zstandard.ZstdError:
+            raise IntegrityError(
+                "payload-tampered", f"the payload of record {self._record.locator} does not decompress"
+            ) from None
+        return data
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            piece = self.read(_PIECE)
+            if not piece:
+                return
+            yield piece
+
+    def close(self) -> None:
+        self._chunks.close()
+
+
+def payload_context(record: VaultRecord) -> dict[str, object]:
+    """What DEK and chunks are bound to (design, section 4.3; the signed record holds the digest as well)."""
+    return {
+        "version": VERSION,
+        "vault": record.vault_id,
+        "key_id": record.key_id,
+        "locator": record.locator,
+        "sop_class_uid": record.sop_class_uid,
+        "original_sop_uid": record.original_sop_uid,
+        "transfer_syntax_uid": record.transfer_syntax_uid,
+        "original_size": record.original_size,
+        "policy": record.policy,
+    }
+
+
+def _tampered(record: VaultRecord, error: SealError) -> IntegrityError:
+    return IntegrityError("payload-tampered", f"the payload of record {record.locator}: {error.message}")
