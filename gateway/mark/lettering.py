@@ -5,8 +5,8 @@ edges are hard and placement is a smooth function of the slice position. All cho
 position the plane drifts slowly, so that neighbouring slices nearly agree and far ones do not (one fixed place in
 every slice would be averaged away).
 
-Words that lie mostly outside the free region are left out; of the others, as many as the share allows, in a keyed
-order that is the same in every slice of a series.
+Letters and words that lie mostly outside the free region are left out; of the others, as many as the share allows, in
+a keyed order that is the same in every slice of a series.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ LINE_GAP = 0.35
 """Empty space between lines, as a share of the letter height."""
 WEIGHT = 0.035
 """How much bolder than the font the letters are drawn, as a share of the type size, on each side."""
+LETTER_INSIDE = 0.65
+"""Letters of which less lies in the region are left out: a fragment does not read as lettering."""
+WORD_INSIDE = 0.3
+"""Words of which less is left are left out."""
 _RANKS = 64  # words further apart than this share a rank
 
 
@@ -35,11 +39,13 @@ class Stamp:
 
     Attributes:
         ink: (h, w) bool at ``_OVERSAMPLE`` times the image's resolution.
-        word: (w,) int, which word a column belongs to.
+        letter: (w,) int, which character of the line a column belongs to.
+        word_of: (letters,) int, which word a character belongs to.
     """
 
     ink: np.ndarray
-    word: np.ndarray
+    letter: np.ndarray
+    word_of: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -67,18 +73,16 @@ def render_stamp(text: str, height: float) -> Stamp:
     size = max(8, round(height * _OVERSAMPLE / 0.72))  # capitals are about 0.72 of the type size
     font = ImageFont.load_default(size)
     weight = max(1, round(size * WEIGHT))
-    words = text.split()
-    box = font.getbbox(" ".join(words), stroke_width=weight)
-    width = box[2] + size // 2
+    line = " ".join(text.split()) + " "
+    box = font.getbbox(line, stroke_width=weight)
+    width = round(font.getlength(line)) + size // 4
     canvas = Image.new("L", (width, box[3] - box[1]), 0)
-    draw = ImageDraw.Draw(canvas)
-    word_of = np.zeros(width, int)
-    x = 0
-    for number, word in enumerate(words):
-        draw.text((x + weight, -box[1]), word, fill=255, font=font, stroke_width=weight)
-        word_of[x:] = number
-        x += round(font.getlength(word + " "))
-    return Stamp(np.asarray(canvas) > 127, word_of)
+    ImageDraw.Draw(canvas).text((weight, -box[1]), line, fill=255, font=font, stroke_width=weight)
+    letter = np.zeros(width, int)
+    for number in range(1, len(line)):
+        letter[round(font.getlength(line[:number])) + weight :] = number
+    word_of = np.cumsum([0, *(character == " " for character in line[:-1])])
+    return Stamp(np.asarray(canvas) > 127, letter, word_of)
 
 
 def render_strokes(
@@ -114,20 +118,27 @@ def render_strokes(
     v = ((across - line * pitch) * _OVERSAMPLE).astype(int)
     u = np.minimum(((along - cell * length) * _OVERSAMPLE).astype(int), stamp.ink.shape[1] - 1)
     ink = (v < stamp.ink.shape[0]) & stamp.ink[np.minimum(v, stamp.ink.shape[0] - 1), u]
-    words = int(stamp.word.max()) + 1
-    identity = ((line % _RANKS) * _RANKS + cell % _RANKS) * words + stamp.word[u]
-    order = keyed(key, "words").permutation(_RANKS * _RANKS * words)
-    return _choose_words(ink, identity, order, region, max_pixels)
+    place_id = (line % _RANKS) * _RANKS + cell % _RANKS  # one repetition of the text
+    letters, words = len(stamp.word_of), int(stamp.word_of.max()) + 1
+    letter_id = place_id * letters + stamp.letter[u]
+    word_id = place_id * words + stamp.word_of[stamp.letter[u]]
+    kept = ink & region & _mostly(ink, region, letter_id, _RANKS**2 * letters, LETTER_INSIDE)
+    kept &= _mostly(ink, kept, word_id, _RANKS**2 * words, WORD_INSIDE)
+    order = keyed(key, "words").permutation(_RANKS**2 * words)
+    return kept & _first(kept, word_id, order, max_pixels)
 
 
-def _choose_words(
-    ink: np.ndarray, identity: np.ndarray, order: np.ndarray, region: np.ndarray, max_pixels: int
-) -> np.ndarray:
-    """Return ink & region of the words that lie mostly in the region, in keyed order, up to ``max_pixels``."""
-    count = len(order)
+def _mostly(ink: np.ndarray, inside: np.ndarray, identity: np.ndarray, count: int, share: float) -> np.ndarray:
+    """Return the (H, W) bool pixels of those units of ink of which at least ``share`` lies ``inside``."""
     whole = np.bincount(identity[ink], minlength=count)
-    inside = np.bincount(identity[ink & region], minlength=count)
-    fits = np.flatnonzero((inside > 0) & (inside >= 0.4 * whole))
-    fits = fits[np.argsort(order[fits])]
-    chosen = fits[np.cumsum(inside[fits]) <= max_pixels]
-    return ink & region & np.isin(identity, chosen)
+    part = np.bincount(identity[ink & inside], minlength=count)
+    return (part >= share * whole)[identity]
+
+
+def _first(kept: np.ndarray, identity: np.ndarray, order: np.ndarray, max_pixels: int) -> np.ndarray:
+    """Return the (H, W) bool pixels of the words that come first in ``order``, as many as ``max_pixels`` allow."""
+    sizes = np.bincount(identity[kept], minlength=len(order))
+    by_rank = np.argsort(order)
+    chosen = np.zeros(len(order), bool)
+    chosen[by_rank] = np.cumsum(sizes[by_rank]) <= max_pixels
+    return chosen[identity]

@@ -105,10 +105,10 @@ def test_padding_value_is_neither_changed_nor_made() -> None:
     stored = np.rint(phantom() * 40.0).astype(
         np.int16
     )  # few values, so that the mark would often hit the padding value
-    stored[:10] = 7
-    request = MarkRequest(stored, KEY, padding_value=7, display=(0.0, 40.0), roi=disc((96, 96), 0.1))
+    stored[:10] = 20
+    request = MarkRequest(stored, KEY, padding_value=20, display=(0.0, 40.0), roi=disc((96, 96), 0.1))
     result = only(small(FAST).mark([request], GRAY))
-    assert np.array_equal(result.image == 7, stored == 7)
+    assert np.array_equal(result.image == 20, stored == 20)
     assert result.quality.saturated > 0
 
 
