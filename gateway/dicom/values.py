@@ -8,6 +8,7 @@ from typing import Any
 
 from pydicom import Dataset
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
 
 from gateway.errors import DicomError
 
@@ -20,7 +21,7 @@ def raw_value(ds: Dataset, keyword: str) -> Any:
         value = ds.get(keyword)
     except Exception:  # pydicom decodes on access, and foreign bytes make it raise nearly anything
         return None
-    return None if value == "" or value == [] else value
+    return None if value is None or (isinstance(value, (str, bytes, list)) and not value) else value
 
 
 def values(ds: Dataset, keyword: str) -> list[Any]:
@@ -70,7 +71,8 @@ def integer(ds: Dataset, keyword: str) -> int | None:
 
 def items(ds: Dataset, keyword: str) -> list[Dataset]:
     """The items of a sequence; [] when there is none or it cannot be read."""
-    return [item for item in values(ds, keyword) if isinstance(item, Dataset)]
+    found = raw_value(ds, keyword)
+    return list(found) if isinstance(found, Sequence) else []
 
 
 def uid(ds: Dataset, keyword: str) -> str:
