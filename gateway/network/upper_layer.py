@@ -344,7 +344,8 @@ class GatewayAssociation(Association):
 
     def _run_reactor(self) -> None:
         """Serve requests until the peer releases, someone aborts, the connection ends or nothing happens for long."""
-        self.dul.socket.socket.settimeout(self.network_timeout)  # until here the shorter one of the handshake held
+        with contextlib.suppress(OSError, AttributeError):  # closed already
+            self.dul.socket.socket.settimeout(self.network_timeout)  # until here the one of the handshake held
         while not self._kill:
             self.activity.wait(_LONGEST_WAIT_S)
             self.activity.clear()

@@ -106,21 +106,34 @@ class Orthanc:
     def file(self, instance: str) -> bytes:
         return self._get(f"/instances/{instance}/file")
 
+    def upload(self, file: bytes) -> str:
+        """Put a DICOM file into the archive; returns Orthanc's id of the instance."""
+        return json.loads(self._post("/instances", file))["ID"]
+
+    def send(self, instances: list[str], modality: str) -> dict:
+        """C-STORE instances to a configured modality; returns Orthanc's account of it."""
+        return json.loads(self._post(f"/modalities/{modality}/store", json.dumps(instances).encode()))
+
+    def _post(self, path: str, body: bytes) -> bytes:
+        with urllib.request.urlopen(self._url + path, data=body, timeout=20) as answer:
+            return answer.read()
+
     def _get(self, path: str) -> bytes:
         with urllib.request.urlopen(self._url + path, timeout=10) as answer:
             return answer.read()
 
 
 @contextlib.contextmanager
-def orthanc() -> Iterator[Orthanc]:
-    """Orthanc with an empty storage and no plug-ins."""
+def orthanc(ae_title: str = "OUTSIDE", modalities: dict | None = None) -> Iterator[Orthanc]:
+    """Orthanc with an empty storage and no plug-ins; `modalities` as in its configuration (name: [AE, host, port])."""
     with tempfile.TemporaryDirectory() as folder:
         dicom_port, http_port = free_port(), free_port()
         configuration = {
             "Name": "outside",
             "StorageDirectory": folder,
             "IndexDirectory": folder,
-            "DicomAet": "OUTSIDE",
+            "DicomAet": ae_title,
+            "DicomModalities": modalities or {},
             "DicomPort": dicom_port,
             "HttpPort": http_port,
             "RemoteAccessAllowed": False,

@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+from pydicom import dcmread
 
 from gateway.audit import events
 from gateway.config.models import Peer
@@ -90,6 +91,20 @@ def test_all_syntaxes_in_one_context_take_the_senders_first(start_ingress, recei
     )
     assert sent.returncode == 0, sent.stderr
     assert receiver.kept[0].facts.transfer_syntax_uid == JPEG_LS
+
+
+@pytest.mark.peers
+def test_orthanc_as_the_archive_sends_compressed_and_native(start_ingress, receiver):
+    ingress = start_ingress()
+    names = ["CT_small.dcm", "rtplan.dcm", "MR_small_jpeg_ls_lossless.dcm", "693_J2KI.dcm", "SC_rgb_rle.dcm"]
+    files = [pydicom_file(name) for name in names]
+    with peers.orthanc("ARCHIVE", {"gateway": ["GATEWAY", "127.0.0.1", ingress.port]}) as archive:
+        instances = [archive.upload(file.read_bytes()) for file in files]
+        account = archive.send(instances, "gateway")
+    assert account["FailedInstancesCount"] == 0
+    assert len(receiver.committed) == len(files)
+    syntaxes = {kept.facts.transfer_syntax_uid for kept in receiver.kept}
+    assert syntaxes == {str(dcmread(file, stop_before_pixels=True).file_meta.TransferSyntaxUID) for file in files}
 
 
 def test_each_known_transfer_syntax_is_accepted(start_ingress, receiver):
