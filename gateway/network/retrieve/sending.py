@@ -12,16 +12,17 @@ import time
 from collections.abc import Iterable, Iterator
 
 from pynetdicom.association import Association
-from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import P_DATA
 
 from gateway.errors import TransientError
+from gateway.network import command as dimse
 from gateway.network.retrieve.suboperations import Planned
 
 MAX_FRAGMENT = 1024 * 1024  # bytes; also for peers that state no limit
-MAX_QUEUED = 8  # PDUs that wait for the socket: what one transfer may hold in memory
+MAX_QUEUED = 2 * 1024 * 1024  # bytes that wait for the socket: what one transfer may hold in memory
 LOOK_UP_S = 0.25  # seconds between two looks whether the association still lives
+DATA_SET, COMMAND, LAST = 0x00, 0x01, 0x02  # message control header (PS3.8 E.2)
 PDV_HEADER = 6  # item length, context id, message control header
 
 
@@ -49,8 +50,8 @@ class RequesterOutlet:
         message_id = next(self._numbers)
         context_id = context_for(association, planned)
         try:
-            _send_command(association, context_id, message_id, planned)
-            _send_data_set(association, context_id, chunks)
+            _send_part(association, context_id, COMMAND, [_command(message_id, planned)])
+            _send_part(association, context_id, DATA_SET, chunks)
         except BaseException:
             hard_abort(association)
             raise
@@ -133,28 +134,31 @@ def _wait_for_answer(association: Association) -> object | None:
     return None
 
 
-def _send_command(association: Association, context_id: int, message_id: int, planned: Planned) -> None:
-    request = C_STORE()
-    request.MessageID = message_id
-    request.AffectedSOPClassUID = planned.sop_class_uid
-    request.AffectedSOPInstanceUID = planned.sop_instance_uid
-    request.Priority = 0x00  # medium
-    message = C_STORE_RQ()
-    message.primitive_to_message(request)
-    message.command_set.CommandDataSetType = 0x0001  # a data set follows; we send it ourselves
-    for fragment in message.encode_msg(context_id, association.dimse.maximum_pdu_size):
-        _enqueue(association, fragment)
+def _command(message_id: int, planned: Planned) -> bytes:
+    """The command set of C-STORE-RQ (PS3.7 9.3.1.1)."""
+    return dimse.encode_command(
+        {
+            dimse.AFFECTED_SOP_CLASS_UID: planned.sop_class_uid,
+            dimse.COMMAND_FIELD: dimse.C_STORE_RQ,
+            dimse.MESSAGE_ID: message_id,
+            dimse.PRIORITY: 0x00,  # medium
+            dimse.DATA_SET_TYPE: dimse.WITH_DATA_SET,
+            dimse.AFFECTED_SOP_INSTANCE_UID: planned.sop_instance_uid,
+        }
+    )
 
 
-def _send_data_set(association: Association, context_id: int, chunks: Iterable[bytes]) -> None:
+def _send_part(association: Association, context_id: int, kind: int, chunks: Iterable[bytes]) -> None:
+    """Send a command set or a data set, marking its last fragment (PS3.8 E.2)."""
     limit = association.dimse.maximum_pdu_size or MAX_FRAGMENT
     size = max(2, (min(limit, MAX_FRAGMENT) - PDV_HEADER) // 2 * 2)  # fragments are of even length (PS3.8 E.1)
+    most_waiting = max(2, MAX_QUEUED // size)
     held: bytes | None = None  # the last fragment is marked as such, so one is always held back
     for fragment in refragment(chunks, size):
         if held is not None:
-            _enqueue(association, _fragment(context_id, 0x00, held))
+            _enqueue(association, _fragment(context_id, kind, held), most_waiting)
         held = fragment
-    _enqueue(association, _fragment(context_id, 0x02, held or b""))
+    _enqueue(association, _fragment(context_id, kind | LAST, held or b""), most_waiting)
 
 
 def refragment(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
@@ -179,10 +183,10 @@ def _fragment(context_id: int, control: int, data: bytes) -> P_DATA:
     return primitive
 
 
-def _enqueue(association: Association, primitive: P_DATA) -> None:
+def _enqueue(association: Association, primitive: P_DATA, most_waiting: int) -> None:
     """Queue one PDU, waiting while the peer is slower than we are. A stuck socket ends in its own timeout."""
     waiting = association.dul.to_provider_queue
-    while waiting.qsize() >= MAX_QUEUED and is_alive(association):
+    while waiting.qsize() >= most_waiting and is_alive(association):
         time.sleep(0.0005)
     if not is_alive(association):
         raise TransientError("association-lost", "the requester closed the association")
