@@ -1,0 +1,61 @@
+"""`explain`: which route, profile and outcome, and why, without patient data and without doing anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom.data import get_testdata_file
+
+
+def data(name: str) -> str:
+    return get_testdata_file(name, download=False)
+
+
+def test_an_image_that_will_be_marked(run, sample: Path) -> None:
+    done = run("explain", data("CT_small.dcm"), "--config", sample, "--json")
+    assert done.code == 0, done.err
+    (row,) = done.rows
+    assert row["outcome"] == "marked"
+    assert (row["route"], row["called_ae"], row["destinations"]) == ("research", "MIAD_RESEARCH", ["research-pacs"])
+    assert (row["profile"], row["tier"], row["modality"]) == ("ct", "lettered", "CT")
+    assert (row["sop_class"], row["rows"], row["frames"]) == ("CT Image Storage", 128, 1)
+    assert not (sample.parent / "state").exists()
+
+
+def test_text_is_one_fact_a_line_and_holds_no_patient_data(run, sample: Path) -> None:
+    done = run("explain", data("CT_small.dcm"), "--config", sample)
+    facts = dict(line.split("  ", 1) for line in done.out.splitlines() if line)
+    assert facts["outcome"].strip() == "marked"
+    header = pydicom.dcmread(data("CT_small.dcm"))
+    for value in (header.PatientName, header.PatientID, header.StudyDate, header.SOPInstanceUID):
+        assert str(value) not in done.out + done.err
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "reason"),
+    [("rtplan.dcm", "held", "blocked-by-policy"), ("MR_truncated.dcm", "held", "truncated")],
+)
+def test_what_is_not_marked_is_code_3_with_the_reason(run, sample: Path, name: str, outcome: str, reason: str) -> None:
+    done = run("explain", data(name), "--config", sample, "--json")
+    assert done.code == 3
+    assert [(row["outcome"], row["code"], bool(row["reason"])) for row in done.rows] == [(outcome, reason, True)]
+
+
+def test_a_file_that_is_not_dicom_is_refused(run, sample: Path) -> None:
+    done = run("explain", sample, "--config", sample, "--json")
+    assert (done.code, done.rows[0]["outcome"], done.rows[0]["code"]) == (3, "refused", "not-dicom")
+
+
+def test_every_route_has_its_own_answer_and_the_called_ae_chooses_one(run, sample: Path) -> None:
+    with sample.open("a") as file:
+        file.write('[[routes]]\nname = "wait"\ncalled_ae = "WAIT"\ndestinations = ["research-pacs"]\naction = "hold"\n')
+    both = run("explain", data("CT_small.dcm"), "--config", sample, "--json")
+    assert [(row["route"], row["outcome"], row["code"]) for row in both.rows] == [
+        ("research", "marked", ""), ("wait", "held", "route-holds"),
+    ]  # fmt: skip
+    one = run("explain", data("CT_small.dcm"), "--config", sample, "--json", "--called-ae", "MIAD_RESEARCH")
+    assert (one.code, [row["route"] for row in one.rows]) == (0, ["research"])
+    none = run("explain", data("CT_small.dcm"), "--config", sample, "--json", "--called-ae", "NOBODY")
+    assert (none.code, none.rows[0]["code"]) == (3, "no-route")

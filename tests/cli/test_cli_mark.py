@@ -1,0 +1,90 @@
+"""`mark`: arrays in, arrays out, the same key giving the same marks, and wrong arrays told in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+PLUMBING = ("--profile", "generic-gray", "--steps", "0", "--device", "cpu")
+
+
+@pytest.fixture
+def arrays(tmp_path: Path) -> Path:
+    """Two smooth 8-bit images of 96 px, and a region of interest in each."""
+    rows, columns = np.mgrid[:96, :96]
+    disc = np.exp(-((rows - 48) ** 2 + (columns - 48) ** 2) / 1200) * 200
+    noise = np.random.default_rng(0).normal(0, 3, (2, 96, 96))
+    masks = np.zeros((2, 96, 96), bool)
+    masks[:, 40:56, 40:56] = True
+    file = tmp_path / "arrays.npz"
+    np.savez(file, images=(disc + noise).clip(0, 255).astype(np.uint8), masks=masks)
+    return file
+
+
+def test_images_come_out_as_they_went_in_but_marked(run, arrays: Path, tmp_path: Path) -> None:
+    done = run("mark", arrays, *PLUMBING, "--seed", "7", "--out", tmp_path / "out.npz", "--json")
+    assert done.code == 0, done.err
+    given, made = np.load(arrays), np.load(tmp_path / "out.npz")
+    assert made["images"].dtype == given["images"].dtype
+    assert made["images"].shape == given["images"].shape
+    assert (made["images"] != given["images"]).any(axis=(1, 2)).all()
+    assert (made["images"] == given["images"])[given["masks"]].all()
+    assert made["psnr"].shape == (2,)
+    assert [set(row) for row in done.rows] == [{"index", "psnr", "stroke_share"}] * 2
+    assert [row["psnr"] for row in done.rows] == pytest.approx(made["psnr"].tolist())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["arrays.npz", "home", "out.npz"]
+
+
+def test_the_key_decides_the_mark(run, arrays: Path, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("ab" * 32 + "\n")
+    made = []
+    for key in (("--seed", "7"), ("--seed", "7"), ("--seed", "8"), ("--key-file", tmp_path / "key")):
+        out = tmp_path / "out.npz"
+        assert run("mark", arrays, *PLUMBING, *key, "--out", out).code == 0
+        made.append(np.load(out)["images"])
+    assert np.array_equal(made[0], made[1])
+    assert not np.array_equal(made[0], made[2])
+    assert not np.array_equal(made[0], made[3])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--profile", "brain"], 2, "code: no-profile"),
+        (["--mode", "stronger"], 2, "--mode: must be 'strong'"),
+        (["--text", "x" * 33], 2, "--text: "),
+        (["--seed", "1", "--key-file", "arrays.npz"], 2, "exclude each other"),
+        (["--key-file", "arrays.npz"], 2, "32 bytes in hexadecimal"),
+        (["--out", "none/out.npz"], 2, "code: cannot-write"),
+    ],
+)
+def test_wrong_choices_are_code_2(run, arrays: Path, arguments: list[str], code: int, words: str) -> None:
+    done = run("mark", arrays, *PLUMBING, "--out", "out.npz", *arguments)
+    assert done.code == code
+    assert words in done.err
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04 broken"])
+def test_a_file_that_holds_no_arrays_is_code_2(run, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.npz").write_bytes(content)
+    done = run("mark", "bad.npz", *PLUMBING, "--seed", "1", "--out", "out.npz")
+    assert (done.code, "code: not-arrays" in done.err) == (2, True)
+    assert not (tmp_path / "out.npz").exists()
+
+
+@pytest.mark.parametrize("arrays_in", [{"pictures": np.zeros((1, 64, 64), np.uint8)}, {"images": np.array([object()])}])
+def test_arrays_of_another_name_and_pickles_are_code_2(run, tmp_path: Path, arrays_in: dict) -> None:
+    np.savez(tmp_path / "bad.npz", **arrays_in)
+    done = run("mark", "bad.npz", *PLUMBING, "--seed", "1", "--out", "out.npz")
+    assert done.code == 2
+    assert "code: no" in done.err
+
+
+def test_an_image_that_cannot_be_marked_is_code_3_and_writes_nothing(run, tmp_path: Path) -> None:
+    np.savez(tmp_path / "constant.npz", images=np.full((1, 64, 64), 7, np.uint8))
+    done = run("mark", "constant.npz", *PLUMBING, "--seed", "1", "--out", "out.npz")
+    assert done.code == 3, done.err
+    assert done.err.startswith("error: image 0")
+    assert not (tmp_path / "out.npz").exists()
