@@ -56,7 +56,7 @@ class Retainer:
     def _purge_vault(self, now: float) -> int:
         if not self._settings.vault_days:
             return 0
-        return self._protector.expire(now - self._settings.vault_days * DAY_S)
+        return self._protector.expire(now - self._settings.vault_days * DAY_S, self._store.records_in_use())
 
     def _sweep_orphans(self) -> int:
         """Files that a crash left between writing and committing: nobody was told that they are safe."""

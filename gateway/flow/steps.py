@@ -11,23 +11,27 @@ strings. If marking anew ever gives other bytes (another device or library), a n
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import structlog
 
 from gateway.audit import AuditLog, events
 from gateway.config.models import Route
 from gateway.database import DeliveryRow, InstanceRow
-from gateway.errors import GatewayError, HoldError, PermanentError, TransientError
+from gateway.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from gateway.dicom.transcode import to_implicit
+from gateway.errors import CapacityError, GatewayError, HoldError, PermanentError, TransientError
 from gateway.flow.backoff import STEP_ATTEMPTS, delay_s, fault
 from gateway.flow.ports import Outgoing, Sender
 from gateway.flow.spool import Spool
 from gateway.flow.store import RECEIVED, SEALED, FlowStore, LeaseLost
-from gateway.protect import Marked, MarkJob, Protector, recode
+from gateway.protect import Marked, MarkJob, Protector
 from gateway.vault import VaultRecord
 
-EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+_TRANSIENT = {"vault-busy", "device-failed"}  # codes of errors that pass by themselves
 
 log = structlog.get_logger(__name__)
 
@@ -68,6 +72,7 @@ class Steps:
                 transfer_syntax_uid=row.transfer_syntax_uid,
                 sha256=row.sha256,
                 size=row.size,
+                received_at=row.received_at,
                 route=route,
                 decision=decision,
             )
@@ -88,11 +93,11 @@ class Steps:
                 jobs.append((row, self._job(row, record)))
         if not jobs:
             return
-        results: Sequence[Marked | GatewayError] | None = None
+        results: Sequence[Marked | Exception]
         try:
             results = self._r.protector.mark([job for _, job in jobs])
         except Exception as error:
-            results = [_unexpected(error)] * len(jobs)
+            results = [error] * len(jobs)
         for (row, job), result in zip(jobs, results, strict=True):
             with _Outcome(self._r, row, SEALED) as outcome:
                 if isinstance(result, Exception):
@@ -158,9 +163,6 @@ class Steps:
             if self._r.store.sent(delivery, status):
                 self._r.spool.delete(row.spool_file or "")
                 self._r.store.forget_spool_file([row.id])
-            self._r.audit.write(
-                events.DELIVERY, "success", instance_id=row.id, destination=delivery.destination, status=status
-            )
         except LeaseLost:
             log.info("delivery taken over by another worker", instance=row.id)
         except TransientError as error:
@@ -204,7 +206,7 @@ class Steps:
             transfer_syntax_uid=EXPLICIT_LITTLE,
             size=row.derived_size,
             open=open_file,
-            in_syntax=lambda syntax: recode(open_file(), syntax),
+            in_syntax=lambda syntax: _recoded(open_file, syntax),
             instance_id=row.id,
         )
 
@@ -256,13 +258,16 @@ class _Outcome:
     def _settle(self, error: Exception) -> None:
         if isinstance(error, LeaseLost):
             raise error
-        unexpected = not isinstance(error, GatewayError)
-        if unexpected or error.code == "unexpected":
+        attempt = self._row.attempts + 1
+        if isinstance(error, CapacityError) or getattr(error, "code", "") in _TRANSIENT:
+            # A full disk or a busy vault is not the instance's fault: try for as long as it takes.
+            self._r.store.later(self._row.id, self._state, delay_s(attempt), error.code, error.message)
+            log.error("step waits", instance=self._row.id, state=self._state, code=error.code)
+            return
+        if not isinstance(error, GatewayError):
             log.error("step failed", instance=self._row.id, state=self._state, fault=fault(error))
-            if self._row.attempts + 1 < STEP_ATTEMPTS:
-                self._r.store.later(
-                    self._row.id, self._state, delay_s(self._row.attempts + 1), "unexpected", fault(error)
-                )
+            if attempt < STEP_ATTEMPTS:
+                self._r.store.later(self._row.id, self._state, delay_s(attempt), "unexpected", fault(error))
                 return
             error = _unexpected(error)
         self._r.store.held(self._row.id, self._state, error.code, error.message)
@@ -273,6 +278,14 @@ class _Outcome:
 def derived_name(record: VaultRecord, sha256: str) -> str:
     """File name of derived bytes: the record's locator and the digest, nothing from the object."""
     return f"{record.locator}-{sha256[:16]}"
+
+
+def _recoded(open_file: Callable[[], BinaryIO], transfer_syntax_uid: str) -> BinaryIO:
+    """The same instance for a destination that takes only the default transfer syntax (PS3.5 10.1)."""
+    if transfer_syntax_uid != IMPLICIT_LITTLE:
+        raise PermanentError("context-refused", "a marked copy is sent uncompressed in little endian only")
+    with open_file() as file:
+        return io.BytesIO(to_implicit(file.read()))
 
 
 def _unexpected(error: Exception) -> GatewayError:

@@ -304,6 +304,15 @@ class FlowStore:
         with transaction(self._engine) as session:
             session.execute(update(InstanceRow).where(InstanceRow.derived_file.in_(names)).values(derived_file=None))
 
+    def records_in_use(self) -> set[str]:
+        """Locators of vault records whose instances are still on their way, or held."""
+        with reading(self._engine) as session:
+            return set(
+                session.scalars(
+                    select(InstanceRow.record).where(InstanceRow.record.is_not(None), InstanceRow.state != DELIVERED)
+                )
+            )
+
     def unknown_files(self, names: Sequence[str]) -> set[str]:
         """Those of `names` that no row names as its spool or derived file."""
         unknown = set(names)

@@ -1,1 +1,7 @@
+"""One instance in, one marked instance and one sealed original out."""
 
+from gateway.protect.marking import Marked, MarkJob
+from gateway.protect.policy import Decision, decide, policy_digest, traits_of
+from gateway.protect.protector import Protector
+
+__all__ = ["Decision", "MarkJob", "Marked", "Protector", "decide", "policy_digest", "traits_of"]

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Shows the main job on real DICOM: archive -> gateway -> outside PACS marked; authorized workstation -> bit-exact original.
+# Usage: deploy/quickstart.sh [--once] [--json FILE]     MIAD_TORCH=cpu|default|INDEX-URL chooses the build of torch
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. deploy/setup.sh
+
+need_programs storescu:dcmtk Orthanc:orthanc
+make_venv ""
+export PATH="$PWD/.venv/bin:$PATH:/usr/sbin"
+exec miad-gateway demo "$@"

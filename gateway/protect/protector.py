@@ -1,0 +1,226 @@
+"""One instance in, one sealed original and one marked instance out (design, section 4, steps 2 to 5).
+
+This room knows what an instance is; it does not know where it came from, where it goes, or which step is next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from sqlalchemy import Engine
+
+from gateway import __version__
+from gateway.config.models import Config, Route
+from gateway.dicom.derive import DerivationFacts
+from gateway.dicom.encoded import InstanceHeader, read_header
+from gateway.dicom.uids import derived_uid
+from gateway.errors import GatewayError
+from gateway.keys import SealingKeys, mark_seed
+from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, ModalityProfile, load_profiles
+from gateway.protect.marking import Marked, MarkJob, Opened, marked_frames, open_original, requests_of
+from gateway.protect.policy import Decision, decide, policy_digest
+from gateway.vault import PayloadStore, RecordFacts, RecordStore, VaultRecord, seal_payload
+
+DESCRIPTION = {
+    "lettered": "Lettering with an adversarial texture was added to the pixels outside the region of interest, "
+    "to mislead unauthorized AI. Not for diagnosis.",
+    "discreet": "An adversarial texture below the threshold of visibility was added to the pixels outside the region "
+    "of interest, to mislead unauthorized AI. Not for diagnosis.",
+}
+
+
+class Protector:
+    """Seals and marks for one site.
+
+    Parameters
+    ----------
+    config
+        The site's configuration.
+    keys
+        Public restore key, signing key, UID and mark key; nothing that opens an original.
+    engine
+        The database with the vault's records.
+    vault_folder
+        Where sealed payloads lie.
+    """
+
+    def __init__(self, config: Config, keys: SealingKeys, engine: Engine, vault_folder: Path) -> None:
+        self._config = config
+        self._keys = keys
+        self._profiles = load_profiles()
+        self._payloads = PayloadStore(vault_folder)
+        self._records = RecordStore(
+            engine,
+            keys.signer,
+            keys.verifier,
+            vault_id=config.site.name,
+            restore_public=keys.restore_public,
+            derive_uid=partial(derived_uid, keys.uid_key),
+        )
+        self._markers: dict[MarkSettings, Marker] = {}
+
+    # -- classify and seal ---------------------------------------------------------------------------------------------
+
+    def read_header(self, source: Callable[[], BinaryIO], transfer_syntax_uid: str) -> InstanceHeader:
+        """The header of received bytes; DicomError when they are not what DICOM says."""
+        with source() as file:
+            return read_header(file, transfer_syntax_uid)
+
+    def decide(self, header: InstanceHeader, route: Route) -> Decision:
+        """What happens to this instance on this route (`gateway.protect.policy`)."""
+        return decide(header, route, self._profiles)
+
+    def seal(
+        self,
+        source: Callable[[], BinaryIO],
+        header: InstanceHeader,
+        *,
+        transfer_syntax_uid: str,
+        sha256: str,
+        size: int,
+        received_at: float,
+        route: Route,
+        decision: Decision,
+    ) -> VaultRecord:
+        """Make the signed record of an original and put its sealed payload; repeating it gives the same record.
+
+        Raises
+        ------
+        CapacityError, VaultError, IntegrityError
+            As `RecordStore.create` and `PayloadStore.put`.
+        """
+        record = self._records.create(
+            RecordFacts(
+                original_sop_uid=header.sop_instance_uid,
+                original_series_uid=header.series_uid,
+                study_uid=header.study_uid,
+                sop_class_uid=header.sop_class_uid,
+                transfer_syntax_uid=transfer_syntax_uid,
+                original_sha256=sha256,
+                original_size=size,
+                policy=policy_digest(decision, route),
+                attributes=header.attributes,
+                received_at=received_at,
+            )
+        )
+        self._put_payload(record, source)
+        return record
+
+    def record(self, locator: str) -> VaultRecord:
+        """The record at `locator`; NotFoundError or IntegrityError."""
+        return self._records.by_locator(locator)
+
+    def fix_derived(self, record: VaultRecord, sha256: str) -> bool:
+        """Fix the digest of the derived bytes before the first delivery; False when another digest is fixed."""
+        return self._records.fix_derived(record.locator, sha256)
+
+    def new_generation(self, record: VaultRecord, source: Callable[[], BinaryIO]) -> VaultRecord:
+        """A further record of the same original, sealed under a UID of its own."""
+        newer = self._records.new_generation(record)
+        self._put_payload(newer, source)
+        return newer
+
+    def expire(self, before: float, keep: Collection[str]) -> int:
+        """End the retention of originals sealed before that time, but of none in `keep`; returns how many."""
+        locators = self._records.expire(before, keep)
+        for locator in locators:
+            self._payloads.delete(locator)
+        return len(locators)
+
+    def _put_payload(self, record: VaultRecord, source: Callable[[], BinaryIO]) -> None:
+        def write(out: BinaryIO) -> None:
+            with source() as file:
+                seal_payload(out, file, record, self._keys.restore_public)
+
+        self._payloads.put(record.locator, write)
+
+    # -- mark ----------------------------------------------------------------------------------------------------------
+
+    def mark(self, jobs: Sequence[MarkJob]) -> list[Marked | Exception]:
+        """Mark a batch; one result for each job, in order, an error where it could not be marked.
+
+        Frames of the same kind under the same settings go to the mark together, whatever instance they are of.
+        """
+        results: list[Marked | Exception | None] = [None] * len(jobs)
+        batches: dict[tuple[str, MarkSettings], list[tuple[int, Opened, list[MarkRequest]]]] = {}
+        for index, job in enumerate(jobs):
+            try:
+                opened, profile, requests = self._prepare(job)
+            except Exception as error:
+                results[index] = error
+                continue
+            batches.setdefault((profile.name, self._settings(job.route)), []).append((index, opened, requests))
+        for (profile_name, settings), members in batches.items():
+            frames = self._marker(settings).mark(
+                [request for _, _, requests in members for request in requests], self._profiles[profile_name]
+            )
+            for index, opened, requests in members:
+                own, frames = frames[: len(requests)], frames[len(requests) :]
+                try:
+                    results[index] = self._marked(jobs[index], opened, own)
+                except GatewayError as error:
+                    results[index] = error
+        return results
+
+    def warnings(self) -> list[str]:
+        """Licence warnings of the surrogate packs that the routes use; to be logged at start."""
+        found: dict[str, None] = {}
+        for route in self._config.routes:
+            if route.action == "mark":
+                marker = self._marker(self._settings(route))
+                for profile in self._profiles.values():
+                    found.update(dict.fromkeys(marker.licence_warnings(profile)))
+        return list(found)
+
+    def _prepare(self, job: MarkJob) -> tuple[Opened, ModalityProfile, list[MarkRequest]]:
+        opened = open_original(job)
+        decision = self.decide(opened.header, job.route)
+        if decision.profile is None:
+            raise decision.as_error()
+        key = mark_seed(self._keys.mark_key, job.record.original_series_uid)
+        return opened, decision.profile, requests_of(opened, decision.profile, key)
+
+    def _marked(self, job: MarkJob, opened: Opened, results: Sequence[MarkedImage | GatewayError]) -> Marked:
+        frames, psnr = marked_frames(opened, results)
+        return Marked(
+            original=opened.data,
+            transfer_syntax_uid=job.transfer_syntax_uid,
+            pixels=opened.pixels,
+            frames=frames,
+            psnr=psnr,
+            facts_of=partial(self._facts, job.route),
+        )
+
+    def _facts(self, route: Route, record: VaultRecord) -> DerivationFacts:
+        """Everything in the derived header that is not the original's; the same record gives the same facts."""
+        site = self._config.site
+        return DerivationFacts(
+            derived_sop_uid=record.derived_sop_uid,
+            derived_series_uid=record.derived_series_uid,
+            created_at=datetime.fromtimestamp(record.created_at, UTC),
+            manufacturer=site.manufacturer,
+            institution=site.institution,
+            device_serial=site.name,
+            software_version=__version__,
+            description=DESCRIPTION[route.mark.tier],
+            source_reference=route.source_reference,
+            token=record.token,
+            hint=site.contact,
+            map_uid=lambda uid: derived_uid(self._keys.uid_key, "instance", uid, 1),
+            map_series=lambda uid: derived_uid(self._keys.uid_key, "series", uid),
+        )
+
+    def _settings(self, route: Route) -> MarkSettings:
+        chosen = {"tier": route.mark.tier, "mode": route.mark.mode, "text": route.mark.text}
+        if route.mark.steps is not None:
+            chosen["steps"] = route.mark.steps
+        return MarkSettings(device=self._config.worker.device, **chosen)
+
+    def _marker(self, settings: MarkSettings) -> Marker:
+        if settings not in self._markers:
+            self._markers[settings] = Marker(settings)
+        return self._markers[settings]
