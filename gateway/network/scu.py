@@ -39,7 +39,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 from gateway.errors import DicomError, PermanentError, TransientError
 from gateway.network import command as dimse
 from gateway.network import settings
-from gateway.network.contexts import EXPLICIT_LITTLE, IMPLICIT_LITTLE, VERIFICATION
+from gateway.network.contexts import EXPLICIT_LITTLE, VERIFICATION
 from gateway.network.upper_layer import DataPdu
 
 MOST_CONTEXTS = 128  # odd numbers of one byte, PS3.8 9.3.2.2
@@ -423,6 +423,3 @@ def _read(stream: BinaryIO, length: int) -> bytes:
             break
         data += more
     return data
-
-
-__all__ = ["IMPLICIT_LITTLE", "MOST_CONTEXTS", "Peer", "Response", "ScuAssociation"]
