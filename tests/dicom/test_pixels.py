@@ -85,7 +85,7 @@ def test_the_corpus_decodes_as_pydicom_decodes_it(miad_data):
         if name in NOT_DECODED or pixels.frames.dtype not in (np.uint8, np.uint16, np.int16):
             wrong[name] = "decoded"
         if int(one.row["bytes"]) > 200_000 or one.row["file"].startswith("series_"):
-            continue  # for time; `python -m tests.dicom.whole_corpus` compares every file
+            continue  # for time; `python -m tests.dicom.roundtrip` takes every file
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             theirs = pydicom.dcmread(one.path).pixel_array.reshape(pixels.frames.shape)
