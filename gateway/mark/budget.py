@@ -22,7 +22,7 @@ JND = 1.0 / 582.0
 """One just noticeable difference in display units."""
 PSNR_CAP = 100.0
 """Reported where nothing changed."""
-LETTER_OFFSET = 0.25
+LETTER_OFFSET = 0.2
 """Share of a stroke's amplitude that shifts all of it one way, so that letters read; the rest is texture."""
 
 
@@ -176,7 +176,7 @@ def _largest_scale(keeps: Callable[[np.float32], bool], high: float) -> np.float
     low, top = np.float32(0.0), np.float32(high)
     if keeps(top):
         return top
-    for _ in range(12):
+    for _ in range(8):
         middle = (low + top) / np.float32(2.0)
         low, top = (middle, top) if keeps(middle) else (low, middle)
     return low

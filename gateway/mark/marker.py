@@ -34,8 +34,10 @@ WORKING_SIDE = 256
 """Longest side (pixels) at which textures are optimised; larger images get the texture in larger blocks."""
 GPU_BATCH = 8
 """Images computed together on CUDA; batches are always filled up to it, so the batch size cannot change a result."""
-MAX_REGION_SHARE = 0.5
+MAX_REGION_SHARE = 0.6
 """Strokes cover at most this share of the free region, so that what lies under them can be read."""
+LEAST_FILL = 0.25
+"""Smaller letters are tried where the usual ones fill less than this share of what strokes may cover."""
 ROI_MARGIN = 1.0 / 64.0
 """Dilation of the region of interest, as a share of the shorter side."""
 
@@ -179,11 +181,7 @@ class Marker:
         threshold = visibility_threshold(display, profile.noise_factor)
         strokes = np.zeros_like(region)
         if self.settings.tier == "lettered":
-            most = min(self.settings.max_stroke_share * region.size, MAX_REGION_SHARE * float(region.sum()))
-            height = max(7.0, profile.letter_height * shorter)
-            strokes = render_strokes(self.settings.text, request.key, request.position, height, region, int(most))
-            if not strokes.any():
-                raise MarkError("no-free-area", "no word of the lettering fits into the free area")
+            strokes = self._strokes(request, region, profile.letter_height * shorter)
         floor = self.settings.psnr_floor
         outside = outside_amplitude(threshold, region & ~strokes, profile.peak, max(floor, PSNR_FLOOR["discreet"]))
         canvas = Canvas(
@@ -199,6 +197,25 @@ class Marker:
             polarity=1 if float(luminance(display)[region].mean()) < 0.5 else -1,
         )
         return _Draft(request, canvas, roi, roi | padding)
+
+    def _strokes(self, request: MarkRequest, region: np.ndarray, height: float) -> np.ndarray:
+        """Return (H, W) bool lettering in the region; smaller letters where hardly any of the usual ones fit.
+
+        Raises:
+            MarkError: ``no-free-area`` when not even small letters fit.
+        """
+        most = int(min(self.settings.max_stroke_share * region.size, MAX_REGION_SHARE * float(region.sum())))
+        best = np.zeros_like(region)
+        for factor in (1.0, 0.65, 0.4):
+            size = max(7.0, factor * height)
+            strokes = render_strokes(self.settings.text, request.key, request.position, size, region, most)
+            if strokes.sum() > best.sum():
+                best = strokes
+            if best.sum() >= LEAST_FILL * most:
+                return best
+        if not best.any():
+            raise MarkError("no-free-area", "no letter of the lettering fits into the free area")
+        return best
 
     def _saliency(self, display: np.ndarray, profile: ModalityProfile, channels: int) -> np.ndarray:
         """Return (H, W) saliency of a display image; without optimisation (0 steps) local detail stands in for it."""

@@ -81,8 +81,8 @@ class ModalityProfile:
     noise_factor: float = 1.0
     noise_reason: str = ""
     peak: float = 6.0 / 255.0
-    stroke_peak: float = 0.25
-    letter_height: float = 0.1
+    stroke_peak: float = 0.3
+    letter_height: float = 0.085
 
     @property
     def channels(self) -> tuple[int, ...]:
