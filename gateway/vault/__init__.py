@@ -1,15 +1,18 @@
 """Sealed originals, their signed records, and the index that C-FIND answers from."""
 
+from gateway.vault.index import Index, Scope
 from gateway.vault.payloads import PayloadStore
 from gateway.vault.record import RecordFacts, VaultRecord
 from gateway.vault.records import RecordStore
 from gateway.vault.sealed import PayloadReader, open_payload, seal_payload
 
 __all__ = [
+    "Index",
     "PayloadReader",
     "PayloadStore",
     "RecordFacts",
     "RecordStore",
+    "Scope",
     "VaultRecord",
     "open_payload",
     "seal_payload",

@@ -1,9 +1,13 @@
-"""Reading the DICOM JSON model (PS3.18 F) of a record's attributes, and which key belongs to which level (PS3.4 C.6)."""
+"""A record's attributes, in the DICOM JSON model (PS3.18 F), and the level that each belongs to (PS3.4 C.6)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from pydicom.datadict import tag_for_keyword
+
+from gateway.dicom import attributes as stored
 
 LEVELS = ("PATIENT", "STUDY", "SERIES", "IMAGE")
 
@@ -17,37 +21,11 @@ MODALITY = 0x00080060
 
 UNIQUE_KEYS = {"PATIENT": PATIENT_ID, "STUDY": STUDY_UID, "SERIES": SERIES_UID, "IMAGE": SOP_UID}
 
-_PATIENT = (0x00100010, PATIENT_ID, 0x00100021, 0x00100030, 0x00100032, 0x00100040, 0x00101000, 0x00104000)
-_STUDY = (
-    STUDY_DATE,
-    0x00080030,  # Study Time
-    ACCESSION_NUMBER,
-    0x00080090,  # Referring Physician's Name
-    0x00081030,  # Study Description
-    0x00101010,  # Patient's Age
-    0x00101020,  # Patient's Size
-    0x00101030,  # Patient's Weight
-    STUDY_UID,
-    0x00200010,  # Study ID
-)
-_SERIES = (
-    0x00080021,  # Series Date
-    0x00080031,  # Series Time
-    MODALITY,
-    0x0008103E,  # Series Description
-    0x00180015,  # Body Part Examined
-    0x00181030,  # Protocol Name
-    SERIES_UID,
-    0x00200011,  # Series Number
-)
-LEVEL_OF: dict[int, str] = (
-    dict.fromkeys(_PATIENT, "PATIENT") | dict.fromkeys(_STUDY, "STUDY") | dict.fromkeys(_SERIES, "SERIES")
-)
-
-
-def level_of(tag: int) -> str:
-    """The level that the attribute `tag` describes; IMAGE for all that belong to none above."""
-    return LEVEL_OF.get(tag, "IMAGE")
+LEVEL_OF: dict[int, str] = {  # the attributes that records hold, as `gateway.dicom` collects them
+    tag_for_keyword(keyword): level
+    for level, keywords in zip(LEVELS, (stored.PATIENT, stored.STUDY, stored.SERIES, stored.IMAGE), strict=True)
+    for keyword in keywords
+}
 
 
 def key(tag: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from gateway.database import VaultRow
@@ -33,7 +33,7 @@ SHARED = (
 _KEYS = frozenset(SHARED) | {"version", "vault", "key_id", "created_ms"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RecordFacts:
     """What is known of an original when it is to be sealed.
 
@@ -57,13 +57,13 @@ class RecordFacts:
     original_sha256: str
     original_size: int
     policy: str
-    attributes: dict[str, Any] = field(repr=False)
+    attributes: dict[str, Any]
     received_at: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class VaultRecord:
-    """One record, as its document says; `attributes` alone is not signed. Sizes in bytes, times seconds since 1970."""
+    """One record, as its document says; `token` and `attributes` are not signed. Bytes, and seconds since 1970."""
 
     vault_id: str
     locator: str
@@ -82,8 +82,11 @@ class VaultRecord:
     payload_file: str | None
     key_id: str
     created_at: float
-    token: bytes = field(repr=False)
-    attributes: dict[str, Any] = field(repr=False)
+    token: bytes
+    attributes: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"VaultRecord({self.locator})"  # UIDs and attributes have no place in logs
 
     def document(self) -> bytes:
         """What is signed: canonical JSON (deploy/formats.md, "record")."""

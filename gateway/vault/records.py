@@ -72,9 +72,11 @@ class RecordStore:
 
         The same (original SOP UID, SHA-256, policy) gives the same record however often it is asked. Two exceptions:
 
-        - retention had removed the payload: the record is made live again, and the payload has to be put again;
+        - retention ended that record: it stays ended, since its payload may just be being deleted;
         - other bytes came under the UID since: when `facts.received_at` is later than their record, the archive went
-          back to these bytes, and a new generation makes them the newest again.
+          back to these bytes.
+
+        Both give a new generation, which is then the newest under the UID.
 
         Different bytes (or another policy) under one original UID get the next generation, and with it another
         derived UID. Safe for any number of processes at once.
@@ -141,7 +143,8 @@ class RecordStore:
     def expire(self, before: float, keep: Collection[str] = ()) -> list[str]:
         """End the retention of records sealed before `before` (seconds since 1970) but not of those in `keep`.
 
-        Their locators are answered; the index shows them no more. The caller then deletes the payloads.
+        Their locators are answered; the index shows them no more. The caller then deletes the payloads. An ended record
+        is never used again, so a payload that a kill left undeleted can be deleted at any later time.
         """
         expired: list[str] = []
         after = ""
@@ -189,6 +192,11 @@ class RecordStore:
                 return
             after = page[-1]
 
+    def count(self) -> int:
+        """How many records there are, ended ones included."""
+        with reading(self._engine) as session:
+            return session.scalar(select(func.count()).select_from(VaultRow)) or 0
+
     def without_payload(self, locators: Iterable[str]) -> list[str]:
         """Those of `locators` (at most a page of them) that no live record names."""
         asked = list(locators)
@@ -203,14 +211,10 @@ class RecordStore:
     # within one transaction
 
     def _find_or_insert(self, session: Session, facts: RecordFacts) -> VaultRecord:
-        row = session.scalars(_same_original(facts).with_for_update()).first()
+        row = session.scalars(_same_original(facts)).first()
         if row is None or self._is_superseded(session, row, facts):
             return self._insert(session, facts)
-        record = self._read(row)
-        if record.payload_file is None:
-            record = replace(record, payload_file=record.locator, created_at=_now())
-            self._write(row, record)
-        return record
+        return self._read(row)
 
     def _is_superseded(self, session: Session, row: VaultRow, facts: RecordFacts) -> bool:
         if facts.received_at is None:
@@ -307,9 +311,11 @@ def _under_uid(sop_uid: str) -> Select[tuple[VaultRow]]:
 
 
 def _same_original(facts: RecordFacts) -> Select[tuple[VaultRow]]:
-    """Newest generation first."""
+    """Live records of the same bytes under the same policy, newest generation first."""
     return _under_uid(facts.original_sop_uid).where(
-        VaultRow.original_sha256 == facts.original_sha256, VaultRow.policy == facts.policy
+        VaultRow.original_sha256 == facts.original_sha256,
+        VaultRow.policy == facts.policy,
+        VaultRow.payload_file.is_not(None),
     )
 
 

@@ -1,0 +1,191 @@
+"""Finds a record, opens its payload, and gives the original's bytes only after all of them were verified.
+
+Who asks, and whether they may, is decided elsewhere: by `Original.study_uid`, which comes from the signed record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from sqlalchemy import Engine
+
+from gateway.errors import IntegrityError, NotFoundError, VaultError
+from gateway.keys import OpeningKeys, read_token
+from gateway.vault import PayloadStore, RecordStore, VaultRecord, open_payload
+
+
+class Restorer:
+    """Finds originals for the one role that can open them. Safe for any number of threads.
+
+    Parameters
+    ----------
+    engine
+        From `gateway.database.open_database`; only read.
+    payload_folder
+        The vault's folder.
+    keys
+        Private restore key and accepted signers.
+    vault_id
+        The site's name: records and tokens of other vaults are refused.
+
+    The methods raise NotFoundError (``no-such-record``, ``payload-missing``, ``other-vault``), IntegrityError (a record
+    that is not what a trusted signer signed) and SealError (a token that is not one, not ours, or another object's).
+    """
+
+    def __init__(self, engine: Engine, payload_folder: Path, keys: OpeningKeys, vault_id: str) -> None:
+        self._records = RecordStore(engine, verifier=keys.verifier, vault_id=vault_id)
+        self._payloads = PayloadStore(payload_folder)
+        self._keys = keys
+        self._vault_id = vault_id
+
+    def by_locator(self, locator: str) -> Original:
+        """The original that a record's locator names."""
+        return self._original(self._records.by_locator(locator))
+
+    def by_uid(self, uid: str) -> Original:
+        """By derived SOP Instance UID, else the newest generation under an original one."""
+        try:
+            return self.by_derived_uid(uid)
+        except NotFoundError as error:
+            if error.code != "no-such-record":
+                raise
+            return self._original(self._records.by_original_uid(uid))
+
+    def by_derived_uid(self, uid: str) -> Original:
+        """The original of the marked copy with this SOP Instance UID."""
+        return self._original(self._records.by_derived_uid(uid))
+
+    def by_token(self, token: bytes, derived_uid: str) -> Original:
+        """The original of the marked copy `derived_uid` that carries `token`.
+
+        The token is bound to that UID; that the record names it as well is checked besides.
+        """
+        content = read_token(self._keys.restore_private, token, derived_uid)
+        if content.vault_id != self._vault_id:
+            raise NotFoundError("other-vault", f"the original lies in another vault: {content.vault_id}")
+        record = self._records.by_locator(content.locator)
+        if record.derived_sop_uid != derived_uid:
+            raise IntegrityError("token-and-record-differ", f"record {record.locator} is of another marked copy")
+        return self._original(record)
+
+    def _original(self, record: VaultRecord) -> Original:
+        if record.payload_file is None:
+            raise NotFoundError("payload-missing", f"the retention of record {record.locator} has ended")
+        return Original(record, self._payloads.open(record.payload_file), self._keys)
+
+
+class Original:
+    """One original: what its signed record says, and its bytes. Close it, or use it in a `with` block.
+
+    The payload file is opened once and stays open: deleted meanwhile, it can still be read; changed meanwhile, its
+    tags fail in the second pass as in the first. No plaintext touches a disk; memory is bounded by a few MiB.
+    """
+
+    def __init__(self, record: VaultRecord, payload: BinaryIO, keys: OpeningKeys) -> None:
+        self._record = record
+        self._payload = payload
+        self._keys = keys
+        self._verified = False
+
+    @property
+    def locator(self) -> str:
+        """Where the record lies; safe for logs."""
+        return self._record.locator
+
+    @property
+    def sop_class_uid(self) -> str:
+        """SOP Class UID of the original."""
+        return self._record.sop_class_uid
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """SOP Instance UID of the original, not of the marked copy."""
+        return self._record.original_sop_uid
+
+    @property
+    def series_uid(self) -> str:
+        """Series Instance UID of the original."""
+        return self._record.original_series_uid
+
+    @property
+    def study_uid(self) -> str:
+        """Study Instance UID, to be held against the caller's scope."""
+        return self._record.study_uid
+
+    @property
+    def derived_sop_uid(self) -> str:
+        """SOP Instance UID of the marked copy."""
+        return self._record.derived_sop_uid
+
+    @property
+    def transfer_syntax_uid(self) -> str:
+        """The transfer syntax that the bytes are in."""
+        return self._record.transfer_syntax_uid
+
+    @property
+    def size(self) -> int:
+        """Bytes of the data set."""
+        return self._record.original_size
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal digest of the data set's bytes as received."""
+        return self._record.original_sha256
+
+    def verify(self) -> None:
+        """Decrypt everything once, check tags, length and SHA-256, and throw the bytes away.
+
+        Raises
+        ------
+        IntegrityError
+            ``payload-tampered``, ``payload-format``, ``payload-of-another-record``, ``payload-length``,
+            ``digest-differs``.
+        SealError
+            ``other-restore-key``: not sealed to our key.
+        """
+        self._verified = False
+        for _ in self._pass():
+            pass
+        self._verified = True
+
+    def stream(self) -> Iterator[bytes]:
+        """The bytes, in pieces of at most 1 MiB, decrypted and checked a second time.
+
+        The last piece is held back until the digest of the whole is right, so what is wrong never becomes complete.
+
+        Raises
+        ------
+        VaultError
+            ``not-verified``: `verify` has not passed. As `verify` while iterating.
+        """
+        if not self._verified:
+            raise VaultError("not-verified", f"record {self.locator} is to be released before it was verified")
+        return self._pass()
+
+    def close(self) -> None:
+        """Close the payload file."""
+        self._payload.close()
+
+    def __enter__(self) -> Original:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _pass(self) -> Iterator[bytes]:
+        self._payload.seek(0)
+        digest = hashlib.sha256()
+        held = b""
+        for piece in open_payload(self._payload, self._record, self._keys.restore_private):
+            if held:
+                yield held
+            digest.update(piece)
+            held = piece
+        if not hmac.compare_digest(digest.hexdigest(), self._record.original_sha256):
+            raise IntegrityError("digest-differs", f"the original of record {self.locator} has another SHA-256")
+        if held:
+            yield held

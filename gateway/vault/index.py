@@ -1,0 +1,329 @@
+"""What C-FIND answers from and C-MOVE and C-GET select by: the clear-text columns and attributes of the records.
+
+Hierarchical queries of the Patient Root and Study Root models (PS3.4 C.4.1.2.2, C.6). The caller's scope is applied
+before anything is matched, so that an answer tells nothing of what lies outside it. Only the newest generation under
+an original UID is seen, unless an instance is asked for by the derived UID of an older one; records whose payload has
+been purged are not seen. Identifiers are read as pydicom decodes them, by their own Specific Character Set. Answers always name *original* UIDs, also when the identifier names derived ones.
+
+The index is not signed: whoever releases an original decides by the record (`RecordStore`), its study UID included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydicom import DataElement, Dataset
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from sqlalchemy import ColumnElement, Engine, Row, Select, and_, exists, func, or_, select
+from sqlalchemy.orm import aliased
+
+from gateway.database import VaultRow, reading
+from gateway.errors import VaultError
+from gateway.vault import counts
+from gateway.vault.attributes import (
+    ACCESSION_NUMBER,
+    LEVEL_OF,
+    LEVELS,
+    PATIENT_ID,
+    SERIES_UID,
+    SOP_UID,
+    STUDY_DATE,
+    STUDY_UID,
+    UNIQUE_KEYS,
+    key,
+    texts,
+)
+from gateway.vault.matching import Matcher, date_range, has_wildcard, key_values, matcher
+
+Root = Literal["PATIENT", "STUDY"]
+
+CHARACTER_SET = 0x00080005
+LEVEL = 0x00080052
+RETRIEVE_AE = 0x00080054
+AVAILABILITY = 0x00080056
+TIMEZONE = 0x00080201
+_NOT_KEYS = frozenset((CHARACTER_SET, LEVEL, RETRIEVE_AE, TIMEZONE))
+_PAGE = 200  # entities read at a time
+
+_ENTITY: dict[str, Any] = {  # what tells the entities of a level apart, and the order of answers
+    "PATIENT": VaultRow.patient_id,
+    "STUDY": VaultRow.study_uid,
+    "SERIES": VaultRow.original_series_uid,
+    "IMAGE": VaultRow.locator,
+}
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The studies that a caller may know of: Study Instance UIDs, or "*" for all."""
+
+    studies: tuple[str, ...] = ("*",)
+
+    def allows(self, study_uid: str) -> bool:
+        """Whether the study is in the scope."""
+        return "*" in self.studies or study_uid in self.studies
+
+
+class Index:
+    """Finds and selects; never writes. Safe for any number of threads."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def find(self, root: Root, level: str, query: Dataset, scope: Scope, limit: int) -> Iterator[Dataset]:
+        """Answer a C-FIND identifier.
+
+        Each answer holds the requested keys of this level and those above (zero length where there is no value or the
+        key is not supported), all unique keys down to `level`, and Query/Retrieve Level. Retrieve AE Title is left to
+        the caller. Text beyond ASCII is answered in ISO_IR 192. Patients without a Patient ID have no place at PATIENT
+        level; their studies are found by Study Root.
+
+        Parameters
+        ----------
+        level
+            "PATIENT", "STUDY", "SERIES" or "IMAGE".
+        limit
+            Answers given before ``too-many-matches``.
+
+        Raises
+        ------
+        VaultError
+            ``level-not-in-model`` and ``identifier-incomplete`` (DIMSE 0xA900), before the first answer;
+            ``too-many-matches`` (0xA700) after `limit` answers, when there are more.
+        """
+        _check_level(root, level)
+        filters = [*_visible(scope, _uids(query, SOP_UID) if level == "IMAGE" else ()), *_above(root, level, query)]
+        filters += _prefilters(root, level, query)
+        if level == "PATIENT":
+            filters.append(VaultRow.patient_id != "")
+        return self._answers(root, level, query, scope, filters, limit)
+
+    def select(self, root: Root, level: str, identifier: Dataset, scope: Scope) -> list[str]:
+        """The locators that a C-MOVE or C-GET identifier names, by series and order of arrival.
+
+        The unique key of `level` may be a list, those above are single values. An original UID selects its newest
+        generation, a derived UID exactly its own. What is out of scope is not there.
+
+        Raises
+        ------
+        VaultError
+            ``level-not-in-model`` and ``identifier-incomplete`` (DIMSE 0xA900).
+        """
+        _check_level(root, level)
+        wanted = _uids(identifier, UNIQUE_KEYS[level])
+        if not wanted:
+            raise VaultError("identifier-incomplete", f"the identifier lacks the unique key of level {level}")
+        filters = [*_visible(scope, wanted if level == "IMAGE" else ()), *_above(root, level, identifier)]
+        filters.append(_is_one_of(level, wanted))
+        order = (VaultRow.study_uid, VaultRow.original_series_uid, VaultRow.created_at, VaultRow.locator)
+        with reading(self._engine) as session:
+            return list(session.scalars(select(VaultRow.locator).where(*filters).order_by(*order)))
+
+    def transfer_syntaxes(self) -> dict[str, list[str]]:
+        """SOP class UID to the transfer syntaxes of the originals held, the most frequent first."""
+        columns = (VaultRow.sop_class_uid, VaultRow.transfer_syntax_uid)
+        counted = (
+            select(*columns)
+            .where(VaultRow.payload_file.is_not(None))
+            .group_by(*columns)
+            .order_by(VaultRow.sop_class_uid, func.count().desc(), VaultRow.transfer_syntax_uid)
+        )
+        held: dict[str, list[str]] = {}
+        with reading(self._engine) as session:
+            for sop_class, syntax in session.execute(counted):
+                held.setdefault(sop_class, []).append(syntax)
+        return held
+
+    def unsupported(self, root: Root, level: str, query: Dataset) -> bool:
+        """Whether the identifier has optional keys that are not supported (pending status 0xFF01, PS3.4 C.4.1.1.4).
+
+        Raises
+        ------
+        VaultError
+            ``level-not-in-model``.
+        """
+        _check_level(root, level)
+        return any(
+            not _is_supported(level, int(element.tag))
+            for element in query
+            if int(element.tag) not in _NOT_KEYS and element.tag.element != 0
+        )
+
+    def _answers(
+        self,
+        root: Root,
+        level: str,
+        query: Dataset,
+        scope: Scope,
+        filters: Sequence[ColumnElement[bool]],
+        limit: int,
+    ) -> Iterator[Dataset]:
+        matchers = _matchers(root, level, query)
+        given = 0
+        for page in self._pages(level, filters):
+            counted = counts.count(self._engine, level, query, page, _visible(scope, ()))
+            for row in page:
+                known = {**row.attributes, **counted.get(row.entity, {})}
+                if not all(matches(texts(known, tag)) for tag, matches in matchers.items()):
+                    continue
+                if given == limit:
+                    raise VaultError("too-many-matches", f"more than {limit} matches", "narrow the query")
+                given += 1
+                yield _answer(root, level, query, row, known)
+
+    def _pages(self, level: str, filters: Sequence[ColumnElement[bool]]) -> Iterator[Sequence[Row[Any]]]:
+        """One row per entity (its latest instance stands for it), page by page, no transaction open in between."""
+        entity = _ENTITY[level]
+        after: str | None = None
+        while True:
+            onward = [*filters, entity > after] if after is not None else list(filters)
+            keys = select(entity).where(*onward).distinct().order_by(entity).limit(_PAGE)
+            with reading(self._engine) as session:
+                wanted = session.scalars(keys).all()
+                page = session.execute(_latest(entity, wanted, filters)).all() if wanted else []
+            if page:
+                yield page
+            if len(wanted) < _PAGE:
+                return
+            after = wanted[-1]
+
+
+def _latest(entity: Any, wanted: Sequence[str], filters: Sequence[ColumnElement[bool]]) -> Select[Any]:
+    """The latest row of each `wanted` entity among those that pass the filters."""
+    latest = func.row_number().over(partition_by=entity, order_by=(VaultRow.created_at.desc(), VaultRow.locator.desc()))
+    ranked = (
+        select(VaultRow.locator.label("locator"), latest.label("place")).where(*filters, entity.in_(wanted)).subquery()
+    )
+    return (
+        select(
+            entity.label("entity"),
+            VaultRow.attributes,
+            VaultRow.patient_id,
+            VaultRow.study_uid,
+            VaultRow.original_series_uid,
+            VaultRow.original_sop_uid,
+        )
+        .join(ranked, and_(ranked.c.locator == VaultRow.locator, ranked.c.place == 1))
+        .order_by(entity)
+    )
+
+
+def _check_level(root: Root, level: str) -> None:
+    if level not in LEVELS or (root == "STUDY" and level == "PATIENT"):
+        raise VaultError("level-not-in-model", "the identifier's level does not belong to its information model")
+
+
+def _visible(scope: Scope, derived: Sequence[str]) -> list[ColumnElement[bool]]:
+    """In scope, payload there, newest generation (or named by one of the `derived` UIDs)."""
+    newer = aliased(VaultRow)
+    newest = ~exists().where(
+        newer.original_sop_uid == VaultRow.original_sop_uid, newer.generation > VaultRow.generation
+    )
+    conditions: list[ColumnElement[bool]] = [VaultRow.payload_file.is_not(None)]
+    conditions.append(or_(newest, VaultRow.derived_sop_uid.in_(derived)) if derived else newest)
+    if "*" not in scope.studies:
+        conditions.append(VaultRow.study_uid.in_(scope.studies))
+    return conditions
+
+
+def _above(root: Root, level: str, query: Dataset) -> Iterator[ColumnElement[bool]]:
+    """The unique keys of the levels above: each must be there with one value (hierarchical, PS3.4 C.4.1.2.2)."""
+    first = 0 if root == "PATIENT" else 1
+    for above in LEVELS[first : LEVELS.index(level)]:
+        values = _uids(query, UNIQUE_KEYS[above])
+        if len(values) != 1 or (above == "PATIENT" and has_wildcard(values[0])):
+            raise VaultError(
+                "identifier-incomplete", f"the identifier lacks the unique key of level {above}, or has several"
+            )
+        yield _is_one_of(above, values)
+
+
+def _is_one_of(level: str, values: Sequence[str]) -> ColumnElement[bool]:
+    if level == "PATIENT":
+        return VaultRow.patient_id.in_([value[:64] for value in values])
+    if level == "STUDY":
+        return VaultRow.study_uid.in_(values)
+    if level == "SERIES":
+        return or_(VaultRow.original_series_uid.in_(values), VaultRow.derived_series_uid.in_(values))
+    return or_(VaultRow.original_sop_uid.in_(values), VaultRow.derived_sop_uid.in_(values))
+
+
+def _prefilters(root: Root, level: str, query: Dataset) -> Iterator[ColumnElement[bool]]:
+    """What the database can decide by its columns; UIDs entirely, the others again by their matchers."""
+    for unique in ("STUDY", "SERIES", "IMAGE"):
+        wanted = _uids(query, UNIQUE_KEYS[unique])
+        if wanted and unique == level:
+            yield _is_one_of(level, wanted)
+    if level == "PATIENT" or (root, level) == ("STUDY", "STUDY"):
+        patients = _uids(query, PATIENT_ID)
+        if patients and not any(has_wildcard(one) for one in patients):
+            yield _is_one_of("PATIENT", patients)
+    if level != "STUDY":
+        return
+    accessions = _uids(query, ACCESSION_NUMBER)
+    if accessions and not any(has_wildcard(one) for one in accessions):
+        yield VaultRow.accession_number.in_([one[:16] for one in accessions])
+    dates = _uids(query, STUDY_DATE)
+    if len(dates) == 1 and (ends := date_range(dates[0])):
+        if ends[0]:
+            yield VaultRow.study_date >= ends[0]
+        if ends[1]:
+            yield and_(VaultRow.study_date <= ends[1], VaultRow.study_date != "")
+
+
+def _matchers(root: Root, level: str, query: Dataset) -> dict[int, Matcher]:
+    """Matchers of the keys of this level (of Study Root's STUDY level: the patient's as well, PS3.4 C.6.2.1)."""
+    levels = {level, "PATIENT"} if (root, level) == ("STUDY", "STUDY") else {level}
+    found: dict[int, Matcher] = {}
+    for element in query:
+        tag = int(element.tag)
+        if tag in (STUDY_UID, SERIES_UID, SOP_UID):
+            continue  # UIDs, original or derived, are decided by the database
+        if counts.LEVEL_OF.get(tag) == level or LEVEL_OF.get(tag) in levels:
+            test = matcher(element)
+            if test is not None:
+                found[tag] = test
+    return found
+
+
+def _is_supported(level: str, tag: int) -> bool:
+    """Whether an answer at `level` can give the attribute: it is counted there, or stored for it or a level above."""
+    its_level = LEVEL_OF.get(tag)
+    stored = its_level is not None and LEVELS.index(its_level) <= LEVELS.index(level)
+    return stored or counts.LEVEL_OF.get(tag) == level or tag == AVAILABILITY
+
+
+def _uids(query: Dataset, tag: int) -> list[str]:
+    """The values of a key; empty when it is absent or matches everything."""
+    return [value for value in (key_values(query[tag]) if tag in query else []) if value != "*"]
+
+
+def _answer(root: Root, level: str, query: Dataset, row: Row[Any], known: dict[str, Any]) -> Dataset:
+    answer = Dataset()
+    for element in query:
+        tag = int(element.tag)
+        if tag in _NOT_KEYS or element.tag.element == 0:
+            continue
+        entry = known.get(key(tag))
+        if tag == AVAILABILITY:
+            answer.add_new(tag, "CS", "ONLINE")
+        elif entry is not None and entry.get("Value") and _is_supported(level, tag):
+            answer.add(DataElement.from_json(Dataset, key(tag), entry["vr"], entry["Value"], "Value"))
+        else:
+            answer.add_new(tag, dictionary_VR(tag) if dictionary_has_tag(tag) else element.VR, None)
+    names = {PATIENT_ID: row.patient_id, STUDY_UID: row.study_uid}
+    names |= {SERIES_UID: row.original_series_uid, SOP_UID: row.original_sop_uid}
+    first = 0 if root == "PATIENT" else 1
+    for above in LEVELS[first : LEVELS.index(level) + 1]:
+        tag = UNIQUE_KEYS[above]
+        answer.add_new(tag, dictionary_VR(tag), names[tag])
+    answer.add_new(LEVEL, "CS", level)
+    if not all(_is_ascii(element) for element in answer):
+        answer.add_new(CHARACTER_SET, "CS", "ISO_IR 192")
+    return answer
+
+
+def _is_ascii(element: DataElement) -> bool:
+    return all(str(value).isascii() for value in (element.value if element.VM > 1 else [element.value]))

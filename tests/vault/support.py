@@ -1,0 +1,72 @@
+"""A vault of real parts in a temporary folder: keys, SQLite, payload files."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Engine
+
+from gateway.config.models import Config
+from gateway.database import open_database
+from gateway.dicom.uids import derived_uid
+from gateway.keys import OpeningKeys, SealingKeys
+from gateway.vault import PayloadStore, RecordFacts, RecordStore, VaultRecord, seal_payload
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+EXPLICIT = "1.2.840.10008.1.2.1"
+
+
+def facts_of(data: bytes, sop: str = "1.2.3.1", **changes: Any) -> RecordFacts:
+    """Facts of an original with the bytes `data`."""
+    plain: dict[str, Any] = {
+        "original_sop_uid": sop,
+        "original_series_uid": "1.2.3",
+        "study_uid": "1.2",
+        "sop_class_uid": CT,
+        "transfer_syntax_uid": EXPLICIT,
+        "original_sha256": hashlib.sha256(data).hexdigest(),
+        "original_size": len(data),
+        "policy": "policy-1",
+        "attributes": {},
+    }
+    return RecordFacts(**(plain | changes))
+
+
+@dataclass
+class Vault:
+    config: Config
+    engine: Engine
+    sealing: SealingKeys
+    opening: OpeningKeys
+    records: RecordStore
+    payloads: PayloadStore
+
+    def store(self, data: bytes, sop: str = "1.2.3.1", **changes: Any) -> VaultRecord:
+        """What the worker does: record first, payload second."""
+        record = self.records.create(facts_of(data, sop, **changes))
+        self.put(record, data)
+        return record
+
+    def put(self, record: VaultRecord, data: bytes) -> None:
+        self.payloads.put(
+            record.locator, lambda out: seal_payload(out, io.BytesIO(data), record, self.sealing.restore_public)
+        )
+
+
+def open_vault(config: Config) -> Vault:
+    sealing = SealingKeys.load(config.keys)
+    engine = open_database(config.database_url)
+    records = RecordStore(
+        engine,
+        sealing.signer,
+        sealing.verifier,
+        vault_id=config.site.name,
+        restore_public=sealing.restore_public,
+        derive_uid=partial(derived_uid, sealing.uid_key),
+    )
+    payloads = PayloadStore(config.site.state / "vault")
+    return Vault(config, engine, sealing, OpeningKeys.load(config.keys), records, payloads)
