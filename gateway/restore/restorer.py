@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -75,20 +76,24 @@ class Restorer:
     def _original(self, record: VaultRecord) -> Original:
         if record.payload_file is None:
             raise NotFoundError("payload-missing", f"the retention of record {record.locator} has ended")
-        return Original(record, self._payloads.open(record.payload_file), self._keys)
+        if not self._payloads.exists(record.payload_file):
+            raise NotFoundError("payload-missing", f"the sealed original of record {record.locator} is not there")
+        return Original(record, self._payloads, self._keys)
 
 
 class Original:
     """One original: what its signed record says, and its bytes. Close it, or use it in a `with` block.
 
-    The payload file is opened once and stays open: deleted meanwhile, it can still be read; changed meanwhile, its
-    tags fail in the second pass as in the first. No plaintext touches a disk; memory is bounded by a few MiB.
+    `verify` opens the payload file, and it stays open: deleted or replaced meanwhile, the verified one is still read;
+    changed meanwhile, its tags fail in the second pass as in the first. No plaintext touches a disk; memory is bounded
+    by a few MiB. For one thread at a time.
     """
 
-    def __init__(self, record: VaultRecord, payload: BinaryIO, keys: OpeningKeys) -> None:
+    def __init__(self, record: VaultRecord, payloads: PayloadStore, keys: OpeningKeys) -> None:
         self._record = record
-        self._payload = payload
+        self._payloads = payloads
         self._keys = keys
+        self._payload: BinaryIO | None = None
         self._verified = False
 
     @property
@@ -144,11 +149,14 @@ class Original:
         IntegrityError
             ``payload-tampered``, ``payload-format``, ``payload-of-another-record``, ``payload-length``,
             ``digest-differs``.
+        NotFoundError
+            ``payload-missing``.
         SealError
             ``other-restore-key``: not sealed to our key.
         """
-        self._verified = False
-        for _ in self._pass():
+        self.close()
+        self._payload = self._payloads.open(self.locator)
+        for _ in self._pass(self._payload):
             pass
         self._verified = True
 
@@ -162,13 +170,16 @@ class Original:
         VaultError
             ``not-verified``: `verify` has not passed. As `verify` while iterating.
         """
-        if not self._verified:
+        if self._payload is None or not self._verified:
             raise VaultError("not-verified", f"record {self.locator} is to be released before it was verified")
-        return self._pass()
+        return self._pass(self._payload)
 
     def close(self) -> None:
-        """Close the payload file."""
-        self._payload.close()
+        """Close the payload file; what was verified is then forgotten."""
+        self._verified = False
+        if self._payload is not None:
+            self._payload.close()
+            self._payload = None
 
     def __enter__(self) -> Original:
         return self
@@ -176,11 +187,13 @@ class Original:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _pass(self) -> Iterator[bytes]:
-        self._payload.seek(0)
+    def _pass(self, payload: BinaryIO) -> Iterator[bytes]:
+        # A handle of its own, since a reader closes what it reads from; position is shared and set by every reader.
+        file = os.fdopen(os.dup(payload.fileno()), "rb")
+        file.seek(0)
         digest = hashlib.sha256()
         held = b""
-        for piece in open_payload(self._payload, self._record, self._keys.restore_private):
+        for piece in open_payload(file, self._record, self._keys.restore_private):
             if held:
                 yield held
             digest.update(piece)

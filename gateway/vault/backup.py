@@ -1,0 +1,298 @@
+"""Everything that a site needs to get its originals back, in one encrypted file; and the way back from it.
+
+A backup holds the keys (the private ones too), the records, and their sealed payloads. It is a tar stream inside a
+chunked file, under a key that scrypt (RFC 7914) makes from a passphrase; layout: deploy/formats.md, "backup".
+
+Records are read first, payloads second: a payload that is sealed meanwhile may be in the backup without its record, and
+is then left out; a record whose payload was not put yet is in it, and its payload when it came in time.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import shutil
+import struct
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+from sqlalchemy import Engine, LargeBinary, select
+
+from gateway.config.models import Config
+from gateway.config.secret import SecretRef
+from gateway.database import VaultRow, open_database, reading, sqlite_url, transaction
+from gateway.errors import NotFoundError, SealError, VaultError
+from gateway.keys import ChunkedReader, ChunkedWriter
+from gateway.keys.generate import write_key_file
+from gateway.vault.payloads import PayloadStore
+from gateway.vault.places import VAULT, vault_folder
+
+MAGIC = b"MGBK"
+VERSION = 1
+CONFIG_NAME = "recovered.toml"
+_HEAD = struct.Struct(">4sBBBB16s")  # magic, version, log2 of scrypt's N, r, p, salt
+_LOG_N, _R, _P = 17, 8, 1  # 128 MiB of memory, once
+_LARGEST_LOG_N = 20
+_RECORDS = "records.jsonl"
+_MANIFEST = "manifest.json"
+_KEYS = "keys"
+_PIECE = 1 << 20
+_PAGE = 500
+_BINARY = frozenset(c.name for c in VaultRow.__table__.columns if isinstance(c.type, LargeBinary))
+
+
+def backup(config: Config, out: Path, passphrase: str) -> None:
+    """Write a backup of keys, records and payloads to `out`, which appears complete or not at all.
+
+    Secrets given by `env:` are written as files under their usual names.
+
+    Raises
+    ------
+    ConfigError
+        A key cannot be read; the private restore key is one of them.
+    VaultError
+        ``backup-exists``: `out` is there already.
+    """
+    if out.exists():
+        raise VaultError("backup-exists", f"{out} is there already", "give another name: backups are not replaced")
+    engine = open_database(config.database_url)
+    salt = os.urandom(16)
+    head = _HEAD.pack(MAGIC, VERSION, _LOG_N, _R, _P, salt)
+    handle, name = tempfile.mkstemp(prefix=".backup-", dir=out.absolute().parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(head)
+            chunks = ChunkedWriter(file, _passphrase_key(passphrase, head), head)
+            _write_tar(chunks, config, engine)
+            chunks.close()
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, out)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def recover(archive: Path, folder: Path, passphrase: str, database_url: str = "") -> Path:
+    """Bring a backup back into an empty or new folder, which is filled completely or not at all.
+
+    Afterwards `folder` holds `keys/`, `state/vault/`, a fresh `state/gateway.sqlite` (or the records went into the
+    empty database at `database_url`) and a configuration, whose path is returned, that restores from all this.
+
+    Raises
+    ------
+    VaultError
+        ``folder-not-empty``, ``backup-format``, ``backup-incomplete`` (files missing, or not what the manifest says),
+        ``database-not-empty``.
+    SealError
+        ``wrong-key`` (the passphrase), ``truncated``, ``tampered``, ``seal-format``.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise VaultError("folder-not-empty", f"{folder} is not empty", "recover into a new folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=".recover-", dir=folder.absolute().parent))
+    try:
+        with open(archive, "rb") as file:
+            manifest = _read_tar(_open_chunks(file, passphrase), made)
+        _fill_database(made, database_url or sqlite_url(made / "state" / "gateway.sqlite"))
+        (made / _RECORDS).unlink()
+        (made / CONFIG_NAME).write_text(_config_text(manifest, database_url), "utf-8")
+        if folder.exists():
+            folder.rmdir()
+        os.rename(made, folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return folder / CONFIG_NAME
+
+
+# writing
+
+
+def _write_tar(chunks: ChunkedWriter, config: Config, engine: Engine) -> None:
+    digests: dict[str, str] = {}
+    keys = _key_files(config)
+    with tarfile.open(fileobj=chunks, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        for name, data in keys.items():
+            _add(tar, digests, f"{_KEYS}/{name}", io.BytesIO(data), len(data))
+        with tempfile.TemporaryFile(dir=config.site.state) as rows:
+            locators = _dump(engine, rows)
+            size = rows.tell()
+            rows.seek(0)
+            _add(tar, digests, _RECORDS, rows, size)
+        payloads = PayloadStore(vault_folder(config))
+        for locator in locators:
+            try:
+                payload = payloads.open(locator)
+            except NotFoundError:
+                continue  # not put yet, or purged since the records were read
+            with payload:
+                size = os.fstat(payload.fileno()).st_size
+                _add(tar, digests, f"{VAULT}/{locator}", payload, size)
+        signers = [name for name in keys if name.startswith("signer-")]
+        manifest = {"version": VERSION, "site": config.site.name, "trusted_signers": signers, "sha256": digests}
+        data = json.dumps(manifest, sort_keys=True).encode()
+        _add(tar, {}, _MANIFEST, io.BytesIO(data), len(data))
+
+
+def _key_files(config: Config) -> dict[str, bytes]:
+    keys = config.keys
+    files = {
+        "restore.public.pem": keys.restore_public_key.resolve(private=False),
+        "restore.private.pem": keys.restore_private_key.resolve(),
+        "signing.private.pem": keys.signing_key.resolve(),
+        "spool.key": keys.spool_key.resolve(),
+        "uid.key": keys.uid_key.resolve(),
+        "mark.key": keys.mark_key.resolve(),
+    }
+    for number, signer in enumerate(keys.trusted_signers, start=1):
+        files[f"signer-{number}.public.pem"] = signer.resolve(private=False)
+    return files
+
+
+def _dump(engine: Engine, out: BinaryIO) -> list[str]:
+    """Write all rows of the records as JSON lines; gives the locators of the live ones."""
+    live: list[str] = []
+    after = ""
+    while True:
+        with reading(engine) as session:
+            page = session.scalars(
+                select(VaultRow).where(VaultRow.locator > after).order_by(VaultRow.locator).limit(_PAGE)
+            ).all()
+        for row in page:
+            values = {column.name: getattr(row, column.name) for column in VaultRow.__table__.columns}
+            for name in _BINARY:
+                values[name] = base64.b64encode(values[name]).decode("ascii")
+            out.write(json.dumps(values, sort_keys=True).encode("ascii") + b"\n")
+            after = row.locator
+            if row.payload_file is not None:
+                live.append(row.locator)
+        if len(page) < _PAGE:
+            return live
+
+
+def _add(tar: tarfile.TarFile, digests: dict[str, str], name: str, source: BinaryIO, size: int) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o600
+    digesting = _Digesting(source)
+    tar.addfile(info, digesting)
+    digests[name] = digesting.digest.hexdigest()
+
+
+class _Digesting:
+    """Hashes what is read through it."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source = source
+        self.digest = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._source.read(size)
+        self.digest.update(data)
+        return data
+
+
+# reading
+
+
+def _open_chunks(file: BinaryIO, passphrase: str) -> ChunkedReader:
+    head = file.read(_HEAD.size)
+    if len(head) < _HEAD.size or head[:4] != MAGIC or head[4] != VERSION or not 10 <= head[5] <= _LARGEST_LOG_N:
+        raise VaultError("backup-format", "this is not a backup of a version that is known here")
+    try:
+        return ChunkedReader(file, _passphrase_key(passphrase, head), head)
+    except SealError as error:
+        if error.code == "wrong-key":
+            raise SealError("wrong-key", "the passphrase does not fit this backup, or its header was changed") from None
+        raise
+
+
+def _read_tar(chunks: ChunkedReader, folder: Path) -> dict[str, Any]:
+    """Unpack into `folder`; gives the manifest, after everything was held against it."""
+    for name in (_KEYS, "state", f"state/{VAULT}"):
+        (folder / name).mkdir(mode=0o700 if name == _KEYS else 0o750)
+    payloads = PayloadStore(folder / "state" / VAULT)
+    digests: dict[str, str] = {}
+    manifest: dict[str, Any] | None = None
+    try:
+        with tarfile.open(fileobj=chunks, mode="r|") as tar:
+            for member in tar:
+                content = tar.extractfile(member) if member.isreg() else None
+                place, _, name = member.name.partition("/")
+                if content is None or "/" in name or name.startswith("."):
+                    raise VaultError("backup-format", "the backup holds something that a backup never holds")
+                source = _Digesting(content)
+                if member.name == _MANIFEST:
+                    manifest = json.loads(source.read())
+                    continue
+                if place == _KEYS and name:
+                    write_key_file(folder / _KEYS / name, source.read(), 0o644 if "public" in name else 0o600)
+                elif place == VAULT:
+                    payloads.put(name, lambda out, source=source: shutil.copyfileobj(source, out, _PIECE))
+                elif member.name == _RECORDS:
+                    with open(folder / _RECORDS, "xb") as out:
+                        shutil.copyfileobj(source, out, _PIECE)
+                else:
+                    raise VaultError("backup-format", "the backup holds something that a backup never holds")
+                digests[member.name] = source.digest.hexdigest()
+        while chunks.read(_PIECE):
+            pass  # up to the final chunk: a backup that was cut short is none
+    except (tarfile.TarError, ValueError):
+        raise VaultError("backup-format", "the backup's content cannot be read") from None
+    if manifest is None or manifest.get("sha256") != digests or _RECORDS not in digests:
+        raise VaultError("backup-incomplete", "the backup's content is not what its manifest says")
+    return manifest
+
+
+def _fill_database(folder: Path, url: str) -> None:
+    engine = open_database(url)
+    with transaction(engine) as session:
+        if session.scalars(select(VaultRow.locator).limit(1)).first() is not None:
+            raise VaultError("database-not-empty", "the database to recover into holds records already")
+        with open(folder / _RECORDS, "rb") as lines:
+            for page in _pages(lines):
+                session.add_all(page)
+                session.flush()
+                session.expunge_all()
+    engine.dispose()
+
+
+def _pages(lines: BinaryIO) -> Iterator[list[VaultRow]]:
+    page: list[VaultRow] = []
+    for line in lines:
+        values = json.loads(line)
+        for name in _BINARY:
+            values[name] = base64.b64decode(values[name])
+        page.append(VaultRow(**values))
+        if len(page) == _PAGE:
+            yield page
+            page = []
+    yield page
+
+
+def _config_text(manifest: dict[str, Any], database_url: str) -> str:
+    """A configuration for what was recovered; the site's own, with its peers and routes, is kept elsewhere."""
+    signers = ", ".join(json.dumps(SecretRef(f"file:{_KEYS}/{name}")) for name in manifest["trusted_signers"])
+    lines = [
+        "# Made by `miad-gateway vault recover`: restores what the backup held.",
+        "version = 1",
+        "",
+        "[site]",
+        f"name = {json.dumps(manifest['site'])}",
+        "",
+        "[keys]",
+        f"trusted_signers = [{signers}]",
+    ]
+    if database_url:
+        lines += ["", "[database]", f"url = {json.dumps(database_url)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _passphrase_key(passphrase: str, head: bytes) -> bytes:
+    _, _, log_n, r, p, salt = _HEAD.unpack(head)
+    return Scrypt(salt=salt, length=32, n=1 << log_n, r=r, p=p).derive(passphrase.encode("utf-8"))
