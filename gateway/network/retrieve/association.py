@@ -8,7 +8,7 @@ from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.dimse_primitives import C_ECHO, C_FIND, C_GET, C_MOVE, C_STORE
 
 from gateway.errors import DeliveryError
-from gateway.log import get_logger
+from gateway.log import describe_error, get_logger
 from gateway.network.retrieve.access import decide
 from gateway.network.retrieve.find import serve_find
 from gateway.network.retrieve.identifiers import MODELS
@@ -22,7 +22,6 @@ from gateway.network.upper_layer import GatewayAssociation
 
 UNABLE_TO_PROCESS = 0xC000
 SOP_CLASS_NOT_SUPPORTED = 0x0122
-_RELATIONAL = 1  # first byte of the extended negotiation's application information (PS3.4 C.5.1.1, C.5.2.1)
 
 log = get_logger(__name__)
 
@@ -49,7 +48,7 @@ class RestoreAssociation(GatewayAssociation):
         entry = decide(self._services.settings.workstations, self.caller, over_tls=self.caller.certificate is not None)
         if isinstance(entry, Rejection):
             raise RuntimeError("an association that was refused asks for service")
-        return Session(self._services, self, self.caller, entry, relational_classes(self))
+        return Session(self._services, self, self.caller, entry)
 
     def _serve_request(self, message: object, context_id: int) -> None:
         """Serve one request (called in the association's own thread).
@@ -74,22 +73,13 @@ class RestoreAssociation(GatewayAssociation):
         except DeliveryError:
             self.abort(block=False)
         except Exception as error:
-            log.error("request failed", association_id=self.association_id, exc_info=error)
+            log.error("request failed", association_id=self.association_id, error=describe_error(error))
             if is_alive(self):
                 self.session.respond(message, context, UNABLE_TO_PROCESS, comment="internal error")
         finally:
             self.dimse.cancel_req.clear()
             # A long C-MOVE is silent on this association: it must not be taken for an idle one.
             self.dul._idle_timer.restart()
-
-
-def relational_classes(association: GatewayAssociation) -> frozenset[str]:
-    """The models for which the peer asked for relational queries or retrievals; we grant all of them."""
-    return frozenset(
-        str(uid)
-        for uid, information in association.requestor.sop_class_extended.items()
-        if uid in MODELS and information[:1] == bytes((_RELATIONAL,))
-    )
 
 
 def _service_of(message: object):

@@ -7,7 +7,7 @@ from pynetdicom.dimse_primitives import C_FIND
 from pynetdicom.presentation import PresentationContext
 
 from gateway.audit import events
-from gateway.errors import DicomError
+from gateway.errors import DicomError, VaultError
 from gateway.network.retrieve.identifiers import MODELS, query_level, read_identifier
 from gateway.network.retrieve.sending import is_alive, let_peer_speak
 from gateway.network.retrieve.session import Session
@@ -29,7 +29,7 @@ def serve_find(session: Session, request: C_FIND, context: PresentationContext) 
     model = MODELS[request.AffectedSOPClassUID]
     try:
         identifier = read_identifier(request.Identifier, context.transfer_syntax[0])
-        level = query_level(model.root, identifier, relational=request.AffectedSOPClassUID in session.relational)
+        level = query_level(model.root, identifier)
     except DicomError as error:
         session.audit(events.QUERY, "failure", operation="C-FIND", model=model.root, reason=error.code)
         session.respond(request, context, IDENTIFIER_DOES_NOT_MATCH, comment=error.message)
@@ -54,18 +54,21 @@ def _answers(
 ) -> tuple[int, int]:
     """Send the pending answers; returns the final status and how many were sent."""
     settings = session.services.settings
+    index = session.services.index
     scope = Scope(session.workstation.studies)
-    pending = PENDING
+    pending = PENDING_UNSUPPORTED_KEYS if index.unsupported(root, level, identifier) else PENDING
     matches = 0
-    for answer in session.services.index.find(root, level, identifier, scope, settings.max_matches + 1):
-        if matches == settings.max_matches:
-            return OUT_OF_RESOURCES, matches
-        if matches % ANSWERS_IN_ONE_GO == 0:
-            let_peer_speak(session.association)
-        if session.is_cancelled(request) or not is_alive(session.association):
-            return CANCELLED, matches
-        answer.QueryRetrieveLevel = level
-        answer.RetrieveAETitle = settings.ae_title
-        session.respond(request, context, pending, identifier=answer)
-        matches += 1
+    try:
+        for answer in index.find(root, level, identifier, scope, settings.max_matches):
+            if matches % ANSWERS_IN_ONE_GO == 0:
+                let_peer_speak(session.association)
+            if session.is_cancelled(request) or not is_alive(session.association):
+                return CANCELLED, matches
+            answer.RetrieveAETitle = settings.ae_title
+            session.respond(request, context, pending, identifier=answer)
+            matches += 1
+    except VaultError as error:
+        if error.code != "too-many-matches":
+            raise
+        return OUT_OF_RESOURCES, matches
     return 0x0000, matches

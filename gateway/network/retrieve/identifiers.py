@@ -65,6 +65,7 @@ def read_identifier(data: BytesIO | None, transfer_syntax: str) -> Dataset:
         identifier = decode(data, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
         for element in identifier:  # values are decoded on access: have it done here, where failing has an answer
             _ = element.value
+        identifier.decode()  # text in the identifier's own character set
     return identifier
 
 
@@ -76,26 +77,24 @@ def _check_structure(data: BytesIO, transfer_syntax: str) -> None:
         skip_value(source, element, layout)
 
 
-def query_level(root: str, identifier: Dataset, *, relational: bool) -> str:
+def query_level(root: str, identifier: Dataset) -> str:
     """The level of a C-FIND identifier (PS3.4 C.4.1).
 
-    Without negotiated relational queries the unique key of every level above must hold a single value.
+    Queries are hierarchical: the unique key of every level above must hold a single value.
     """
     level = _level(root, identifier)
-    if not relational:
-        _check_levels_above(root, level, identifier)
+    _check_levels_above(root, level, identifier)
     return level
 
 
-def retrieve_level(root: str, identifier: Dataset, *, relational: bool) -> str:
+def retrieve_level(root: str, identifier: Dataset) -> str:
     """The level of a C-MOVE or C-GET identifier (PS3.4 C.4.2.1, C.4.3.1).
 
     The unique key of the level itself must name something: no wildcard, no universal match, or a stray request
     would move the whole vault. Only a Patient ID may not be a list.
     """
     level = _level(root, identifier)
-    if not relational:
-        _check_levels_above(root, level, identifier)
+    _check_levels_above(root, level, identifier)
     key = UNIQUE_KEYS[level]
     values = _values(identifier, key)
     if not values or not all(values):

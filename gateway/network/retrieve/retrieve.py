@@ -17,7 +17,7 @@ from pynetdicom.presentation import PresentationContext
 
 from gateway.audit import events
 from gateway.errors import DeliveryError, DicomError, GatewayError
-from gateway.network.retrieve.deliver import CANNOT_RESTORE, deliver
+from gateway.network.retrieve.deliver import CANNOT_RESTORE, deliver_planned
 from gateway.network.retrieve.destination import way_to
 from gateway.network.retrieve.identifiers import MODELS, read_identifier, retrieve_level
 from gateway.network.retrieve.sending import RequesterOutlet, is_alive
@@ -107,7 +107,7 @@ def serve_get(session: Session, request: C_GET, context: PresentationContext) ->
         if not retrieval.may_go_on():
             break
         try:
-            status = deliver(session, outlet, planned, operation="C-GET")
+            status = deliver_planned(session, outlet, planned, operation="C-GET")
         except DeliveryError:
             break  # the requester is gone: `finish` audits how far it came
         retrieval.count(planned, status)
@@ -150,7 +150,7 @@ def _move_batch(retrieval: _Retrieval, batch: list[Planned], originator: Origina
             services.settings, retrieval.session.workstation, services.client_tls, wanted, originator
         ) as outlet:
             while left and retrieval.may_go_on():
-                status = deliver(retrieval.session, outlet, left[0], operation="C-MOVE")
+                status = deliver_planned(retrieval.session, outlet, left[0], operation="C-MOVE")
                 retrieval.count(left.popleft(), status)
     except DeliveryError as error:
         for planned in left:
@@ -182,13 +182,12 @@ def _prepare(
     operation = "C-MOVE" if isinstance(request, C_MOVE) else "C-GET"
     try:
         identifier = read_identifier(request.Identifier, context.transfer_syntax[0])
-        relational = request.AffectedSOPClassUID in session.relational
-        level = retrieve_level(model.root, identifier, relational=relational)
+        level = retrieve_level(model.root, identifier)
     except DicomError as error:
         session.audit(events.RETRIEVE, "failure", operation=operation, model=model.root, reason=error.code)
         session.respond(request, context, IDENTIFIER_DOES_NOT_MATCH, comment=error.message)
         return None
-    locators = session.services.index.select(level, identifier, Scope(session.workstation.studies))
+    locators = session.services.index.select(model.root, level, identifier, Scope(session.workstation.studies))
     if len(locators) > MAX_SUBOPERATIONS:
         session.audit(
             events.RETRIEVE, "failure", operation=operation, model=model.root, level=level, matches=len(locators)
@@ -199,10 +198,9 @@ def _prepare(
     plan = []
     for locator in locators:
         try:
-            original = session.services.restorer.by_locator(locator)
+            with session.services.restorer.by_locator(locator) as original:
+                plan.append(Planned.of(original))
         except GatewayError as error:
             session.audit(events.RESTORE_REFUSED, "failure", operation=operation, locator=locator, reason=error.code)
             retrieval.count(Planned(locator, "", "", ""), CANNOT_RESTORE)
-            continue
-        plan.append(Planned.of(original))
     return retrieval, plan

@@ -10,7 +10,7 @@ from gateway.audit import AuditLog, events
 from gateway.config.models import Restore
 from gateway.log import get_logger
 from gateway.network.retrieve.access import decide
-from gateway.network.retrieve.association import RestoreAssociation, relational_classes
+from gateway.network.retrieve.association import RestoreAssociation
 from gateway.network.retrieve.negotiation import RecentlyHeld, supported_contexts
 from gateway.network.retrieve.session import Index, Restorer, Services
 from gateway.network.server import Caller, Listen, Rejection, ScpServer
@@ -115,7 +115,7 @@ class RestoreScp:
             audit=self._audit,
             admit=partial(self._admit, over_tls=over_tls),
             contexts=partial(supported_contexts, held=self._held),
-            handlers=[(evt.EVT_SOP_EXTENDED, _grant_relational), (evt.EVT_ESTABLISHED, self._opened)],
+            handlers=[(evt.EVT_ESTABLISHED, self._opened)],
             association_class=partial(RestoreAssociation, services=self._services),
             tls=server_context(settings.tls) if over_tls else None,
             on_end=self._closed,
@@ -133,8 +133,3 @@ class RestoreScp:
     def _closed(self, association: RestoreAssociation) -> None:
         outcome = "success" if association.is_released else "failure"
         self._audit.write(events.ASSOCIATION_CLOSED, outcome, **association.caller.audit_fields())
-
-
-def _grant_relational(event: evt.Event) -> dict[str, bytes]:
-    """EVT_SOP_EXTENDED: relational queries and retrievals are granted, date-time and fuzzy matching are not."""
-    return {uid: bytes((1,)) for uid in relational_classes(event.assoc)}

@@ -35,7 +35,9 @@ class Index(Protocol):
 
     def find(self, root: str, level: str, query: Dataset, scope: object, limit: int) -> Iterator[Dataset]: ...
 
-    def select(self, level: str, identifiers: Dataset, scope: object) -> list[str]: ...
+    def select(self, root: str, level: str, identifier: Dataset, scope: object) -> list[str]: ...
+
+    def unsupported(self, root: str, level: str, query: Dataset) -> bool: ...
 
     def transfer_syntaxes(self) -> Mapping[str, Sequence[str]]: ...
 
@@ -69,7 +71,6 @@ class Session:
     association: Association
     caller: Caller
     workstation: Workstation  # the entry that let it in: its scope and its address
-    relational: frozenset[str] = frozenset()  # SOP classes with relational queries negotiated (PS3.4 C.5.1.1)
 
     def audit(self, event: str, outcome: str, **fields: object) -> None:
         """Write an audit line that names the caller."""

@@ -17,7 +17,7 @@ from gateway.network.retrieve.access import in_scope
 from gateway.network.retrieve.deliver import CANNOT_RESTORE, NOT_AUTHORISED, deliver
 from gateway.network.retrieve.destination import way_to
 from gateway.network.retrieve.session import Session
-from gateway.network.retrieve.suboperations import Original, Planned, is_warning
+from gateway.network.retrieve.suboperations import Original, is_warning
 
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700  # the peer may try again
@@ -44,8 +44,10 @@ def serve_store(session: Session, request: C_STORE, context: PresentationContext
         header = _header(request, context)
         if not session.workstation.host:
             raise _Refused(NOT_AUTHORISED, "no address configured to send originals to", "no-address")
-        original = _original(session, header)
-        _send(session, original)
+        with _original(session, header) as original:
+            if not in_scope(session.workstation, original.study_uid):
+                raise _Refused(NOT_AUTHORISED, "not authorised", "study-not-in-scope")
+            _send(session, original)
     except _Refused as refused:
         status, comment = refused.status, refused.comment
         session.audit(
@@ -83,27 +85,22 @@ def _original(session: Session, header: InstanceHeader) -> Original:
     block = read_block(header.dataset)
     try:
         if block is not None:
-            original = restorer.by_token(block.token, header.sop_instance_uid)
-        else:
-            original = restorer.by_uid(header.sop_instance_uid)
+            return restorer.by_token(block.token, header.sop_instance_uid)
+        return restorer.by_uid(header.sop_instance_uid)
     except (NotFoundError, SealError) as error:
         # A token that belongs to another object is somebody cutting and pasting: event 110113, security alert.
         outcome = "refused" if isinstance(error, NotFoundError) else "failure"
         raise _Refused(NOT_AUTHORISED, "not authorised", error.code, outcome) from None
     except GatewayError as error:
         raise _Refused(CANNOT_RESTORE, "cannot be restored for certain", error.code, "failure") from None
-    if not in_scope(session.workstation, original.study_uid):
-        raise _Refused(NOT_AUTHORISED, "not authorised", "study-not-in-scope")
-    return original
 
 
 def _send(session: Session, original: Original) -> None:
     services = session.services
-    planned = Planned.of(original)
-    wanted = [(planned.sop_class_uid, planned.transfer_syntax_uid)]
+    wanted = [(original.sop_class_uid, original.transfer_syntax_uid)]
     try:
         with way_to(services.settings, session.workstation, services.client_tls, wanted) as outlet:
-            status = deliver(session, outlet, planned, operation="C-STORE", original=original)
+            status = deliver(session, outlet, original, operation="C-STORE")
     except TransientError as error:
         raise _Refused(OUT_OF_RESOURCES, "the original could not be delivered now", error.code, "failure") from None
     except PermanentError as error:

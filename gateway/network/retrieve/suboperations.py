@@ -10,17 +10,30 @@ MAX_SUBOPERATIONS = 65_535  # the counts of a response are US (PS3.7 9.3.3.2, 9.
 
 
 class Original(Protocol):
-    """A restored original, as `gateway.restore` hands it out."""
+    """An original as `gateway.restore` hands it out; it holds a file open until the end of its `with` block."""
 
-    locator: str
-    sop_class_uid: str
-    sop_instance_uid: str
-    transfer_syntax_uid: str
-    study_uid: str
+    @property
+    def locator(self) -> str: ...
+
+    @property
+    def sop_class_uid(self) -> str: ...
+
+    @property
+    def sop_instance_uid(self) -> str: ...
+
+    @property
+    def transfer_syntax_uid(self) -> str: ...
+
+    @property
+    def study_uid(self) -> str: ...
 
     def verify(self) -> None: ...
 
     def stream(self) -> Iterator[bytes]: ...
+
+    def __enter__(self) -> Original: ...
+
+    def __exit__(self, *exception: object) -> None: ...
 
 
 @dataclass(frozen=True)
