@@ -188,11 +188,12 @@ def _restore(file: Found, restorer, out: Path) -> FileResult:
         original = restorer.by_token(block.token, header.sop_instance_uid)
     else:
         original = restorer.by_derived_uid(header.sop_instance_uid)  # an archive on the way dropped private tags
-    original.verify()
     path = out / file.relative
-    _write_file(
-        path, original.sop_class_uid, original.sop_instance_uid, original.transfer_syntax_uid, original.stream()
-    )
+    with original:
+        original.verify()
+        _write_file(
+            path, original.sop_class_uid, original.sop_instance_uid, original.transfer_syntax_uid, original.stream()
+        )
     return FileResult(file.path, "restored", path, original.sop_instance_uid)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
+import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Stored:
 
 def lease_owner() -> str:
     """A name for this process that another process on this host can check for life."""
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    return f"{platform.node()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 class FlowStore:
@@ -349,7 +349,7 @@ def _queue(session: Session, instance_id: str, destinations: Sequence[str], *, k
 
 def _is_dead(owner: str) -> bool:
     host, pid, _ = owner.rsplit(":", 2)
-    if host != socket.gethostname():
+    if host != platform.node():
         return False  # another machine's: its lease runs out by itself
     if int(pid) == os.getpid():
         return True  # a predecessor that had our number
