@@ -1,0 +1,102 @@
+"""Identifiers: what is refused with 0xA900, and that the reason never repeats a value."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import pytest
+from pydicom.dataset import Dataset
+from pynetdicom.dsutils import encode
+
+from gateway.errors import DicomError
+from gateway.network.retrieve.identifiers import query_level, read_identifier, retrieve_level
+from gateway.network.retrieve.receiving import BoundedBuffer
+
+EXPLICIT = "1.2.840.10008.1.2.1"
+SECRET = "DOE^JANE"
+
+
+def identifier(level: str = "", **keys: object) -> Dataset:
+    data = Dataset()
+    if level:
+        data.QueryRetrieveLevel = level
+    for keyword, value in keys.items():
+        setattr(data, keyword, value)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("root", "asked", "code"),
+    [
+        ("STUDY", identifier(), "level-missing"),
+        ("STUDY", identifier("PATIENT", PatientID="1"), "level-unknown"),
+        ("PATIENT", identifier("FRAME"), "level-unknown"),
+        ("STUDY", identifier("SERIES"), "unique-key-missing"),
+        ("STUDY", identifier("SERIES", StudyInstanceUID=["1.2", "1.3"]), "unique-key-missing"),
+        ("STUDY", identifier("IMAGE", StudyInstanceUID="1.2"), "unique-key-missing"),
+        ("PATIENT", identifier("STUDY", PatientName=SECRET), "unique-key-missing"),
+        ("PATIENT", identifier("STUDY", PatientID="12*"), "unique-key-missing"),
+    ],
+)
+def test_queries_without_what_their_level_needs(root, asked, code):
+    with pytest.raises(DicomError) as caught:
+        query_level(root, asked)
+    assert caught.value.code == code
+    assert SECRET not in str(caught.value)
+
+
+def test_a_level_may_carry_padding():
+    assert query_level("STUDY", identifier("STUDY ")) == "STUDY"
+
+
+@pytest.mark.parametrize(
+    ("root", "asked", "code"),
+    [
+        ("STUDY", identifier("STUDY"), "unique-key-missing"),
+        ("STUDY", identifier("STUDY", StudyInstanceUID=""), "unique-key-missing"),
+        ("STUDY", identifier("STUDY", StudyInstanceUID="*"), "unique-key-wildcard"),
+        ("PATIENT", identifier("PATIENT", PatientID="?"), "unique-key-wildcard"),
+        ("PATIENT", identifier("PATIENT", PatientID=["1", "2"]), "unique-key-list"),
+        ("STUDY", identifier("IMAGE", SOPInstanceUID="1.2"), "unique-key-missing"),
+    ],
+)
+def test_a_retrieval_has_to_name_something(root, asked, code):
+    with pytest.raises(DicomError) as caught:
+        retrieve_level(root, asked)
+    assert caught.value.code == code
+
+
+def test_a_retrieval_may_name_a_list_at_its_own_level():
+    asked = identifier("IMAGE", StudyInstanceUID="1.1", SeriesInstanceUID="1.2", SOPInstanceUID=["1.3", "1.4"])
+    assert retrieve_level("STUDY", asked) == "IMAGE"
+
+
+def test_reading():
+    data = encode(identifier("STUDY", PatientName=SECRET), False, True)
+    assert read_identifier(BytesIO(data), EXPLICIT).PatientName == SECRET
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (None, "identifier-missing"),
+        (BytesIO(b""), "identifier-missing"),
+        (BytesIO(b"\x08\x00\x52\x00CS\xff\x00STUDY"), "truncated"),
+        (BytesIO(bytes(range(97, 123)) * 4), "not-dicom"),
+    ],
+)
+def test_what_cannot_be_read(data, code):
+    with pytest.raises(DicomError) as caught:
+        read_identifier(data, EXPLICIT)
+    assert caught.value.code == code
+
+
+def test_an_endless_identifier_is_cut_and_refused():
+    data = BoundedBuffer(16)
+    assert data.write(b"x" * 10) == 10
+    assert data.write(b"y" * 10) == 10
+    assert data.getvalue() == b"x" * 10 + b"y" * 6
+    assert data.dropped == 4
+    with pytest.raises(DicomError) as caught:
+        read_identifier(data, EXPLICIT)
+    assert caught.value.code == "identifier-too-large"
