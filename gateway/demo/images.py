@@ -11,13 +11,13 @@ import pydicom
 # Real images of at least 64x64 that the policy marks, each with a SOP Instance UID of its own. They lie in the
 # installed package; nothing is ever downloaded.
 BUNDLED = (
-    "CT_small.dcm",  # CT of the spine, 128x128, uncompressed
-    "693_J2KI.dcm",  # CT of the head, 512x512, JPEG 2000
-    "J2K_pixelrep_mismatch.dcm",  # CT of the skull base, 512x512, JPEG 2000 whose header disagrees on the sign
     "examples_overlay.dcm",  # MR of the abdomen, 300x484, with an overlay
-    "MR_small.dcm",  # MR, 64x64
+    "CT_small.dcm",  # CT of the spine, 128x128, uncompressed
     "examples_rgb_color.dcm",  # colour Doppler ultrasound, 240x320, RGB
-    "examples_jpeg2k.dcm",  # colour Doppler ultrasound, 480x640, JPEG 2000
+    "J2K_pixelrep_mismatch.dcm",  # CT of the skull base, 512x512, JPEG 2000 whose header disagrees on the sign
+    "MR_small.dcm",  # MR, 64x64
+    "693_J2KI.dcm",  # CT of the head, 512x512, JPEG 2000
+    "examples_jpeg2k.dcm",  # the same ultrasound, 480x640, JPEG 2000
 )
 SERIES = ("dicom/series_ct_head_ge", "dicom/series_mr_brain")
 
@@ -53,19 +53,23 @@ def series_images(data: Path | None = None) -> list[DemoImage]:
     Parameters
     ----------
     data
-        The folder; None: the environment variable MIAD_DATA, else ``../shared/data`` beside the repository.
+        The folder; None: `data_folder`.
     """
-    named = os.environ.get("MIAD_DATA")
-    folder = data or Path(named or Path(__file__).parents[3] / "shared" / "data")
+    folder = data or data_folder()
     paths = [path for series in SERIES for path in sorted((folder / series).glob("*.dcm"))]
-    return [read_image(path) for path in paths]
+    return [read_image(path, f"{path.parent.name}/{path.name}") for path in paths]
 
 
-def read_image(path: Path) -> DemoImage:
-    """What identifies the instance in a DICOM file (PS3.10)."""
+def data_folder() -> Path:
+    """What the environment variable MIAD_DATA names, else ``../shared/data`` beside the repository; may be missing."""
+    return Path(os.environ.get("MIAD_DATA") or Path(__file__).parents[3] / "shared" / "data")
+
+
+def read_image(path: Path, name: str = "") -> DemoImage:
+    """What identifies the instance in a DICOM file (PS3.10); it is called `name`, else as the file."""
     header = pydicom.dcmread(path, stop_before_pixels=True)
     return DemoImage(
-        name=path.name,
+        name=name or path.name,
         path=path,
         sop_class_uid=str(header.SOPClassUID),
         sop_instance_uid=str(header.SOPInstanceUID),

@@ -26,9 +26,10 @@ def save_picture(pairs: Sequence[Pair], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.9 * len(pairs)), layout="constrained")
+    shapes = [pair.original.shape[0] / pair.original.shape[1] for pair in pairs]
+    figure = Figure(figsize=(11, sum(0.3 + 3.6 * shape for shape in shapes)), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(pairs), 3, squeeze=False)
+    axes = figure.subplots(len(pairs), 3, squeeze=False, height_ratios=shapes)
     for row, pair in zip(axes, pairs, strict=True):
         difference = np.clip(0.5 + AMPLIFIED * (pair.marked - pair.original), 0.0, 1.0)
         titles = (pair.title, f"marked: {pair.remark}", f"difference x{AMPLIFIED}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -219,7 +220,10 @@ def run(once: bool = False, json_path: Path | None = None, folder: Path = Path("
     """
     messages = Console(stderr=True, highlight=False)
     find_orthanc()
-    images = [*bundled_images(), *series_images()]
+    series = series_images()
+    if not series and os.environ.get("MIAD_DATA"):
+        messages.print("MIAD_DATA names no folder with the two series: only the images that come with pydicom are sent")
+    images = [*bundled_images(), *series]
     code = 130
     try:
         with stopping_in_order(), Programs() as programs:

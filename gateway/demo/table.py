@@ -123,8 +123,8 @@ def as_table(lines: Sequence[Line]) -> Table:
             "-" if line.before is None else f"{line.before} → {line.after}",
             _margins(line),
             "yes" if line.delivered else line.reason or line.state,
-            _yes(line.restored_equal),
-            _yes(line.stranger_refused),
+            _yes(line, line.restored_equal),
+            _yes(line, line.stranger_refused),
             style=None if not list(line.failures()) else "red",
         )
     return table
@@ -136,5 +136,7 @@ def _margins(line: Line) -> str:
     return f"{line.margin_before:+.2f} → {line.margin_after:+.2f} ({line.margin_noise:+.2f})"
 
 
-def _yes(value: bool) -> str:
+def _yes(line: Line, value: bool) -> str:
+    if line.derived_sop_uid is None:
+        return "-"  # nothing of it is outside that one could ask for
     return "yes" if value else "NO"
