@@ -52,7 +52,10 @@ def _options(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Options before the command."""
+    """Options before the command. Whatever is logged goes to standard error: standard output is for results."""
+    from gateway.log import set_up_logging
+
+    set_up_logging(level="warning")
 
 
 def main() -> None:

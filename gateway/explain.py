@@ -79,11 +79,19 @@ def explain(config: Config, file: Path, called_ae: str | None = None) -> list[Ex
 
 
 def _read(file: Path) -> tuple[InstanceHeader, str]:
-    """Header and transfer syntax: all that is looked at before an instance is acknowledged."""
+    """Header and transfer syntax: all that is looked at before an instance is acknowledged.
+
+    A sender announces the UIDs of the File Meta in its C-STORE command, so those must agree with the data set's.
+    """
     with file.open("rb") as stream:
         meta, offset = split_part10(stream)
         stream.seek(offset)
-        return read_header(stream, meta.transfer_syntax_uid), meta.transfer_syntax_uid
+        header = read_header(stream, meta.transfer_syntax_uid)
+    if meta.sop_instance_uid not in ("", header.sop_instance_uid):
+        raise DicomError("uid-mismatch", "SOP Instance UID of data set and File Meta differ")
+    if meta.sop_class_uid not in ("", header.sop_class_uid):
+        raise DicomError("sop-class-mismatch", "SOP Class UID of data set and File Meta differ")
+    return header, meta.transfer_syntax_uid
 
 
 def _fault(file: Path, header: InstanceHeader, transfer_syntax: str) -> DicomError | None:

@@ -77,8 +77,10 @@ def set_up_logging(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for library in ("pydicom", "pynetdicom", "sqlalchemy", "alembic", "matplotlib", "PIL"):
-        logging.getLogger(library).setLevel(max(logging.WARNING, root.level))
+    # Complaints about odd values come by the thousand, and without their text they only say that there are some.
+    quiet = {"pydicom": logging.ERROR, "py.warnings": logging.ERROR} if root.level > logging.DEBUG else {}
+    for library in ("pydicom", "py.warnings", "pynetdicom", "sqlalchemy", "alembic", "matplotlib", "PIL"):
+        logging.getLogger(library).setLevel(max(quiet.get(library, logging.WARNING), root.level))
         logging.getLogger(library).handlers[:] = []
     logging.captureWarnings(True)
 

@@ -24,7 +24,10 @@ def stream() -> Iterator[io.StringIO]:
     """Where this process logs to; the logging of the test run is put back afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    loggers = {n: (logging.getLogger(n).level, logging.getLogger(n).handlers[:]) for n in ("pydicom", "pynetdicom")}
+    loggers = {
+        n: (logging.getLogger(n).level, logging.getLogger(n).handlers[:])
+        for n in ("pydicom", "pynetdicom", "py.warnings")
+    }
     yield io.StringIO()
     logging.captureWarnings(False)
     structlog.reset_defaults()
@@ -98,6 +101,15 @@ def test_a_library_is_named_with_the_line_of_its_code(stream) -> None:
     assert line["library"] == "pynetdicom.acse"
     assert line["at"].startswith("tests/test_log.py:")
     assert line["level"] == "error"
+
+
+def test_complaints_of_libraries_about_values_are_for_debugging_only(stream) -> None:
+    set_up_logging("", "json", "info", stream)
+    logging.getLogger("pydicom").warning(NAME)
+    warnings.warn(NAME, stacklevel=1)
+    assert stream.getvalue() == ""
+    logging.getLogger("pydicom").error(NAME)
+    assert [line["library"] for line in lines(stream)] == ["pydicom"]
 
 
 def test_auto_is_json_where_there_is_no_terminal() -> None:

@@ -35,7 +35,11 @@ def test_text_is_one_fact_a_line_and_holds_no_patient_data(run, sample: Path) ->
 
 @pytest.mark.parametrize(
     ("name", "outcome", "reason"),
-    [("rtplan.dcm", "held", "blocked-by-policy"), ("MR_truncated.dcm", "held", "truncated")],
+    [
+        ("reportsi.dcm", "held", "references-originals"),
+        ("MR_truncated.dcm", "held", "truncated"),
+        ("rtplan.dcm", "refused", "uid-mismatch"),
+    ],
 )
 def test_what_is_not_marked_is_code_3_with_the_reason(run, sample: Path, name: str, outcome: str, reason: str) -> None:
     done = run("explain", data(name), "--config", sample, "--json")

@@ -1,0 +1,121 @@
+"""`protect` and `restore`: files and folders in, DICOM files out, one JSON line a file, stable exit codes."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import stat
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom.data import get_testdata_file
+
+from gateway.dicom.part10 import split_part10
+
+KEYS = {"path", "outcome", "output", "sop_instance_uid", "reason_code", "reason"}
+
+
+def data_set(file: Path) -> str:
+    """SHA-256 of the bytes behind the File Meta: what must come back bit for bit."""
+    with file.open("rb") as stream:
+        _, offset = split_part10(stream)
+        stream.seek(offset)
+        return hashlib.sha256(stream.read()).hexdigest()
+
+
+@pytest.fixture
+def quick(sample: Path) -> Path:
+    """The sample with the fast mark that tests of the plumbing use."""
+    sample.write_text(sample.read_text().replace("[routes.mark]", "[routes.mark]\nsteps = 0"))
+    return sample
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A folder with an image, a report that is never marked, and a text file."""
+    folder = tmp_path / "study"
+    (folder / "deep").mkdir(parents=True)
+    shutil.copy(get_testdata_file("CT_small.dcm", download=False), folder / "deep" / "ct.dcm")
+    shutil.copy(get_testdata_file("reportsi.dcm", download=False), folder / "report.dcm")
+    (folder / "note.txt").write_text("no DICOM")
+    return folder
+
+
+def test_a_folder_goes_out_marked_and_its_image_comes_back_bit_for_bit(run, quick, study, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
+
+    done = run("protect", study, "--out", tmp_path / "out", "--config", quick, "--json")
+
+    assert done.code == 3, done.err
+    rows = {Path(row["path"]).name: row for row in done.rows}
+    assert {name: row["outcome"] for name, row in rows.items()} == {
+        "ct.dcm": "marked", "report.dcm": "held", "note.txt": "refused",
+    }  # fmt: skip
+    assert all(set(row) >= KEYS for row in done.rows)
+    assert rows["note.txt"]["reason_code"] == "not-dicom"
+    assert "1 held, 1 marked, 1 refused" in done.err
+    marked = tmp_path / "out" / "deep" / "ct.dcm"
+    assert rows["ct.dcm"]["output"] == str(marked)
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [marked]
+    assert {path: path.read_bytes() for path in before} == before  # originals are never changed in place
+    copy, original = pydicom.dcmread(marked), pydicom.dcmread(study / "deep" / "ct.dcm")
+    assert copy.SOPInstanceUID != original.SOPInstanceUID
+    assert copy.PixelData != original.PixelData
+
+    back = run("restore", marked, "--out", tmp_path / "back", "--config", quick, "--json")
+
+    assert back.code == 0, back.err
+    (row,) = back.rows
+    assert (row["outcome"], row["output"]) == ("restored", str(tmp_path / "back" / "ct.dcm"))
+    assert data_set(tmp_path / "back" / "ct.dcm") == data_set(study / "deep" / "ct.dcm")
+
+
+def test_text_lists_each_file_and_counts(run, quick: Path, study: Path, tmp_path: Path) -> None:
+    done = run("protect", study, "--out", tmp_path / "out", "--config", quick)
+    assert done.code == 3
+    shown = sorted(done.out.splitlines())
+    assert [line.split()[0] for line in shown] == ["held", "marked", "refused"]
+    assert shown[1].endswith(f"{study}/deep/ct.dcm -> {tmp_path}/out/deep/ct.dcm")
+    assert shown[2].endswith("[not-dicom]")
+
+
+def test_restoring_what_is_not_ours_is_refused_with_code_3(run, quick: Path, study: Path, tmp_path: Path) -> None:
+    done = run("restore", study / "report.dcm", "--out", tmp_path / "back", "--config", quick, "--json")
+    assert done.code == 3, done.err
+    assert done.rows[0]["outcome"] == "refused"
+    assert not list(tmp_path.glob("back/*"))
+
+
+def test_restoring_needs_the_private_key_and_protecting_does_not(run, quick: Path, study: Path, tmp_path: Path) -> None:
+    (quick.parent / "keys" / "restore.private.pem").unlink()
+    marked = run("protect", study / "deep", "--out", tmp_path / "out", "--config", quick)
+    assert marked.code == 0, marked.err
+    done = run("restore", tmp_path / "out" / "ct.dcm", "--out", tmp_path / "back", "--config", quick)
+    assert done.code == 2
+    assert "code: secret-missing" in done.err
+
+
+def test_without_a_configuration_keys_are_made_once_under_the_state_folder(run, study: Path, tmp_path: Path) -> None:
+    first = run("protect", study / "note.txt", "--out", tmp_path / "out", "--json")
+    state = tmp_path / "home" / ".local" / "state" / "miad-gateway"
+    assert (first.code, first.rows[0]["outcome"]) == (3, "refused")
+    assert f"made new keys in {state}/keys" in first.err
+    assert stat.S_IMODE(state.stat().st_mode) == 0o700
+    keys = {path.name: path.read_bytes() for path in (state / "keys").iterdir()}
+    second = run("protect", study / "note.txt", "--out", tmp_path / "out")
+    assert "made new keys" not in second.err
+    assert {path.name: path.read_bytes() for path in (state / "keys").iterdir()} == keys
+
+
+def test_a_state_folder_that_cannot_be_made_is_code_2(run, study: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run("protect", study, "--out", tmp_path / "out", XDG_STATE_HOME=str(tmp_path / "file"))
+    assert done.code == 2
+    assert "code: state-folder" in done.err
+
+
+def test_an_empty_folder_is_code_2(run, quick: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = run("protect", tmp_path / "empty", "--out", tmp_path / "out", "--config", quick)
+    assert (done.code, "no file found" in done.err) == (2, True)
