@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from sqlalchemy import Engine, LargeBinary, select
 
@@ -29,7 +30,7 @@ from gateway.config.models import Config
 from gateway.config.secret import SecretRef
 from gateway.database import VaultRow, open_database, reading, sqlite_url, transaction
 from gateway.errors import NotFoundError, SealError, VaultError
-from gateway.keys import ChunkedReader, ChunkedWriter
+from gateway.keys import ChunkedReader, ChunkedWriter, pem
 from gateway.keys.generate import write_key_file
 from gateway.vault.payloads import PayloadStore
 from gateway.vault.places import VAULT, vault_folder
@@ -39,7 +40,6 @@ VERSION = 1
 CONFIG_NAME = "recovered.toml"
 _HEAD = struct.Struct(">4sBBBB16s")  # magic, version, log2 of scrypt's N, r, p, salt
 _LOG_N, _R, _P = 17, 8, 1  # 128 MiB of memory, once
-_LARGEST_LOG_N = 20
 _RECORDS = "records.jsonl"
 _MANIFEST = "manifest.json"
 _KEYS = "keys"
@@ -134,7 +134,7 @@ def _write_tar(chunks: ChunkedWriter, config: Config, engine: Engine) -> None:
             with payload:
                 size = os.fstat(payload.fileno()).st_size
                 _add(tar, digests, f"{VAULT}/{locator}", payload, size)
-        signers = [name for name in keys if name.startswith("signer-")]
+        signers = [name for name in keys if name.startswith(("signer-", "signing.public"))]
         manifest = {"version": VERSION, "site": config.site.name, "trusted_signers": signers, "sha256": digests}
         data = json.dumps(manifest, sort_keys=True).encode()
         _add(tar, {}, _MANIFEST, io.BytesIO(data), len(data))
@@ -150,8 +150,11 @@ def _key_files(config: Config) -> dict[str, bytes]:
         "uid.key": keys.uid_key.resolve(),
         "mark.key": keys.mark_key.resolve(),
     }
-    for number, signer in enumerate(keys.trusted_signers, start=1):
-        files[f"signer-{number}.public.pem"] = signer.resolve(private=False)
+    own = pem.private_key(files["signing.private.pem"], Ed25519PrivateKey, "keys.signing_key").public_key()
+    for number, reference in enumerate(keys.trusted_signers, start=1):
+        data = reference.resolve(private=False)
+        signer = pem.public_key(data, Ed25519PublicKey, "keys.trusted_signers")
+        files["signing.public.pem" if signer == own else f"signer-{number}.public.pem"] = data
     return files
 
 
@@ -202,7 +205,7 @@ class _Digesting:
 
 def _open_chunks(file: BinaryIO, passphrase: str) -> ChunkedReader:
     head = file.read(_HEAD.size)
-    if len(head) < _HEAD.size or head[:4] != MAGIC or head[4] != VERSION or not 10 <= head[5] <= _LARGEST_LOG_N:
+    if len(head) < _HEAD.size or head[:4] != MAGIC or head[4] != VERSION or not _is_bearable(*head[5:8]):
         raise VaultError("backup-format", "this is not a backup of a version that is known here")
     try:
         return ChunkedReader(file, _passphrase_key(passphrase, head), head)
@@ -291,6 +294,11 @@ def _config_text(manifest: dict[str, Any], database_url: str) -> str:
     if database_url:
         lines += ["", "[database]", f"url = {json.dumps(database_url)}"]
     return "\n".join(lines) + "\n"
+
+
+def _is_bearable(log_n: int, r: int, p: int) -> bool:
+    """Whether scrypt with these parameters stays within 1 GiB of memory and some seconds."""
+    return 10 <= log_n <= 20 and 1 <= r <= 8 and 1 <= p <= 4
 
 
 def _passphrase_key(passphrase: str, head: bytes) -> bytes:
