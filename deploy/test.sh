@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . deploy/setup.sh
 
 need_programs storescu:dcmtk Orthanc:orthanc dciodvfy:dicom3tools node:nodejs npm:npm
-make_venv "[test,training]"
+make_venv "[test,training,postgresql,jpeg-extended]"
 if [ ! -d .venv/peers/node_modules/dcmjs-dimse ]; then
     say "installing dcmjs-dimse, a foreign workstation"
     npm install --silent --no-audit --no-fund --prefix .venv/peers "dcmjs-dimse@$(cat deploy/dcmjs-dimse.version)"

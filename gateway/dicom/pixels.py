@@ -29,7 +29,13 @@ _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _NATIVE_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422")
 # Always the same plug-in, whatever else is installed: the same bytes give the same pixels on every machine.
-_PLUGINS = {"rle": "pydicom", "jpeg": "pylibjpeg", "jpeg-2000": "pylibjpeg", "jpeg-ls": "pyjpegls"}
+_PLUGINS = {
+    "rle": "pydicom",
+    "jpeg": "gdcm",
+    "jpeg-extended": "pylibjpeg",  # its 12-bit decoder is under the GPL, so a site chooses it: extra "jpeg-extended"
+    "jpeg-2000": "pylibjpeg",
+    "jpeg-ls": "pyjpegls",
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -231,6 +237,12 @@ def _decompress(parts: Parts) -> np.ndarray:
     if not syntax.codec:
         raise DicomError("unsupported-transfer-syntax", f"no decoder for transfer syntax {syntax.uid}")
     decoder = get_decoder(syntax.uid)
+    if _PLUGINS[syntax.codec] not in decoder.available_plugins:
+        raise DicomError(
+            "decoder-not-installed",
+            f"the decoder of transfer syntax {syntax.uid} is not installed",
+            "pip install 'miad-gateway[jpeg-extended]'" if syntax.codec == "jpeg-extended" else "reinstall the gateway",
+        )
     # RLE and JPEG hold containers and know no sign; of JPEG-LS and JPEG 2000 pydicom gives numbers, signed as they are
     numbers = syntax.codec in ("jpeg-ls", "jpeg-2000")
     container = np.dtype(np.uint8 if header.bits_allocated == 8 else np.uint16)
