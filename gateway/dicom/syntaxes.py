@@ -31,7 +31,7 @@ class Syntax:
     method
         Defined term for Lossy Image Compression Method (0028,2114), PS3.3 C.7.6.1.1.5.2; "" where never lossy.
     codec
-        What decodes the fragments: "rle", "jpeg", "jpeg-extended", "jpeg-ls", "jpeg-2000", or "" where nothing here can.
+        What decodes the fragments: "rle", "jpeg", "jpeg-extended", "jpeg-ls", "jpeg-2000"; "" where nothing can.
     """
 
     uid: str
