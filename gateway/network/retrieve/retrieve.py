@@ -31,6 +31,7 @@ CANCELLED = 0xFE00
 TOO_MANY_MATCHES = 0xA701  # refused: out of resources, unable to calculate number of matches
 DESTINATION_UNKNOWN = 0xA801
 IDENTIFIER_DOES_NOT_MATCH = 0xA900
+UIDS_IN_ONE_LINE = 500  # of the audit, where a lost association fails many sub-operations at once
 
 
 @dataclass
@@ -153,14 +154,16 @@ def _move_batch(retrieval: _Retrieval, batch: list[Planned], originator: Origina
                 status = deliver_planned(retrieval.session, outlet, left[0], operation="C-MOVE")
                 retrieval.count(left.popleft(), status)
     except DeliveryError as error:
-        for planned in left:
+        lost = [planned.sop_instance_uid for planned in left]
+        for at in range(0, len(lost), UIDS_IN_ONE_LINE):
             retrieval.session.audit(
                 events.ORIGINAL_RESTORED,
                 "failure",
                 operation="C-MOVE",
-                sop_instance_uid=planned.sop_instance_uid,
+                sop_instance_uid=lost[at : at + UIDS_IN_ONE_LINE],
                 reason=error.code,
             )
+        for planned in left:
             retrieval.count(planned, CANNOT_RESTORE)
 
 

@@ -72,7 +72,8 @@ def workstation(tls: Tls, restore_port: int, own_port: int) -> Iterator[Workstat
         }
         path = Path(folder) / "orthanc.json"
         path.write_text(json.dumps(configuration))
-        with peers.running("Orthanc", path, port=own_port, cwd=Path(folder)):
+        with peers.running("Orthanc", path, port=own_port, cwd=Path(folder)) as process:
+            peers.wait_for_port(http_port, process)
             yield Workstation(own_port, http_port)
 
 

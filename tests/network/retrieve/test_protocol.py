@@ -26,6 +26,7 @@ from pynetdicom.sop_class import (
 
 from gateway.audit import events
 from gateway.network.contexts import EXPLICIT_LITTLE
+from gateway.network.retrieve import retrieve
 from tests.network.retrieve.conftest import lines_soon, plain
 from tests.network.retrieve.samples import MANY, MANY_STUDY, MR_SYNTAXES
 from tests.network.test_ingress import gateway_threads, until
@@ -282,6 +283,49 @@ def test_a_move_names_the_requester_as_originator(start_scp, site):
     assert status.Status == 0x0000
     assert named == {("READING1", 4711)}
     assert keeper.kept == {site.samples["ct"].uid: site.samples["ct"].data}
+
+
+def test_more_contexts_than_one_association_takes(start_scp, site, monkeypatch):
+    """Of the 128 that DICOM allows, two are left here: five transfer syntaxes need three associations."""
+    monkeypatch.setattr(retrieve, "MOST_CONTEXTS", 2)
+    keeper, associations = Keeper(), []
+    keeper.handlers.append((evt.EVT_ESTABLISHED, lambda event: associations.append(len(event.assoc.accepted_contexts))))
+    server = receiver(keeper, raw_contexts(site, MR_SYNTAXES))
+    scp = start_scp(plain(port=server.server_address[1]))
+    try:
+        with associated(scp, [(MOVE, EXPLICIT_LITTLE)]) as association:
+            asked = identifier("STUDY", StudyInstanceUID=site.samples["mr-rle"].study)
+            *_, (status, _) = association.send_c_move(asked, "READING1", MOVE)
+    finally:
+        server.shutdown()
+    assert associations == [2, 2, 1]
+    assert (status.Status, status.NumberOfCompletedSuboperations) == (0x0000, 5)
+    assert keeper.kept == {site.samples[name].uid: site.samples[name].data for name in MR_SYNTAXES}
+
+
+def test_a_receiver_that_goes_away_in_the_middle_fails_the_rest(start_scp, site, audit):
+    keeper = Keeper()
+
+    def leave_after_two(event) -> int:
+        if len(keeper.kept) == 2:
+            event.assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+            return 0x0000
+        return keeper._store(event)
+
+    keeper.handlers = [(evt.EVT_C_STORE, leave_after_two)]
+    server = receiver(keeper, raw_contexts(site, MR_SYNTAXES))
+    scp = start_scp(plain(port=server.server_address[1]))
+    try:
+        with associated(scp, [(MOVE, EXPLICIT_LITTLE)]) as association:
+            asked = identifier("STUDY", StudyInstanceUID=site.samples["mr-rle"].study)
+            *_, (status, failed) = association.send_c_move(asked, "READING1", MOVE)
+    finally:
+        server.shutdown()
+    assert (status.Status, status.NumberOfCompletedSuboperations, status.NumberOfFailedSuboperations) == (0xB000, 2, 3)
+    everything = {site.samples[name].uid for name in MR_SYNTAXES}
+    assert set(failed.FailedSOPInstanceUIDList) == everything - keeper.kept.keys()
+    (line,) = [line for line in audit.lines(events.ORIGINAL_RESTORED) if line["outcome"] == "failure"]
+    assert set(line["sop_instance_uid"]) == everything - keeper.kept.keys()
 
 
 def test_a_move_that_takes_longer_than_the_idle_timeout_ends_well(start_scp, site):
