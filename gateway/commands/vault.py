@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from gateway.commands.exits import ExitCode
 from gateway.commands.options import AsJson, LocalConfigFile, read_config
 from gateway.commands.output import progress_bar, say, show_json, show_text
 from gateway.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gateway.config import Config
 
 app = typer.Typer(help="The sealed originals: verify, backup, recover.", no_args_is_help=True)
 
@@ -30,7 +33,7 @@ PassphraseFile = Annotated[
 @app.command()
 def verify(config: LocalConfigFile = None, as_json: AsJson = False) -> None:
     """Open every original once and compare it with its signed record; needs the private key."""
-    settings = read_config(config)
+    settings = _site(config)
     from gateway.vault.verify import verify_vault
 
     counted, wrong = 0, 0
@@ -54,7 +57,7 @@ def backup(
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Write keys, records and sealed originals into one file, encrypted under a passphrase."""
-    settings = read_config(config)
+    settings = _site(config)
     from gateway.vault.backup import backup as write_backup
 
     write_backup(settings, out, _passphrase(passphrase_file, confirm=True))
@@ -70,8 +73,17 @@ def recover(
     """Bring a backup back into an empty folder, with a configuration that restores from it."""
     from gateway.vault.backup import recover as read_backup
 
-    read_backup(file, folder, _passphrase(passphrase_file, confirm=False))
-    say(f"recovered into {folder}")
+    made = read_backup(file, folder, _passphrase(passphrase_file, confirm=False))
+    say(f"recovered into {folder}; restore with: miad-gateway restore PATH... --out DIR --config {made}")
+
+
+def _site(path: Path | None) -> Config:
+    """The configuration of a site whose state folder is there, be it new and empty."""
+    settings = read_config(path)
+    from gateway import service
+
+    service.places(settings)
+    return settings
 
 
 def _passphrase(file: Path | None, *, confirm: bool) -> str:
