@@ -1,0 +1,114 @@
+"""Makes the fixed vectors of the formats as they are today: `python -m tests.vectors.make_vectors`.
+
+A vector that was committed is never made anew: every later reader must read it (design, section 5). A new version of a
+format gets a new file beside the old ones; this refuses to write over one that is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from gateway.keys import ChunkedWriter, Signer, SpoolCipher, hkdf, key_id, make_token, mark_seed
+from gateway.vault import VaultRecord, seal_payload
+
+FOLDER = Path(__file__).parent
+RESTORE = bytes(range(32))  # private keys of no one
+SIGNING = bytes(range(32, 64))
+SYMMETRIC = bytes(range(64, 96))
+ORIGINAL = b"\x08\x00\x16\x00UI\x1a\x001.2.840.10008.5.1.4.1.1.2\x00" + bytes(1000)
+
+
+def record() -> VaultRecord:
+    """The record that the vectors are made for; its token is made apart."""
+    return VaultRecord(
+        vault_id="vector-site",
+        locator="00112233445566778899aabbccddeeff",
+        generation=2,
+        original_sop_uid="1.2.826.0.1.3680043.8.498.1.1.1",
+        original_series_uid="1.2.826.0.1.3680043.8.498.1.1",
+        study_uid="1.2.826.0.1.3680043.8.498.1",
+        derived_sop_uid="2.25.305419896",
+        derived_series_uid="2.25.305419897",
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.2",
+        transfer_syntax_uid="1.2.840.10008.1.2.1",
+        original_sha256=hashlib.sha256(ORIGINAL).hexdigest(),
+        original_size=len(ORIGINAL),
+        policy="vector-policy",
+        derived_sha256=None,
+        payload_file="00112233445566778899aabbccddeeff",
+        key_id=key_id(X25519PrivateKey.from_private_bytes(RESTORE).public_key()),
+        created_at=1_700_000_000.123,
+        token=b"",
+        attributes={},
+    )
+
+
+def vectors() -> dict[str, dict[str, object]]:
+    """Name of the file to its content; bytes in hexadecimal."""
+    restore = X25519PrivateKey.from_private_bytes(RESTORE).public_key()
+    signer = Signer(Ed25519PrivateKey.from_private_bytes(SIGNING))
+    made = record()
+    keys = {"restore_private": RESTORE.hex(), "restore_key_id": made.key_id}
+    chunked, payload, spool = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    writer = ChunkedWriter(chunked, SYMMETRIC, b"context", 1024)
+    writer.write(ORIGINAL + ORIGINAL)
+    writer.close()
+    seal_payload(payload, io.BytesIO(ORIGINAL), made, restore)
+    writer = SpoolCipher(SYMMETRIC).writer(spool, "vector-name")
+    writer.write(ORIGINAL)
+    writer.close()
+    return {
+        "derive-1": {
+            "key": SYMMETRIC.hex(),
+            "label": "miad/vector/1",
+            "parts": ["", "00ff"],
+            "hkdf": hkdf(SYMMETRIC, "miad/vector/1", b"", b"\x00\xff").hex(),
+            "series_uid": made.original_series_uid,
+            "mark_seed": mark_seed(SYMMETRIC, made.original_series_uid).hex(),
+        },
+        "chunked-1": {
+            "key": SYMMETRIC.hex(),
+            "context": b"context".hex(),
+            "plaintext": (ORIGINAL + ORIGINAL).hex(),
+            "file": chunked.getvalue().hex(),
+        },
+        "spool-1": {
+            "spool_key": SYMMETRIC.hex(),
+            "name": "vector-name",
+            "plaintext": ORIGINAL.hex(),
+            "file": spool.getvalue().hex(),
+        },
+        "token-1": keys
+        | {
+            "vault_id": made.vault_id,
+            "locator": made.locator,
+            "derived_sop_uid": made.derived_sop_uid,
+            "token": make_token(restore, made.vault_id, made.locator, made.derived_sop_uid).hex(),
+        },
+        "record-1": {
+            "signing_private": SIGNING.hex(),
+            "signer": signer.id,
+            "document": made.document().hex(),
+            "signature": signer.sign(made.document()).hex(),
+        },
+        "payload-1": keys
+        | {"document": made.document().hex(), "plaintext": ORIGINAL.hex(), "file": payload.getvalue().hex()},
+    }
+
+
+def main() -> None:
+    """Write the vectors that are not there yet."""
+    for name, content in vectors().items():
+        path = FOLDER / f"{name}.json"
+        if not path.exists():
+            path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Today's readers read what was ever released: fixed vectors, one file per format and version (deploy/formats.md)."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from gateway.database import VaultRow
+from gateway.errors import SealError
+from gateway.keys import (
+    ChunkedReader,
+    Signer,
+    SpoolCipher,
+    Verifier,
+    canonical,
+    hkdf,
+    key_id,
+    mark_seed,
+    read_token,
+)
+from gateway.vault import VaultRecord, open_payload
+from gateway.vault.record import SHARED, read_row
+
+
+class Vector:
+    def __init__(self, name: str) -> None:
+        self._content = json.loads((Path(__file__).parent / f"{name}.json").read_text("utf-8"))
+
+    def text(self, key: str) -> str:
+        return self._content[key]
+
+    def data(self, key: str) -> bytes:
+        return bytes.fromhex(self._content[key])
+
+    def file(self) -> io.BytesIO:
+        return io.BytesIO(self.data("file"))
+
+    def parts(self) -> list[bytes]:
+        return [bytes.fromhex(part) for part in self._content["parts"]]
+
+
+def record_of(document: bytes, token: bytes = b"") -> tuple[VaultRow, dict]:
+    content = json.loads(document)
+    row = VaultRow(**{name: content[name] for name in SHARED}, token=token, attributes={}, document=document)
+    row.created_at = content["created_ms"] / 1000
+    return row, content
+
+
+def read_record(document: bytes) -> VaultRecord:
+    row, _ = record_of(document)
+    return read_row(row, None)
+
+
+def test_derivation():
+    vector = Vector("derive-1")
+    assert hkdf(vector.data("key"), vector.text("label"), *vector.parts()) == vector.data("hkdf")
+    assert mark_seed(vector.data("key"), vector.text("series_uid")) == vector.data("mark_seed")
+
+
+def test_chunked_file():
+    vector = Vector("chunked-1")
+    reader = ChunkedReader(vector.file(), vector.data("key"), vector.data("context"))
+    assert reader.read() == vector.data("plaintext")
+
+
+def test_spool_file():
+    vector = Vector("spool-1")
+    reader = SpoolCipher(vector.data("spool_key")).reader(vector.file(), vector.text("name"))
+    assert reader.read() == vector.data("plaintext")
+
+
+def test_token():
+    vector = Vector("token-1")
+    private = X25519PrivateKey.from_private_bytes(vector.data("restore_private"))
+    assert key_id(private.public_key()) == vector.text("restore_key_id")
+    content = read_token(private, vector.data("token"), vector.text("derived_sop_uid"))
+    assert (content.vault_id, content.locator) == (vector.text("vault_id"), vector.text("locator"))
+    with pytest.raises(SealError):
+        read_token(private, vector.data("token"), vector.text("derived_sop_uid") + "1")
+
+
+def test_record():
+    vector = Vector("record-1")
+    private = Ed25519PrivateKey.from_private_bytes(vector.data("signing_private"))
+    row, content = record_of(vector.data("document"))
+    row.signature, row.signer = vector.data("signature"), vector.text("signer")
+    record = read_row(row, Verifier([private.public_key()]), "vector-site")
+    assert record.generation == 2 and record.created_at == 1_700_000_000.123 and record.derived_sha256 is None
+    assert record.document() == vector.data("document") == canonical(content)
+    assert Signer(private).sign(vector.data("document")) == vector.data("signature")  # Ed25519 is deterministic
+
+
+def test_sealed_payload():
+    vector = Vector("payload-1")
+    private = X25519PrivateKey.from_private_bytes(vector.data("restore_private"))
+    reader = open_payload(vector.file(), read_record(vector.data("document")), private)
+    assert b"".join(reader) == vector.data("plaintext")
