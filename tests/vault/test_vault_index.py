@@ -11,6 +11,7 @@ from pydicom.filewriter import write_dataset
 
 from gateway.errors import VaultError
 from gateway.vault import Index, Scope
+from gateway.vault import index as module
 from tests.vault.support import facts_of
 
 ALL = Scope()
@@ -235,10 +236,12 @@ def test_purged_records_are_not_seen(index, vault):
     assert index.select("STUDY", "STUDY", keys(StudyInstanceUID="1.1"), ALL) == []
 
 
-def test_more_entities_than_a_page(vault):
-    for number in range(405):
+@pytest.mark.parametrize("count", [9, 10, 11])
+def test_more_entities_than_a_page(vault, monkeypatch, count):
+    monkeypatch.setattr(module, "_PAGE", 5)
+    for number in range(count):
         vault.records.create(
             facts_of(b"x", f"1.9.{number}.1", study_uid=f"1.9.{number}", original_series_uid=f"1.9.{number}.0")
         )
     found = studies(Index(vault.engine), limit=1000)
-    assert len(found) == len(set(found)) == 405
+    assert len(found) == len(set(found)) == count
