@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sqlalchemy import Engine
 
 from gateway.config import Config, load_config
-from gateway.demo.images import DemoImage, bundled_images, series_images
+from gateway.demo.images import SERIES, DemoImage, bundled_images, series_images
 from gateway.demo.measure import Measured, Measurer
 from gateway.demo.outside import Copy, copies_at, has_new_uids
 from gateway.demo.peers import GATEWAY, find_orthanc, start_archive, start_outside
@@ -41,7 +41,7 @@ from gateway.service import database
 GATEWAY_START_S = 60.0
 STALLED_S = 180.0  # without one more instance delivered or held; a batch of large images takes a minute on two cores
 PICTURE_ROWS = 5
-WIDE = 150  # columns, where the output is no terminal
+WIDE = 160  # columns, where the output is no terminal
 
 
 class Demo:
@@ -62,6 +62,7 @@ class Demo:
     def __init__(self, site: Site, programs: Programs, images: Sequence[DemoImage], messages: Console) -> None:
         self._site = site
         self._images = images
+        self._kinds = {(image.sop_class_uid, image.transfer_syntax_uid) for image in images}
         self._messages = messages
         self._programs = programs
         self._config: Config = load_config(site.config_file)
@@ -92,14 +93,17 @@ class Demo:
         finally:
             engine.dispose()
         witnesses = self._witnesses()
-        copies = copies_at(self._outside)
+        copies = self._copies()
         return Outcome(tuple(self._followed(image, entries, witnesses, copies) for image in self._images))
 
     def save_picture(self, path: Path) -> None:
-        """A picture of the first few images that were marked."""
-        chosen = list(self._measured.items())[:PICTURE_ROWS]
-        if chosen:
-            save_picture([measured.pair(name) for name, measured in chosen], path)
+        """A picture of the first few single images that were marked, and of the middle one of each series."""
+        names = [name for name in self._measured if "/" not in name][:PICTURE_ROWS]
+        for series in SERIES:
+            slices = [name for name in self._measured if name.startswith(f"{Path(series).name}/")]
+            names += slices[len(slices) // 2 :][:1]
+        if names:
+            save_picture([self._measured[name].pair(name) for name in names], path)
 
     def keep_serving(self) -> None:
         """Return only by an exception: Ctrl-C, or a program that ended."""
@@ -132,17 +136,33 @@ class Demo:
 
     def _witnesses(self) -> dict[str, Received]:
         """What the archive really sends of each image, by SOP Instance UID: asked by another way than the gateway."""
-        workstation = Workstation(WORKSTATION_AE, _kinds(self._images))
+        workstation = Workstation(WORKSTATION_AE, self._kinds)
         wanted = [Wanted(image.study_uid, image.series_uid, image.sop_instance_uid) for image in self._images]
-        received = workstation.get(ARCHIVE_AE, self._site.ports.archive, wanted)
-        return {item.sop_instance_uid: item for item in received}
+        answers = workstation.get(ARCHIVE_AE, self._site.ports.archive, wanted)
+        return {received.sop_instance_uid: received for received in answers if received}
+
+    def _copies(self) -> dict[str, list[tuple[Copy, Received | None]]]:
+        """What lies outside, each with what the authorized workstation gets for its UIDs, by original UID.
+
+        Which original it is says the copy itself. Where it does not (an original whose UID is not valid is not named),
+        the original that came back says it.
+        """
+        copies = copies_at(self._outside)
+        workstation = Workstation(WORKSTATION_AE, self._kinds, self._site.tls("workstation"))
+        wanted = [Wanted(copy.study_uid, copy.series_uid, copy.sop_instance_uid) for copy in copies]
+        answers = workstation.get(RESTORE_AE, self._site.ports.restore, wanted)
+        found: dict[str, list[tuple[Copy, Received | None]]] = {}
+        for copy, restored in zip(copies, answers, strict=True):
+            source = copy.source_uid or (restored.sop_instance_uid if restored else "")
+            found.setdefault(source, []).append((copy, restored))
+        return found
 
     def _followed(
         self,
         image: DemoImage,
         entries: dict[str, QueueEntry],
         witnesses: dict[str, Received],
-        copies: dict[str, list[Copy]],
+        copies: dict[str, list[tuple[Copy, Received | None]]],
     ) -> Line:
         """Everything about one image."""
         entry = entries.get(image.sop_instance_uid)
@@ -154,14 +174,15 @@ class Demo:
             "archive_sha256": witness.sha256 if witness else "",
             "state": entry.state if entry else "not received",
             "reason": entry.reason_code if entry else None,
-            "delivered": entry is not None and entry.state == DELIVERED and len(found) == 1 and found[0].is_derived,
+            "delivered": entry is not None and entry.state == DELIVERED and len(found) == 1 and found[0][0].is_derived,
         }
         if not witness or not found:
             return Line(**line)
-        copy = found[0]
+        copy, restored = found[0]
         line |= {"derived_sop_uid": copy.sop_instance_uid, "new_uids": has_new_uids(copy, image)}
         line |= self._figures(image, witness, copy)
-        line |= self._restored(image, copy)
+        if restored:
+            line |= {"restored_sha256": restored.sha256, "restored_sop_uid": restored.sop_instance_uid}
         return Line(**line, stranger_refused=self._strangers_are_refused())
 
     def _figures(self, image: DemoImage, witness: Received, copy: Copy) -> dict[str, object]:
@@ -173,18 +194,6 @@ class Demo:
         names = ("changed", "psnr", "task", "before", "after", "margin_before", "margin_after", "margin_noise")
         return {name: getattr(measured, name) for name in names}
 
-    def _restored(self, image: DemoImage, copy: Copy) -> dict[str, object]:
-        """The authorized workstation asks for what it saw outside, and gets the original."""
-        workstation = Workstation(WORKSTATION_AE, _kinds([image]), self._site.tls("workstation"))
-        wanted = Wanted(copy.study_uid, copy.series_uid, copy.sop_instance_uid)
-        try:
-            received = workstation.get(RESTORE_AE, self._site.ports.restore, [wanted])
-        except GatewayError as error:
-            return {"reason": error.code}
-        if len(received) != 1:
-            return {}
-        return {"restored_sha256": received[0].sha256, "restored_sop_uid": received[0].sop_instance_uid}
-
     def _strangers_are_refused(self) -> bool:
         """Under its own name, and under the authorized name with its own certificate: both of the same authority."""
         certificate = self._site.tls("stranger")
@@ -192,10 +201,6 @@ class Demo:
             Workstation(title, (), certificate).is_refused(RESTORE_AE, self._site.ports.restore)
             for title in (STRANGER_AE, WORKSTATION_AE)
         )
-
-
-def _kinds(images: Iterable[DemoImage]) -> set[tuple[str, str]]:
-    return {(image.sop_class_uid, image.transfer_syntax_uid) for image in images}
 
 
 def run(once: bool = False, json_path: Path | None = None, folder: Path = Path("demo")) -> int:

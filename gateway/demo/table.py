@@ -120,7 +120,7 @@ def as_table(lines: Sequence[Line]) -> Table:
             line.name,
             line.archive_sha256[:12],
             "-" if line.psnr is None else f"{line.psnr:.1f}",
-            "-" if line.before is None else f"{line.before} → {line.after}",
+            _predictions(line),
             _margins(line),
             "yes" if line.delivered else line.reason or line.state,
             _yes(line, line.restored_equal),
@@ -128,6 +128,12 @@ def as_table(lines: Sequence[Line]) -> Table:
             style=None if not list(line.failures()) else "red",
         )
     return table
+
+
+def _predictions(line: Line) -> str:
+    if line.before is None:
+        return "-"
+    return f"{line.before}, stays" if line.after == line.before else f"{line.before} → {line.after}"
 
 
 def _margins(line: Line) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
@@ -69,26 +69,29 @@ class Workstation:
         self._ae = AE(ae_title)
         self._ae.acse_timeout = self._ae.dimse_timeout = self._ae.network_timeout = TIMEOUT_S
 
-    def get(self, called: str, port: int, items: list[Wanted]) -> list[Received]:
-        """Retrieve instances over one association, one C-GET for each; what does not come is left out.
+    def get(self, called: str, port: int, items: Sequence[Wanted]) -> list[Received | None]:
+        """Retrieve instances over one association, one C-GET for each; None for what did not come as one instance.
 
         Raises
         ------
         GatewayError
-            Code ``demo-not-connected``: there is no association.
+            Code ``demo-not-connected``: there is no association, or it ended early.
         """
-        received: list[Received] = []
-        association = self._associate(called, port, received)
+        arrived: list[Received] = []
+        association = self._associate(called, port, arrived)
         if not association.is_established:
             raise GatewayError("demo-not-connected", f"{called} did not accept {self._ae.ae_title}")
+        answers: list[Received | None] = []
         try:
             for item in items:
+                arrived.clear()
                 for status, _ in association.send_c_get(_identifier(item), StudyRootQueryRetrieveInformationModelGet):
                     if not status:
                         raise GatewayError("demo-not-connected", f"{called} ended the association")
+                answers.append(arrived[0] if len(arrived) == 1 else None)
         finally:
             association.release()
-        return received
+        return answers
 
     def is_refused(self, called: str, port: int) -> bool:
         """Whether the peer answers with A-ASSOCIATE-RJ (PS3.8 9.3.4); a peer that is not there refuses nobody."""
