@@ -5,13 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . deploy/setup.sh
 
-need_programs storescu:dcmtk Orthanc:orthanc dciodvfy:dicom3tools node:nodejs npm:npm
+need_programs dcmdump:dcmtk Orthanc:orthanc dciodvfy:dicom3tools node:nodejs npm:npm initdb:postgresql
 make_venv "[test,training,postgresql,jpeg-extended]"
-if [ ! -d .venv/peers/node_modules/dcmjs-dimse ]; then
-    say "installing dcmjs-dimse, a foreign workstation"
-    npm install --silent --no-audit --no-fund --prefix .venv/peers "dcmjs-dimse@$(cat deploy/dcmjs-dimse.version)"
-fi
-export MIAD_PEERS_NODE="$PWD/.venv/peers/node_modules"
+export MIAD_PEERS="$PWD/.venv/peers"  # where the tests install dcmjs-dimse (npm), once
 export PATH="$PWD/.venv/bin:$PATH:/usr/sbin"
 
 ruff check .

@@ -18,7 +18,7 @@ from gateway.config import Config
 from gateway.config.models import Route
 from gateway.database import InstanceRow, open_database, reading, sqlite_url
 from gateway.dicom.encoded import read_header
-from gateway.dicom.part10 import split_part10, write_part10
+from gateway.dicom.part10 import FileMeta, split_part10, write_part10
 from gateway.dicom.private import read_block
 from gateway.errors import DicomError, GatewayError, NotFoundError, PermanentError
 from gateway.flow.ports import Outgoing, ReceivedFacts
@@ -36,8 +36,8 @@ FILES_AE = "FILES"
 class FileResult:
     """What became of one file.
 
-    outcome: ``marked``, ``restored``, ``held`` (cannot be marked; nothing was written), ``refused`` (not ours to mark or
-    restore) or ``failed``.
+    outcome: ``marked``, ``restored``, ``held`` (cannot be marked; nothing was written), ``refused`` (not ours to mark
+    or restore) or ``failed``.
     """
 
     path: Path
@@ -124,6 +124,9 @@ def _protect_batch(files, receiver, store, steps, sender, engine) -> Iterator[Fi
 def _receive(path: Path, receiver: SpoolReceiver) -> str:
     with open(path, "rb") as file:
         meta, offset = split_part10(file)
+        if not (meta.sop_class_uid and meta.sop_instance_uid):  # a bare data set, or one with half a File Meta
+            header = read_header(file, meta.transfer_syntax_uid)
+            meta = FileMeta(meta.transfer_syntax_uid, header.sop_class_uid, header.sop_instance_uid)
         receiver.admit(FILES_AE, FILES_AE, meta.sop_class_uid)
         incoming = receiver.begin(
             ReceivedFacts(

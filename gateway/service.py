@@ -26,11 +26,13 @@ from sqlalchemy import Engine
 
 from gateway.audit import AuditLog, events
 from gateway.config import Config, load_config
-from gateway.database import open_database, sqlite_url
+from gateway.database import open_database
 from gateway.errors import ConfigError
 from gateway.keys.keyring import OpeningKeys, SealingKeys
 
 Role = Literal["all", "ingress", "worker", "restore"]
+
+CANNOT_START = 2  # exit code of a role whose configuration cannot be used (`gateway.commands.exits`)
 
 log = structlog.get_logger(__name__)
 
@@ -71,7 +73,8 @@ def places(config: Config) -> Places:
 
 def database(config: Config) -> Engine:
     """Open the configured database, or the embedded one in the state folder."""
-    return open_database(config.database.url or sqlite_url(places(config).state / "gateway.sqlite"))
+    places(config)
+    return open_database(config.database_url)
 
 
 def serve(config_path: Path, role: Role = "all") -> int:
@@ -174,7 +177,10 @@ def _restore(config: Config) -> Callable[[], None]:
 
 
 class Supervisor:
-    """Runs each role as a process of its own and starts one that has died again."""
+    """Runs each role as a process of its own and starts one that has died again.
+
+    A role that ends with `CANNOT_START` (bad configuration, port taken) is not tried again: all stop.
+    """
 
     RESTART_S = 1.0
 
@@ -185,14 +191,18 @@ class Supervisor:
         self._stopping = threading.Event()
 
     def run(self) -> int:
-        """Supervise until a signal comes. Returns 0 when every role ended in order, else 1."""
+        """Supervise until a signal comes. Returns 0 when every role ended in order, 1 or `CANNOT_START` when not."""
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, lambda *_: self._stopping.set())
         for role in self._roles:
             self._start(role)
         while not self._stopping.wait(0.2):
             for role, child in list(self._children.items()):
-                if child.poll() is not None:
+                if child.poll() == CANNOT_START:
+                    log.error("role cannot start with this configuration", role=role)
+                    self._stop_all()
+                    return CANNOT_START
+                if child.returncode is not None:
                     log.error("role ended, starting it again", role=role, exit_code=child.returncode)
                     self._stopping.wait(self.RESTART_S)
                     if not self._stopping.is_set():

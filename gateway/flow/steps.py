@@ -77,6 +77,7 @@ class Steps:
                 decision=decision,
             )
             if decision.action == "hold":
+                self._r.store.recorded(row.id, record.locator)
                 raise decision.as_error()
             self._r.store.sealed(row.id, record.locator)
 

@@ -7,8 +7,8 @@ a step that was slow, or repeated after a crash, can never undo what its success
 from __future__ import annotations
 
 import os
-import secrets
 import platform
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -106,6 +106,15 @@ class FlowStore:
                 update(InstanceRow)
                 .where(InstanceRow.id.in_(ids), InstanceRow.lease_owner == self.owner)
                 .values(lease_until=time.time() + lease_s)
+            )
+
+    def recorded(self, instance_id: str, record: str) -> None:
+        """Note the vault record of an original that stays where it is: it will be held, and can be restored."""
+        with transaction(self._engine) as session:
+            session.execute(
+                update(InstanceRow)
+                .where(InstanceRow.id == instance_id, InstanceRow.lease_owner == self.owner)
+                .values(record=record)
             )
 
     def sealed(self, instance_id: str, record: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,8 +14,13 @@ from pathlib import Path
 
 
 def program(name: str) -> str:
-    """Path of a program; SystemExit with its name when it is not installed."""
-    found = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+    """Path of a program; SystemExit with its name when it is not installed.
+
+    Never from a virtual environment: pynetdicom installs scripts named as DCMTK's programs.
+    """
+    beside_python = str(Path(sys.executable).parent)
+    folders = [part for part in os.environ.get("PATH", "").split(os.pathsep) if part and part != beside_python]
+    found = shutil.which(name, path=os.pathsep.join([*folders, "/usr/sbin", "/usr/local/sbin"]))
     if found is None:
         raise SystemExit(f"{name} is not installed")
     return found

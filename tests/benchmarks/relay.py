@@ -15,7 +15,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,8 +26,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from gateway.config.models import PASS_STATEMENT
-from gateway.keys.generate import make_keys
 from tests.benchmarks.programs import free_port, listening, program, running
+from tests.benchmarks.site import gateway_site
 
 SIDE = 512
 
@@ -70,8 +69,9 @@ def sink(folder: Path, environment: dict) -> Iterator[tuple[int, Path]]:
     """A DCMTK storescp that writes into a folder; gives its port and the folder."""
     port, received = free_port(), folder / "sink"
     shutil.rmtree(received, ignore_errors=True)
-    received.mkdir()
-    command = [program("storescp"), "+B", "-uf", "--max-pdu", "131072", "-od", received, "-aet", "SINK", port]
+    received.mkdir(parents=True)
+    # +xa accepts every transfer syntax that it knows, +B writes what came, bit for bit
+    command = [program("storescp"), "+xa", "+B", "--max-pdu", "131072", "-od", received, "-aet", "SINK", port]
     with running(command, environment, ready=listening(port)):
         yield port, received
 
@@ -114,34 +114,8 @@ def orthanc(folder: Path, sink_port: int, environment: dict) -> Iterator[int]:
 @contextmanager
 def gateway(folder: Path, sink_port: int, environment: dict, route: str) -> Iterator[int]:
     """The gateway as `miad-gateway serve` starts it, with one route to the sink."""
-    port = free_port()
-    home = folder / "gateway"
-    shutil.rmtree(home, ignore_errors=True)
-    home.mkdir()
-    make_keys(home / "keys")
-    settings = home / "gateway.toml"
-    settings.write_text(
-        f"""version = 1
-[ingress]
-port = {port}
-peers = [{{ ae_title = "STORESCU", addresses = ["127.0.0.1"] }}]
-[[destinations]]
-name = "sink"
-type = "research"
-ae_title = "SINK"
-host = "127.0.0.1"
-port = {sink_port}
-[[routes]]
-name = "relay"
-called_ae = "RELAY"
-destinations = ["sink"]
-{route}
-"""
-    )
-    command = [sys.executable, "-m", "gateway.cli", "serve", "--config", settings]
-    with running(command, environment, ready=listening(port), log=home / "log"):
-        time.sleep(6)  # the worker loads torch meanwhile; a site starts it once
-        yield port
+    with gateway_site(folder / "gateway", sink_port, environment, route) as site:
+        yield site.port
 
 
 def time_chain(files: list[Path], port: int, received: Path, environment: dict) -> dict[str, float]:

@@ -1,0 +1,66 @@
+"""A gateway of a benchmark's own: keys, configuration, and the processes that `miad-gateway serve` starts."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.keys.generate import make_keys
+from tests.benchmarks.programs import free_port, listening, running
+
+WORKER_START_S = 6  # the worker loads torch meanwhile; a site starts it once
+
+
+@dataclass(frozen=True)
+class Site:
+    """A running gateway: its configuration file, and the port and AE title that it receives on."""
+
+    config: Path
+    port: int
+    called_ae: str = "RELAY"
+    calling_ae: str = "STORESCU"
+
+
+@contextmanager
+def gateway_site(home: Path, sink_port: int, environment: dict, route: str, worker: str = "") -> Iterator[Site]:
+    """Run a gateway with one route to one plain destination on loopback.
+
+    Parameters
+    ----------
+    route, worker
+        Further TOML lines of the ``[[routes]]`` and ``[worker]`` tables.
+    """
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    make_keys(home / "keys")
+    port = free_port()
+    config = home / "gateway.toml"
+    config.write_text(
+        f"""version = 1
+[ingress]
+port = {port}
+peers = [{{ ae_title = "STORESCU", addresses = ["127.0.0.1"] }}]
+[worker]
+{worker}
+[[destinations]]
+name = "sink"
+type = "research"
+ae_title = "SINK"
+host = "127.0.0.1"
+port = {sink_port}
+[[routes]]
+name = "relay"
+called_ae = "RELAY"
+destinations = ["sink"]
+{route}
+"""
+    )
+    command = [sys.executable, "-m", "gateway.cli", "serve", "--config", config]
+    with running(command, environment, ready=listening(port), log=home / "log"):
+        time.sleep(WORKER_START_S)
+        yield Site(config, port)
