@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . deploy/setup.sh
 
-need_programs dcmdump:dcmtk Orthanc:orthanc
+need_programs Orthanc:orthanc
 make_venv ""
 export PATH="$PWD/.venv/bin:$PATH:/usr/sbin"
 exec miad-gateway demo "$@"
