@@ -38,7 +38,7 @@ from gateway.flow.operations import QueueEntry, list_instances
 from gateway.flow.store import DELIVERED, HELD
 from gateway.service import database
 
-GATEWAY_START_S = 60.0
+GATEWAY_START_S = 180.0  # the first start after an installation compiles and loads torch
 STALLED_S = 180.0  # without one more instance delivered or held; a batch of large images takes a minute on two cores
 PICTURE_ROWS = 5
 WIDE = 160  # columns, where the output is no terminal
