@@ -137,12 +137,15 @@ class _SpoolIncoming:
 
     def _header_in_prefix(self) -> InstanceHeader | None:
         """The header from memory; None when it is longer than the prefix."""
+        whole = self._size <= PREFIX
         try:
-            return read_header(io.BytesIO(bytes(self._prefix)), self._facts.transfer_syntax_uid)
+            header = read_header(io.BytesIO(bytes(self._prefix)), self._facts.transfer_syntax_uid)
         except DicomError:
-            if self._size <= PREFIX:
+            if whole:
                 raise
             return None
+        # Cut off between two elements, a prefix reads well: only the pixel data shows that the header ends in it.
+        return header if whole or header.has_pixel_data else None
 
     def _header_in_file(self, name: str) -> InstanceHeader:
         with self._receiver.spool.open(name) as file:

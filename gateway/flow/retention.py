@@ -60,7 +60,7 @@ class Retainer:
 
     def _sweep_orphans(self) -> int:
         """Files that a crash left between writing and committing: nobody was told that they are safe."""
-        deleted = 0
+        deleted = self._protector.sweep(time.time() - ORPHAN_AGE_S)
         for folder in (self._spool, self._derived):
             for name in self._store.unknown_files(list(folder.names(ORPHAN_AGE_S))):
                 folder.delete(name)

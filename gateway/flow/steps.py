@@ -63,8 +63,8 @@ class Steps:
             header = self._r.protector.read_header(lambda: self._r.spool.open(row.spool_file), row.transfer_syntax_uid)
             decision = self._r.protector.decide(header, route)
             if decision.action == "pass":
+                outcome.audit(events.INSTANCE_PASSED, route=route.name)  # first: without this line nothing passes
                 self._r.store.passed(row.id, route.destinations)
-                outcome.audit(events.INSTANCE_PASSED, route=route.name)
                 return
             record = self._r.protector.seal(
                 lambda: self._r.spool.open(row.spool_file),
@@ -160,12 +160,19 @@ class Steps:
             Attempt number -> seconds until the next attempt, or 0 to give up and hold.
         """
         try:
+            return self._deliver(delivery, row, sender, retry)
+        except LeaseLost:  # whatever became of it: held by an operator, or with another worker
+            log.info("delivery taken over", instance=row.id)
+            return True
+
+    def _deliver(self, delivery: DeliveryRow, row: InstanceRow, sender: Sender, retry: Callable[[int], float]) -> bool:
+        try:
             status = sender.send(delivery.destination, self._outgoing(row))
             if self._r.store.sent(delivery, status):
                 self._r.spool.delete(row.spool_file or "")
                 self._r.store.forget_spool_file([row.id])
         except LeaseLost:
-            log.info("delivery taken over by another worker", instance=row.id)
+            raise
         except TransientError as error:
             wait = retry(delivery.attempts + 1)
             if wait:

@@ -131,6 +131,10 @@ class Protector:
             self._payloads.delete(locator)
         return len(locators)
 
+    def sweep(self, before: float) -> int:
+        """Delete payloads that killed processes left half written before that time; returns how many."""
+        return self._payloads.sweep(before)
+
     def _put_payload(self, record: VaultRecord, source: Callable[[], BinaryIO]) -> None:
         def write(out: BinaryIO) -> None:
             with source() as file:

@@ -6,12 +6,16 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from gateway.config.models import Route
 from gateway.database import open_database, sqlite_url
+from gateway.keys.generate import make_keys
 from tests.conftest import missing
+from tests.flow.support import Flow, configuration
 
 
 def _postgres_programs() -> Path | None:
@@ -63,3 +67,31 @@ def engine(request, tmp_path):
             connection.exec_driver_sql("DROP SCHEMA public CASCADE")
             connection.exec_driver_sql("CREATE SCHEMA public")
     engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def site_keys(tmp_path_factory) -> Path:
+    """One site's keys, shared by all tests of the flow."""
+    folder = tmp_path_factory.mktemp("site") / "keys"
+    make_keys(folder)
+    return folder
+
+
+@pytest.fixture
+def make_flow(tmp_path, site_keys) -> Iterator[Callable[..., Flow]]:
+    """Make a flow with these routes, in a folder of its own."""
+    made: list[Flow] = []
+
+    def make(*routes: Route) -> Flow:
+        made.append(Flow(configuration(tmp_path / f"state{len(made)}", site_keys, *routes)))
+        return made[-1]
+
+    yield make
+    for flow in made:
+        flow.engine.dispose()
+
+
+@pytest.fixture
+def flow(make_flow) -> Flow:
+    """A flow with the one route that marks."""
+    return make_flow()
