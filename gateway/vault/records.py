@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -88,13 +88,7 @@ class RecordStore:
         IntegrityError
             The record that is there fails its checks.
         """
-        for _ in range(_TRIES):
-            try:
-                with transaction(self._engine) as session:
-                    return self._find_or_insert(session, facts)
-            except exc.IntegrityError:
-                continue  # another process took the generation: look again
-        raise VaultError("vault-busy", f"no generation could be taken in {_TRIES} tries", "try again")
+        return self._settled(lambda session: self._find_or_insert(session, facts))
 
     def new_generation(self, record: VaultRecord) -> VaultRecord:
         """The record to use instead of `record`, whose derived bytes are gone and cannot be made again.
@@ -113,16 +107,7 @@ class RecordStore:
             policy=record.policy,
             attributes=record.attributes,
         )
-        for _ in range(_TRIES):
-            try:
-                with transaction(self._engine) as session:
-                    row = session.scalars(_same_original(facts)).first()
-                    if row is not None and row.generation > record.generation:
-                        return self._read(row)
-                    return self._insert(session, facts)
-            except exc.IntegrityError:
-                continue
-        raise VaultError("vault-busy", f"no generation could be taken in {_TRIES} tries", "try again")
+        return self._settled(lambda session: self._find_newer_or_insert(session, record, facts))
 
     def fix_derived(self, locator: str, sha256: str) -> bool:
         """Fix the SHA-256 of the derived bytes, once and for all: to be done before the first delivery.
@@ -210,28 +195,33 @@ class RecordStore:
 
     # within one transaction
 
+    def _settled(self, step: Callable[[Session], VaultRecord]) -> VaultRecord:
+        """Do `step` in a transaction; once more when another process took the generation meanwhile."""
+        for _ in range(_TRIES):
+            try:
+                with transaction(self._engine) as session:
+                    return step(session)
+            except exc.IntegrityError:
+                continue
+        raise VaultError("vault-busy", f"no generation could be taken in {_TRIES} tries", "try again")
+
     def _find_or_insert(self, session: Session, facts: RecordFacts) -> VaultRecord:
-        row = session.scalars(_same_original(facts)).first()
-        if row is None or self._is_superseded(session, row, facts):
-            return self._insert(session, facts)
+        # One statement, one snapshot: whoever adds a generation after it takes the number that is wanted here.
+        rows = session.scalars(_under_uid(facts.original_sop_uid)).all()
+        row = _live_record_of(rows, facts)
+        if row is None or _is_superseded(row, rows, facts):
+            return self._insert(session, facts, rows)
         return self._read(row)
 
-    def _is_superseded(self, session: Session, row: VaultRow, facts: RecordFacts) -> bool:
-        if facts.received_at is None:
-            return False
-        newer = (
-            select(VaultRow.locator)
-            .where(
-                VaultRow.original_sop_uid == row.original_sop_uid,
-                VaultRow.generation > row.generation,
-                VaultRow.original_sha256 != row.original_sha256,
-                VaultRow.created_at < facts.received_at,
-            )
-            .limit(1)
-        )
-        return session.scalar(newer) is not None
+    def _find_newer_or_insert(self, session: Session, record: VaultRecord, facts: RecordFacts) -> VaultRecord:
+        rows = session.scalars(_under_uid(facts.original_sop_uid)).all()
+        row = _live_record_of(rows, facts)
+        if row is None or row.generation <= record.generation:
+            return self._insert(session, facts, rows)
+        return self._read(row)
 
-    def _insert(self, session: Session, facts: RecordFacts) -> VaultRecord:
+    def _insert(self, session: Session, facts: RecordFacts, before: Sequence[VaultRow]) -> VaultRecord:
+        """Add the next generation after those `before` (all under the original UID, newest first)."""
         if not self._vault_id or self._restore_public is None or self._derive_uid is None:
             raise VaultError("vault-read-only", "this record store was opened for reading")
         marked = select(VaultRow.locator).where(VaultRow.derived_sop_uid == facts.original_sop_uid)
@@ -239,10 +229,7 @@ class RecordStore:
             raise VaultError(
                 "is-a-marked-copy", "this SOP Instance UID was given to a marked copy here: it is not an original"
             )
-        newest = session.scalar(
-            select(func.max(VaultRow.generation)).where(VaultRow.original_sop_uid == facts.original_sop_uid)
-        )
-        generation = (newest or 0) + 1
+        generation = before[0].generation + 1 if before else 1
         locator = secrets.token_hex(16)
         derived_sop_uid = self._derive_uid("instance", facts.original_sop_uid, generation)
         record = VaultRecord(
@@ -310,13 +297,16 @@ def _under_uid(sop_uid: str) -> Select[tuple[VaultRow]]:
     return select(VaultRow).where(VaultRow.original_sop_uid == sop_uid).order_by(VaultRow.generation.desc())
 
 
-def _same_original(facts: RecordFacts) -> Select[tuple[VaultRow]]:
-    """Live records of the same bytes under the same policy, newest generation first."""
-    return _under_uid(facts.original_sop_uid).where(
-        VaultRow.original_sha256 == facts.original_sha256,
-        VaultRow.policy == facts.policy,
-        VaultRow.payload_file.is_not(None),
-    )
+def _live_record_of(rows: Sequence[VaultRow], facts: RecordFacts) -> VaultRow | None:
+    """The newest live record of the same bytes under the same policy; `rows` are newest first."""
+    same = (row for row in rows if row.original_sha256 == facts.original_sha256 and row.policy == facts.policy)
+    return next((row for row in same if row.payload_file is not None), None)
+
+
+def _is_superseded(row: VaultRow, rows: Sequence[VaultRow], facts: RecordFacts) -> bool:
+    """Whether other bytes came after `row`, and those of `facts` after them."""
+    others = (one for one in rows if one.generation > row.generation and one.original_sha256 != row.original_sha256)
+    return facts.received_at is not None and any(one.created_at < facts.received_at for one in others)
 
 
 def _now() -> float:
