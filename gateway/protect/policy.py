@@ -60,7 +60,7 @@ _HELD_TABLE: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         "references-originals",
         "this object refers to images, and this version does not map its references",
         (
-            *("66", "66.1", "66.2", "66.4", "66.5", "66.6", "67"),  # REG, fiducials, SEG, surface, tracts, RWV map
+            *("66.1", "66.2", "66.4", "66.5", "66.6", "67"),  # REG, fiducials, SEG, surface, tracts, RWV map
             *("88.11", "88.22", "88.33", "88.34", "88.35", "88.40", "88.50", "88.59", "88.65", "88.67"),  # SR, KO
             *("88.68", "88.69", "88.70", "88.71", "88.72", "88.73", "88.74", "88.75", "88.76"),
             *("11.1", "11.2", "11.3", "11.4", "11.5", "11.6", "11.7", "11.8"),  # presentation states

@@ -1,0 +1,203 @@
+"""Marking one instance: what goes in is what was received, what comes out is checked before anyone sees it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from gateway.config.models import Route
+from gateway.dicom.encoded import read_header
+from gateway.dicom.pixels import decode_pixels
+from gateway.dicom.syntaxes import EXPLICIT_LITTLE
+from gateway.errors import HoldError, IntegrityError, MarkError
+from gateway.mark import MarkedImage, Marker, MarkSettings, load_profiles
+from gateway.protect import marking
+from gateway.protect.marking import Marked, MarkJob, Opened, marked_frames, open_original, requests_of
+from tests.dicom.samples import encode, facts, image
+
+ROUTE = Route(name="research", called_ae="RESEARCH", destinations=("outside",))
+CT = load_profiles()["ct"]
+KEY = b"k" * 32
+PADDING = -2000
+
+
+def slice_with_padding(side: int = 64, **changes: object):
+    """Noise with a frame of padding pixels."""
+    frames = np.random.default_rng(1).normal(40, 12, (1, side, side)).astype(np.int16)
+    frames[:, :6], frames[:, -6:] = PADDING, PADDING
+    given = {"PixelPaddingValue": PADDING, "RescaleSlope": 1, "RescaleIntercept": 0}
+    return image(frames, **(given | changes))
+
+
+def opened(ds=None) -> Opened:
+    data = encode(ds or slice_with_padding())
+    header = read_header(io.BytesIO(data), EXPLICIT_LITTLE)
+    return Opened(data, header, decode_pixels(data, EXPLICIT_LITTLE))
+
+
+def marks(one: Opened) -> list[MarkedImage]:
+    return Marker(MarkSettings(steps=0, device="cpu")).mark(requests_of(one, CT, KEY), CT)
+
+
+@dataclass(frozen=True)
+class Record:
+    """The two facts of a vault record that opening an original looks at."""
+
+    original_size: int
+    original_sha256: str
+
+
+def job(data: bytes, record: Record | None = None) -> MarkJob:
+    record = record or Record(len(data), hashlib.sha256(data).hexdigest())
+    return MarkJob(lambda: io.BytesIO(data), EXPLICIT_LITTLE, record, ROUTE)
+
+
+# -- in --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_bytes_must_be_those_that_were_received():
+    data = encode(image())
+    other = encode(image(PatientName="Doe^Joan"))
+    assert open_original(job(data)).data == data
+    with pytest.raises(IntegrityError) as caught:
+        open_original(job(other, Record(len(data), hashlib.sha256(data).hexdigest())))
+    assert caught.value.code == "spool-changed"
+
+
+def test_what_is_too_large_is_held_before_it_is_read():
+    def never():
+        raise AssertionError("was opened")
+
+    large = MarkJob(never, EXPLICIT_LITTLE, Record(marking.MAX_BYTES + 1, ""), ROUTE)
+    with pytest.raises(HoldError) as caught:
+        open_original(large)
+    assert caught.value.code == "too-large"
+
+
+def test_too_many_frames_are_held():
+    many = np.zeros((marking.MAX_FRAMES + 1, 8, 8), np.uint16)
+    with pytest.raises(HoldError) as caught:
+        open_original(job(encode(image(many))))
+    assert caught.value.code == "too-many-frames"
+
+
+def test_the_display_range_is_the_header_s_window_else_the_profile_s_preset():
+    [by_header] = requests_of(opened(slice_with_padding(WindowCenter=50, WindowWidth=100)), CT, KEY)
+    assert by_header.display == pytest.approx((0, 100), abs=1)
+    [by_profile] = requests_of(opened(slice_with_padding(RescaleIntercept=-1000)), CT, KEY)
+    assert by_profile.display == pytest.approx((840, 1240))  # W400 around 40 HU, in stored values
+    assert set(by_profile.other_windows) == {window.name for window in CT.windows}
+
+
+def test_a_negative_slope_turns_the_display_over():
+    [plain] = requests_of(opened(), CT, KEY)
+    [turned] = requests_of(opened(slice_with_padding(RescaleSlope=-1)), CT, KEY)
+    assert (plain.inverted, turned.inverted) == (False, True)
+    low, high = turned.display
+    assert low < high
+
+
+def test_the_place_comes_from_the_slice_position_else_from_the_uid():
+    placed = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, 12.5]}
+    [request] = requests_of(opened(slice_with_padding(**placed)), CT, KEY)
+    assert request.position == 12.5
+    by_uid = [
+        requests_of(opened(slice_with_padding(SOPInstanceUID=uid)), CT, KEY)[0].position
+        for uid in ("1.2.3", "1.2.3", "1.2.4")
+    ]
+    assert by_uid[0] == by_uid[1] != by_uid[2]
+
+
+def test_frames_of_one_instance_are_neighbouring_slices():
+    frames = np.random.default_rng(1).normal(40, 12, (3, 64, 64)).astype(np.int16)
+    positions = [request.position for request in requests_of(opened(image(frames)), CT, KEY)]
+    assert np.diff(positions).tolist() == [1, 1]
+
+
+# -- out -------------------------------------------------------------------------------------------------------------
+
+
+def test_padding_is_left_alone_and_the_rest_is_marked():
+    one = opened()
+    frames, psnr = marked_frames(one, marks(one))
+    changed = frames != one.pixels.frames
+    assert changed.any()
+    assert not changed[one.pixels.padding].any()
+    assert (frames[~one.pixels.padding] != PADDING).all()
+    assert psnr >= 26
+
+
+def tampered(change) -> tuple[Opened, list[MarkedImage]]:
+    one = opened()
+    [result] = marks(one)
+    return one, [change(one, result)]
+
+
+def _wrong_residual(one, result):
+    residual = result.residual.copy()
+    residual[20, 20] += 1
+    return replace(result, residual=residual)
+
+
+def _wrong_image(one, result):
+    marked = result.image.copy()
+    marked[20, 20] += 1
+    return replace(result, image=marked)
+
+
+def _other_type(one, result):
+    return replace(result, image=result.image.astype(np.int32))
+
+
+def _padding_touched(one, result):
+    marked, residual = result.image.copy(), result.residual.copy()
+    marked[0, 0] += 1
+    residual[0, 0] += 1
+    return replace(result, image=marked, residual=residual)
+
+
+def _nothing_done(one, result):
+    return replace(result, image=one.pixels.frames[0].copy(), residual=np.zeros_like(result.residual))
+
+
+@pytest.mark.parametrize("change", [_wrong_residual, _wrong_image, _other_type, _padding_touched, _nothing_done])
+def test_a_mark_that_fails_its_self_check_is_held(change):
+    one, results = tampered(change)
+    with pytest.raises(HoldError) as caught:
+        marked_frames(one, results)
+    assert caught.value.code == "self-check-failed"
+
+
+def test_one_frame_that_cannot_be_marked_holds_the_instance():
+    one = opened()
+    with pytest.raises(MarkError) as caught:
+        marked_frames(one, [*marks(one), MarkError("no-free-area", "no room")])
+    assert caught.value.code == "no-free-area"
+
+
+def derivable(one: Opened, frames: np.ndarray) -> Marked:
+    return Marked(one.data, EXPLICIT_LITTLE, one.pixels, frames, 30.0, facts_of=lambda record: facts())
+
+
+def test_derived_bytes_decode_to_the_marked_values_and_come_out_the_same_again():
+    one = opened()
+    frames, _ = marked_frames(one, marks(one))
+    record = SimpleNamespace()
+    data, sha256 = derivable(one, frames).derive(record)
+    assert hashlib.sha256(data).hexdigest() == sha256
+    assert np.array_equal(decode_pixels(data, EXPLICIT_LITTLE).frames, frames)
+    assert derivable(one, frames).derive(record) == (data, sha256)
+
+
+def test_a_derived_data_set_that_decodes_to_something_else_is_held(monkeypatch):
+    one = opened()
+    frames, _ = marked_frames(one, marks(one))
+    monkeypatch.setattr(marking, "derive", lambda original, *_: original)  # the original in place of the copy
+    with pytest.raises(HoldError) as caught:
+        derivable(one, frames).derive(SimpleNamespace())
+    assert caught.value.code == "self-check-failed"

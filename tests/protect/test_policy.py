@@ -1,0 +1,208 @@
+"""The policy table: what is marked, what is held and why; what is not listed never leaves."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pydicom.uid as uids
+import pytest
+
+from gateway.config.models import PASS_STATEMENT, Mark, Route
+from gateway.dicom.encoded import InstanceHeader, read_header
+from gateway.dicom.syntaxes import EXPLICIT_LITTLE
+from gateway.mark import load_profiles
+from gateway.protect import Decision, decide, policy_digest
+from tests.dicom.samples import encode, image
+
+ROUTE = Route(name="research", called_ae="RESEARCH", destinations=("outside",))
+PROFILES = load_profiles()
+HEADER = read_header(io.BytesIO(encode(image())), EXPLICIT_LITTLE)
+
+MARKED = {
+    uids.ComputedRadiographyImageStorage: ("CR", "cr-dx"),
+    uids.DigitalXRayImageStorageForPresentation: ("DX", "cr-dx"),
+    uids.CTImageStorage: ("CT", "ct"),
+    uids.MRImageStorage: ("MR", "mr"),
+    uids.UltrasoundImageStorage: ("US", "us"),
+    uids.UltrasoundMultiFrameImageStorage: ("US", "us"),
+    uids.SecondaryCaptureImageStorage: ("OT", "generic-gray"),
+    uids.MultiFrameGrayscaleByteSecondaryCaptureImageStorage: ("OT", "generic-gray"),
+    uids.XRayAngiographicImageStorage: ("XA", "generic-gray"),
+    uids.XRayRadiofluoroscopicImageStorage: ("RF", "generic-gray"),
+}
+
+HELD = {
+    "mammography": [
+        uids.DigitalMammographyXRayImageStorageForPresentation,
+        uids.DigitalMammographyXRayImageStorageForProcessing,
+        uids.BreastTomosynthesisImageStorage,
+        uids.BreastProjectionXRayImageStorageForPresentation,
+        uids.BreastProjectionXRayImageStorageForProcessing,
+    ],
+    "for-processing": [
+        uids.DigitalXRayImageStorageForProcessing,
+        uids.DigitalIntraOralXRayImageStorageForProcessing,
+    ],
+    "quantitative": [
+        uids.PositronEmissionTomographyImageStorage,
+        uids.LegacyConvertedEnhancedPETImageStorage,
+        uids.EnhancedPETImageStorage,
+        uids.NuclearMedicineImageStorage,
+        uids.ParametricMapStorage,
+        uids.MRSpectroscopyStorage,
+    ],
+    "per-frame-groups": [
+        uids.EnhancedCTImageStorage,
+        uids.LegacyConvertedEnhancedCTImageStorage,
+        uids.EnhancedMRImageStorage,
+        uids.EnhancedMRColorImageStorage,
+        uids.LegacyConvertedEnhancedMRImageStorage,
+        uids.EnhancedXAImageStorage,
+        uids.EnhancedXRFImageStorage,
+        uids.EnhancedUSVolumeStorage,
+        uids.XRay3DAngiographicImageStorage,
+        uids.XRay3DCraniofacialImageStorage,
+    ],
+    "references-originals": [
+        uids.SpatialRegistrationStorage,
+        uids.SpatialFiducialsStorage,
+        uids.SegmentationStorage,
+        uids.SurfaceSegmentationStorage,
+        uids.RealWorldValueMappingStorage,
+        uids.BasicTextSRStorage,
+        uids.EnhancedSRStorage,
+        uids.ComprehensiveSRStorage,
+        uids.MammographyCADSRStorage,
+        uids.KeyObjectSelectionDocumentStorage,
+        uids.GrayscaleSoftcopyPresentationStateStorage,
+        uids.ColorSoftcopyPresentationStateStorage,
+        uids.BlendingSoftcopyPresentationStateStorage,
+    ],
+    "blocked-by-policy": [
+        uids.EncapsulatedPDFStorage,
+        uids.RTDoseStorage,
+        uids.RTPlanStorage,
+        uids.RTStructureSetStorage,
+        uids.RTImageStorage,
+        uids.RawDataStorage,
+        uids.TwelveLeadECGWaveformStorage,
+        uids.VLWholeSlideMicroscopyImageStorage,
+        uids.MultiFrameSingleBitSecondaryCaptureImageStorage,
+        uids.VideoEndoscopicImageStorage,
+        "1.2.840.10008.5.1.4.1.1.2.99",
+        "1.3.6.1.4.1.99999.1",
+    ],
+}
+
+
+def header(**changes: object) -> InstanceHeader:
+    return replace(HEADER, **changes)
+
+
+def decided(**changes: object) -> Decision:
+    return decide(header(**changes), ROUTE, PROFILES)
+
+
+@pytest.mark.parametrize(("sop_class", "expected"), MARKED.items(), ids=lambda value: getattr(value, "name", None))
+def test_marked_with_the_profile_of_its_kind(sop_class, expected):
+    modality, profile = expected
+    decision = decided(sop_class_uid=str(sop_class), modality=modality)
+    assert (decision.action, decision.profile.name) == ("mark", profile)
+
+
+@pytest.mark.parametrize("modality, profile", [("XC", "dermoscopy"), ("OP", "fundus"), ("ES", "generic-rgb")])
+def test_visible_light_photographs_are_marked(modality, profile):
+    colour = {"photometric": "RGB", "samples": 3, "bits_allocated": 8, "bits_stored": 8, "high_bit": 7}
+    classes = {"OP": uids.OphthalmicPhotography8BitImageStorage, "ES": uids.VLEndoscopicImageStorage}
+    sop_class = classes.get(modality, uids.VLPhotographicImageStorage)
+    decision = decided(sop_class_uid=str(sop_class), modality=modality, **colour)
+    assert decision.action == "mark"
+    assert decision.profile.name in (profile, "generic-rgb")
+
+
+@pytest.mark.parametrize(("code", "sop_class"), [(code, uid) for code, many in HELD.items() for uid in many])
+def test_held_and_why(code, sop_class):
+    decision = decided(sop_class_uid=str(sop_class))
+    assert (decision.action, decision.code) == ("hold", code)
+    assert decision.reason
+    assert decision.as_error().code == code
+
+
+@pytest.mark.parametrize(("modality", "code"), [("MG", "mammography"), ("PT", "quantitative"), ("NM", "quantitative")])
+def test_the_modality_counts_where_the_class_is_harmless(modality, code):
+    """Mammograms and SUV images also travel as Secondary Capture or DX."""
+    for sop_class in (uids.SecondaryCaptureImageStorage, uids.DigitalXRayImageStorageForPresentation):
+        decision = decided(sop_class_uid=str(sop_class), modality=modality)
+        assert (decision.action, decision.code) == ("hold", code)
+
+
+def test_for_processing_by_its_attribute():
+    decision = decided(
+        sop_class_uid=str(uids.DigitalXRayImageStorageForPresentation),
+        modality="DX",
+        presentation_intent="FOR PROCESSING",
+    )
+    assert (decision.action, decision.code) == ("hold", "for-processing")
+
+
+def test_an_image_without_pixels_is_held():
+    assert decided(has_pixel_data=False, pixel_tag=None).code == "no-pixels"
+
+
+def test_what_no_profile_takes_is_held():
+    assert decided(photometric="PALETTE COLOR", modality="OT").code == "no-profile"
+    assert decide(HEADER, ROUTE, {}).code == "no-profile"
+
+
+def test_a_route_that_holds_holds_everything():
+    holding = ROUTE.model_copy(update={"action": "hold"})
+    assert decide(HEADER, holding, PROFILES).code == "route-holds"
+
+
+def test_only_a_route_that_says_so_passes():
+    passing = ROUTE.model_copy(update={"action": "pass", "pass_statement": PASS_STATEMENT})
+    assert decide(HEADER, passing, PROFILES).action == "pass"
+    classes = [*MARKED, *(uid for many in HELD.values() for uid in many)]
+    assert not any(decided(sop_class_uid=str(uid)).action == "pass" for uid in classes)
+
+
+def test_every_storage_class_of_the_standard_is_decided_without_passing():
+    """Also those that nobody thought of: nothing falls through."""
+    found = {}
+    for uid, (_, kind, *_rest) in uids.UID_dictionary.items():
+        if kind == "SOP Class" and uid.startswith("1.2.840.10008.5.1.4.1.1."):
+            found[uid] = decided(sop_class_uid=uid).action
+    assert len(found) > 100
+    assert set(found.values()) == {"mark", "hold"}
+
+
+# -- what shapes the bytes ---------------------------------------------------------------------------------------------
+
+
+def digest(route: Route = ROUTE, **changes: object) -> str:
+    return policy_digest(decide(header(**changes), route, PROFILES), route)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mark": Mark(text="RESEARCH ONLY")},
+        {"mark": Mark(tier="discreet")},
+        {"mark": Mark(steps=3)},
+        {"source_reference": False},
+        {"action": "hold"},
+    ],
+    ids=lambda change: "-".join(change),
+)
+def test_what_shapes_the_bytes_changes_the_digest(change):
+    assert digest(ROUTE.model_copy(update=change)) != digest()
+
+
+def test_another_profile_changes_the_digest():
+    assert digest(modality="MR", sop_class_uid=str(uids.MRImageStorage)) != digest()
+
+
+@pytest.mark.parametrize("change", [{"name": "other"}, {"called_ae": "OTHER"}, {"destinations": ("a", "b")}])
+def test_where_it_comes_from_and_goes_to_does_not(change):
+    assert digest(ROUTE.model_copy(update=change)) == digest()
