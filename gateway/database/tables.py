@@ -6,7 +6,7 @@ the truth about work to do (leases in them make every step safe to repeat); `vau
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Float, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -36,7 +36,7 @@ class InstanceRow(Base):
     sop_class_uid: Mapped[str] = mapped_column(String(64))
     sop_instance_uid: Mapped[str] = mapped_column(String(64))
     transfer_syntax_uid: Mapped[str] = mapped_column(String(64))
-    size: Mapped[int] = mapped_column(Integer)  # bytes of the data set
+    size: Mapped[int] = mapped_column(BigInteger)  # bytes of the data set
     sha256: Mapped[str] = mapped_column(String(64))
     spool_file: Mapped[str | None] = mapped_column(String(128))  # name in the spool folder; None once purged
 
@@ -44,7 +44,7 @@ class InstanceRow(Base):
     action: Mapped[str | None] = mapped_column(String(8))  # what the policy decided: mark or pass; None before that
     record: Mapped[str | None] = mapped_column(String(32))  # locator of its vault record
     derived_file: Mapped[str | None] = mapped_column(String(128))  # name in the derived folder; None once purged
-    derived_size: Mapped[int | None] = mapped_column(Integer)  # bytes of the derived data set
+    derived_size: Mapped[int | None] = mapped_column(BigInteger)  # bytes of the derived data set
     held_from: Mapped[str | None] = mapped_column(String(16))
     reason_code: Mapped[str | None] = mapped_column(String(64))
     reason: Mapped[str | None] = mapped_column(Text)
@@ -110,7 +110,7 @@ class VaultRow(Base):
     sop_class_uid: Mapped[str] = mapped_column(String(64))
     transfer_syntax_uid: Mapped[str] = mapped_column(String(64))
     original_sha256: Mapped[str] = mapped_column(String(64))
-    original_size: Mapped[int] = mapped_column(Integer)
+    original_size: Mapped[int] = mapped_column(BigInteger)
     policy: Mapped[str] = mapped_column(String(64))  # digest of the decision that shapes the derived bytes
     derived_sha256: Mapped[str | None] = mapped_column(String(64))  # fixed before the first delivery, never changed
     token: Mapped[bytes] = mapped_column(LargeBinary)  # the key reference that the marked object carries

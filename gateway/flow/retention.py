@@ -56,7 +56,8 @@ class Retainer:
     def _purge_vault(self, now: float) -> int:
         if not self._settings.vault_days:
             return 0
-        return self._protector.expire(now - self._settings.vault_days * DAY_S, self._store.records_in_use())
+        before = now - self._settings.vault_days * DAY_S
+        return self._protector.expire(before, self._store.records_in_use(delivered_since=before))
 
     def _sweep_orphans(self) -> int:
         """Files that a crash left between writing and committing: nobody was told that they are safe."""

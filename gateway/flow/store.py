@@ -313,12 +313,15 @@ class FlowStore:
         with transaction(self._engine) as session:
             session.execute(update(InstanceRow).where(InstanceRow.derived_file.in_(names)).values(derived_file=None))
 
-    def records_in_use(self) -> set[str]:
-        """Locators of vault records whose instances are still on their way, or held."""
+    def records_in_use(self, delivered_since: float) -> set[str]:
+        """Locators of vault records whose instances are on their way, held, or were delivered after that time."""
         with reading(self._engine) as session:
             return set(
                 session.scalars(
-                    select(InstanceRow.record).where(InstanceRow.record.is_not(None), InstanceRow.state != DELIVERED)
+                    select(InstanceRow.record).where(
+                        InstanceRow.record.is_not(None),
+                        or_(InstanceRow.state != DELIVERED, InstanceRow.delivered_at >= delivered_since),
+                    )
                 )
             )
 
