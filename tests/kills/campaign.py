@@ -18,7 +18,8 @@ from tests.kills.site import KillSite
 from tests.network.peers import storescp
 
 REACH_S = 90  # a named point that is not reached in this time counts as missed
-RANDOM_S = 4.0  # a random kill falls within this time after its part of the send began
+RANDOM_S = 4.0  # a random kill falls within this time after its part of the send began, or after work was seen
+AT_WORK_S = 15  # how long a kill waits for work to be seen
 RANDOM_TARGETS = ("worker", "tree", "ingress", "supervisor", "worker", "tree", "restore")
 
 Say = Callable[[str], None]
@@ -26,11 +27,17 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill: at the `call`-th time at a named point, or `delay_s` after the sender began, of a role or the tree."""
+    """One kill: at the `call`-th time at a named point, or at a random moment, of a role or the tree.
+
+    at_work
+        The moment is counted from when instances are seen to move, not from when the sender began: after a kill the
+        worker takes seconds to start, and most moments would fall into them.
+    """
 
     what: str
     call: int = 0
     delay_s: float = 0.0
+    at_work: bool = False
 
 
 @dataclass
@@ -67,7 +74,8 @@ def plan(kills: int, dice: random.Random, per_part: int) -> list[Kill]:
             point = POINTS[number // 2 % len(POINTS)]
             planned.append(Kill(point.name, call=dice.randint(1, max(1, per_part // 3))))
         else:
-            planned.append(Kill(targets[number // 2 % len(targets)], delay_s=dice.uniform(0, RANDOM_S)))
+            target, at_work = targets[number // 2 % len(targets)], number // 2 % 3 != 2
+            planned.append(Kill(target, delay_s=dice.uniform(0, RANDOM_S), at_work=at_work))
     dice.shuffle(planned)
     return planned
 
@@ -165,6 +173,8 @@ class _Send:
         if kill.call:
             happened = self._wait_for_point()
         else:
+            if kill.at_work:
+                self._wait_for_work()
             time.sleep(kill.delay_s)
             self._kill_from_outside(kill.what)
             happened = True
@@ -184,6 +194,13 @@ class _Send:
                 return False
             time.sleep(0.05)
         return True
+
+    def _wait_for_work(self) -> None:
+        deadline = time.monotonic() + AT_WORK_S
+        before = self._site.moved()
+        while self._site.moved() == before and time.monotonic() < deadline:
+            self._site.check_alive()
+            time.sleep(0.2)
 
     def _kill_from_outside(self, target: str) -> None:
         if target == "tree":

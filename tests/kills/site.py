@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cached_property
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import Engine, func, select
 
 from gateway.config import Config, load_config
 from gateway.database import InstanceRow, reading
@@ -181,14 +182,19 @@ class KillSite:
         """The site's state folder."""
         return places(self.config).state
 
+    @cached_property
+    def _engine(self) -> Engine:
+        return database(self.config)
+
     def counts(self) -> dict[str, int]:
         """State -> number of instances."""
-        engine = database(self.config)
-        try:
-            with reading(engine) as session:
-                return dict(session.execute(select(InstanceRow.state, func.count()).group_by(InstanceRow.state)).all())
-        finally:
-            engine.dispose()
+        with reading(self._engine) as session:
+            return dict(session.execute(select(InstanceRow.state, func.count()).group_by(InstanceRow.state)).all())
+
+    def moved(self) -> tuple[int, ...]:
+        """A figure of the worker's progress: how many instances are in each state but the first."""
+        counts = self.counts()
+        return tuple(counts.get(state, 0) for state in ("sealed", "marked", "delivered"))
 
     def wait_until_idle(self, stalled_s: float = 120) -> None:
         """Wait until nothing is on its way; AssertionError when nothing moves for `stalled_s`."""
