@@ -15,8 +15,11 @@ def demo(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", dir_okay=False, help="Write the table there as JSON.")
     ] = None,
+    folder: Annotated[Path, typer.Option(file_okay=False, help="Where keys, vault and both archives lie.")] = Path(
+        "demo"
+    ),
 ) -> None:
     """Send real images through the gateway, show what each side gets, and keep serving until Ctrl-C."""
     from gateway.demo import run
 
-    raise typer.Exit(run(once, json_file))
+    raise typer.Exit(run(once=once, json_path=json_file, folder=folder))

@@ -22,7 +22,7 @@ JND = 1.0 / 582.0
 """One just noticeable difference in display units."""
 PSNR_CAP = 100.0
 """Reported where nothing changed."""
-LETTER_OFFSET = 0.2
+LETTER_OFFSET = 0.6
 """Share of a stroke's amplitude that shifts all of it one way, so that letters read; the rest is texture."""
 
 

@@ -22,9 +22,9 @@ from gateway.mark.randomness import keyed
 DRIFT_MM = 80.0
 """Wavelength of the drift along the slice normal, in millimetres."""
 _OVERSAMPLE = 3  # the stamp is drawn this much larger, so that a turned look-up keeps clean edges
-LINE_GAP = 0.22
+LINE_GAP = 0.5
 """Empty space between lines, as a share of the letter height."""
-WEIGHT = 0.05
+WEIGHT = 0.03
 """How much bolder than the font the letters are drawn, as a share of the type size, on each side."""
 LETTER_INSIDE = 0.65
 """Letters of which less lies in the region are left out: a fragment does not read as lettering."""

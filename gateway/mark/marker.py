@@ -34,7 +34,7 @@ WORKING_SIDE = 256
 """Longest side (pixels) at which textures are optimised; larger images get the texture in larger blocks."""
 GPU_BATCH = 8
 """Images computed together on CUDA; batches are always filled up to it, so the batch size cannot change a result."""
-MAX_REGION_SHARE = 0.6
+MAX_REGION_SHARE = 0.4
 """Strokes cover at most this share of the free region, so that what lies under them can be read."""
 LEAST_FILL = 0.25
 """Smaller letters are tried where the usual ones fill less than this share of what strokes may cover."""

@@ -82,7 +82,7 @@ class ModalityProfile:
     noise_reason: str = ""
     peak: float = 6.0 / 255.0
     stroke_peak: float = 0.3
-    letter_height: float = 0.085
+    letter_height: float = 0.11
 
     @property
     def channels(self) -> tuple[int, ...]:
