@@ -211,9 +211,7 @@ class Supervisor:
 
     def _start(self, role: str) -> None:
         command = [sys.executable, "-m", "gateway.cli", "serve", "--role", role, "--config", str(self._config_path)]
-        # The roles share the processors: threads of OpenMP that wait by spinning made a mark take nine times as long
-        # (201 s against 23 s) on two cores with other work. A site's own setting of the variable is kept.
-        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, PARENT: str(os.getpid())}
+        environment = {**os.environ, PARENT: str(os.getpid())}
         # A session of its own: Ctrl-C reaches the supervisor only, which stops the roles in order.
         self._children[role] = subprocess.Popen(command, env=environment, start_new_session=True)
 
