@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from tests.kills.archive import acknowledged_files
 from tests.kills.campaign import campaign
+from tests.kills.checks import Delivered, problems_of_sink
+from tests.kills.objects import Instance
 
 
 def test_storescu_is_believed_only_when_it_was_answered_with_success():
@@ -17,6 +22,25 @@ I: Sending file: /c
 E: Store SCU Failed: 0006:020e DUL Peer aborted Association
 """
     assert acknowledged_files(output) == {"/a"}
+
+
+ORIGINAL = Instance(Path("a"), "1.2.3.4.5.6", "-xe", "original pixels")
+COPY = Delivered(Path("b"), "2.25.1", "bytes", "marked pixels", True, frozenset({"2.25.1"}))
+
+
+@pytest.mark.parametrize(
+    ("culprit", "problem"),
+    [
+        (replace(COPY, marked=False), "unmarked"),
+        (replace(COPY, pixels_sha256="original pixels"), "unmarked"),
+        (replace(COPY, uids=frozenset({"1.2.3.4.5.6"})), "unmarked"),
+        (replace(COPY, sha256="other bytes"), "two byte strings"),
+    ],
+)
+def test_the_campaign_would_see_it(culprit, problem):
+    assert problems_of_sink([COPY, COPY], [ORIGINAL]) == []
+    [found] = problems_of_sink([COPY, culprit], [ORIGINAL])
+    assert found.startswith(problem)
 
 
 @pytest.mark.peers
