@@ -12,8 +12,9 @@ import logging
 from pydicom import config as pydicom_config
 from pynetdicom import _config
 
-IMPLEMENTATION_CLASS_UID = "2.25.336394137312871326262735384093417212017"  # PS3.7 D.3.3.2
-IMPLEMENTATION_VERSION_NAME = "MIAD_GATEWAY_01"
+from gateway.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+
+__all__ = ["IMPLEMENTATION_CLASS_UID", "IMPLEMENTATION_VERSION_NAME", "apply"]  # PS3.7 D.3.3.2; one pair for files too
 
 
 def apply() -> None:
