@@ -101,7 +101,7 @@ def test_amplitudes_meet_the_budget_in_the_mean() -> None:
     strokes = np.zeros((100, 100), bool)
     strokes[:10] = True
     amplitude = inside_amplitude(strokes, np.zeros((100, 100), np.float32), 26.0, peak=1.0)
-    square = 0.1 * amplitude**2 * (0.2**2 + 0.8**2)  # offset 0.2 one way, texture 0.8 either way
+    square = 0.1 * amplitude**2 * (0.6**2 + 0.4**2)  # offset 0.6 one way, texture 0.4 either way
     assert -10 * math.log10(square) == pytest.approx(26.0)
     assert inside_amplitude(strokes, np.zeros((100, 100), np.float32), 26.0, peak=0.1) == 0.1
     outside = outside_amplitude(np.full((10, 10), 0.5), np.ones((10, 10), bool), 0.02, 40.0)
