@@ -60,7 +60,7 @@ def _options(
 
 def main() -> None:
     """Run the command line and leave the process with one of the `ExitCode`s."""
-    # torch's threads wait by spinning otherwise: on busy cores one image then takes ten times as long
+    # torch's threads wait by spinning otherwise, which on busy cores takes the time from the work itself
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()

@@ -20,6 +20,9 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 
 class GatewayError(Exception):
     """Root of the tree.
@@ -90,3 +93,12 @@ class TransientError(DeliveryError):
 
 class PermanentError(DeliveryError):
     """The destination will not take the instance: hold it for a person."""
+
+
+def fault(error: BaseException) -> str:
+    """Type and place of an exception. Its text is left out: it may quote a patient's data (design, promise 7)."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return type(error).__name__
+    last = frames[-1]
+    return f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}"

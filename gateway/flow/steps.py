@@ -23,8 +23,8 @@ from gateway.config.models import Route
 from gateway.database import DeliveryRow, InstanceRow
 from gateway.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.dicom.transcode import to_implicit
-from gateway.errors import CapacityError, GatewayError, HoldError, PermanentError, TransientError
-from gateway.flow.backoff import STEP_ATTEMPTS, delay_s, fault
+from gateway.errors import CapacityError, GatewayError, HoldError, PermanentError, TransientError, fault
+from gateway.flow.backoff import STEP_ATTEMPTS, delay_s
 from gateway.flow.ports import Outgoing, Sender
 from gateway.flow.spool import Spool
 from gateway.flow.store import RECEIVED, SEALED, FlowStore, LeaseLost
@@ -105,6 +105,7 @@ class Steps:
                     raise result
                 self._commit_derived(row, job.record, result)
                 outcome.audit(events.INSTANCE_MARKED, locator=row.record)
+                log.info("marked", instance=row.id, psnr_db=round(result.psnr, 1))
 
     def _job(self, row: InstanceRow, record: VaultRecord) -> MarkJob:
         return MarkJob(

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 import structlog
 
 from gateway.config.models import Destination, Worker
-from gateway.flow.backoff import delay_s, fault
+from gateway.errors import fault
+from gateway.flow.backoff import delay_s
 from gateway.flow.ports import Sender
 from gateway.flow.retention import Retainer
 from gateway.flow.steps import Steps

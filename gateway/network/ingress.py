@@ -10,10 +10,8 @@ import errno
 import logging
 import ssl
 import time
-import traceback
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from pynetdicom import evt
 from pynetdicom.dimse import DIMSEServiceProvider
@@ -21,7 +19,7 @@ from pynetdicom.pdu_primitives import P_DATA
 
 from gateway.audit import AuditLog, events
 from gateway.config.models import Ingress, Route
-from gateway.errors import CapacityError, DicomError, GatewayError
+from gateway.errors import CapacityError, DicomError, GatewayError, fault
 from gateway.flow.ports import Incoming, ReceivedFacts, Receiver
 from gateway.network import command as dimse
 from gateway.network import tls as tls_contexts
@@ -331,7 +329,7 @@ class _IncomingObject:
     def _refuse(self, error: Exception) -> None:
         self._refusal = status_of(error)
         if not isinstance(error, GatewayError):
-            _log.error("C-STORE in association %s: %s", self._association.association_id, _where(error))
+            _log.error("C-STORE in association %s: %s", self._association.association_id, fault(error))
         self._forget()
         self._write_audit("failure" if self._refusal[0] in (PROCESSING_FAILURE, OUT_OF_RESOURCES) else "refused")
 
@@ -341,7 +339,7 @@ class _IncomingObject:
         try:
             self._incoming.abort()
         except Exception as error:
-            _log.error("could not forget an object of %s: %s", self._association.association_id, _where(error))
+            _log.error("could not forget an object of %s: %s", self._association.association_id, fault(error))
 
     def _write_audit(self, outcome: str) -> None:
         status, reason = self._refusal
@@ -362,10 +360,3 @@ def _one_fragment(context_id: int, fragment: bytes) -> P_DATA:
     primitive = P_DATA()
     primitive.presentation_data_value_list.append((context_id, fragment))
     return primitive
-
-
-def _where(error: Exception) -> str:
-    """Class and place of an unexpected error, without its message: that may hold values of the data set."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return type(error).__name__ + place

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway.demo.images import BUNDLED, bundled_images
+from tests.conftest import missing
 
 TIMEOUT_S = 240
 
@@ -26,9 +27,7 @@ def test_bundled_images_are_in_the_package_and_different_from_each_other():
 @pytest.mark.timeout(TIMEOUT_S + 60)
 def test_demo_once(tmp_path):
     if not (shutil.which("Orthanc") or Path("/usr/sbin/Orthanc").exists()):
-        if os.environ.get("CI"):
-            pytest.fail("Orthanc is missing")
-        pytest.skip("Orthanc is missing")
+        missing("Orthanc")
     # A data folder that is not there: only the images of the package are sent.
     environment = {**os.environ, "MIAD_DATA": str(tmp_path / "nothing")}
     command = [sys.executable, "-m", "gateway.cli", "demo", "--once", "--json", "table.json"]

@@ -13,6 +13,7 @@ import pytest
 
 from gateway.demo.processes import Programs, Stopped, stopping_in_order
 from gateway.errors import GatewayError
+from tests.conftest import missing
 
 STUBBORN = [sys.executable, "-c", "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"]
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -70,8 +71,9 @@ def test_sigterm_leaves_through_the_block(tmp_path):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv (util-linux) is missing")
 def test_programs_end_when_the_demo_is_killed(tmp_path):
+    if shutil.which("setpriv") is None:
+        missing("setpriv (util-linux)")
     script = f"""
 import sys, time
 from pathlib import Path

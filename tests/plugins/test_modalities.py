@@ -11,6 +11,7 @@ from gateway.mark import ImageTraits, ModalityProfile, choose_profile, load_prof
 from gateway.mark.lettering import render_stamp
 from gateway.mark.profiles import GROUP
 from plugins.surrogates import gray, rgb
+from tests.conftest import missing
 
 MODULES = ("brain_mr", "mr", "ct", "cr_dx", "fundus", "dermoscopy", "us", "generic_gray", "generic_rgb")
 PROFILES = {
@@ -77,6 +78,7 @@ def test_ct_windows() -> None:
     assert PROFILES["ct"].windows[0].limits() == (-160.0, 240.0)
 
 
-@pytest.mark.skipif(not entry_points(group=GROUP), reason="the package is not installed (no entry points)")
 def test_installed_profiles_are_these() -> None:
+    if not entry_points(group=GROUP):
+        missing("the installed package (its entry points)")
     assert load_profiles() == PROFILES
