@@ -151,7 +151,7 @@ class Mark(Model):
     tier: Literal["lettered", "discreet"] = "lettered"
     mode: Literal["strong"] = "strong"
     steps: Annotated[int, Field(ge=0, le=1000)] | None = None  # None: the mark's own default; 0: plumbing tests only
-    text: Annotated[str, Field(min_length=1, max_length=32)] = "PROTECTED COPY"
+    text: Annotated[str, Field(min_length=1, max_length=32)] = "COPY"
 
 
 class Route(Model):

@@ -22,8 +22,10 @@ JND = 1.0 / 582.0
 """One just noticeable difference in display units."""
 PSNR_CAP = 100.0
 """Reported where nothing changed."""
-LETTER_OFFSET = 0.6
-"""Share of a stroke's amplitude that shifts all of it one way, so that letters read; the rest is texture."""
+OUTLINE_LIFT = 0.8
+"""Share of the stroke amplitude by which a letter's outline is lifted one way: a firm edge is what makes it read."""
+FILL_LIFT = 0.4
+"""The same for what lies inside the outline; there the rest of the amplitude is texture."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class Canvas:
         threshold: float32, masked threshold of visibility in display units.
         outside: float32, amplitude outside strokes in display units (0 out of the region and inside strokes).
         inside: amplitude inside strokes in display units.
-        polarity: +1 letters brighter, -1 darker than what is under them.
+        lift: float32 in -1..1, by which share of ``inside`` a pixel of a letter is shifted (``stroke_lift``).
+        outline: bool, the letters' edges: shifted, without texture.
     """
 
     stored: np.ndarray
@@ -52,17 +55,20 @@ class Canvas:
     threshold: np.ndarray
     outside: np.ndarray
     inside: float
-    polarity: int
+    lift: np.ndarray
+    outline: np.ndarray
 
     @property
     def amplitude(self) -> np.ndarray:
         """(H, W) float32: what the texture (-1..1) is multiplied with."""
-        return np.where(self.strokes, np.float32((1.0 - LETTER_OFFSET) * self.inside), self.outside)
+        return np.where(
+            self.strokes, np.where(self.outline, 0.0, (1.0 - FILL_LIFT) * self.inside), self.outside
+        ).astype(np.float32)
 
     @property
     def offset(self) -> np.ndarray:
         """(H, W) float32: what is added whatever the texture."""
-        return np.where(self.strokes, np.float32(self.polarity * LETTER_OFFSET * self.inside), np.float32(0.0))
+        return self.lift * np.float32(self.inside)
 
 
 def psnr(first: np.ndarray, second: np.ndarray) -> float:
@@ -95,22 +101,33 @@ def outside_amplitude(threshold: np.ndarray, area: np.ndarray, peak: float, floo
     return (amplitude * min(1.0, np.sqrt(allowed / energy)) if energy > 0 else amplitude).astype(np.float32)
 
 
-def inside_amplitude(strokes: np.ndarray, outside: np.ndarray, floor: float, peak: float) -> float:
+def stroke_lift(polarity: np.ndarray, outline: np.ndarray) -> np.ndarray:
+    """Return the (H, W) float32 share of the stroke amplitude that shifts each pixel of the lettering.
+
+    Args:
+        polarity: (H, W) float32, +1 brighter, -1 darker, 0 outside strokes.
+        outline: (H, W) bool, the letters' edges.
+    """
+    return polarity * np.where(outline, np.float32(OUTLINE_LIFT), np.float32(FILL_LIFT))
+
+
+def inside_amplitude(strokes: np.ndarray, outline: np.ndarray, outside: np.ndarray, floor: float, peak: float) -> float:
     """Return the amplitude inside strokes that spends the PSNR budget, at most ``peak`` (display units).
 
     Args:
         strokes: (H, W) bool.
+        outline: (H, W) bool, inside ``strokes``.
         outside: (H, W) float32, amplitude elsewhere.
         floor: display PSNR in dB.
         peak: the profile's largest change inside strokes.
     """
-    share = float(strokes.mean())
     left = 10.0 ** (-floor / 10.0) - float(np.mean(outside**2))
-    if share == 0.0 or left <= 0.0:
+    if not strokes.any() or left <= 0.0:
         return 0.0
-    # texture at its limits, half of it each way: mean square of (offset +- texture)
-    square = LETTER_OFFSET**2 + (1.0 - LETTER_OFFSET) ** 2
-    return min(peak, float(np.sqrt(left / share / square)))
+    # texture at its limits, half of it each way: mean square of (lift +- texture)
+    fill = FILL_LIFT**2 + (1.0 - FILL_LIFT) ** 2
+    square = float(outline.mean()) * OUTLINE_LIFT**2 + float((strokes & ~outline).mean()) * fill
+    return min(peak, float(np.sqrt(left / square)))
 
 
 def apply_change(canvas: Canvas, change: np.ndarray) -> tuple[np.ndarray, int]:

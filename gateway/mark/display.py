@@ -77,7 +77,7 @@ def check_request(request: MarkRequest) -> None:
     for name, mask in (("padding", request.padding), ("roi", request.roi)):
         if mask is not None and (mask.shape != image.shape[:2] or mask.dtype != np.bool_):
             raise MarkError("bad-request", f"the {name} mask must be bool of shape {image.shape[:2]}")
-    if not np.isfinite(request.position):
+    if request.position is not None and not np.isfinite(request.position):
         raise MarkError("bad-request", "the slice position is not a finite number")
     for name, limits in (("primary", request.display), *request.other_windows.items()):
         if limits is not None and not (np.isfinite(limits).all() and limits[0] < limits[1]):

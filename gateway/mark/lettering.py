@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
 from gateway.mark.randomness import keyed
 
@@ -24,12 +25,14 @@ DRIFT_MM = 80.0
 _OVERSAMPLE = 3  # the stamp is drawn this much larger, so that a turned look-up keeps clean edges
 LINE_GAP = 0.5
 """Empty space between lines, as a share of the letter height."""
-WEIGHT = 0.03
+WEIGHT = 0.05
 """How much bolder than the font the letters are drawn, as a share of the type size, on each side."""
-LETTER_INSIDE = 0.65
+LETTER_INSIDE = 0.75
 """Letters of which less lies in the region are left out: a fragment does not read as lettering."""
-WORD_INSIDE = 0.3
+WORD_INSIDE = 0.5
 """Words of which less is left are left out."""
+OUTLINE = 0.06
+"""Thickness of a letter's outline, as a share of the letter height; at least one pixel."""
 _RANKS = 64  # words further apart than this share a rank
 
 
@@ -49,16 +52,67 @@ class Stamp:
 
 
 @dataclass(frozen=True)
+class Lettering:
+    """What a text became in one image.
+
+    Attributes:
+        strokes: (H, W) bool, the ink that is kept.
+        letters: (H, W) int32, which letter a pixel of the plane belongs to (numbered within this image).
+        outline: (H, W) bool, the edge of the strokes, from inside.
+    """
+
+    strokes: np.ndarray
+    letters: np.ndarray
+    outline: np.ndarray
+
+    @classmethod
+    def none(cls, shape: tuple[int, int]) -> Lettering:
+        """Return an image of ``shape`` without any lettering."""
+        empty = np.zeros(shape, bool)
+        return cls(empty, np.zeros(shape, np.int32), empty)
+
+    def joined(self, other: Lettering) -> Lettering:
+        """Return both letterings as one; their strokes must not overlap."""
+        letters = np.where(other.strokes, other.letters + int(self.letters.max()) + 1, self.letters)
+        return Lettering(self.strokes | other.strokes, letters, self.outline | other.outline)
+
+    def polarity(self, gray: np.ndarray, turning_point: float = 0.5) -> np.ndarray:
+        """Return (H, W) float32: per letter +1 (brighter than what is under it) or -1 (darker), 0 outside strokes.
+
+        Args:
+            gray: (H, W) float32 in 0..1, display luminance.
+            turning_point: mean luminance under a letter below which it is brighter.
+
+        A whole letter goes one way, so that it reads, and about the way that has more room before black or white.
+        """
+        count = int(self.letters.max()) + 1
+        ink = self.letters[self.strokes]
+        mean = np.bincount(ink, gray[self.strokes], count) / np.maximum(np.bincount(ink, minlength=count), 1)
+        sign = np.where(mean < turning_point, np.float32(1.0), np.float32(-1.0))
+        return np.where(self.strokes, sign[self.letters], np.float32(0.0))
+
+
+@dataclass(frozen=True)
 class Placement:
-    """Where the plane of text lies: angle in radians, shifts as shares of line pitch and text pitch."""
+    """Where the plane of text lies, and how it is drawn there.
+
+    Attributes:
+        angle: in radians.
+        shift_line: shift across the lines, as a share of the line pitch.
+        shift_text: shift along the lines, as a share of the text's length.
+        size: factor of the letter height.
+        turning_point: display luminance (0..1) below which letters are brighter than what is under them.
+    """
 
     angle: float
     shift_line: float
     shift_text: float
+    size: float = 1.0
+    turning_point: float = 0.5
 
 
 def place(key: bytes, position: float) -> Placement:
-    """Return the placement for a key (32 bytes) and a slice position (mm)."""
+    """Return the placement for a key (32 bytes) and a slice position (mm): neighbouring slices nearly agree."""
     random = keyed(key, "placement")
     angle = random.uniform(-0.45, 0.45)
     shifts = random.uniform(0.0, 1.0, 2)
@@ -66,6 +120,21 @@ def place(key: bytes, position: float) -> Placement:
     turn = 2.0 * math.pi * position / DRIFT_MM
     drift = [math.sin(turn * pace + phase) for pace, phase in zip((1.0, 0.7, 0.9), phases, strict=True)]
     return Placement(angle + 0.06 * drift[0], float(shifts[0]) + 0.25 * drift[1], float(shifts[1]) + 0.06 * drift[2])
+
+
+def draw_placements(key: bytes, count: int) -> list[Placement]:
+    """Return ``count`` keyed placements for an image that belongs to no series, to choose from."""
+    random = keyed(key, "placements")
+    return [
+        Placement(
+            angle=random.uniform(-0.45, 0.45),
+            shift_line=random.uniform(0.0, 1.0),
+            shift_text=random.uniform(0.0, 1.0),
+            size=random.uniform(0.85, 1.3),
+            turning_point=random.uniform(0.3, 0.7),
+        )
+        for _ in range(count)
+    ]
 
 
 def render_stamp(text: str, height: float) -> Stamp:
@@ -85,23 +154,23 @@ def render_stamp(text: str, height: float) -> Stamp:
     return Stamp(np.asarray(canvas) > 127, letter, word_of)
 
 
-def render_strokes(
-    text: str, key: bytes, position: float, height: float, region: np.ndarray, max_pixels: int
-) -> np.ndarray:
-    """Return the (H, W) bool strokes of the lettering inside ``region``.
+def render_lettering(
+    text: str, key: bytes, placement: Placement, height: float, region: np.ndarray, max_pixels: int
+) -> Lettering:
+    """Return the lettering inside ``region``.
 
     Args:
         text: printable ASCII.
         key: 32 bytes.
-        position: slice position in mm.
+        placement: where the plane of text lies; its ``size`` multiplies ``height``.
         height: of capital letters, in pixels.
         region: (H, W) bool, where strokes may lie.
         max_pixels: most pixels that strokes may cover.
 
-    The result may be empty when no word fits.
+    Its strokes may be empty when no word fits.
     """
+    height = height * placement.size
     stamp = render_stamp(text, height)
-    placement = place(key, position)
     rows, columns = np.indices(region.shape, dtype=np.float32)
     rows -= region.shape[0] / 2.0
     columns -= region.shape[1] / 2.0
@@ -125,7 +194,10 @@ def render_strokes(
     kept = ink & region & _mostly(ink, region, letter_id, _RANKS**2 * letters, LETTER_INSIDE)
     kept &= _mostly(ink, kept, word_id, _RANKS**2 * words, WORD_INSIDE)
     order = keyed(key, "words").permutation(_RANKS**2 * words)
-    return kept & _first(kept, word_id, order, max_pixels)
+    strokes = kept & _first(kept, word_id, order, max_pixels)
+    numbers = np.unique(letter_id, return_inverse=True)[1].reshape(region.shape)
+    inner = ndimage.binary_erosion(strokes, iterations=max(1, round(OUTLINE * height)))
+    return Lettering(strokes, numbers.astype(np.int32), strokes & ~inner)
 
 
 def _mostly(ink: np.ndarray, inside: np.ndarray, identity: np.ndarray, count: int, share: float) -> np.ndarray:

@@ -2,57 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 
 from gateway.errors import ConfigError, MarkError
-from gateway.mark.budget import (
-    Canvas,
-    fit_to_floor,
-    inside_amplitude,
-    outside_amplitude,
-    visibility_threshold,
-)
+from gateway.mark.budget import fit_to_floor
 from gateway.mark.device import deterministic, resolve_device
-from gateway.mark.display import check_request, display_of, padding_of, valid_range_of
-from gateway.mark.lettering import render_strokes
+from gateway.mark.drafting import Draft, Drafter, nearest, to_tensor, working_shape
 from gateway.mark.optimise import optimise_texture
 from gateway.mark.packs import Surrogate, SurrogatePack, load_packs, select_packs
 from gateway.mark.profiles import load_profiles
 from gateway.mark.quality import measure
 from gateway.mark.randomness import keyed
-from gateway.mark.region import dilate, find_foreground, free_region, local_detail, luminance, salient_region
 from gateway.mark.resample import resize
-from gateway.mark.saliency import saliency
-from gateway.mark.settings import PSNR_FLOOR, MarkSettings
+from gateway.mark.settings import MarkSettings
+from gateway.mark.threads import FrameThreads
 from gateway.mark.types import MarkedImage, MarkRequest, ModalityProfile
 
-WORKING_SIDE = 256
-"""Longest side (pixels) at which textures are optimised; larger images get the texture in larger blocks."""
 GPU_BATCH = 8
 """Images computed together on CUDA; batches are always filled up to it, so the batch size cannot change a result."""
-MAX_REGION_SHARE = 0.4
-"""Strokes cover at most this share of the free region, so that what lies under them can be read."""
-LEAST_FILL = 0.25
-"""Smaller letters are tried where the usual ones fill less than this share of what strokes may cover."""
-ROI_MARGIN = 1.0 / 64.0
-"""Dilation of the region of interest, as a share of the shorter side."""
 
 Progress = Callable[[int, int], None]
 """Called with (frames done, frames in all)."""
-
-
-@dataclass(frozen=True)
-class _Draft:
-    """One frame on its way: all that is known before the texture."""
-
-    request: MarkRequest
-    canvas: Canvas
-    roi: np.ndarray
-    untouchable: np.ndarray
 
 
 class Marker:
@@ -75,6 +48,7 @@ class Marker:
     ) -> None:
         self.settings = settings
         self.device = resolve_device(settings.device)
+        self._threads = FrameThreads() if self.device.type == "cpu" else None
         self._batch = 1 if self.device.type == "cpu" else GPU_BATCH
         self._packs = list(load_packs().values()) if packs is None else list(packs)
         self._profiles = profiles
@@ -98,8 +72,8 @@ class Marker:
             profile: their profile, or its name.
             progress: called after every frame.
 
-        Frames of one shape are computed together on CUDA, one by one on CPU; either way the same request gives the
-        same stored values whatever else is in the batch (on one device with one set of libraries).
+        Frames of one shape are computed together on CUDA, each by a core of its own on CPU; either way the same request
+        gives the same stored values whatever else is in the batch (on one device with one set of libraries).
 
         Error codes: ``bad-request``, ``wrong-channels``, ``image-too-small``, ``image-empty``, ``no-free-area``,
         ``no-surrogate``, ``weights-corrupt``, ``surrogate-nan``, ``over-budget``, ``device-failed``.
@@ -111,8 +85,9 @@ class Marker:
         results: list[MarkedImage | MarkError | None] = [None] * len(requests)
         done = 0
         with deterministic():
-            for group in self._groups(requests):
-                for index, result in zip(group, self._mark_group([requests[i] for i in group], kind), strict=True):
+            groups = self._groups(requests)
+            for group, found in zip(groups, self._results(requests, groups, kind), strict=True):
+                for index, result in zip(group, found, strict=True):
                     results[index] = result
                     done += 1
                     if progress is not None:
@@ -136,10 +111,22 @@ class Marker:
         batch = self._batch
         return [same[i : i + batch] for same in shapes.values() for i in range(0, len(same), batch)]
 
+    def _results(
+        self, requests: Sequence[MarkRequest], groups: Sequence[Sequence[int]], profile: ModalityProfile
+    ) -> Iterator[list[MarkedImage | MarkError]]:
+        """Yield the results of each group, in order."""
+
+        def mark(group: Sequence[int]) -> list[MarkedImage | MarkError]:
+            return self._mark_group([requests[index] for index in group], profile)
+
+        for channels in {1 if request.image.ndim == 2 else 3 for request in requests} & set(profile.channels):
+            _attempt(self._surrogates, profile, channels)  # loaded once, before threads share them
+        return map(mark, groups) if self._threads is None else self._threads.map(mark, groups)
+
     def _mark_group(self, requests: Sequence[MarkRequest], profile: ModalityProfile) -> list[MarkedImage | MarkError]:
         """Mark frames of one shape: drafts and roundings one by one, textures as one batch."""
         drafts = [_attempt(self._draft, request, profile) for request in requests]
-        good = [draft for draft in drafts if isinstance(draft, _Draft)]
+        good = [draft for draft in drafts if isinstance(draft, Draft)]
         textures = iter(self._textures(good, profile)) if good else iter(())
         results: list[MarkedImage | MarkError] = []
         for draft in drafts:
@@ -162,71 +149,15 @@ class Marker:
             raise MarkError("no-surrogate", f"no surrogate knows a task of profile {profile.name}")
         return fitting
 
-    def _draft(self, request: MarkRequest, profile: ModalityProfile) -> _Draft:
-        """Check a request and decide where and how strongly its image may change."""
-        check_request(request)
-        channels = 1 if request.image.ndim == 2 else 3
+    def _draft(self, request: MarkRequest, profile: ModalityProfile) -> Draft:
+        """Return a request's draft; raises ``MarkError``."""
+        channels = 3 if request.image.ndim == 3 else 1
         if channels not in profile.packs:
             raise MarkError("wrong-channels", f"profile {profile.name} does not take images of {channels} channel(s)")
-        padding = padding_of(request)
-        window = display_of(request, padding)
-        display = window.shown(request.image)
-        foreground = find_foreground(display, padding)
-        shorter = min(display.shape[:2])
-        roi = request.roi
-        if roi is None and foreground.any():
-            roi = salient_region(self._saliency(display, profile, channels), foreground)
-        roi = dilate(np.zeros_like(padding) if roi is None else roi, ROI_MARGIN * shorter)
-        region = free_region(foreground, roi, padding, self.settings.min_free_area)
-        threshold = visibility_threshold(display, profile.noise_factor)
-        strokes = np.zeros_like(region)
-        if self.settings.tier == "lettered":
-            strokes = self._strokes(request, region, profile.letter_height * shorter)
-        floor = self.settings.psnr_floor
-        outside = outside_amplitude(threshold, region & ~strokes, profile.peak, max(floor, PSNR_FLOOR["discreet"]))
-        canvas = Canvas(
-            stored=request.image.astype(np.int32),
-            display=window,
-            valid=valid_range_of(request),
-            padding_value=request.padding_value,
-            region=region,
-            strokes=strokes,
-            threshold=threshold,
-            outside=outside,
-            inside=inside_amplitude(strokes, outside, floor, profile.stroke_peak),
-            polarity=1 if float(luminance(display)[region].mean()) < 0.5 else -1,
-        )
-        return _Draft(request, canvas, roi, roi | padding)
+        surrogates = self._surrogates(profile, channels) if self.settings.steps else ()
+        return Drafter(self.settings, profile, surrogates, self.device).draft(request)
 
-    def _strokes(self, request: MarkRequest, region: np.ndarray, height: float) -> np.ndarray:
-        """Return (H, W) bool lettering in the region; smaller letters where hardly any of the usual ones fit.
-
-        Raises:
-            MarkError: ``no-free-area`` when not even small letters fit.
-        """
-        most = int(min(self.settings.max_stroke_share * region.size, MAX_REGION_SHARE * float(region.sum())))
-        best = np.zeros_like(region)
-        for factor in (1.0, 0.65, 0.4):
-            size = max(7.0, factor * height)
-            strokes = render_strokes(self.settings.text, request.key, request.position, size, region, most)
-            if strokes.sum() > best.sum():
-                best = strokes
-            if best.sum() >= LEAST_FILL * most:
-                return best
-        if not best.any():
-            raise MarkError("no-free-area", "no letter of the lettering fits into the free area")
-        return best
-
-    def _saliency(self, display: np.ndarray, profile: ModalityProfile, channels: int) -> np.ndarray:
-        """Return (H, W) saliency of a display image; without optimisation (0 steps) local detail stands in for it."""
-        if self.settings.steps == 0:
-            return local_detail(luminance(display))
-        clean = _to_tensor(display, self.device)
-        small = resize(clean, *_working_shape(display.shape[:2]))
-        found = saliency(small, self._surrogates(profile, channels), profile.tasks)
-        return resize(torch.from_numpy(found)[:, None], *display.shape[:2])[0, 0].numpy()
-
-    def _textures(self, drafts: Sequence[_Draft], profile: ModalityProfile) -> list[np.ndarray | MarkError]:
+    def _textures(self, drafts: Sequence[Draft], profile: ModalityProfile) -> list[np.ndarray | MarkError]:
         """Return a texture per draft, or why there is none; halves the batch when the device's memory is full."""
         size = self._batch
         while True:
@@ -242,14 +173,14 @@ class Marker:
                     return [MarkError("device-failed", f"out of memory on {self.device}: {error}")] * len(drafts)
                 size //= 2
 
-    def _texture_batch(self, drafts: Sequence[_Draft], profile: ModalityProfile, size: int) -> list[np.ndarray]:
+    def _texture_batch(self, drafts: Sequence[Draft], profile: ModalityProfile, size: int) -> list[np.ndarray]:
         """Return the textures of at most ``size`` drafts of one shape, computed as a batch of exactly ``size``."""
         filled = [*drafts, *[drafts[-1]] * (size - len(drafts))]
         height, width = drafts[0].canvas.stored.shape[:2]
-        shape = _working_shape((height, width))
+        shape = working_shape((height, width))
 
         def batch(arrays: Sequence[np.ndarray]) -> torch.Tensor:
-            return torch.cat([resize(_to_tensor(array, self.device), *shape) for array in arrays])
+            return torch.cat([resize(to_tensor(array, self.device), *shape) for array in arrays])
 
         clean = batch([draft.canvas.display.shown(draft.canvas.stored) for draft in filled])
         texture = optimise_texture(
@@ -262,13 +193,12 @@ class Marker:
             self.settings.steps,
         )
         # Nearest neighbour: blocks keep their full amplitude, and a classifier's resize gives the texture back.
-        rows = (np.arange(height) * 2 + 1) * shape[0] // (2 * height)
-        columns = (np.arange(width) * 2 + 1) * shape[1] // (2 * width)
+        rows, columns = nearest(shape[0], height), nearest(shape[1], width)
         whole = texture.detach().cpu().numpy()[:, :, rows][:, :, :, columns]
         planes = [one[0] if one.shape[0] == 1 else one.transpose(1, 2, 0) for one in whole[: len(drafts)]]
         return [np.ascontiguousarray(plane) for plane in planes]
 
-    def _finish(self, draft: _Draft, texture: np.ndarray, profile: ModalityProfile) -> MarkedImage:
+    def _finish(self, draft: Draft, texture: np.ndarray, profile: ModalityProfile) -> MarkedImage:
         """Round a texture into stored values within the budget, and measure."""
         canvas, request = draft.canvas, draft.request
         marked, cut = fit_to_floor(canvas, texture, self.settings.psnr_floor, profile.stroke_peak)
@@ -284,15 +214,3 @@ def _attempt(function: Callable[..., object], *arguments: object) -> object:
         return function(*arguments)
     except MarkError as error:
         return error
-
-
-def _to_tensor(display: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Return (1, C, H, W) float32 from (H, W) or (H, W, 3)."""
-    planes = display[None] if display.ndim == 2 else display.transpose(2, 0, 1)
-    return torch.from_numpy(np.ascontiguousarray(planes, dtype=np.float32))[None].to(device)
-
-
-def _working_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return the (h, w) at which a texture is optimised: the image's own, longest side at most ``WORKING_SIDE``."""
-    scale = min(1.0, WORKING_SIDE / max(shape))
-    return max(32, round(shape[0] * scale)), max(32, round(shape[1] * scale))

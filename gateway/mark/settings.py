@@ -19,6 +19,7 @@ class MarkSettings(BaseModel):
         mode: ``strong``: per-image optimisation against the surrogates.
         steps: optimiser steps. 0 is a fast setting for tests of the plumbing: keyed lettering (or keyed noise) without
             optimisation; it misleads next to nothing.
+        placements: how many keyed placements of the lettering are tried on an image that belongs to no series.
         text: the lettering, at most 32 printable ASCII characters.
         device: ``auto`` takes CUDA where there is one.
         min_psnr: display PSNR floor in dB; None: the tier's own (26 or 40). May be raised, never lowered.
@@ -32,7 +33,8 @@ class MarkSettings(BaseModel):
     tier: Literal["lettered", "discreet"] = "lettered"
     mode: Literal["strong"] = "strong"
     steps: Annotated[int, Field(ge=0, le=1000)] = 25
-    text: Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[ -~]*[!-~][ -~]*$")] = "PROTECTED COPY"
+    placements: Annotated[int, Field(ge=1, le=256)] = 24
+    text: Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[ -~]*[!-~][ -~]*$")] = "COPY"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     min_psnr: Annotated[float, Field(le=60.0)] | None = None
     max_stroke_share: Annotated[float, Field(gt=0.0, le=0.16)] = 0.16

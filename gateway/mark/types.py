@@ -82,7 +82,7 @@ class ModalityProfile:
     noise_reason: str = ""
     peak: float = 6.0 / 255.0
     stroke_peak: float = 0.3
-    letter_height: float = 0.11
+    letter_height: float = 0.14
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -101,7 +101,8 @@ class MarkRequest:
     Attributes:
         image: (H, W) or (H, W, 3) stored values, uint8, uint16 or int16.
         key: 32 bytes, derived from the series by the caller; decides everything random.
-        position: millimetres along the slice normal; placement varies smoothly with it.
+        position: millimetres along the slice normal; placement varies smoothly with it. None: an image that belongs to
+            no series of slices; its placement is searched, and ``key`` must be its own.
         valid_range: lowest and highest stored value that a marked pixel may take (Bits Stored); None: the dtype's.
         display: stored values shown as black and white in the primary window, low < high; None: uint8 images 0 and 255,
             others the 0.5 and 99.5 percentile of the pixels that are no padding and not at the minimum.
@@ -115,7 +116,7 @@ class MarkRequest:
 
     image: np.ndarray
     key: bytes
-    position: float = 0.0
+    position: float | None = None
     valid_range: tuple[int, int] | None = None
     display: tuple[float, float] | None = None
     other_windows: Mapping[str, tuple[float, float]] = field(default_factory=dict)

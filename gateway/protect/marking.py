@@ -7,6 +7,7 @@ residual gives the original values back, and the derived data set decodes to exa
 from __future__ import annotations
 
 import hashlib
+import hmac
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -104,18 +105,20 @@ def requests_of(opened: Opened, profile: ModalityProfile, key: bytes) -> list[Ma
     """One mark request for each frame.
 
     The display range is the header's first VOI window, else the profile's preset in modality units, else left to the
-    mark (0.5 to 99.5 percentile of the foreground). Frames of one instance have the positions of neighbouring slices.
+    mark (0.5 to 99.5 percentile of the foreground). Slices of a series share the series' key and differ in position;
+    frames of one instance count as neighbouring slices. A single image without geometry has a key of its own.
     """
     header, pixels = opened.header, opened.pixels
     display, other = _windows(pixels, profile)
     position = header.slice_position
-    if position is None:  # no geometry: a position that depends on nothing but the object
-        position = float(int.from_bytes(hashlib.sha256(header.sop_instance_uid.encode()).digest()[:2], "big"))
+    if position is None:
+        key = hmac.new(key, b"miad-mark/instance/v1" + header.sop_instance_uid.encode(), hashlib.sha256).digest()
+        position = 0.0 if len(pixels.frames) > 1 else None
     return [
         MarkRequest(
             image=np.ascontiguousarray(frame),
             key=key,
-            position=position + index,
+            position=None if position is None else position + index,
             valid_range=pixels.limits,
             display=display,
             other_windows=other,

@@ -62,3 +62,23 @@ def test_cuda_is_repeatable_for_any_batch() -> None:
     apart = [marker.mark([frame], BRAIN)[0] for frame in frames]
     for one, other in zip(together, apart, strict=True):
         assert isinstance(one, MarkedImage) and np.array_equal(one.image, other.image)
+
+
+def test_the_number_of_cores_changes_nothing() -> None:
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for cores in (1, 2):
+            torch.set_num_threads(cores)
+            found.append(Marker(SHORT, packs=[small_pack()]).mark(requests(3), BRAIN))
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(*found, strict=True):
+        assert isinstance(one, MarkedImage)
+        assert np.array_equal(one.image, other.image)
+
+
+def test_the_caller_keeps_its_own_cores() -> None:
+    before = torch.get_num_threads()
+    batched(1).mark(requests(2), BRAIN)
+    assert torch.get_num_threads() == before

@@ -40,7 +40,8 @@ def canvas() -> Canvas:
         threshold=np.full((40, 40), 0.012, np.float32),  # 2.4 stored values
         outside=np.where(region & ~strokes, 0.012, 0.0).astype(np.float32),
         inside=0.1,
-        polarity=1,
+        lift=np.where(strokes, np.float32(0.4), np.float32(0.0)),
+        outline=np.zeros_like(strokes),
     )
 
 
@@ -100,10 +101,14 @@ def test_fit_spends_the_budget_and_not_more() -> None:
 def test_amplitudes_meet_the_budget_in_the_mean() -> None:
     strokes = np.zeros((100, 100), bool)
     strokes[:10] = True
-    amplitude = inside_amplitude(strokes, np.zeros((100, 100), np.float32), 26.0, peak=1.0)
-    square = 0.1 * amplitude**2 * (0.6**2 + 0.4**2)  # offset 0.6 one way, texture 0.4 either way
+    outline = strokes.copy()
+    outline[2:] = False
+    nothing = np.zeros((100, 100), np.float32)
+    amplitude = inside_amplitude(strokes, outline, nothing, 26.0, peak=1.0)
+    # outline lifted by 0.8; inside 0.4 one way, texture 0.6 either way
+    square = amplitude**2 * (0.02 * 0.8**2 + 0.08 * (0.4**2 + 0.6**2))
     assert -10 * math.log10(square) == pytest.approx(26.0)
-    assert inside_amplitude(strokes, np.zeros((100, 100), np.float32), 26.0, peak=0.1) == 0.1
+    assert inside_amplitude(strokes, outline, nothing, 26.0, peak=0.1) == 0.1
     outside = outside_amplitude(np.full((10, 10), 0.5), np.ones((10, 10), bool), 0.02, 40.0)
     assert -10 * math.log10(float(np.mean(outside**2))) == pytest.approx(40.0, abs=1e-4)
 

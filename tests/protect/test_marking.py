@@ -107,10 +107,10 @@ def test_the_place_comes_from_the_slice_position_else_from_the_uid():
     [request] = requests_of(opened(slice_with_padding(**placed)), CT, KEY)
     assert request.position == 12.5
     by_uid = [
-        requests_of(opened(slice_with_padding(SOPInstanceUID=uid)), CT, KEY)[0].position
-        for uid in ("1.2.3", "1.2.3", "1.2.4")
+        requests_of(opened(slice_with_padding(SOPInstanceUID=uid)), CT, KEY)[0] for uid in ("1.2.3", "1.2.3", "1.2.4")
     ]
-    assert by_uid[0] == by_uid[1] != by_uid[2]
+    assert [request.position for request in by_uid] == [None] * 3  # no slice: its placement is searched
+    assert by_uid[0].key == by_uid[1].key != by_uid[2].key
 
 
 def test_frames_of_one_instance_are_neighbouring_slices():

@@ -1,0 +1,218 @@
+"""One frame before its texture: checked, its free region found, its lettering placed, its limits set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from gateway.errors import MarkError
+from gateway.mark.budget import Canvas, inside_amplitude, outside_amplitude, stroke_lift, visibility_threshold
+from gateway.mark.display import check_request, display_of, padding_of, valid_range_of
+from gateway.mark.lettering import Lettering, Placement, draw_placements, place, render_lettering
+from gateway.mark.packs import Surrogate
+from gateway.mark.region import dilate, find_foreground, free_region, local_detail, luminance, salient_region
+from gateway.mark.resample import resize
+from gateway.mark.saliency import saliency
+from gateway.mark.search import remaining_belief
+from gateway.mark.settings import PSNR_FLOOR, MarkSettings
+from gateway.mark.types import MarkRequest, ModalityProfile
+
+WORKING_SIDE = 256
+"""Longest side (pixels) at which textures are optimised; larger images get the texture in larger blocks."""
+MAX_REGION_SHARE = 0.4
+"""Strokes cover at most this share of the free region, so that what lies under them can be read."""
+LETTER_SIZES = (1.0, 0.65, 0.4)
+"""Factors of the profile's letter height, tried one after the other while there is room."""
+ENOUGH = 0.8
+"""No smaller letters are added where strokes cover this share of what they may."""
+LETTER_GAP = 0.25
+"""Distance between letters of different sizes, as a share of the smaller letter height."""
+LEAST_LETTER = 12.0
+"""Least height of a capital letter in pixels: below it strokes are thinner than two pixels and do not read."""
+ROI_MARGIN = 1.0 / 64.0
+"""Dilation of the region of interest, as a share of the shorter side."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """One frame on its way: all that is known before the texture.
+
+    Attributes:
+        request: what is to be marked.
+        canvas: the image and everything that limits its mark.
+        roi: (H, W) bool, region of interest as given or found, dilated.
+        untouchable: (H, W) bool, region of interest and padding.
+    """
+
+    request: MarkRequest
+    canvas: Canvas
+    roi: np.ndarray
+    untouchable: np.ndarray
+
+
+class Drafter:
+    """Makes drafts of frames of one profile.
+
+    Args:
+        settings: tier, text, steps and so on.
+        profile: the frames' modality profile.
+        surrogates: the networks to mislead; may be empty when there are no steps: then local detail stands in for
+            saliency, and no placement is searched.
+        device: of the surrogates.
+    """
+
+    def __init__(
+        self, settings: MarkSettings, profile: ModalityProfile, surrogates: Sequence[Surrogate], device: torch.device
+    ) -> None:
+        self._settings, self._profile, self._surrogates, self._device = settings, profile, surrogates, device
+
+    def draft(self, request: MarkRequest) -> Draft:
+        """Check a request and decide where and how strongly its image may change.
+
+        Raises:
+            MarkError: ``bad-request``, ``wrong-channels``, ``image-too-small``, ``image-empty``, ``no-free-area``,
+                ``surrogate-nan``.
+        """
+        check_request(request)
+        padding = padding_of(request)
+        window = display_of(request, padding)
+        display = window.shown(request.image)
+        foreground = find_foreground(display, padding)
+        shorter = min(display.shape[:2])
+        roi = request.roi
+        if roi is None and foreground.any():
+            roi = salient_region(self._saliency(display), foreground)
+        roi = dilate(np.zeros_like(padding) if roi is None else roi, ROI_MARGIN * shorter)
+        region = free_region(foreground, roi, padding, self._settings.min_free_area)
+        threshold = visibility_threshold(display, self._profile.noise_factor)
+        lettering, lift = Lettering.none(region.shape), np.zeros(region.shape, np.float32)
+        if self._settings.tier == "lettered":
+            placement = self._placement(request, display, region)
+            lettering = self._lettering(request.key, placement, region)
+            lift = stroke_lift(lettering.polarity(luminance(display), placement.turning_point), lettering.outline)
+        strokes, floor = lettering.strokes, self._settings.psnr_floor
+        limit = max(floor, PSNR_FLOOR["discreet"])
+        outside = outside_amplitude(threshold, region & ~strokes, self._profile.peak, limit)
+        canvas = Canvas(
+            stored=request.image.astype(np.int32),
+            display=window,
+            valid=valid_range_of(request),
+            padding_value=request.padding_value,
+            region=region,
+            strokes=strokes,
+            threshold=threshold,
+            outside=outside,
+            inside=inside_amplitude(strokes, lettering.outline, outside, floor, self._profile.stroke_peak),
+            lift=lift,
+            outline=lettering.outline,
+        )
+        return Draft(request, canvas, roi, roi | padding)
+
+    def _placement(self, request: MarkRequest, display: np.ndarray, region: np.ndarray) -> Placement:
+        """Return the placement: by slice position in a series, else the best of several keyed ones.
+
+        Where the one by slice position leaves no room for a letter, it is the first keyed one that does.
+
+        Raises:
+            MarkError: ``no-free-area`` when no letter fits anywhere.
+        """
+        shape = working_shape(region.shape)
+        free = shrink(region, shape)
+        placements = draw_placements(request.key, self._settings.placements)
+        if request.position is not None:
+            placements.insert(0, place(request.key, request.position))
+        if request.position is not None or not self._surrogates:
+            return next(self._fitting(request.key, placements, free))[0]
+        small = resize(to_tensor(display, self._device), *shape)
+        fitting = list(self._fitting(request.key, placements, free))
+        changes = [self._lettered(found, placement, _to_display(small)) for placement, found in fitting]
+        images = (small + torch.from_numpy(np.stack(changes))[:, None].to(self._device)).clamp(0.0, 1.0)
+        best = remaining_belief(images, small, self._surrogates, self._profile.tasks).argmin()
+        return fitting[int(best)][0]
+
+    def _fitting(
+        self, key: bytes, placements: Sequence[Placement], free: np.ndarray
+    ) -> Iterator[tuple[Placement, Lettering]]:
+        """Yield the placements that have room for letters, and the lettering, at working resolution; at least one.
+
+        Raises:
+            MarkError: ``no-free-area`` when there is none.
+        """
+        reason: MarkError | None = None
+        count = 0
+        for placement in placements:
+            try:
+                yield placement, self._lettering(key, placement, free)
+                count += 1
+            except MarkError as error:
+                reason = error
+        if not count and reason is not None:
+            raise reason
+
+    def _lettered(self, lettering: Lettering, placement: Placement, display: np.ndarray) -> np.ndarray:
+        """Return the (h, w) float32 change that the letters alone make, in display units."""
+        nothing = np.zeros(lettering.strokes.shape, np.float32)
+        amplitude = inside_amplitude(
+            lettering.strokes, lettering.outline, nothing, self._settings.psnr_floor, self._profile.stroke_peak
+        )
+        polarity = lettering.polarity(luminance(display), placement.turning_point)
+        return stroke_lift(polarity, lettering.outline) * np.float32(amplitude)
+
+    def _lettering(self, key: bytes, placement: Placement, region: np.ndarray) -> Lettering:
+        """Return lettering in the region; smaller letters fill the room that larger ones leave.
+
+        Raises:
+            MarkError: ``no-free-area`` when not even small letters fit.
+        """
+        height = max(self._profile.letter_height * min(region.shape), LEAST_LETTER)
+        most = int(min(self._settings.max_stroke_share * region.size, MAX_REGION_SHARE * float(region.sum())))
+        lettering = Lettering.none(region.shape)
+        for factor in LETTER_SIZES:
+            size = max(LEAST_LETTER, factor * height)
+            free = region & ~dilate(lettering.strokes, LETTER_GAP * size)
+            left = most - int(lettering.strokes.sum())
+            lettering = lettering.joined(render_lettering(self._settings.text, key, placement, size, free, left))
+            if lettering.strokes.sum() >= ENOUGH * most or size == LEAST_LETTER:
+                break
+        if not lettering.strokes.any():
+            raise MarkError("no-free-area", "no letter of the lettering fits into the free area")
+        return lettering
+
+    def _saliency(self, display: np.ndarray) -> np.ndarray:
+        """Return (H, W) saliency of a display image; without surrogates local detail stands in for it."""
+        if not self._surrogates:
+            return local_detail(luminance(display))
+        small = resize(to_tensor(display, self._device), *working_shape(display.shape[:2]))
+        found = saliency(small, self._surrogates, self._profile.tasks)
+        return resize(torch.from_numpy(found)[:, None], *display.shape[:2])[0, 0].numpy()
+
+
+def to_tensor(display: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Return (1, C, H, W) float32 from (H, W) or (H, W, 3)."""
+    planes = display[None] if display.ndim == 2 else display.transpose(2, 0, 1)
+    return torch.from_numpy(np.ascontiguousarray(planes, dtype=np.float32))[None].to(device)
+
+
+def _to_display(image: torch.Tensor) -> np.ndarray:
+    """Return (h, w) or (h, w, 3) float32 from (1, C, h, w)."""
+    planes = image[0].cpu().numpy()
+    return planes[0] if len(planes) == 1 else planes.transpose(1, 2, 0)
+
+
+def working_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the (h, w) at which a texture is optimised: the image's own, longest side at most ``WORKING_SIDE``."""
+    scale = min(1.0, WORKING_SIDE / max(shape))
+    return max(32, round(shape[0] * scale)), max(32, round(shape[1] * scale))
+
+
+def nearest(length: int, wanted: int) -> np.ndarray:
+    """Return the (wanted,) int indexes that resample an axis of ``length`` to its nearest neighbours."""
+    return (np.arange(wanted) * 2 + 1) * length // (2 * wanted)
+
+
+def shrink(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return an (H, W) mask at another (h, w), nearest neighbour."""
+    return mask[nearest(mask.shape[0], shape[0])][:, nearest(mask.shape[1], shape[1])]
