@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,8 +15,10 @@ from gateway.mark.budget import (
     fit_to_floor,
     inside_amplitude,
     outside_amplitude,
+    peak_outside,
     visibility_threshold,
 )
+from gateway.mark.chroma import limit_chroma
 from gateway.mark.device import deterministic, resolve_device
 from gateway.mark.display import check_request, display_of, padding_of, valid_range_of
 from gateway.mark.lettering import render_strokes
@@ -31,7 +34,7 @@ from gateway.mark.settings import PSNR_FLOOR, MarkSettings
 from gateway.mark.types import MarkedImage, MarkRequest, ModalityProfile
 
 WORKING_SIDE = 256
-"""Longest side (pixels) at which textures are optimised; larger images get the texture in larger blocks."""
+"""Longest side (pixels) at which saliency is computed; that of textures is the profile's."""
 GPU_BATCH = 8
 """Images computed together on CUDA; batches are always filled up to it, so the batch size cannot change a result."""
 MAX_REGION_SHARE = 0.4
@@ -51,6 +54,7 @@ class _Draft:
 
     request: MarkRequest
     canvas: Canvas
+    foreground: np.ndarray
     roi: np.ndarray
     untouchable: np.ndarray
 
@@ -183,7 +187,8 @@ class Marker:
         if self.settings.tier == "lettered":
             strokes = self._strokes(request, region, profile.letter_height * shorter)
         floor = self.settings.psnr_floor
-        outside = outside_amplitude(threshold, region & ~strokes, profile.peak, max(floor, PSNR_FLOOR["discreet"]))
+        peak = peak_outside(profile, window, request.slope)
+        outside = outside_amplitude(threshold, region & ~strokes, peak, max(floor, PSNR_FLOOR["discreet"]))
         canvas = Canvas(
             stored=request.image.astype(np.int32),
             display=window,
@@ -196,7 +201,7 @@ class Marker:
             inside=inside_amplitude(strokes, outside, floor, profile.stroke_peak),
             polarity=1 if float(luminance(display)[region].mean()) < 0.5 else -1,
         )
-        return _Draft(request, canvas, roi, roi | padding)
+        return _Draft(request, canvas, foreground, roi, roi | padding)
 
     def _strokes(self, request: MarkRequest, region: np.ndarray, height: float) -> np.ndarray:
         """Return (H, W) bool lettering in the region; smaller letters where hardly any of the usual ones fit.
@@ -222,7 +227,7 @@ class Marker:
         if self.settings.steps == 0:
             return local_detail(luminance(display))
         clean = _to_tensor(display, self.device)
-        small = resize(clean, *_working_shape(display.shape[:2]))
+        small = resize(clean, *_working_shape(display.shape[:2], WORKING_SIDE))
         found = saliency(small, self._surrogates(profile, channels), profile.tasks)
         return resize(torch.from_numpy(found)[:, None], *display.shape[:2])[0, 0].numpy()
 
@@ -246,7 +251,7 @@ class Marker:
         """Return the textures of at most ``size`` drafts of one shape, computed as a batch of exactly ``size``."""
         filled = [*drafts, *[drafts[-1]] * (size - len(drafts))]
         height, width = drafts[0].canvas.stored.shape[:2]
-        shape = _working_shape((height, width))
+        shape = _working_shape((height, width), profile.texture_side)
 
         def batch(arrays: Sequence[np.ndarray]) -> torch.Tensor:
             return torch.cat([resize(_to_tensor(array, self.device), *shape) for array in arrays])
@@ -260,6 +265,7 @@ class Marker:
             profile.tasks,
             [keyed(draft.request.key, "texture", draft.request.position) for draft in filled],
             self.settings.steps,
+            partial(limit_chroma, share=profile.chroma),
         )
         # Nearest neighbour: blocks keep their full amplitude, and a classifier's resize gives the texture back.
         rows = (np.arange(height) * 2 + 1) * shape[0] // (2 * height)
@@ -272,7 +278,12 @@ class Marker:
         """Round a texture into stored values within the budget, and measure."""
         canvas, request = draft.canvas, draft.request
         marked, cut = fit_to_floor(canvas, texture, self.settings.psnr_floor, profile.stroke_peak)
-        quality = measure(canvas, marked, draft.untouchable, request.other_windows, cut)
+        windows = dict(request.other_windows)
+        if canvas.stored.ndim == 2:
+            windows = {**canvas.display.within(profile.relative_windows), **windows}
+        quality = measure(
+            canvas, marked, draft.untouchable, windows, cut, draft.foreground, request.slope, profile.unit
+        )
         residual = (marked - canvas.stored).astype(np.int32)
         image = marked.astype(request.image.dtype)
         return MarkedImage(image, residual, canvas.strokes, canvas.region, draft.roi, quality)
@@ -292,7 +303,7 @@ def _to_tensor(display: np.ndarray, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(planes, dtype=np.float32))[None].to(device)
 
 
-def _working_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return the (h, w) at which a texture is optimised: the image's own, longest side at most ``WORKING_SIDE``."""
-    scale = min(1.0, WORKING_SIDE / max(shape))
+def _working_shape(shape: tuple[int, ...], side: int) -> tuple[int, int]:
+    """Return the (h, w) at which something is computed: the image's own, longest side at most ``side``."""
+    scale = min(1.0, side / max(shape))
     return max(32, round(shape[0] * scale)), max(32, round(shape[1] * scale))
