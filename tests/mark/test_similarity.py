@@ -8,8 +8,10 @@ from skimage.metrics import structural_similarity
 from skimage.transform import downscale_local_mean
 
 from gateway.mark.series import cross_key_correlation, flicker
-from gateway.mark.similarity import SCALE_WEIGHTS, ms_ssim, scales_of, ssim
+from gateway.mark.similarity import ms_ssim, scales_of, ssim
 from tests.mark.samples import gray8, phantom
+
+WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli, Bovik 2003
 
 
 def noisy(first: np.ndarray, seed: int = 1, strength: float = 0.1) -> np.ndarray:
@@ -19,7 +21,7 @@ def noisy(first: np.ndarray, seed: int = 1, strength: float = 0.1) -> np.ndarray
 
 def multi_scale_by_scikit_image(first: np.ndarray, second: np.ndarray, scales: int) -> float:
     """MS-SSIM from scikit-image's parts: with a huge K1 its index is contrast times structure alone."""
-    weights = np.array(SCALE_WEIGHTS[:scales]) / sum(SCALE_WEIGHTS[:scales])
+    weights = np.array(WEIGHTS[:scales]) / sum(WEIGHTS[:scales])
     settings = {"data_range": 1.0, "gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
     product = 1.0
     for scale, weight in enumerate(weights):
