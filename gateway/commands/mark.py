@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +16,11 @@ from gateway.errors import ConfigError
 if TYPE_CHECKING:
     import numpy as np
 
+    from gateway.mark import MarkedImage, MarkRequest
     from gateway.mark.settings import MarkSettings
+
+PICTURE_ROWS = 8
+"""Images that a picture shows at most: the first ones."""
 
 
 class Tier(StrEnum):
@@ -52,6 +56,15 @@ def mark(
     key_file: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="A key: 32 bytes in hexadecimal, as mark.key.")
     ] = None,
+    report: Annotated[Path | None, typer.Option(dir_okay=False, help="What may be seen of each mark, as JSON.")] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            help=f"A PNG of the first {PICTURE_ROWS} images: original, marked, difference x20, and what is above the "
+            "threshold of visibility inside (blue) and outside (red) strokes.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Mark images in a NumPy file. The same key, device and library give the same marks."""
@@ -60,11 +73,18 @@ def mark(
     images, masks = _read(arrays)
     key = _key(seed, key_file)
     settings = _settings(tier=tier.value, mode=mode, steps=steps, text=text, device=device)
-    from gateway.mark.arrays import mark_arrays
+    from gateway.mark import Marker
+    from gateway.mark.arrays import as_arrays, mark_all, requests_for
 
+    requests = requests_for(images, masks, key)
     with progress_bar("marking", quiet=as_json) as progress:
-        result = mark_arrays(images, masks, profile, settings, key, progress)
-    _write(out, result)
+        marked = mark_all(requests, profile, Marker(settings), progress)
+    result = as_arrays(marked)
+    _write(out, lambda file: _save_arrays(file, result), "--out")
+    if report is not None:
+        _write(report, lambda file: file.write(_report(marked, profile, settings)), "--report")
+    if picture is not None:
+        _write(picture, lambda file: _draw(file, requests, marked, profile), "--picture")
     psnr = result["psnr"]
     if as_json:
         for index, (decibel, share) in enumerate(zip(psnr, result["stroke_share"], strict=True)):
@@ -124,18 +144,42 @@ def _key(seed: int | None, key_file: Path | None) -> bytes:
     return secrets.token_bytes(32)
 
 
-def _write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def _report(marked: Sequence[MarkedImage], profile: str, settings: MarkSettings) -> bytes:
+    """Settings and the quality of every image as JSON."""
+    import json
+
+    images = [{"index": index, **one.quality.as_dict()} for index, one in enumerate(marked)]
+    whole = {"profile": profile, "settings": settings.model_dump(), "images": images}
+    return (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _draw(file: IO[bytes], requests: Sequence[MarkRequest], marked: Sequence[MarkedImage], profile: str) -> None:
+    """The picture of the first images."""
+    from gateway.mark import load_profiles
+    from gateway.mark.picture import pair_of, save_picture
+
+    factor = load_profiles()[profile].noise_factor
+    shown = list(zip(requests, marked, strict=True))[:PICTURE_ROWS]
+    save_picture([pair_of(*both, factor, f"image {index}") for index, both in enumerate(shown)], file)
+
+
+def _save_arrays(file: IO[bytes], arrays: dict[str, np.ndarray]) -> None:
+    import numpy as np
+
+    np.savez(file, **arrays)
+
+
+def _write(path: Path, fill: Callable[[IO[bytes]], object], option: str) -> None:
     """All of the file or none of it: written beside it, then renamed."""
     import os
-
-    import numpy as np
 
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with beside.open("wb") as file:
-            np.savez(file, **arrays)
+            fill(file)
         beside.replace(path)
     except OSError as error:
-        raise ConfigError("cannot-write", f"cannot write {path}: {error.strerror}", "choose another --out") from None
+        message = f"cannot write {path}: {error.strerror}"
+        raise ConfigError("cannot-write", message, f"choose another {option}") from None
     finally:
         beside.unlink(missing_ok=True)

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from gateway.config.models import Route
-from gateway.demo.picture import Pair
 from gateway.dicom.encoded import read_header
 from gateway.dicom.part10 import split_part10
 from gateway.dicom.pixels import decode_pixels
@@ -20,6 +19,7 @@ from gateway.errors import GatewayError
 from gateway.mark import MarkedImage, MarkRequest, ModalityProfile, Quality, load_profiles
 from gateway.mark.budget import psnr
 from gateway.mark.judge import Judge, display_image, equal_energy_noise, load_judge
+from gateway.mark.picture import Pair
 from gateway.protect.marking import Opened, requests_of
 from gateway.protect.policy import decide
 

@@ -18,7 +18,6 @@ from gateway.demo.images import SERIES, DemoImage, bundled_images, series_images
 from gateway.demo.measure import Measured, Measurer
 from gateway.demo.outside import Copy, copies_at, has_new_uids
 from gateway.demo.peers import GATEWAY, find_orthanc, start_archive, start_outside
-from gateway.demo.picture import save_picture
 from gateway.demo.processes import Programs, Stopped, listens, stopping_in_order
 from gateway.demo.site import (
     ARCHIVE_AE,
@@ -36,6 +35,7 @@ from gateway.demo.workstation import Received, Wanted, Workstation
 from gateway.errors import GatewayError
 from gateway.flow.operations import QueueEntry, list_instances
 from gateway.flow.store import DELIVERED, HELD
+from gateway.mark.picture import save_picture
 from gateway.service import database
 
 GATEWAY_START_S = 180.0  # the first start after an installation compiles and loads torch

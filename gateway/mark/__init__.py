@@ -18,6 +18,7 @@ from gateway.mark.types import (
     MarkRequest,
     ModalityProfile,
     Quality,
+    RelativeWindow,
     Window,
 )
 
@@ -29,6 +30,7 @@ __all__ = [
     "Marker",
     "ModalityProfile",
     "Quality",
+    "RelativeWindow",
     "SurrogatePack",
     "Window",
     "choose_profile",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,12 +13,61 @@ import numpy as np
 from gateway.errors import MarkError
 from gateway.mark.marker import Marker
 from gateway.mark.settings import MarkSettings
-from gateway.mark.types import MarkRequest
+from gateway.mark.types import MarkedImage, MarkRequest
 
 
 def image_key(site_key: bytes, index: int) -> bytes:
     """Return the 32-byte mark key of image ``index``: HMAC-SHA-256 of the index under the site's mark key."""
     return hmac.new(site_key, b"miad-mark/arrays/v1" + struct.pack(">Q", index), hashlib.sha256).digest()
+
+
+def requests_for(images: np.ndarray, masks: np.ndarray | None, key: bytes) -> list[MarkRequest]:
+    """Return one request per image of a stack, each with a key of its own; arguments as for ``mark_arrays``.
+
+    Raises:
+        MarkError: ``bad-request`` for arrays of the wrong shape or kind, or a key below 16 bytes.
+    """
+    if images.ndim not in (3, 4) or len(images) == 0:
+        raise MarkError("bad-request", f"images must have shape (N,H,W) or (N,H,W,3) with N > 0, not {images.shape}")
+    if masks is not None and (masks.dtype != np.bool_ or masks.shape != images.shape[:3]):
+        raise MarkError("bad-request", f"masks must be bool {images.shape[:3]}, not {masks.dtype} {masks.shape}")
+    if len(key) < 16:
+        raise MarkError("bad-request", "the mark key has fewer than 16 bytes")
+    requests = [MarkRequest(image=image, key=image_key(key, index)) for index, image in enumerate(images)]
+    if masks is not None:
+        requests = [replace(request, roi=mask) for request, mask in zip(requests, masks, strict=True)]
+    return requests
+
+
+def mark_all(
+    requests: Sequence[MarkRequest],
+    profile_name: str,
+    marker: Marker,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[MarkedImage]:
+    """Return every request's marked image.
+
+    Raises:
+        MarkError: the code of the first image that cannot be marked, with its index in the message.
+        ConfigError: unknown profile.
+    """
+    marked = []
+    for index, result in enumerate(marker.mark(requests, profile_name, progress)):
+        if isinstance(result, MarkError):
+            raise MarkError(result.code, f"image {index}: {result.message}") from result
+        marked.append(result)
+    return marked
+
+
+def as_arrays(marked: Sequence[MarkedImage]) -> dict[str, np.ndarray]:
+    """Return the arrays that ``mark_arrays`` returns, of images of one shape."""
+    return {
+        "images": np.stack([result.image for result in marked]),
+        "psnr": np.array([result.quality.psnr for result in marked]),
+        "stroke_share": np.array([result.quality.stroke_share for result in marked]),
+        "strokes": np.stack([result.strokes for result in marked]),
+        "roi": np.stack([result.roi for result in marked]),
+    }
 
 
 def mark_arrays(
@@ -50,24 +99,5 @@ def mark_arrays(
             be marked, with its index in the message.
         ConfigError: unknown profile.
     """
-    if images.ndim not in (3, 4) or len(images) == 0:
-        raise MarkError("bad-request", f"images must have shape (N,H,W) or (N,H,W,3) with N > 0, not {images.shape}")
-    if masks is not None and (masks.dtype != np.bool_ or masks.shape != images.shape[:3]):
-        raise MarkError("bad-request", f"masks must be bool {images.shape[:3]}, not {masks.dtype} {masks.shape}")
-    if len(key) < 16:
-        raise MarkError("bad-request", "the mark key has fewer than 16 bytes")
-    requests = [MarkRequest(image=image, key=image_key(key, index)) for index, image in enumerate(images)]
-    if masks is not None:
-        requests = [replace(request, roi=mask) for request, mask in zip(requests, masks, strict=True)]
-    marked = []
-    for index, result in enumerate((marker or Marker(settings)).mark(requests, profile_name, progress)):
-        if isinstance(result, MarkError):
-            raise MarkError(result.code, f"image {index}: {result.message}") from result
-        marked.append(result)
-    return {
-        "images": np.stack([result.image for result in marked]),
-        "psnr": np.array([result.quality.psnr for result in marked]),
-        "stroke_share": np.array([result.quality.stroke_share for result in marked]),
-        "strokes": np.stack([result.strokes for result in marked]),
-        "roi": np.stack([result.roi for result in marked]),
-    }
+    requests = requests_for(images, masks, key)
+    return as_arrays(mark_all(requests, profile_name, marker or Marker(settings), progress))

@@ -17,6 +17,7 @@ from gateway.errors import MarkError
 from gateway.mark.display import DisplayMap
 from gateway.mark.region import luminance
 from gateway.mark.settings import PSNR_FLOOR
+from gateway.mark.types import ModalityProfile
 
 JND = 1.0 / 582.0
 """One just noticeable difference in display units."""
@@ -91,6 +92,19 @@ def visibility_threshold(display: np.ndarray, factor: float) -> np.ndarray:
     residue = gray - ndimage.gaussian_filter(gray, 1.5)
     deviation = np.sqrt(np.maximum(ndimage.uniform_filter(residue.astype(np.float64) ** 2, 7), 0.0))
     return np.maximum(JND, factor * ndimage.minimum_filter(deviation, 5)).astype(np.float32)
+
+
+def peak_outside(profile: ModalityProfile, display: DisplayMap, slope: float | None) -> float:
+    """Return the largest change outside strokes in display units, whatever the noise.
+
+    Args:
+        profile: its ``peak`` holds always, its ``peak_units`` where ``slope`` is known.
+        display: the primary window.
+        slope: modality units per stored value, or None.
+    """
+    if slope is None or profile.peak_units is None:
+        return profile.peak
+    return min(profile.peak, profile.peak_units / abs(slope * display.step))
 
 
 def outside_amplitude(threshold: np.ndarray, area: np.ndarray, peak: float, floor: float) -> np.ndarray:

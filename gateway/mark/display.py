@@ -6,13 +6,14 @@ surrogates' input all live there; a mark goes back to stored values by one signe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from gateway.errors import MarkError
 from gateway.mark.nets import MIN_INPUT
-from gateway.mark.types import MarkRequest
+from gateway.mark.types import MarkRequest, RelativeWindow
 
 SUPPORTED_DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.int16))
 
@@ -44,6 +45,14 @@ class DisplayMap:
     def shown(self, stored: np.ndarray) -> np.ndarray:
         """Return display values float32 in 0..1."""
         return np.clip(self.raw(stored), 0.0, 1.0)
+
+    def within(self, windows: Iterable[RelativeWindow]) -> dict[str, tuple[float, float]]:
+        """Return name -> (low, high) in stored values of windows that are given as shares of this one."""
+        found = {}
+        for window in windows:
+            ends = (window.black, window.white) if not self.inverted else (1.0 - window.white, 1.0 - window.black)
+            found[window.name] = tuple(self.low + share * (self.high - self.low) for share in ends)
+        return found
 
 
 def padding_of(request: MarkRequest) -> np.ndarray:
@@ -82,6 +91,8 @@ def check_request(request: MarkRequest) -> None:
     for name, limits in (("primary", request.display), *request.other_windows.items()):
         if limits is not None and not (np.isfinite(limits).all() and limits[0] < limits[1]):
             raise MarkError("bad-request", f"the {name} window is empty")
+    if request.slope is not None and not (np.isfinite(request.slope) and request.slope != 0):
+        raise MarkError("bad-request", "the slope is 0 or no finite number; give None where it is not known")
     low, high = valid_range_of(request)
     info = np.iinfo(image.dtype)
     if not info.min <= low < high <= info.max:

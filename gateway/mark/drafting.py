@@ -9,7 +9,14 @@ import numpy as np
 import torch
 
 from gateway.errors import MarkError
-from gateway.mark.budget import Canvas, inside_amplitude, outside_amplitude, stroke_lift, visibility_threshold
+from gateway.mark.budget import (
+    Canvas,
+    inside_amplitude,
+    outside_amplitude,
+    peak_outside,
+    stroke_lift,
+    visibility_threshold,
+)
 from gateway.mark.display import check_request, display_of, padding_of, valid_range_of
 from gateway.mark.lettering import Lettering, Placement, draw_placements, place, render_lettering
 from gateway.mark.packs import Surrogate
@@ -21,7 +28,7 @@ from gateway.mark.settings import PSNR_FLOOR, MarkSettings
 from gateway.mark.types import MarkRequest, ModalityProfile
 
 WORKING_SIDE = 256
-"""Longest side (pixels) at which textures are optimised; larger images get the texture in larger blocks."""
+"""Longest side (pixels) at which saliency and placements are computed; that of textures is the profile's."""
 MAX_REGION_SHARE = 0.4
 """Strokes cover at most this share of the free region, so that what lies under them can be read."""
 LETTER_SIZES = (1.0, 0.65, 0.4)
@@ -43,12 +50,14 @@ class Draft:
     Attributes:
         request: what is to be marked.
         canvas: the image and everything that limits its mark.
+        foreground: (H, W) bool, what is clearly brighter than black.
         roi: (H, W) bool, region of interest as given or found, dilated.
         untouchable: (H, W) bool, region of interest and padding.
     """
 
     request: MarkRequest
     canvas: Canvas
+    foreground: np.ndarray
     roi: np.ndarray
     untouchable: np.ndarray
 
@@ -95,7 +104,8 @@ class Drafter:
             lift = stroke_lift(lettering.polarity(luminance(display), placement.turning_point), lettering.outline)
         strokes, floor = lettering.strokes, self._settings.psnr_floor
         limit = max(floor, PSNR_FLOOR["discreet"])
-        outside = outside_amplitude(threshold, region & ~strokes, self._profile.peak, limit)
+        peak = peak_outside(self._profile, window, request.slope)
+        outside = outside_amplitude(threshold, region & ~strokes, peak, limit)
         canvas = Canvas(
             stored=request.image.astype(np.int32),
             display=window,
@@ -109,7 +119,7 @@ class Drafter:
             lift=lift,
             outline=lettering.outline,
         )
-        return Draft(request, canvas, roi, roi | padding)
+        return Draft(request, canvas, foreground, roi, roi | padding)
 
     def _placement(self, request: MarkRequest, display: np.ndarray, region: np.ndarray) -> Placement:
         """Return the placement: by slice position in a series, else the best of several keyed ones.
@@ -119,7 +129,7 @@ class Drafter:
         Raises:
             MarkError: ``no-free-area`` when no letter fits anywhere.
         """
-        shape = working_shape(region.shape)
+        shape = working_shape(region.shape, WORKING_SIDE)
         free = shrink(region, shape)
         placements = draw_placements(request.key, self._settings.placements)
         if request.position is not None:
@@ -185,7 +195,7 @@ class Drafter:
         """Return (H, W) saliency of a display image; without surrogates local detail stands in for it."""
         if not self._surrogates:
             return local_detail(luminance(display))
-        small = resize(to_tensor(display, self._device), *working_shape(display.shape[:2]))
+        small = resize(to_tensor(display, self._device), *working_shape(display.shape[:2], WORKING_SIDE))
         found = saliency(small, self._surrogates, self._profile.tasks)
         return resize(torch.from_numpy(found)[:, None], *display.shape[:2])[0, 0].numpy()
 
@@ -202,9 +212,9 @@ def _to_display(image: torch.Tensor) -> np.ndarray:
     return planes[0] if len(planes) == 1 else planes.transpose(1, 2, 0)
 
 
-def working_shape(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return the (h, w) at which a texture is optimised: the image's own, longest side at most ``WORKING_SIDE``."""
-    scale = min(1.0, WORKING_SIDE / max(shape))
+def working_shape(shape: tuple[int, ...], side: int) -> tuple[int, int]:
+    """Return the (h, w) at which something is computed: the image's own, longest side at most ``side``."""
+    scale = min(1.0, side / max(shape))
     return max(32, round(shape[0] * scale)), max(32, round(shape[1] * scale))
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 
 from gateway.errors import ConfigError, MarkError
 from gateway.mark.budget import fit_to_floor
+from gateway.mark.chroma import limit_chroma
 from gateway.mark.device import deterministic, resolve_device
 from gateway.mark.drafting import Draft, Drafter, nearest, to_tensor, working_shape
 from gateway.mark.optimise import optimise_texture
@@ -177,7 +179,7 @@ class Marker:
         """Return the textures of at most ``size`` drafts of one shape, computed as a batch of exactly ``size``."""
         filled = [*drafts, *[drafts[-1]] * (size - len(drafts))]
         height, width = drafts[0].canvas.stored.shape[:2]
-        shape = working_shape((height, width))
+        shape = working_shape((height, width), profile.texture_side)
 
         def batch(arrays: Sequence[np.ndarray]) -> torch.Tensor:
             return torch.cat([resize(to_tensor(array, self.device), *shape) for array in arrays])
@@ -191,6 +193,7 @@ class Marker:
             profile.tasks,
             [keyed(draft.request.key, "texture", draft.request.position) for draft in filled],
             self.settings.steps,
+            partial(limit_chroma, share=profile.chroma),
         )
         # Nearest neighbour: blocks keep their full amplitude, and a classifier's resize gives the texture back.
         rows, columns = nearest(shape[0], height), nearest(shape[1], width)
@@ -202,7 +205,12 @@ class Marker:
         """Round a texture into stored values within the budget, and measure."""
         canvas, request = draft.canvas, draft.request
         marked, cut = fit_to_floor(canvas, texture, self.settings.psnr_floor, profile.stroke_peak)
-        quality = measure(canvas, marked, draft.untouchable, request.other_windows, cut)
+        windows = dict(request.other_windows)
+        if canvas.stored.ndim == 2:
+            windows = {**canvas.display.within(profile.relative_windows), **windows}
+        quality = measure(
+            canvas, marked, draft.untouchable, windows, cut, draft.foreground, request.slope, profile.unit
+        )
         residual = (marked - canvas.stored).astype(np.int32)
         image = marked.astype(request.image.dtype)
         return MarkedImage(image, residual, canvas.strokes, canvas.region, draft.roi, quality)

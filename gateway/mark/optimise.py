@@ -6,7 +6,7 @@ before the sum and weighted by how firmly it still believes its first answer; tw
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ def optimise_texture(
     tasks: Sequence[str],
     generators: Sequence[np.random.Generator],
     steps: int,
+    constrain: Callable[[Tensor], Tensor] = lambda texture: texture,
 ) -> Tensor:
     """Return the texture (B, C, h, w) in -1..1 that misleads the surrogates when it is added to ``clean``.
 
@@ -45,6 +46,7 @@ def optimise_texture(
         tasks: heads to mislead; empty: all.
         generators: one per image, for start and views.
         steps: 0 gives the keyed random start.
+        constrain: puts a texture in -1..1 back where it may be (colour), after every step; for gray images nothing.
 
     Raises:
         MarkError: ``surrogate-nan`` when a network gives a value that is not finite.
@@ -53,7 +55,7 @@ def optimise_texture(
     start = np.stack([random.choice(np.float32([-1.0, 1.0]), clean.shape[1:]) for random in generators])
     texture = torch.from_numpy(start).to(device)
     if steps == 0:
-        return texture
+        return constrain(texture)
     texture = texture * 0.3
     groups = draw_views(generators, clean.shape[2:], GROUPS, VIEWS, device)
     targets = [Target(surrogate, clean, groups, tasks) for surrogate in surrogates]
@@ -68,7 +70,7 @@ def optimise_texture(
             total += _weighted(gradient, margin.detach(), target.surrogate.name)
         momentum = MOMENTUM * momentum + total
         rate = 0.2 * (1.0 - 0.8 * step / steps)  # large steps first, then settle
-        texture = (texture.detach() - rate * momentum.sign()).clamp(-1.0, 1.0)
+        texture = constrain((texture.detach() - rate * momentum.sign()).clamp(-1.0, 1.0))
     return texture
 
 

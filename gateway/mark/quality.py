@@ -5,26 +5,68 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from scipy import ndimage
 
 from gateway.mark.budget import Canvas, psnr
 from gateway.mark.display import DisplayMap
+from gateway.mark.jnd import SCREENS, Screen
 from gateway.mark.region import luminance
-from gateway.mark.types import Quality
+from gateway.mark.similarity import ms_ssim, ssim
+from gateway.mark.types import Bias, JndFigures, Quality
+
+PRIMARY = "primary"
+"""Name of the primary window in ``Quality.jnd``."""
 
 
-def ssim(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the mean structural similarity of two (H, W) display images (Wang et al. 2004; 7x7 windows, range 1)."""
-    a, b = first.astype(np.float64), second.astype(np.float64)
-    count = 49.0
-    unbiased = count / (count - 1.0)
-    mean_a, mean_b = ndimage.uniform_filter(a, 7), ndimage.uniform_filter(b, 7)
-    var_a = unbiased * (ndimage.uniform_filter(a * a, 7) - mean_a**2)
-    var_b = unbiased * (ndimage.uniform_filter(b * b, 7) - mean_b**2)
-    both = unbiased * (ndimage.uniform_filter(a * b, 7) - mean_a * mean_b)
-    c1, c2 = 0.01**2, 0.03**2
-    value = ((2 * mean_a * mean_b + c1) * (2 * both + c2)) / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))
-    return float(value[3:-3, 3:-3].mean())
+def visible_pixels(before: np.ndarray, after: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+    """Return the (H, W) bool pixels that change by more than the masked threshold of visibility, in any channel.
+
+    Args:
+        before: (H, W) or (H, W, 3) float32 display values in 0..1.
+        after: the same of the marked image.
+        threshold: (H, W) float32, display units, from ``budget.visibility_threshold``.
+    """
+    return _largest(np.abs(after - before)) > threshold + 1e-6
+
+
+def jnd_figures(before: np.ndarray, after: np.ndarray, strokes: np.ndarray, screen: Screen) -> JndFigures:
+    """Return what a change is in JND on a screen, inside and outside strokes.
+
+    Args:
+        before: (H, W) or (H, W, 3) float32 display values in 0..1.
+        after: the same of the marked image.
+        strokes: (H, W) bool.
+        screen: what shows the images.
+    """
+    changed = before != after
+    jnds = np.zeros(before.shape, np.float32)
+    jnds[changed] = screen.difference(before[changed], after[changed])
+    jnds = _largest(jnds)
+    above, outside = jnds > 1.0, jnds[~strokes]
+    return JndFigures(
+        above_inside=float((above & strokes).mean()),
+        above_outside=float((above & ~strokes).mean()),
+        percentile99=float(np.percentile(jnds, 99.0)),
+        peak=float(jnds.max()),
+        peak_outside=float(outside.max(initial=0.0)),
+    )
+
+
+def bias_of(
+    residual: np.ndarray, foreground: np.ndarray, region: np.ndarray, slope: float | None = None, unit: str = ""
+) -> Bias:
+    """Return the mean signed change over foreground and region; 0 over an empty one.
+
+    Args:
+        residual: (H, W) or (H, W, 3) int, marked minus original stored values; channels are averaged.
+        foreground: (H, W) bool.
+        region: (H, W) bool.
+        slope: modality units per stored value; None: not known, the result is in stored values.
+        unit: name of the modality's unit, e.g. ``HU``; without one too the result is in stored values.
+    """
+    known = slope is not None and unit != ""
+    factor = slope if known else 1.0
+    means = [factor * float(residual[mask].mean()) if mask.any() else 0.0 for mask in (foreground, region)]
+    return Bias(*means, unit if known else "stored value")
 
 
 def measure(
@@ -33,6 +75,9 @@ def measure(
     untouchable: np.ndarray,
     other_windows: Mapping[str, tuple[float, float]],
     saturated: int,
+    foreground: np.ndarray | None = None,
+    slope: float | None = None,
+    unit: str = "",
 ) -> Quality:
     """Return the quality of ``marked`` (stored values) against the canvas's image.
 
@@ -42,21 +87,39 @@ def measure(
         untouchable: (H, W) bool, region of interest and padding.
         other_windows: name -> (low, high) in stored values.
         saturated: pixels cut by the valid range or the padding value.
+        foreground: (H, W) bool, for the bias; None: the canvas's region.
+        slope: modality units per stored value; None: not known.
+        unit: the modality's unit, e.g. ``HU``; empty: there is none.
     """
     before, after = canvas.display.shown(canvas.stored), canvas.display.shown(marked)
-    step = np.abs(after - before)
-    visible = (step.max(axis=2) if step.ndim == 3 else step) > canvas.threshold + 1e-6
+    visible = visible_pixels(before, after, canvas.threshold)
     windows = {}
+    jnd = {PRIMARY: _on_screens(before, after, canvas.strokes)}
     for name, (low, high) in other_windows.items():
-        shown = DisplayMap(low, high, canvas.display.inverted)
-        windows[name] = round(psnr(shown.shown(canvas.stored), shown.shown(marked)), 3)
-    difference = np.abs(marked.astype(np.int64) - canvas.stored)[untouchable]
+        window = DisplayMap(low, high, canvas.display.inverted)
+        first, second = window.shown(canvas.stored), window.shown(marked)
+        windows[name] = round(psnr(first, second), 3)
+        jnd[name] = _on_screens(first, second, canvas.strokes)
+    residual = marked.astype(np.int64) - canvas.stored
+    gray_before, gray_after = luminance(before), luminance(after)
     return Quality(
         psnr=psnr(before, after),
         psnr_windows=windows,
-        ssim=ssim(luminance(before), luminance(after)),
+        ssim=ssim(gray_before, gray_after),
         stroke_share=float(canvas.strokes.mean()),
         above_threshold=float((visible & ~canvas.strokes).mean()),
-        roi_difference=int(difference.max(initial=0)),
+        roi_difference=int(np.abs(residual[untouchable]).max(initial=0)),
         saturated=saturated,
+        ms_ssim=ms_ssim(gray_before, gray_after),
+        jnd=jnd,
+        bias=bias_of(residual, canvas.region if foreground is None else foreground, canvas.region, slope, unit),
     )
+
+
+def _on_screens(before: np.ndarray, after: np.ndarray, strokes: np.ndarray) -> dict[str, JndFigures]:
+    return {screen.name: jnd_figures(before, after, strokes, screen) for screen in SCREENS}
+
+
+def _largest(change: np.ndarray) -> np.ndarray:
+    """(H, W): over channels, the largest."""
+    return change.max(axis=2) if change.ndim == 3 else change

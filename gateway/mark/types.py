@@ -32,6 +32,21 @@ class Window:
 
 
 @dataclass(frozen=True)
+class RelativeWindow:
+    """A display window given by the primary one, for images without absolute units (MR, radiographs, ultrasound).
+
+    Attributes:
+        name: shown in reports, e.g. ``narrow``.
+        black: display value of the primary window (0..1) that is shown black.
+        white: display value that is shown white; above ``black``.
+    """
+
+    name: str
+    black: float
+    white: float
+
+
+@dataclass(frozen=True)
 class ImageTraits:
     """What a profile may look at to decide whether an image is its kind.
 
@@ -65,9 +80,17 @@ class ModalityProfile:
         packs: samples per pixel (1, 3) -> names of the surrogate packs used for such images.
         tasks: heads of the surrogates to mislead, by task name; empty: every head.
         windows: presets in modality units, the first is the primary one when the header gives none; may be empty.
+        relative_windows: more windows that gray images are reported in, as shares of the primary one; may be empty.
+        unit: of the modality's values, e.g. ``HU``; empty: it has none of its own.
         noise_factor: k of the masked threshold max(1 JND, k * local noise sd).
         noise_reason: why k is what it is (source).
         peak: largest change outside strokes, in display units (0..1), whatever the noise.
+        peak_units: largest change outside strokes in modality units, where those are known: a wide window must not let
+            a change through that a narrow one would show; None: ``peak`` alone holds.
+        chroma: largest deviation of a colour channel's texture from its luminance, as a share of the amplitude
+            (mark.md 7.1: half); of no effect on gray images.
+        texture_side: longest side in pixels of the grid that textures are made on. A larger image gets the texture in
+            blocks of its own pixels, so that the band lies where a classifier's resize (to 128..299 pixels) keeps it.
         stroke_peak: largest change inside strokes, in display units.
         letter_height: height of the lettering as a share of the shorter image side.
     """
@@ -78,9 +101,14 @@ class ModalityProfile:
     packs: Mapping[int, tuple[str, ...]]
     tasks: tuple[str, ...] = ()
     windows: tuple[Window, ...] = ()
+    relative_windows: tuple[RelativeWindow, ...] = ()
+    unit: str = ""
     noise_factor: float = 1.0
     noise_reason: str = ""
     peak: float = 6.0 / 255.0
+    peak_units: float | None = None
+    chroma: float = 0.5
+    texture_side: int = 256
     stroke_peak: float = 0.3
     letter_height: float = 0.14
 
@@ -112,6 +140,8 @@ class MarkRequest:
         padding_value: stored value that means padding: such pixels are never touched and no other pixel takes it.
         roi: (H, W) bool, the region of interest, never touched; None: label-free saliency over the surrogates, about
             the most salient quarter of the foreground.
+        slope: modality units (e.g. HU) per stored value (Rescale Slope), not 0; None: not known, the profile's limits
+            in modality units do not hold and bias is reported in stored values.
     """
 
     image: np.ndarray
@@ -124,11 +154,48 @@ class MarkRequest:
     padding: np.ndarray | None = None
     padding_value: int | None = None
     roi: np.ndarray | None = None
+    slope: float | None = None
+
+
+@dataclass(frozen=True)
+class Bias:
+    """How much a mark shifts measured values: mean of marked minus original, with its sign.
+
+    Attributes:
+        foreground: over the foreground (untouched pixels count as 0).
+        region: over the free region, where the mark lies.
+        unit: of both: the modality's (``HU``), or ``stored value``.
+    """
+
+    foreground: float
+    region: float
+    unit: str
+
+
+@dataclass(frozen=True)
+class JndFigures:
+    """A mark in just noticeable differences (DICOM PS3.14), unmasked, in one window on one screen.
+
+    Of an RGB image the channel that changes most counts, as if it were gray (an upper bound: PS3.14 knows no colour).
+
+    Attributes:
+        above_inside: share of the image's pixels that lie in strokes and change by more than 1 JND.
+        above_outside: the same outside strokes.
+        percentile99: 99th percentile of the change over the whole image, JND.
+        peak: largest change, JND.
+        peak_outside: largest change outside strokes, JND.
+    """
+
+    above_inside: float
+    above_outside: float
+    percentile99: float
+    peak: float
+    peak_outside: float
 
 
 @dataclass(frozen=True)
 class Quality:
-    """What a person may see of a mark, and proof that the rest is untouched.
+    """What a person may see of a mark, and proof that the rest is untouched. None: not measured.
 
     Attributes:
         psnr: display PSNR in dB over the whole image, primary window (peak 1.0; 100 when nothing changed).
@@ -138,6 +205,10 @@ class Quality:
         above_threshold: share of the image's pixels outside strokes that change by more than the masked threshold.
         roi_difference: largest absolute stored difference inside region of interest and padding; always 0.
         saturated: pixels whose change was cut by the valid range or by the padding value.
+        ms_ssim: multi-scale structural similarity of the display images, primary window (0..1).
+        jnd: window name -> screen name (``calibrated``, ``office``: see ``gateway.mark.jnd``) -> figures; the primary
+            window is ``primary``.
+        bias: shift of the mean.
     """
 
     psnr: float
@@ -147,6 +218,9 @@ class Quality:
     above_threshold: float
     roi_difference: int
     saturated: int
+    ms_ssim: float | None = None
+    jnd: dict[str, dict[str, JndFigures]] = field(default_factory=dict)
+    bias: Bias | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Return the figures as JSON-able values."""

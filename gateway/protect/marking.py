@@ -125,6 +125,7 @@ def requests_of(opened: Opened, profile: ModalityProfile, key: bytes) -> list[Ma
             inverted=pixels.inverted != (pixels.slope < 0),
             padding=None if pixels.padding is None else pixels.padding[index],
             padding_value=None if pixels.padding_range is None else pixels.padding_range[0],
+            slope=None if pixels.photometric == "RGB" else pixels.slope,
         )
         for index, frame in enumerate(pixels.frames)
     ]
@@ -159,9 +160,11 @@ def marked_frames(opened: Opened, results: Sequence[MarkedImage | GatewayError])
 
 
 def _windows(pixels: Pixels, profile: ModalityProfile) -> tuple[tuple[float, float] | None, dict]:
-    """Primary display range and further windows, in stored values."""
+    """Primary display range and further windows (the header's others, the profile's presets), in stored values."""
     if pixels.photometric == "RGB":
         return None, {}
+    others = enumerate(pixels.display.windows[1:], 2)
+    further = {f"header {number}": pixels.display.stored(window) for number, window in others}
     presets = {}
     for window in profile.windows:
         low, high = window.limits()
@@ -170,4 +173,4 @@ def _windows(pixels: Pixels, profile: ModalityProfile) -> tuple[tuple[float, flo
     primary = pixels.primary
     if primary is None and presets:
         primary = next(iter(presets.values()))
-    return primary, presets
+    return primary, {**presets, **further}

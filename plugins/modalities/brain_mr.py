@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.mark.types import ImageTraits, ModalityProfile
+from gateway.mark.types import ImageTraits, ModalityProfile, RelativeWindow
 
 _BODY_PARTS = frozenset({"BRAIN", "HEAD", "SKULL", "HEADNECK"})
 
@@ -17,7 +17,9 @@ PROFILE = ModalityProfile(
     accepts=_accepts,
     packs={1: ("gray",)},
     tasks=("brain_mri",),
+    relative_windows=(RelativeWindow("narrow", 0.25, 0.75), RelativeWindow("dark", 0.0, 0.5)),
     noise_factor=1.0,
     noise_reason="MR: peak of one noise sd (mark.md 7.1)",
 )
-"""Primary window: the header's; MR has no absolute units, so there are no presets."""
+"""Primary window: the header's; MR has no absolute units, so there are no presets but
+twice the contrast around the middle and in the dark half, as readers set it."""

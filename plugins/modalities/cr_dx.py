@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.mark.types import ImageTraits, ModalityProfile
+from gateway.mark.types import ImageTraits, ModalityProfile, RelativeWindow
 
 
 def _accepts(traits: ImageTraits) -> bool:
@@ -15,7 +15,9 @@ PROFILE = ModalityProfile(
     accepts=_accepts,
     packs={1: ("gray",)},
     tasks=("chest_xray",),
+    relative_windows=(RelativeWindow("narrow", 0.25, 0.75), RelativeWindow("dark", 0.0, 0.5)),
     noise_factor=1.0,
     noise_reason="radiographs: peak of one local noise sd (mark.md 7.1)",
 )
-"""Primary window: the header's VOI; detectors differ too much for presets."""
+"""Primary window: the header's VOI; detectors differ too much for presets in units. Reported as well:
+twice the contrast around the middle and in the dark half (lung)."""

@@ -15,7 +15,13 @@ PROFILE = ModalityProfile(
     accepts=_accepts,
     packs={1: ("gray",)},
     windows=(Window("W400", 40.0, 400.0), Window("W1500", -600.0, 1500.0), Window("W80", 40.0, 80.0)),
+    unit="HU",
+    peak_units=8.0,
     noise_factor=0.6,
     noise_reason="CT: twice an RMS of 0.3 noise sd (mark.md 7.1)",
 )
-"""Windows in HU: soft tissue (primary), lung, brain."""
+"""Windows in HU: soft tissue (primary), lung, brain.
+
+The peak is twice an RMS of 4 HU (mark.md 7.1, body): in a lung window 6 of 255 gray levels would be 35 HU, which shows
+as soon as the soft tissue window is chosen.
+"""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.mark.types import ImageTraits, ModalityProfile
+from gateway.mark.types import ImageTraits, ModalityProfile, RelativeWindow
 
 
 def _accepts(traits: ImageTraits) -> bool:
@@ -14,6 +14,7 @@ PROFILE = ModalityProfile(
     priority=0,
     accepts=_accepts,
     packs={1: ("gray",)},
+    relative_windows=(RelativeWindow("narrow", 0.25, 0.75),),
     noise_factor=0.6,
     noise_reason="unknown kind: the smallest factor in use (CT)",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.mark.types import ImageTraits, ModalityProfile
+from gateway.mark.types import ImageTraits, ModalityProfile, RelativeWindow
 
 
 def _accepts(traits: ImageTraits) -> bool:
@@ -14,6 +14,7 @@ PROFILE = ModalityProfile(
     priority=20,
     accepts=_accepts,
     packs={1: ("gray",), 3: ("rgb",)},
+    relative_windows=(RelativeWindow("dark", 0.0, 0.5),),
     noise_factor=1.0,
     noise_reason="speckle: peak of one local sd (mark.md 7.1, as for MR)",
 )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
+from gateway.mark.picture import INSIDE, OUTSIDE
 
 PLUMBING = ("--profile", "generic-gray", "--steps", "0", "--device", "cpu")
 
@@ -37,6 +41,29 @@ def test_images_come_out_as_they_went_in_but_marked(run, arrays: Path, tmp_path:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["arrays.npz", "home", "out.npz"]
 
 
+def test_report_and_picture_tell_what_may_be_seen(run, arrays: Path, tmp_path: Path) -> None:
+    files = ("--report", tmp_path / "report.json", "--picture", tmp_path / "picture.png")
+    done = run("mark", arrays, *PLUMBING, "--seed", "7", "--out", tmp_path / "out.npz", *files)
+    assert done.code == 0, done.err
+    made = np.load(tmp_path / "out.npz")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["profile"], report["settings"]["steps"]) == ("generic-gray", 0)
+    assert [image["index"] for image in report["images"]] == [0, 1]
+    for image, decibel, share in zip(report["images"], made["psnr"], made["stroke_share"], strict=True):
+        assert image["psnr"] == pytest.approx(decibel)
+        assert image["stroke_share"] == pytest.approx(share)
+        assert (image["roi_difference"], image["bias"]["unit"]) == (0, "stored value")
+        assert {"ssim", "ms_ssim", "jnd", "above_threshold", "psnr_windows"} <= set(image)
+    with Image.open(tmp_path / "picture.png") as picture:
+        assert picture.format == "PNG"
+        pixels = np.asarray(picture.convert("RGB"))
+    assert pixels.shape[0] > 2 * 3 * 96 and pixels.shape[1] > 4 * 3 * 96  # two rows, four columns, three times as large
+    assert (pixels == INSIDE).all(axis=2).any()
+    assert not (pixels == OUTSIDE).all(axis=2).any()
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["arrays.npz", "home", "out.npz", "picture.png", "report.json"]
+
+
 def test_the_key_decides_the_mark(run, arrays: Path, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("ab" * 32 + "\n")
     made = []
@@ -58,6 +85,8 @@ def test_the_key_decides_the_mark(run, arrays: Path, tmp_path: Path) -> None:
         (["--seed", "1", "--key-file", "arrays.npz"], 2, "exclude each other"),
         (["--key-file", "arrays.npz"], 2, "32 bytes in hexadecimal"),
         (["--out", "none/out.npz"], 2, "code: cannot-write"),
+        (["--report", "none/report.json"], 2, "choose another --report"),
+        (["--picture", "none/picture.png"], 2, "choose another --picture"),
     ],
 )
 def test_wrong_choices_are_code_2(run, arrays: Path, arguments: list[str], code: int, words: str) -> None:

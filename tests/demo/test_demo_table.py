@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from gateway.demo.picture import Pair, save_picture
 from gateway.demo.table import Line, Outcome, as_table
+from gateway.mark.picture import Pair, save_picture
 
 GOOD = Line(
     name="one.dcm",

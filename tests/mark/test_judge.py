@@ -67,7 +67,7 @@ def test_mark_shakes_the_surrogates_on_real_images_and_noise_does_not() -> None:
         clean = torch.from_numpy(display_image(request))[None, None]
         marked, noisy = remaining_belief(torch.cat(shown), clean, surrogates, profile.tasks)
         unchanged = remaining_belief(clean, clean, surrogates, profile.tasks)[0]
-        assert unchanged - marked > 3 * abs(unchanged - noisy) + 0.05, (name, unchanged, marked, noisy)
+        assert unchanged - marked > 2 * abs(unchanged - noisy) + 0.05, (name, unchanged, marked, noisy)
 
 
 def test_margin_falls_on_brain_mri(miad_data: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from skimage.metrics import structural_similarity
 
+from gateway.mark import MarkRequest
 from gateway.mark.budget import (
     JND,
     Canvas,
@@ -16,12 +17,14 @@ from gateway.mark.budget import (
     fit_to_floor,
     inside_amplitude,
     outside_amplitude,
+    peak_outside,
     psnr,
     visibility_threshold,
 )
 from gateway.mark.display import DisplayMap
-from gateway.mark.quality import measure, ssim
-from tests.mark.samples import phantom
+from gateway.mark.jnd import CALIBRATED, OFFICE
+from gateway.mark.quality import bias_of, jnd_figures, measure
+from tests.mark.samples import BRAIN, CT, FAST, KEY, RGB, disc, gray8, marker, phantom, requests, rgb8, small_marker
 
 
 def canvas() -> Canvas:
@@ -64,11 +67,107 @@ def test_quality_by_hand() -> None:
     assert set(quality.as_dict()) >= {"psnr", "psnr_windows", "ssim", "roi_difference"}
 
 
-def test_ssim_agrees_with_scikit_image() -> None:
-    first = phantom().astype(np.float32)
-    second = np.clip(first + 0.1 * np.random.default_rng(1).standard_normal(first.shape), 0, 1).astype(np.float32)
-    assert ssim(first, first) == pytest.approx(1.0)
-    assert ssim(first, second) == pytest.approx(structural_similarity(first, second, data_range=1.0), abs=1e-4)
+def test_jnd_by_hand() -> None:
+    """Changes of a known number of JNDs on a calibrated screen: 581.6 JND are the whole display range."""
+    before = np.full((40, 40), 0.13, np.float32)
+    after = before.copy()
+    strokes = canvas().strokes
+    after[:4] += 0.1  # in all strokes: 58.2 JND
+    after[10, :8] += 0.003  # 1.74 JND outside
+    after[11, :8] += 0.001  # 0.58 JND: not above
+    figures = jnd_figures(before, after, strokes, CALIBRATED)
+    assert (figures.above_inside, figures.above_outside) == (pytest.approx(0.1), pytest.approx(8 / 1600))
+    assert figures.peak == pytest.approx(58.16, abs=0.01)
+    assert figures.peak_outside == pytest.approx(1.745, abs=0.002)
+    assert figures.percentile99 == pytest.approx(58.16, abs=0.01)
+    # The same on a screen that is not calibrated: in dark gray a step is 1.67 times as many JND.
+    office = jnd_figures(before, after, strokes, OFFICE)
+    assert office.peak_outside == pytest.approx(1.745 * 1.667, rel=0.01)
+    nothing = jnd_figures(before, before, strokes, OFFICE)
+    assert (nothing.above_inside, nothing.above_outside, nothing.percentile99, nothing.peak) == (0, 0, 0, 0)
+
+
+def test_jnd_of_rgb_is_that_of_the_channel_that_changes_most() -> None:
+    before = np.full((32, 32, 3), 0.5, np.float32)
+    after = before.copy()
+    after[0, 0, 2] += 0.01
+    figures = jnd_figures(before, after, np.zeros((32, 32), bool), CALIBRATED)
+    assert figures.peak == pytest.approx(5.816, abs=0.01)
+    assert figures.above_outside == pytest.approx(1 / 1024)
+
+
+def test_bias_has_a_sign_and_the_unit_of_the_modality() -> None:
+    residual = np.zeros((10, 10), np.int32)
+    residual[:2] = -3
+    foreground, region = np.ones((10, 10), bool), np.zeros((10, 10), bool)
+    region[:4] = True
+    stored = bias_of(residual, foreground, region)
+    assert (stored.foreground, stored.region, stored.unit) == (pytest.approx(-0.6), pytest.approx(-1.5), "stored value")
+    hounsfield = bias_of(residual, foreground, region, slope=-2.0, unit="HU")
+    assert (hounsfield.foreground, hounsfield.unit) == (pytest.approx(1.2), "HU")
+    assert bias_of(residual, foreground, region, slope=2.0).unit == "stored value"
+    assert bias_of(residual, ~foreground, region).foreground == 0.0
+
+
+def test_a_window_of_its_own_shows_more_jnd() -> None:
+    marked = canvas().stored.copy()
+    marked[:4] += 2
+    quality = measure(canvas(), marked, np.zeros((40, 40), bool), {"W40": (90.0, 130.0)}, 0)
+    assert set(quality.jnd) == {"primary", "W40"}
+    peaks = [quality.jnd[name]["calibrated"].peak for name in ("primary", "W40")]
+    assert peaks == pytest.approx([581.6 * 2 / 200, 581.6 * 2 / 40], rel=1e-3)
+
+
+CASES = {
+    "uint8": (requests()[0], BRAIN),
+    "smallest": (MarkRequest(gray8(32, 48), KEY), BRAIN),
+    "uint16": (MarkRequest(np.rint(phantom() * 4095).astype(np.uint16), KEY, roi=disc((96, 96), 0.15)), BRAIN),
+    "int16": (
+        MarkRequest(np.rint(phantom() * 1500 - 1000).astype(np.int16), KEY, roi=disc((96, 96), 0.15), slope=0.5),
+        CT,
+    ),
+    "RGB": (MarkRequest(rgb8(), KEY, roi=disc((96, 96), 0.15)), RGB),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_quality_of_real_marks_is_whole_and_json(case: str) -> None:
+    request, profile = CASES[case]
+    (result,) = (marker if request.image.ndim == 3 else small_marker)(FAST).mark([request], profile)
+    figures = json.loads(json.dumps(result.quality.as_dict(), allow_nan=False))
+    assert figures["roi_difference"] == 0
+    assert 0.5 < figures["ms_ssim"] < 1.0
+    names = {"primary"} | ({window.name for window in profile.relative_windows} if request.image.ndim == 2 else set())
+    assert set(figures["jnd"]) == names
+    primary = figures["jnd"]["primary"]["calibrated"]
+    assert 0.0 < primary["above_inside"] <= figures["stroke_share"]
+    assert primary["peak"] >= primary["percentile99"] > 0.0
+    assert figures["bias"]["unit"] == ("HU" if case == "int16" else "stored value")
+    mean = result.residual[result.region].mean() * (0.5 if case == "int16" else 1.0)
+    assert figures["bias"]["region"] == pytest.approx(mean)
+    assert abs(figures["bias"]["foreground"]) < abs(figures["bias"]["region"])
+    assert np.sign(figures["bias"]["foreground"]) == np.sign(figures["bias"]["region"])
+
+
+def test_the_peak_in_units_holds_where_a_wide_window_would_let_more_through() -> None:
+    lung = DisplayMap(-1350.0, 150.0)  # slope 1: W1500
+    assert peak_outside(CT, lung, slope=None) == CT.peak
+    assert peak_outside(CT, lung, slope=1.0) * 1500.0 == pytest.approx(8.0)
+    assert peak_outside(CT, lung, slope=-0.5) * 1500.0 == pytest.approx(16.0)  # stored values, 0.5 HU each
+    assert peak_outside(CT, DisplayMap(0.0, 80.0), slope=1.0) == CT.peak  # W80: the gray levels are the stricter limit
+    assert peak_outside(BRAIN, lung, slope=1.0) == BRAIN.peak
+
+
+def test_marks_in_a_lung_window_keep_the_peak_in_hounsfield_units() -> None:
+    noise = np.random.default_rng(0).normal(0, 60, (96, 96))  # loud, so that noise alone would allow more
+    stored = np.where(disc((96, 96), 0.45), np.rint(phantom() * 600 - 800 + noise), -1300).astype(np.int16)
+    request = MarkRequest(stored, KEY, roi=disc((96, 96), 0.15), display=(-1350.0, 150.0))
+    largest = []
+    for slope in (None, 1.0):
+        (result,) = small_marker(FAST).mark([replace(request, slope=slope)], CT)
+        largest.append(np.abs(result.residual[~result.strokes]).max())
+    assert largest[0] > 10
+    assert largest[1] == 8
 
 
 def test_psnr_of_equal_images_is_capped() -> None:

@@ -36,6 +36,12 @@ def test_contract(name: str) -> None:
     for window in profile.windows:
         low, high = window.limits()
         assert low < high and window.name
+    for relative in profile.relative_windows:
+        assert 0.0 <= relative.black < relative.white <= 1.0 and relative.name
+    assert 1 not in profile.packs or profile.windows or profile.relative_windows, "nothing but the primary window"
+    assert profile.peak_units is None or (profile.peak_units > 0.0 and profile.unit)
+    assert 0.0 <= profile.chroma <= 0.5
+    assert 64 <= profile.texture_side <= 299, "the texture would be finer than the largest usual classifier input"
     assert all(not profile.takes(ImageTraits("ZZ", samples=samples)) for samples in (2, 4))
 
 

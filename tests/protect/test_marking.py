@@ -94,6 +94,22 @@ def test_the_display_range_is_the_header_s_window_else_the_profile_s_preset():
     assert set(by_profile.other_windows) == {window.name for window in CT.windows}
 
 
+def test_every_window_of_the_header_is_reported():
+    several = slice_with_padding(WindowCenter=[50, 300], WindowWidth=[100, 2000], RescaleSlope=2)
+    [request] = requests_of(opened(several), CT, KEY)
+    assert request.display == pytest.approx((0, 50), abs=1)
+    assert request.other_windows["header 2"] == pytest.approx((-350, 650), abs=1)
+    assert set(request.other_windows) == {"header 2", *(window.name for window in CT.windows)}
+
+
+def test_the_slope_goes_along_so_that_hounsfield_units_can_be_told():
+    [request] = requests_of(opened(slice_with_padding(RescaleSlope=2)), CT, KEY)
+    assert request.slope == 2
+    [mark] = marks(opened(slice_with_padding(RescaleSlope=2)))
+    assert mark.quality.bias.unit == "HU"
+    assert mark.quality.bias.region == pytest.approx(2 * mark.residual[mark.region].mean())
+
+
 def test_a_negative_slope_turns_the_display_over():
     [plain] = requests_of(opened(), CT, KEY)
     [turned] = requests_of(opened(slice_with_padding(RescaleSlope=-1)), CT, KEY)
