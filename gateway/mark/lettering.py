@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from gateway.errors import MarkError
+from gateway.mark.logo import LEAST_STROKE, is_too_fine, scale_ink
 from gateway.mark.randomness import keyed
 
 DRIFT_MM = 80.0
@@ -30,6 +32,8 @@ LETTER_INSIDE = 0.65
 """Letters of which less lies in the region are left out: a fragment does not read as lettering."""
 WORD_INSIDE = 0.3
 """Words of which less is left are left out."""
+LOGO_SIZE = 2.0
+"""Geometric mean of a logo's sides in letter heights, so that wide and square ones weigh alike."""
 _RANKS = 64  # words further apart than this share a rank
 
 
@@ -85,13 +89,29 @@ def render_stamp(text: str, height: float) -> Stamp:
     return Stamp(np.asarray(canvas) > 127, letter, word_of)
 
 
+def logo_stamp(ink: np.ndarray, height: float) -> Stamp:
+    """Return a logo, bool (h, w), as a stamp of one letter; ``height`` is that of the letters it stands for.
+
+    Raises:
+        MarkError: ``logo-too-fine`` when its strokes would not show at that size.
+    """
+    longest = LOGO_SIZE * height * max(ink.shape) / math.sqrt(ink.shape[0] * ink.shape[1])
+    drawn, coverage = scale_ink(ink, longest * _OVERSAMPLE)
+    if is_too_fine(drawn, coverage, _OVERSAMPLE):
+        message = f"strokes of the logo are thinner than {LEAST_STROKE:g} pixels where it is {longest:.0f} pixels long"
+        raise MarkError("logo-too-fine", message, "use a plainer logo")
+    gap = round(LINE_GAP * height * _OVERSAMPLE)
+    sheet = np.pad(drawn, ((0, 0), (0, gap)))
+    return Stamp(sheet, np.zeros(sheet.shape[1], int), np.zeros(1, int))
+
+
 def render_strokes(
-    text: str, key: bytes, position: float, height: float, region: np.ndarray, max_pixels: int
+    text: str | Stamp, key: bytes, position: float, height: float, region: np.ndarray, max_pixels: int
 ) -> np.ndarray:
     """Return the (H, W) bool strokes of the lettering inside ``region``.
 
     Args:
-        text: printable ASCII.
+        text: printable ASCII, or a stamp of this height.
         key: 32 bytes.
         position: slice position in mm.
         height: of capital letters, in pixels.
@@ -100,7 +120,7 @@ def render_strokes(
 
     The result may be empty when no word fits.
     """
-    stamp = render_stamp(text, height)
+    stamp = text if isinstance(text, Stamp) else render_stamp(text, height)
     placement = place(key, position)
     rows, columns = np.indices(region.shape, dtype=np.float32)
     rows -= region.shape[0] / 2.0

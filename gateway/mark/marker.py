@@ -18,9 +18,12 @@ from gateway.mark.budget import (
 )
 from gateway.mark.device import deterministic, resolve_device
 from gateway.mark.display import check_request, display_of, padding_of, valid_range_of
-from gateway.mark.lettering import render_strokes
+from gateway.mark.flat import text_ink
+from gateway.mark.lettering import Stamp, logo_stamp, render_strokes
+from gateway.mark.logo import load_logo
 from gateway.mark.optimise import optimise_texture
 from gateway.mark.packs import Surrogate, SurrogatePack, load_packs, select_packs
+from gateway.mark.paper import FlatMark, fit_flat_mark, search_flat_marks
 from gateway.mark.profiles import load_profiles
 from gateway.mark.quality import measure
 from gateway.mark.randomness import keyed
@@ -64,7 +67,8 @@ class Marker:
         profiles: modality profiles by name; None: the installed ones, read when ``profile`` is given by name.
 
     Raises:
-        ConfigError: ``no-device`` when the settings ask for a device that is not there.
+        ConfigError: ``no-device`` when the settings ask for a device that is not there; ``logo-unreadable``,
+            ``logo-too-large``, ``logo-empty`` for a logo file that cannot be drawn.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class Marker:
     ) -> None:
         self.settings = settings
         self.device = resolve_device(settings.device)
+        self._logo = None if settings.logo is None else load_logo(settings.logo)
         self._batch = 1 if self.device.type == "cpu" else GPU_BATCH
         self._packs = list(load_packs().values()) if packs is None else list(packs)
         self._profiles = profiles
@@ -102,7 +107,7 @@ class Marker:
         same stored values whatever else is in the batch (on one device with one set of libraries).
 
         Error codes: ``bad-request``, ``wrong-channels``, ``image-too-small``, ``image-empty``, ``no-free-area``,
-        ``no-surrogate``, ``weights-corrupt``, ``surrogate-nan``, ``over-budget``, ``device-failed``.
+        ``no-surrogate``, ``weights-corrupt``, ``surrogate-nan``, ``over-budget``, ``device-failed``, ``logo-too-fine``.
 
         Raises:
             ConfigError: ``no-profile`` when ``profile`` is a name that is not installed.
@@ -180,7 +185,7 @@ class Marker:
         region = free_region(foreground, roi, padding, self.settings.min_free_area)
         threshold = visibility_threshold(display, profile.noise_factor)
         strokes = np.zeros_like(region)
-        if self.settings.tier == "lettered":
+        if self.settings.tier == "lettered" and self.settings.mode != "paper":
             strokes = self._strokes(request, region, profile.letter_height * shorter)
         floor = self.settings.psnr_floor
         outside = outside_amplitude(threshold, region & ~strokes, profile.peak, max(floor, PSNR_FLOOR["discreet"]))
@@ -202,13 +207,20 @@ class Marker:
         """Return (H, W) bool lettering in the region; smaller letters where hardly any of the usual ones fit.
 
         Raises:
-            MarkError: ``no-free-area`` when not even small letters fit.
+            MarkError: ``no-free-area`` when not even small letters fit, ``logo-too-fine`` for a logo at its usual
+                size.
         """
-        most = int(min(self.settings.max_stroke_share * region.size, MAX_REGION_SHARE * float(region.sum())))
+        most = self._most_strokes(region)
         best = np.zeros_like(region)
         for factor in (1.0, 0.65, 0.4):
             size = max(7.0, factor * height)
-            strokes = render_strokes(self.settings.text, request.key, request.position, size, region, most)
+            try:
+                stamp = self._stamp(size)
+            except MarkError:
+                if best.any():
+                    return best
+                raise
+            strokes = render_strokes(stamp, request.key, request.position, size, region, most)
             if strokes.sum() > best.sum():
                 best = strokes
             if best.sum() >= LEAST_FILL * most:
@@ -216,6 +228,14 @@ class Marker:
         if not best.any():
             raise MarkError("no-free-area", "no letter of the lettering fits into the free area")
         return best
+
+    def _stamp(self, height: float) -> str | Stamp:
+        """Return what is drawn as lettering of a height: the text, or the logo."""
+        return self.settings.text if self._logo is None else logo_stamp(self._logo, height)
+
+    def _most_strokes(self, region: np.ndarray) -> int:
+        """Return how many pixels strokes may cover."""
+        return int(min(self.settings.max_stroke_share * region.size, MAX_REGION_SHARE * float(region.sum())))
 
     def _saliency(self, display: np.ndarray, profile: ModalityProfile, channels: int) -> np.ndarray:
         """Return (H, W) saliency of a display image; without optimisation (0 steps) local detail stands in for it."""
@@ -226,8 +246,8 @@ class Marker:
         found = saliency(small, self._surrogates(profile, channels), profile.tasks)
         return resize(torch.from_numpy(found)[:, None], *display.shape[:2])[0, 0].numpy()
 
-    def _textures(self, drafts: Sequence[_Draft], profile: ModalityProfile) -> list[np.ndarray | MarkError]:
-        """Return a texture per draft, or why there is none; halves the batch when the device's memory is full."""
+    def _textures(self, drafts: Sequence[_Draft], profile: ModalityProfile) -> list[np.ndarray | FlatMark | MarkError]:
+        """Return a texture or flat mark per draft, or why there is none; halves the batch when memory is full."""
         size = self._batch
         while True:
             try:
@@ -242,8 +262,10 @@ class Marker:
                     return [MarkError("device-failed", f"out of memory on {self.device}: {error}")] * len(drafts)
                 size //= 2
 
-    def _texture_batch(self, drafts: Sequence[_Draft], profile: ModalityProfile, size: int) -> list[np.ndarray]:
-        """Return the textures of at most ``size`` drafts of one shape, computed as a batch of exactly ``size``."""
+    def _texture_batch(
+        self, drafts: Sequence[_Draft], profile: ModalityProfile, size: int
+    ) -> list[np.ndarray | FlatMark | MarkError]:
+        """Return textures or flat marks of up to ``size`` drafts of one shape, computed as a batch of ``size``."""
         filled = [*drafts, *[drafts[-1]] * (size - len(drafts))]
         height, width = drafts[0].canvas.stored.shape[:2]
         shape = _working_shape((height, width))
@@ -252,6 +274,8 @@ class Marker:
             return torch.cat([resize(_to_tensor(array, self.device), *shape) for array in arrays])
 
         clean = batch([draft.canvas.display.shown(draft.canvas.stored) for draft in filled])
+        if self.settings.mode == "paper":
+            return self._flat_marks(clean, drafts, profile, size)
         texture = optimise_texture(
             clean,
             batch([draft.canvas.amplitude for draft in filled]),
@@ -268,14 +292,37 @@ class Marker:
         planes = [one[0] if one.shape[0] == 1 else one.transpose(1, 2, 0) for one in whole[: len(drafts)]]
         return [np.ascontiguousarray(plane) for plane in planes]
 
-    def _finish(self, draft: _Draft, texture: np.ndarray, profile: ModalityProfile) -> MarkedImage:
-        """Round a texture into stored values within the budget, and measure."""
+    def _flat_marks(
+        self, clean: torch.Tensor, drafts: Sequence[_Draft], profile: ModalityProfile, size: int
+    ) -> list[FlatMark | MarkError]:
+        """Return a flat mark per draft; ``clean`` holds the drafts' images first."""
+        return search_flat_marks(
+            clean[: len(drafts)],
+            [draft.canvas for draft in drafts],
+            text_ink(self.settings.text) if self._logo is None else self._logo,
+            self._surrogates(profile, clean.shape[1]) if self.settings.steps else (),
+            profile.tasks,
+            [keyed(draft.request.key, "paper", draft.request.position) for draft in drafts],
+            population=self.settings.population,
+            generations=self.settings.generations,
+            most_strokes=[self._most_strokes(draft.canvas.region) for draft in drafts],
+            floor=self.settings.psnr_floor,
+            together=size,
+        )
+
+    def _finish(self, draft: _Draft, texture: np.ndarray | FlatMark, profile: ModalityProfile) -> MarkedImage:
+        """Round a texture or flat mark into stored values within the budget, and measure."""
         canvas, request = draft.canvas, draft.request
-        marked, cut = fit_to_floor(canvas, texture, self.settings.psnr_floor, profile.stroke_peak)
+        flat = texture if isinstance(texture, FlatMark) else None
+        if flat is not None:
+            canvas, marked, cut = fit_flat_mark(canvas, flat, self.settings.psnr_floor)
+        else:
+            marked, cut = fit_to_floor(canvas, texture, self.settings.psnr_floor, profile.stroke_peak)
         quality = measure(canvas, marked, draft.untouchable, request.other_windows, cut)
         residual = (marked - canvas.stored).astype(np.int32)
         image = marked.astype(request.image.dtype)
-        return MarkedImage(image, residual, canvas.strokes, canvas.region, draft.roi, quality)
+        queries = flat.queries if flat is not None else 0
+        return MarkedImage(image, residual, canvas.strokes, canvas.region, draft.roi, quality, queries)
 
 
 def _attempt(function: Callable[..., object], *arguments: object) -> object:
