@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
@@ -48,9 +48,12 @@ def mark(
     tier: Annotated[Tier, typer.Option(help="Lettering that plainly reads as a mark, or below visibility.")] = (
         Tier.LETTERED
     ),
-    mode: Annotated[str, typer.Option(help="How the mark is made.")] = "strong",
+    mode: Annotated[
+        str, typer.Option(help="How the mark is made: strong, or paper (one flat logo or text, a baseline).")
+    ] = "strong",
     steps: Annotated[int | None, typer.Option(min=0, max=1000, help="Optimiser steps; 0 misleads nothing.")] = None,
     text: Annotated[str | None, typer.Option(help="The lettering.")] = None,
+    logo: Annotated[Path | None, typer.Option(help="An image file, drawn instead of the text.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     seed: Annotated[int | None, typer.Option(min=0, help="A key from a number: for trials that are to repeat.")] = None,
     key_file: Annotated[
@@ -72,7 +75,7 @@ def mark(
         raise ConfigError("two-keys", "--seed and --key-file exclude each other")
     images, masks = _read(arrays)
     key = _key(seed, key_file)
-    settings = _settings(tier=tier.value, mode=mode, steps=steps, text=text, device=device)
+    settings = _settings(tier=tier.value, mode=mode, steps=steps, text=text, logo=logo, device=device)
     from gateway.mark import Marker
     from gateway.mark.arrays import as_arrays, mark_all, requests_for
 
@@ -101,8 +104,13 @@ def _settings(**chosen: Any) -> MarkSettings:
     try:
         return MarkSettings(**{name: value for name, value in chosen.items() if value is not None})
     except ValidationError as error:
-        wrong = [f"--{detail['loc'][0]}: {detail['msg'].replace('Input should', 'must')}" for detail in error.errors()]
-        raise ConfigError("bad-setting", "; ".join(wrong)) from None
+        raise ConfigError("bad-setting", "; ".join(_wrong(detail) for detail in error.errors())) from None
+
+
+def _wrong(detail: Mapping[str, Any]) -> str:
+    """One problem of the settings: which option and what is wrong; settings that disagree name no option."""
+    text = detail["msg"].replace("Input should", "must").removeprefix("Value error, ")
+    return f"--{detail['loc'][0]}: {text}" if detail["loc"] else text
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:

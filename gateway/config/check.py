@@ -211,6 +211,8 @@ def _check_routes(config: Config, role: Role) -> Iterator[Finding]:
         if route.action == "mark" and route.mark.steps == 0:
             message = "steps = 0 draws a mark that misleads no model; it is meant for tests of the plumbing"
             yield Finding("warning", ("routes", index, "mark", "steps"), message)
+        if route.action == "mark" and route.mark.logo is not None:
+            yield from _check_file(("routes", index, "mark", "logo"), route.mark.logo)
 
 
 def _check_destinations(config: Config, role: Role) -> Iterator[Finding]:

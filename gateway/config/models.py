@@ -82,6 +82,12 @@ class Model(BaseModel):
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
+def _checked(table: AnyModel, problems: Iterator[Problem]) -> AnyModel:
+    if found := list(problems):
+        raise Disagreement(found)
+    return table
+
+
 class Site(Model):
     """Who we are, and where our files lie."""
 
@@ -149,9 +155,18 @@ class Mark(Model):
     """How a route marks: the tier, and how much work goes into it."""
 
     tier: Literal["lettered", "discreet"] = "lettered"
-    mode: Literal["strong"] = "strong"
+    mode: Literal["strong", "paper"] = "strong"
     steps: Annotated[int, Field(ge=0, le=1000)] | None = None  # None: the mark's own default; 0: plumbing tests only
     text: Annotated[str, Field(min_length=1, max_length=32)] = "COPY"
+    logo: Path | None = None  # an image file, drawn instead of the text
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Mark:
+        return _checked(self, self._disagreements())
+
+    def _disagreements(self) -> Iterator[Problem]:
+        if self.mode == "paper" and self.tier != "lettered":
+            yield ("mode",), "'paper' draws a visible mark: it goes with tier = \"lettered\" only"
 
 
 class Route(Model):
@@ -329,9 +344,3 @@ def _doubled(table: str, key: str, values: list[str]) -> Iterator[Problem]:
     for index, value in enumerate(values):
         if value in values[:index]:
             yield (table, index, key), f"{value!r} is taken by {table}[{values.index(value)}]"
-
-
-def _checked(table: AnyModel, problems: Iterator[Problem]) -> AnyModel:
-    if found := list(problems):
-        raise Disagreement(found)
-    return table

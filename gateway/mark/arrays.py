@@ -65,6 +65,7 @@ def as_arrays(marked: Sequence[MarkedImage]) -> dict[str, np.ndarray]:
         "images": np.stack([result.image for result in marked]),
         "psnr": np.array([result.quality.psnr for result in marked]),
         "stroke_share": np.array([result.quality.stroke_share for result in marked]),
+        "queries": np.array([result.queries for result in marked], np.int64),
         "strokes": np.stack([result.strokes for result in marked]),
         "roi": np.stack([result.roi for result in marked]),
     }
@@ -92,7 +93,7 @@ def mark_arrays(
 
     Returns:
         ``images`` (dtype and shape as given), ``psnr`` float64 (N,) display dB, ``stroke_share`` float64 (N,),
-        ``strokes`` and ``roi`` bool (N, H, W).
+        ``queries`` int64 (N,) of a search without gradients, ``strokes`` and ``roi`` bool (N, H, W).
 
     Raises:
         MarkError: ``bad-request`` for arrays of the wrong shape or kind; else the code of the first image that cannot

@@ -189,20 +189,20 @@ def fit_to_floor(canvas: Canvas, texture: np.ndarray, floor: float, peak: float)
         return psnr(before, canvas.display.shown(apply_change(canvas, scaled)[0])) >= limit
 
     outside = np.where(strokes, np.float32(0.0), change)
-    scale = _largest_scale(lambda s: keeps(outside * s, max(floor, PSNR_FLOOR["discreet"])), 1.0)
+    scale = largest_scale(lambda s: keeps(outside * s, max(floor, PSNR_FLOOR["discreet"])), 1.0)
     result = outside * scale
     if canvas.inside > 0:
         inside = np.where(strokes, change, np.float32(0.0))
         # Pixels at the ends of the window cost less than was planned: up to the peak, that is spent too.
         high = min(1.5, peak / canvas.inside)
-        result = result + inside * _largest_scale(lambda s: keeps(outside * scale + inside * s, floor), high)
+        result = result + inside * largest_scale(lambda s: keeps(outside * scale + inside * s, floor), high)
     marked, cut = apply_change(canvas, result)
     if np.array_equal(marked, canvas.stored):
         raise MarkError("over-budget", f"no mark keeps {floor:g} dB display PSNR: the window has too few stored values")
     return marked, cut
 
 
-def _largest_scale(keeps: Callable[[np.float32], bool], high: float) -> np.float32:
+def largest_scale(keeps: Callable[[np.float32], bool], high: float) -> np.float32:
     """Return the largest scale up to ``high`` that keeps a limit, by bisection; 0 when none does."""
     low, top = np.float32(0.0), np.float32(high)
     if keeps(top):

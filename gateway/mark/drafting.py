@@ -18,7 +18,15 @@ from gateway.mark.budget import (
     visibility_threshold,
 )
 from gateway.mark.display import check_request, display_of, padding_of, valid_range_of
-from gateway.mark.lettering import Lettering, Placement, draw_placements, place, render_lettering
+from gateway.mark.lettering import (
+    Lettering,
+    Placement,
+    draw_placements,
+    logo_stamp,
+    place,
+    render_lettering,
+    render_stamp,
+)
 from gateway.mark.packs import Surrogate
 from gateway.mark.region import dilate, find_foreground, free_region, local_detail, luminance, salient_region
 from gateway.mark.resample import resize
@@ -71,19 +79,26 @@ class Drafter:
         surrogates: the networks to mislead; may be empty when there are no steps: then local detail stands in for
             saliency, and no placement is searched.
         device: of the surrogates.
+        logo: (h, w) bool ink that is drawn instead of the text; or None.
     """
 
     def __init__(
-        self, settings: MarkSettings, profile: ModalityProfile, surrogates: Sequence[Surrogate], device: torch.device
+        self,
+        settings: MarkSettings,
+        profile: ModalityProfile,
+        surrogates: Sequence[Surrogate],
+        device: torch.device,
+        logo: np.ndarray | None = None,
     ) -> None:
-        self._settings, self._profile, self._surrogates, self._device = settings, profile, surrogates, device
+        self._settings, self._profile, self._surrogates = settings, profile, surrogates
+        self._device, self._logo = device, logo
 
     def draft(self, request: MarkRequest) -> Draft:
         """Check a request and decide where and how strongly its image may change.
 
         Raises:
             MarkError: ``bad-request``, ``wrong-channels``, ``image-too-small``, ``image-empty``, ``no-free-area``,
-                ``surrogate-nan``.
+                ``surrogate-nan``, ``logo-too-fine``.
         """
         check_request(request)
         padding = padding_of(request)
@@ -98,7 +113,7 @@ class Drafter:
         region = free_region(foreground, roi, padding, self._settings.min_free_area)
         threshold = visibility_threshold(display, self._profile.noise_factor)
         lettering, lift = Lettering.none(region.shape), np.zeros(region.shape, np.float32)
-        if self._settings.tier == "lettered":
+        if self._settings.tier == "lettered" and self._settings.mode != "paper":  # that one places its own
             placement = self._placement(request, display, region)
             lettering = self._lettering(request.key, placement, region)
             lift = stroke_lift(lettering.polarity(luminance(display), placement.turning_point), lettering.outline)
@@ -175,16 +190,22 @@ class Drafter:
         """Return lettering in the region; smaller letters fill the room that larger ones leave.
 
         Raises:
-            MarkError: ``no-free-area`` when not even small letters fit.
+            MarkError: ``no-free-area`` when not even small letters fit, ``logo-too-fine`` for a logo at its usual size.
         """
-        height = max(self._profile.letter_height * min(region.shape), LEAST_LETTER)
-        most = int(min(self._settings.max_stroke_share * region.size, MAX_REGION_SHARE * float(region.sum())))
+        height = max(self._profile.letter_height * placement.size * min(region.shape), LEAST_LETTER)
+        most = most_strokes(self._settings, region)
         lettering = Lettering.none(region.shape)
         for factor in LETTER_SIZES:
             size = max(LEAST_LETTER, factor * height)
+            try:
+                stamp = render_stamp(self._settings.text, size) if self._logo is None else logo_stamp(self._logo, size)
+            except MarkError:  # too fine when this small: what is there already has to do
+                if not lettering.strokes.any():
+                    raise
+                break
             free = region & ~dilate(lettering.strokes, LETTER_GAP * size)
             left = most - int(lettering.strokes.sum())
-            lettering = lettering.joined(render_lettering(self._settings.text, key, placement, size, free, left))
+            lettering = lettering.joined(render_lettering(stamp, key, placement, size, free, left))
             if lettering.strokes.sum() >= ENOUGH * most or size == LEAST_LETTER:
                 break
         if not lettering.strokes.any():
@@ -198,6 +219,11 @@ class Drafter:
         small = resize(to_tensor(display, self._device), *working_shape(display.shape[:2], WORKING_SIDE))
         found = saliency(small, self._surrogates, self._profile.tasks)
         return resize(torch.from_numpy(found)[:, None], *display.shape[:2])[0, 0].numpy()
+
+
+def most_strokes(settings: MarkSettings, region: np.ndarray) -> int:
+    """Return how many pixels strokes may cover where marks may lie in ``region`` (H, W) bool."""
+    return int(min(settings.max_stroke_share * region.size, MAX_REGION_SHARE * float(region.sum())))
 
 
 def to_tensor(display: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -18,6 +18,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from gateway.errors import MarkError
+from gateway.mark.logo import LEAST_STROKE, is_too_fine, scale_ink
 from gateway.mark.randomness import keyed
 
 DRIFT_MM = 80.0
@@ -31,8 +33,10 @@ LETTER_INSIDE = 0.75
 """Letters of which less lies in the region are left out: a fragment does not read as lettering."""
 WORD_INSIDE = 0.5
 """Words of which less is left are left out."""
-OUTLINE = 0.06
+OUTLINE = 0.03
 """Thickness of a letter's outline, as a share of the letter height; at least one pixel."""
+LOGO_SIZE = 2.0
+"""Geometric mean of a logo's sides in letter heights, so that wide and square ones weigh alike."""
 _RANKS = 64  # words further apart than this share a rank
 
 
@@ -154,23 +158,37 @@ def render_stamp(text: str, height: float) -> Stamp:
     return Stamp(np.asarray(canvas) > 127, letter, word_of)
 
 
+def logo_stamp(ink: np.ndarray, height: float) -> Stamp:
+    """Return a logo, bool (h, w), as a stamp of one letter; ``height`` is that of the letters it stands for.
+
+    Raises:
+        MarkError: ``logo-too-fine`` when its strokes would not show at that size.
+    """
+    longest = LOGO_SIZE * height * max(ink.shape) / math.sqrt(ink.shape[0] * ink.shape[1])
+    drawn, coverage = scale_ink(ink, longest * _OVERSAMPLE)
+    if is_too_fine(drawn, coverage, _OVERSAMPLE):
+        message = f"strokes of the logo are thinner than {LEAST_STROKE:g} pixels where it is {longest:.0f} pixels long"
+        raise MarkError("logo-too-fine", message, "use a plainer logo")
+    gap = round(LINE_GAP * height * _OVERSAMPLE)
+    sheet = np.pad(drawn, ((0, 0), (0, gap)))
+    return Stamp(sheet, np.zeros(sheet.shape[1], int), np.zeros(1, int))
+
+
 def render_lettering(
-    text: str, key: bytes, placement: Placement, height: float, region: np.ndarray, max_pixels: int
+    stamp: Stamp, key: bytes, placement: Placement, height: float, region: np.ndarray, max_pixels: int
 ) -> Lettering:
     """Return the lettering inside ``region``.
 
     Args:
-        text: printable ASCII.
+        stamp: the text or logo, drawn for ``height``.
         key: 32 bytes.
-        placement: where the plane of text lies; its ``size`` multiplies ``height``.
+        placement: where the plane of text lies.
         height: of capital letters, in pixels.
         region: (H, W) bool, where strokes may lie.
         max_pixels: most pixels that strokes may cover.
 
     Its strokes may be empty when no word fits.
     """
-    height = height * placement.size
-    stamp = render_stamp(text, height)
     rows, columns = np.indices(region.shape, dtype=np.float32)
     rows -= region.shape[0] / 2.0
     columns -= region.shape[1] / 2.0

@@ -12,9 +12,12 @@ from gateway.errors import ConfigError, MarkError
 from gateway.mark.budget import fit_to_floor
 from gateway.mark.chroma import limit_chroma
 from gateway.mark.device import deterministic, resolve_device
-from gateway.mark.drafting import Draft, Drafter, nearest, to_tensor, working_shape
+from gateway.mark.drafting import Draft, Drafter, most_strokes, nearest, to_tensor, working_shape
+from gateway.mark.flat import text_ink
+from gateway.mark.logo import load_logo
 from gateway.mark.optimise import optimise_texture
 from gateway.mark.packs import Surrogate, SurrogatePack, load_packs, select_packs
+from gateway.mark.paper import FlatMark, fit_flat_mark, search_flat_marks
 from gateway.mark.profiles import load_profiles
 from gateway.mark.quality import measure
 from gateway.mark.randomness import keyed
@@ -39,7 +42,8 @@ class Marker:
         profiles: modality profiles by name; None: the installed ones, read when ``profile`` is given by name.
 
     Raises:
-        ConfigError: ``no-device`` when the settings ask for a device that is not there.
+        ConfigError: ``no-device`` when the settings ask for a device that is not there; ``logo-unreadable``,
+            ``logo-too-large``, ``logo-empty`` for a logo file that cannot be drawn.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Marker:
     ) -> None:
         self.settings = settings
         self.device = resolve_device(settings.device)
+        self._logo = None if settings.logo is None else load_logo(settings.logo)
         self._threads = FrameThreads() if self.device.type == "cpu" else None
         self._batch = 1 if self.device.type == "cpu" else GPU_BATCH
         self._packs = list(load_packs().values()) if packs is None else list(packs)
@@ -78,7 +83,7 @@ class Marker:
         gives the same stored values whatever else is in the batch (on one device with one set of libraries).
 
         Error codes: ``bad-request``, ``wrong-channels``, ``image-too-small``, ``image-empty``, ``no-free-area``,
-        ``no-surrogate``, ``weights-corrupt``, ``surrogate-nan``, ``over-budget``, ``device-failed``.
+        ``no-surrogate``, ``weights-corrupt``, ``surrogate-nan``, ``over-budget``, ``device-failed``, ``logo-too-fine``.
 
         Raises:
             ConfigError: ``no-profile`` when ``profile`` is a name that is not installed.
@@ -157,10 +162,10 @@ class Marker:
         if channels not in profile.packs:
             raise MarkError("wrong-channels", f"profile {profile.name} does not take images of {channels} channel(s)")
         surrogates = self._surrogates(profile, channels) if self.settings.steps else ()
-        return Drafter(self.settings, profile, surrogates, self.device).draft(request)
+        return Drafter(self.settings, profile, surrogates, self.device, self._logo).draft(request)
 
-    def _textures(self, drafts: Sequence[Draft], profile: ModalityProfile) -> list[np.ndarray | MarkError]:
-        """Return a texture per draft, or why there is none; halves the batch when the device's memory is full."""
+    def _textures(self, drafts: Sequence[Draft], profile: ModalityProfile) -> list[np.ndarray | FlatMark | MarkError]:
+        """Return a texture or flat mark per draft, or why there is none; halves the batch when memory is full."""
         size = self._batch
         while True:
             try:
@@ -175,8 +180,10 @@ class Marker:
                     return [MarkError("device-failed", f"out of memory on {self.device}: {error}")] * len(drafts)
                 size //= 2
 
-    def _texture_batch(self, drafts: Sequence[Draft], profile: ModalityProfile, size: int) -> list[np.ndarray]:
-        """Return the textures of at most ``size`` drafts of one shape, computed as a batch of exactly ``size``."""
+    def _texture_batch(
+        self, drafts: Sequence[Draft], profile: ModalityProfile, size: int
+    ) -> list[np.ndarray | FlatMark | MarkError]:
+        """Return textures or flat marks of up to ``size`` drafts of one shape, computed as a batch of ``size``."""
         filled = [*drafts, *[drafts[-1]] * (size - len(drafts))]
         height, width = drafts[0].canvas.stored.shape[:2]
         shape = working_shape((height, width), profile.texture_side)
@@ -185,6 +192,8 @@ class Marker:
             return torch.cat([resize(to_tensor(array, self.device), *shape) for array in arrays])
 
         clean = batch([draft.canvas.display.shown(draft.canvas.stored) for draft in filled])
+        if self.settings.mode == "paper":
+            return self._flat_marks(clean, drafts, profile, size)
         texture = optimise_texture(
             clean,
             batch([draft.canvas.amplitude for draft in filled]),
@@ -201,10 +210,32 @@ class Marker:
         planes = [one[0] if one.shape[0] == 1 else one.transpose(1, 2, 0) for one in whole[: len(drafts)]]
         return [np.ascontiguousarray(plane) for plane in planes]
 
-    def _finish(self, draft: Draft, texture: np.ndarray, profile: ModalityProfile) -> MarkedImage:
-        """Round a texture into stored values within the budget, and measure."""
+    def _flat_marks(
+        self, clean: torch.Tensor, drafts: Sequence[Draft], profile: ModalityProfile, size: int
+    ) -> list[FlatMark | MarkError]:
+        """Return a flat mark per draft; ``clean`` holds the drafts' images first."""
+        return search_flat_marks(
+            clean[: len(drafts)],
+            [draft.canvas for draft in drafts],
+            text_ink(self.settings.text) if self._logo is None else self._logo,
+            self._surrogates(profile, clean.shape[1]) if self.settings.steps else (),
+            profile.tasks,
+            [keyed(draft.request.key, "paper", draft.request.position) for draft in drafts],
+            population=self.settings.population,
+            generations=self.settings.generations,
+            most_strokes=[most_strokes(self.settings, draft.canvas.region) for draft in drafts],
+            floor=self.settings.psnr_floor,
+            together=size,
+        )
+
+    def _finish(self, draft: Draft, texture: np.ndarray | FlatMark, profile: ModalityProfile) -> MarkedImage:
+        """Round a texture or flat mark into stored values within the budget, and measure."""
         canvas, request = draft.canvas, draft.request
-        marked, cut = fit_to_floor(canvas, texture, self.settings.psnr_floor, profile.stroke_peak)
+        flat = texture if isinstance(texture, FlatMark) else None
+        if flat is not None:
+            canvas, marked, cut = fit_flat_mark(canvas, flat, self.settings.psnr_floor)
+        else:
+            marked, cut = fit_to_floor(canvas, texture, self.settings.psnr_floor, profile.stroke_peak)
         windows = dict(request.other_windows)
         if canvas.stored.ndim == 2:
             windows = {**canvas.display.within(profile.relative_windows), **windows}
@@ -213,7 +244,8 @@ class Marker:
         )
         residual = (marked - canvas.stored).astype(np.int32)
         image = marked.astype(request.image.dtype)
-        return MarkedImage(image, residual, canvas.strokes, canvas.region, draft.roi, quality)
+        queries = flat.queries if flat is not None else 0
+        return MarkedImage(image, residual, canvas.strokes, canvas.region, draft.roi, quality, queries)
 
 
 def _attempt(function: Callable[..., object], *arguments: object) -> object:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gateway.mark.evolution import LEAST_POPULATION
 
 PSNR_FLOOR = {"lettered": 26.0, "discreet": 40.0}
 """Display PSNR (dB, primary window) that no mark of the tier goes below."""
@@ -16,11 +19,15 @@ class MarkSettings(BaseModel):
     Attributes:
         tier: ``lettered``: texture inside the strokes of lettering, which plainly reads as a mark. ``discreet``: below
             the masked threshold of visibility everywhere.
-        mode: ``strong``: per-image optimisation against the surrogates.
+        mode: ``strong``: per-image optimisation against the surrogates. ``paper``: the paper's family as a baseline,
+            one flat logo or text, placed and blended by an evolutionary search; lettered tier only.
         steps: optimiser steps. 0 is a fast setting for tests of the plumbing: keyed lettering (or keyed noise) without
             optimisation; it misleads next to nothing.
         placements: how many keyed placements of the lettering are tried on an image that belongs to no series.
+        population: candidates per generation of the ``paper`` mode's search.
+        generations: most generations of that search; each costs ``population`` forward passes of every surrogate.
         text: the lettering, at most 32 printable ASCII characters.
+        logo: an image file that is drawn instead of the text.
         device: ``auto`` takes CUDA where there is one.
         min_psnr: display PSNR floor in dB; None: the tier's own (26 or 40). May be raised, never lowered.
         max_stroke_share: largest share of the image's pixels that strokes may cover.
@@ -31,10 +38,13 @@ class MarkSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tier: Literal["lettered", "discreet"] = "lettered"
-    mode: Literal["strong"] = "strong"
+    mode: Literal["strong", "paper"] = "strong"
     steps: Annotated[int, Field(ge=0, le=1000)] = 25
     placements: Annotated[int, Field(ge=1, le=256)] = 24
+    population: Annotated[int, Field(ge=LEAST_POPULATION, le=64)] = 24
+    generations: Annotated[int, Field(ge=0, le=100)] = 12
     text: Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[ -~]*[!-~][ -~]*$")] = "COPY"
+    logo: Path | None = None
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     min_psnr: Annotated[float, Field(le=60.0)] | None = None
     max_stroke_share: Annotated[float, Field(gt=0.0, le=0.16)] = 0.16
@@ -45,6 +55,8 @@ class MarkSettings(BaseModel):
     def _keep_floor(self) -> MarkSettings:
         if self.min_psnr is not None and self.min_psnr < PSNR_FLOOR[self.tier]:
             raise ValueError(f"min_psnr may not be below {PSNR_FLOOR[self.tier]:g} dB in the {self.tier} tier")
+        if self.mode == "paper" and self.tier != "lettered":
+            raise ValueError("mode 'paper' draws a visible mark: it goes with tier 'lettered' only")
         return self
 
     @property

@@ -238,6 +238,7 @@ class MarkedImage:
         region: (H, W) bool, where a mark was allowed.
         roi: (H, W) bool, region of interest as given or found, dilated.
         quality: measured on ``image``.
+        queries: images that a search without gradients (``paper`` mode) showed to every surrogate; else 0.
     """
 
     image: np.ndarray
@@ -246,3 +247,4 @@ class MarkedImage:
     region: np.ndarray
     roi: np.ndarray
     quality: Quality
+    queries: int = 0

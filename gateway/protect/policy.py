@@ -118,7 +118,7 @@ def policy_digest(decision: Decision, route: Route) -> str:
     shaping = {
         "action": decision.action,
         "profile": decision.profile.name if decision.profile else None,
-        "mark": route.mark.model_dump() if decision.action == "mark" else None,
+        "mark": route.mark.model_dump(mode="json") if decision.action == "mark" else None,
         "source_reference": route.source_reference,
     }
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()

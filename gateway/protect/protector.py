@@ -219,7 +219,7 @@ class Protector:
         )
 
     def _settings(self, route: Route) -> MarkSettings:
-        chosen = {"tier": route.mark.tier, "mode": route.mark.mode, "text": route.mark.text}
+        chosen = {"tier": route.mark.tier, "mode": route.mark.mode, "text": route.mark.text, "logo": route.mark.logo}
         if route.mark.steps is not None:
             chosen["steps"] = route.mark.steps
         return MarkSettings(device=self._config.worker.device, **chosen)

@@ -22,6 +22,7 @@ NOT_DEFAULTS = {
     "plain_port",  # off unless written
     "certificate", "private_key", "trust",  # tables that are off unless written
     "steps",  # None: what the mark itself takes
+    "logo",  # None: the text
 }  # fmt: skip
 
 

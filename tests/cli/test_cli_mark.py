@@ -82,6 +82,8 @@ def test_the_key_decides_the_mark(run, arrays: Path, tmp_path: Path) -> None:
         (["--profile", "brain"], 2, "code: no-profile"),
         (["--mode", "stronger"], 2, "--mode: must be 'strong'"),
         (["--text", "x" * 33], 2, "--text: "),
+        (["--mode", "paper", "--tier", "discreet"], 2, "mode 'paper' draws a visible mark"),
+        (["--logo", "arrays.npz"], 2, "code: logo-unreadable"),
         (["--seed", "1", "--key-file", "arrays.npz"], 2, "exclude each other"),
         (["--key-file", "arrays.npz"], 2, "32 bytes in hexadecimal"),
         (["--out", "none/out.npz"], 2, "code: cannot-write"),
@@ -93,6 +95,19 @@ def test_wrong_choices_are_code_2(run, arrays: Path, arguments: list[str], code:
     done = run("mark", arrays, *PLUMBING, "--out", "out.npz", *arguments)
     assert done.code == code
     assert words in done.err
+
+
+def test_a_logo_and_the_paper_mode_change_the_mark(run, arrays: Path, tmp_path: Path) -> None:
+    sheet = Image.new("L", (60, 60), 255)
+    sheet.paste(0, (10, 10, 50, 50))
+    sheet.save(tmp_path / "logo.png")
+    strokes = []
+    for chosen in ([], ["--logo", "logo.png"], ["--mode", "paper"], ["--mode", "paper", "--logo", "logo.png"]):
+        done = run("mark", arrays, *PLUMBING, "--seed", "7", "--out", "out.npz", *chosen)
+        assert done.code == 0, done.err
+        strokes.append(np.load(tmp_path / "out.npz")["strokes"])
+    assert all(one.any() for one in strokes)
+    assert len({one.tobytes() for one in strokes}) == 4
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04 broken"])

@@ -141,6 +141,8 @@ SAID = {
     ),
     "no steps": ({"[[destinations]]": "[routes.mark]\nsteps = 0\n[[destinations]]"}, "", "warning",
         "routes[0].mark.steps", "misleads no model"),
+    "no logo": ({"[[destinations]]": "[routes.mark]\nlogo = 'none.png'\n[[destinations]]"}, "", "error",
+        "routes[0].mark.logo", "cannot find"),
     "a clinical destination": (
         {'type = "research"': f'type = "clinical"\nclinical_override = "{CLINICAL_STATEMENT}"'}, "",
         "warning", "destinations[0].type", "CLINICAL and gets marked copies",

@@ -87,6 +87,10 @@ MISTAKES = {
         "no restore.plain_port", "",
     ),
     "host without port": (WORKSTATION + "plain = true\nhost = 'h'\n", "restore.workstations[0]", 7, "go together", ""),
+    "a flat mark below visibility": (
+        DESTINATION + ROUTE + "[routes.mark]\ntier = 'discreet'\nmode = 'paper'\n", "routes[0].mark.mode", 13,
+        "draws a visible mark", "",
+    ),
     "TLS port without TLS": ("[restore]\nplain_port = 1\n", "restore.tls_port", 1, "no [restore.tls] table", ""),
     "not TOML": ("[site]\nname = \n", "", 2, "is not TOML: invalid value", ""),
     "text without quotes": ("[site]\nname = brain\n", "", 2, "is not TOML", "text stands in quotes"),

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from gateway.mark.lettering import place, render_lettering
+from gateway.mark.lettering import place, render_lettering, render_stamp
 from tests.mark.samples import BRAIN, KEY, OTHER_KEY, requests
 from tests.mark.samples import small_marker as small
 
@@ -50,7 +50,7 @@ def test_placement_is_smooth_in_position_and_drifts() -> None:
     region = np.ones((256, 256), bool)
 
     def strokes(position: float) -> np.ndarray:
-        return render_lettering("PROTECTED COPY", KEY, place(KEY, position), 25.0, region, 10_000).strokes
+        return render_lettering(render_stamp("COPY", 25.0), KEY, place(KEY, position), 25.0, region, 10_000).strokes
 
     here = strokes(0.0)
     assert here.any()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import pydicom.uid as uids
 import pytest
@@ -190,6 +191,8 @@ def digest(route: Route = ROUTE, **changes: object) -> str:
         {"mark": Mark(text="RESEARCH ONLY")},
         {"mark": Mark(tier="discreet")},
         {"mark": Mark(steps=3)},
+        {"mark": Mark(mode="paper")},
+        {"mark": Mark(logo=Path("logo.png"))},
         {"source_reference": False},
         {"action": "hold"},
     ],
