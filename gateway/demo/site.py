@@ -24,10 +24,6 @@ STRANGER_AE = "STRANGER"
 LOOPBACK = "127.0.0.1"
 DESTINATION = "outside"
 
-# Optimiser steps of the demo's marks: on two CPU cores the whole table takes a minute. A site leaves `steps` out and
-# gets the mark's own default.
-MARK_STEPS = 25
-
 # Below the ports that systems give to outgoing connections (Linux: from 32768, IANA: from 49152).
 PORT_RANGE = range(20_000, 32_000)
 
@@ -134,7 +130,7 @@ peers = [{{ ae_title = "{ARCHIVE_AE}", addresses = ["{LOOPBACK}"] }}]
 name = "research"
 called_ae = "{GATEWAY_AE}"
 destinations = ["{DESTINATION}"]
-mark = {{ tier = "lettered", steps = {MARK_STEPS} }}
+mark = {{ tier = "lettered" }}
 
 [[destinations]]
 name = "{DESTINATION}"

@@ -23,9 +23,9 @@ JND = 1.0 / 582.0
 """One just noticeable difference in display units."""
 PSNR_CAP = 100.0
 """Reported where nothing changed."""
-OUTLINE_LIFT = 0.8
+OUTLINE_LIFT = 1.0
 """Share of the stroke amplitude by which a letter's outline is lifted one way: a firm edge is what makes it read."""
-FILL_LIFT = 0.4
+FILL_LIFT = 0.3
 """The same for what lies inside the outline; there the rest of the amplitude is texture."""
 
 

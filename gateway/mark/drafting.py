@@ -37,13 +37,13 @@ from gateway.mark.types import MarkRequest, ModalityProfile
 
 WORKING_SIDE = 256
 """Longest side (pixels) at which saliency and placements are computed; that of textures is the profile's."""
-MAX_REGION_SHARE = 0.4
+MAX_REGION_SHARE = 0.45
 """Strokes cover at most this share of the free region, so that what lies under them can be read."""
-LETTER_SIZES = (1.0, 0.65, 0.4)
-"""Factors of the profile's letter height, tried one after the other while there is room."""
-ENOUGH = 0.8
+LETTER_SIZES = (1.0, 0.65, 0.65)
+"""Factors of the profile's letter height, tried one after the other, each elsewhere, while there is room."""
+ENOUGH = 0.95
 """No smaller letters are added where strokes cover this share of what they may."""
-LETTER_GAP = 0.25
+LETTER_GAP = 0.2
 """Distance between letters of different sizes, as a share of the smaller letter height."""
 LEAST_LETTER = 12.0
 """Least height of a capital letter in pixels: below it strokes are thinner than two pixels and do not read."""
@@ -195,7 +195,7 @@ class Drafter:
         height = max(self._profile.letter_height * placement.size * min(region.shape), LEAST_LETTER)
         most = most_strokes(self._settings, region)
         lettering = Lettering.none(region.shape)
-        for factor in LETTER_SIZES:
+        for number, factor in enumerate(LETTER_SIZES):
             size = max(LEAST_LETTER, factor * height)
             try:
                 stamp = render_stamp(self._settings.text, size) if self._logo is None else logo_stamp(self._logo, size)
@@ -205,7 +205,7 @@ class Drafter:
                 break
             free = region & ~dilate(lettering.strokes, LETTER_GAP * size)
             left = most - int(lettering.strokes.sum())
-            lettering = lettering.joined(render_lettering(stamp, key, placement, size, free, left))
+            lettering = lettering.joined(render_lettering(stamp, key, placement.moved(number), size, free, left))
             if lettering.strokes.sum() >= ENOUGH * most or size == LEAST_LETTER:
                 break
         if not lettering.strokes.any():

@@ -12,7 +12,7 @@ a keyed order that is the same in every slice of a series.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -25,15 +25,15 @@ from gateway.mark.randomness import keyed
 DRIFT_MM = 80.0
 """Wavelength of the drift along the slice normal, in millimetres."""
 _OVERSAMPLE = 3  # the stamp is drawn this much larger, so that a turned look-up keeps clean edges
-LINE_GAP = 0.5
+LINE_GAP = 0.3
 """Empty space between lines, as a share of the letter height."""
-WEIGHT = 0.05
+WEIGHT = 0.06
 """How much bolder than the font the letters are drawn, as a share of the type size, on each side."""
 LETTER_INSIDE = 0.75
 """Letters of which less lies in the region are left out: a fragment does not read as lettering."""
-WORD_INSIDE = 0.5
+WORD_INSIDE = 0.4
 """Words of which less is left are left out."""
-OUTLINE = 0.03
+OUTLINE = 0.04
 """Thickness of a letter's outline, as a share of the letter height; at least one pixel."""
 LOGO_SIZE = 2.0
 """Geometric mean of a logo's sides in letter heights, so that wide and square ones weigh alike."""
@@ -113,6 +113,11 @@ class Placement:
     shift_text: float
     size: float = 1.0
     turning_point: float = 0.5
+
+    def moved(self, number: int) -> Placement:
+        """Return the placement of the ``number``-th lettering beside this one: its lines run between the others."""
+        shift = 0.618 * number  # the golden ratio: no two of a few shifts come near each other
+        return replace(self, shift_line=self.shift_line + shift, shift_text=self.shift_text + shift)
 
 
 def place(key: bytes, position: float) -> Placement:

@@ -23,8 +23,8 @@ from gateway.mark.resample import apply_separable, resample_matrix
 
 FEATURE_WEIGHT = 2.0
 """Weight of the feature term; one margin unit is one logit."""
-SIZE_FACTORS = (1.0, 0.875, 1.125)
-"""Input sizes of the surrogates' views, as factors of the size they were trained for."""
+SIZE_FACTORS = (0.875, 1.125, 1.0)
+"""Input sizes of the surrogates' other views, as factors of the size they were trained for."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,9 @@ class ViewGroup:
 def draw_views(
     generators: Sequence[np.random.Generator], shape: tuple[int, int], groups: int, count: int, device: torch.device
 ) -> list[ViewGroup]:
-    """Return keyed view groups for a batch; the first view of the first group is the whole image, upright.
+    """Return keyed view groups for a batch; every second one, the first included, begins with the whole image, upright.
+
+    That is the view that most classifiers get; the others keep the texture from fitting it alone.
 
     Args:
         generators: one per image, so that an image's views do not depend on its batch.
@@ -60,10 +62,9 @@ def draw_views(
     """
     windows = np.stack([_draw_windows(generator, shape, groups * count) for generator in generators])
     windows = windows.reshape(len(generators), groups, count, 4).astype(np.float32)
-    return [
-        ViewGroup(torch.from_numpy(windows[:, index]).to(device), SIZE_FACTORS[index % len(SIZE_FACTORS)])
-        for index in range(groups)
-    ]
+    windows[:, ::2, 0] = (0.0, 1.0, 0.0, 1.0)
+    factors = [1.0 if index % 2 == 0 else SIZE_FACTORS[index // 2 % len(SIZE_FACTORS)] for index in range(groups)]
+    return [ViewGroup(torch.from_numpy(windows[:, index]).to(device), factor) for index, factor in enumerate(factors)]
 
 
 def _draw_windows(random: np.random.Generator, shape: tuple[int, int], count: int) -> np.ndarray:
@@ -75,8 +76,6 @@ def _draw_windows(random: np.random.Generator, shape: tuple[int, int], count: in
             width = square * random.uniform(0.88, 1.04)
             start = (1.0 - width) / 2.0 + random.uniform(-0.05, 0.05)
             flip = random.uniform() < (0.15, 0.3)[axis]
-            if number == 0:
-                width, start, flip = 1.0, 0.0, False
             result[number, 2 * axis : 2 * axis + 2] = (start + width, start) if flip else (start, start + width)
     return result
 

@@ -1,7 +1,8 @@
 """The ``strong`` optimiser: momentum sign steps on a texture against all surrogates at once.
 
 From the feasibility run: a plain sum lets the easy networks eat the budget, so each surrogate's gradient is normalised
-before the sum and weighted by how firmly it still believes its first answer; two views a step; momentum.
+before the sum and weighted by how firmly it still believes its first answer; one view a step, the whole image every
+second time; momentum.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from gateway.mark.objective import Target, draw_views
 from gateway.mark.packs import Surrogate
 
 MOMENTUM = 0.9
-GROUPS = 3
+GROUPS = 6
 """View groups that the steps go through in turn."""
-VIEWS = 2
+VIEWS = 1
 """Views per group, i.e. per step."""
 CALM_MARGIN = -4.0
 """A surrogate whose margin is below this (logits) is misled enough: its weight goes towards LEAST_WEIGHT."""

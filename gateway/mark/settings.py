@@ -39,7 +39,7 @@ class MarkSettings(BaseModel):
 
     tier: Literal["lettered", "discreet"] = "lettered"
     mode: Literal["strong", "paper"] = "strong"
-    steps: Annotated[int, Field(ge=0, le=1000)] = 25
+    steps: Annotated[int, Field(ge=0, le=1000)] = 40
     placements: Annotated[int, Field(ge=1, le=256)] = 24
     population: Annotated[int, Field(ge=LEAST_POPULATION, le=64)] = 24
     generations: Annotated[int, Field(ge=0, le=100)] = 12
