@@ -5,7 +5,11 @@ least 32) and are multi-head: one linear head per task on one shared backbone. `
 task *and* the middle-layer feature map that the optimiser disrupts.
 
 Sources: EfficientNet-Lite (Tan and Le 2019, the variant without squeeze-excite and with ReLU6), VGG (Simonyan and
-Zisserman 2015), MobileNetV2 (Sandler et al. 2018), ResNet (He et al. 2016); written anew here, smaller.
+Zisserman 2015), MobileNetV2 (Sandler et al. 2018), ConvNeXt (Liu et al. 2022), ResNet (He et al. 2016), DenseNet (Huang
+et al. 2017), ViT (Dosovitskiy et al. 2021) with a convolutional stem (Xiao et al. 2021); written anew here, smaller.
+
+``RESERVED`` families never become surrogates: the held-out judge and the victims of the evaluation are made of them,
+so that a measured effect is a transferred one.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -96,6 +101,87 @@ class ResidualBlock(nn.Module):
         return functional.relu(self.shortcut(x) + self.layers(x))
 
 
+class ChannelNorm(nn.LayerNorm):
+    """Layer norm over the channels of a feature map (N, C, h, w), at every position on its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` (N, C, h, w) with mean 0 and variance 1 over C, then scaled and shifted per channel."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ConvNextBlock(nn.Module):
+    """ConvNeXt block: 7x7 depthwise convolution, layer norm, 1x1 expansion by four, GELU, 1x1 projection, identity."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(n, n, 7, padding=3, groups=n),
+            ChannelNorm(n, eps=1e-6),
+            nn.Conv2d(n, 4 * n, 1),
+            nn.GELU(),
+            nn.Conv2d(4 * n, n, 1),
+        )
+        self.scale = nn.Parameter(torch.full((n, 1, 1), 0.1))  # the paper's 1e-6 is for nets ten times as deep
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output for ``x`` (N, n, h, w)."""
+        return x + self.scale * self.layers(x)
+
+
+class DenseLayer(nn.Module):
+    """DenseNet-B layer: norm, ReLU, 1x1 convolution, norm, ReLU, 3x3 convolution; its maps are joined to its input."""
+
+    def __init__(self, n_in: int, growth: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.BatchNorm2d(n_in),
+            nn.ReLU(),
+            nn.Conv2d(n_in, 4 * growth, 1, bias=False),
+            nn.BatchNorm2d(4 * growth),
+            nn.ReLU(),
+            nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, n_in + growth, h, w) for ``x`` (N, n_in, h, w)."""
+        return torch.cat([x, self.layers(x)], 1)
+
+
+class PositionEmbedding(nn.Module):
+    """Learned position of every patch on a ``side`` x ``side`` grid, interpolated to the grid of the image at hand."""
+
+    def __init__(self, n: int, side: int) -> None:
+        super().__init__()
+        self.grid = nn.Parameter(torch.randn(1, n, side, side) * 0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` (N, n, h', w') plus the positions."""
+        if x.shape[2:] == self.grid.shape[2:]:
+            return x + self.grid
+        return x + functional.interpolate(self.grid, x.shape[2:], mode="bilinear", align_corners=False)
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm transformer block (self-attention, then a two-layer perceptron) on a grid of patches (N, n, h', w')."""
+
+    def __init__(self, n: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(n)
+        self.qkv, self.project = nn.Linear(n, 3 * n), nn.Linear(n, n)
+        self.perceptron = nn.Sequential(nn.LayerNorm(n), nn.Linear(n, 3 * n), nn.GELU(), nn.Linear(3 * n, n))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output for ``x`` (N, n, h', w')."""
+        count, n, height, width = x.shape
+        tokens = x.flatten(2).transpose(1, 2)
+        qkv = self.qkv(self.norm(tokens)).view(count, height * width, 3, self.heads, n // self.heads)
+        mixed = functional.scaled_dot_product_attention(*qkv.permute(2, 0, 3, 1, 4))
+        tokens = tokens + self.project(mixed.transpose(1, 2).flatten(2))
+        tokens = tokens + self.perceptron(tokens)
+        return tokens.transpose(1, 2).view(count, n, height, width)
+
+
 def _conv_bn_relu(n_in: int, n_out: int) -> list[nn.Module]:
     return [nn.Conv2d(n_in, n_out, 3, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()]
 
@@ -147,14 +233,57 @@ def _resnet(channels: int) -> tuple[nn.Sequential, nn.Sequential, int]:
     return nn.Sequential(*lower), nn.Sequential(*upper), 192
 
 
+def _convnext(channels: int) -> tuple[nn.Sequential, nn.Sequential, int]:
+    def down(n_in: int, n_out: int) -> list[nn.Module]:
+        return [ChannelNorm(n_in, eps=1e-6), nn.Conv2d(n_in, n_out, 2, 2)]
+
+    lower = [nn.Conv2d(channels, 40, 4, 4), ChannelNorm(40, eps=1e-6), ConvNextBlock(40)]
+    lower += [*down(40, 80), ConvNextBlock(80), ConvNextBlock(80)]
+    upper = [*down(80, 160), *(ConvNextBlock(160) for _ in range(3))]
+    upper += [*down(160, 240), ConvNextBlock(240), ChannelNorm(240, eps=1e-6)]
+    return nn.Sequential(*lower), nn.Sequential(*upper), 240
+
+
+def _densenet(channels: int) -> tuple[nn.Sequential, nn.Sequential, int]:
+    growth, layers, n = 16, [], 32
+    layers += [nn.Conv2d(channels, n, 5, 2, 2, bias=False), nn.BatchNorm2d(n), nn.ReLU(), nn.MaxPool2d(2)]
+    middle = 0
+    for block, depth in enumerate((4, 6, 6)):
+        if block:  # transition: half the maps at half the size
+            layers += [nn.BatchNorm2d(n), nn.ReLU(), nn.Conv2d(n, n // 2, 1, bias=False), nn.AvgPool2d(2)]
+            n //= 2
+        layers += [DenseLayer(n + number * growth, growth) for number in range(depth)]
+        n += depth * growth
+        middle = len(layers) if block < 2 else middle
+    layers += [nn.BatchNorm2d(n), nn.ReLU()]
+    return nn.Sequential(*layers[:middle]), nn.Sequential(*layers[middle:]), n
+
+
+def _vit(channels: int) -> tuple[nn.Sequential, nn.Sequential, int]:
+    """Patches of 16x16 pixels through a stem of strided convolutions; six blocks, mean-pooled without class token."""
+    lower, n = [], channels
+    for n_out in (24, 48, 96, 160):
+        lower += [nn.Conv2d(n, n_out, 3, 2, 1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()]
+        n = n_out
+    lower += [nn.Conv2d(n, n, 1), PositionEmbedding(n, 8), *(TransformerBlock(n, 5) for _ in range(3))]
+    upper = [*(TransformerBlock(n, 5) for _ in range(3)), ChannelNorm(n)]
+    return nn.Sequential(*lower), nn.Sequential(*upper), n
+
+
 FAMILIES = {
     "efficientnet-lite0": lambda channels: _efficientnet_lite(1.0, channels),
     "efficientnet-lite1": lambda channels: _efficientnet_lite(1.1, channels),
     "vgg": _vgg,
     "mobile": _mobile,
+    "convnext": _convnext,
     "resnet": _resnet,
+    "densenet": _densenet,
+    "vit": _vit,
 }
 """Family name -> builder of (lower half, upper half, pooled features)."""
+
+RESERVED = frozenset({"resnet", "densenet", "vit"})
+"""Families kept for the held-out judge and the victims of the evaluation; no surrogate pack may hold one."""
 
 
 def fold_batch_norms(module: nn.Module) -> None:

@@ -50,7 +50,10 @@ RECIPES = {
     "efficientnet-lite1": Recipe("efficientnet-lite1", 7, 1e-3, LITE),
     "vgg": Recipe("vgg", 26, 3e-3, SMALL),
     "mobile": Recipe("mobile", 26, 4e-3, SMALL),
+    "convnext": Recipe("convnext", 30, 2e-3, SMALL),
     "resnet": Recipe("resnet", 26, 3e-3, SMALL),
+    "densenet": Recipe("densenet", 26, 3e-3, SMALL),
+    "vit": Recipe("vit", 40, 1e-3, SMALL),
 }
 SURROGATES = ("efficientnet-lite0", "vgg", "mobile", "efficientnet-lite1")
 PACKS = {
