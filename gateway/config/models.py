@@ -152,6 +152,7 @@ class Mark(Model):
     mode: Literal["strong"] = "strong"
     steps: Annotated[int, Field(ge=0, le=1000)] | None = None  # None: the mark's own default; 0: plumbing tests only
     text: Annotated[str, Field(min_length=1, max_length=32)] = "PROTECTED COPY"
+    surrogates: tuple[Name, ...] = ()  # names of surrogate packs, the site's or installed; empty: the profile's own
 
 
 class Route(Model):
@@ -190,6 +191,13 @@ class Destination(Model):
 
 
 CLINICAL_STATEMENT = "marked copies must not be used for clinical reading"
+
+
+class Surrogates(Model):
+    """A surrogate pack of the site's own networks (`gateway.mark.foreign`), for routes that name it."""
+
+    name: Name
+    pack: Path  # the pack description, a TOML file beside the networks
 
 
 class Worker(Model):
@@ -287,6 +295,7 @@ class Config(Model):
     ingress: Ingress = Ingress()
     routes: tuple[Route, ...] = ()
     destinations: tuple[Destination, ...] = ()
+    surrogates: tuple[Surrogates, ...] = ()
     worker: Worker = Worker()
     restore: Restore | None = None
     retention: Retention = Retention()
@@ -309,6 +318,7 @@ class Config(Model):
         yield from _doubled("routes", "name", [r.name for r in self.routes])
         yield from _doubled("routes", "called_ae", [r.called_ae for r in self.routes])
         yield from _doubled("destinations", "name", [d.name for d in self.destinations])
+        yield from _doubled("surrogates", "name", [s.name for s in self.surrogates])
         known = sorted(d.name for d in self.destinations)
         for index, route in enumerate(self.routes):
             here = ("routes", index)

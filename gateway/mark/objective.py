@@ -4,7 +4,7 @@ A surrogate is shown a few keyed *views* of an image (window, scale, flip; its o
 gives its prediction and its middle feature map per view; on the marked one the loss is
 
     margin (logit of the clean prediction minus log-sum-exp of the others), mean over tasks
-    + FEATURE_WEIGHT * cosine similarity of the middle feature maps.
+    + FEATURE_WEIGHT * cosine similarity of the middle feature maps (left out where a network shows none).
 """
 
 from __future__ import annotations
@@ -120,9 +120,9 @@ class Target:
     def __init__(self, surrogate: Surrogate, clean: Tensor, groups: Sequence[ViewGroup], tasks: Sequence[str]) -> None:
         self.surrogate = surrogate
         self._groups = list(groups)
-        self._tasks = [task for task in surrogate.net.tasks if not tasks or task in tasks]
+        self._tasks = surrogate.asked(tasks)
         self._predicted: list[dict[str, Tensor]] = []
-        self._middle: list[Tensor] = []
+        self._middle: list[Tensor | None] = []
         with torch.no_grad():
             for group in groups:
                 output = surrogate.net(see(clean, group, view_side(surrogate, group)))
@@ -137,5 +137,8 @@ class Target:
         group = self._groups[index]
         output = self.surrogate.net(see(images, group, view_side(self.surrogate, group)))
         margin = margins(output, self._predicted[index]).reshape(-1, group.count).mean(1)
-        same = functional.cosine_similarity(output.middle.flatten(1), self._middle[index].flatten(1), dim=1)
+        before = self._middle[index]
+        if output.middle is None or before is None:
+            return margin, margin
+        same = functional.cosine_similarity(output.middle.flatten(1), before.flatten(1), dim=1)
         return margin + FEATURE_WEIGHT * same.reshape(-1, group.count).mean(1), margin

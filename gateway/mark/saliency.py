@@ -31,7 +31,7 @@ def saliency(images: Tensor, surrogates: Sequence[Surrogate], tasks: Sequence[st
     total = np.zeros((images.shape[0], *images.shape[2:]), np.float32)
     blur = min(images.shape[2:]) / 24.0
     for surrogate in surrogates:
-        asked = [task for task in surrogate.net.tasks if not tasks or task in tasks]
+        asked = surrogate.asked(tasks)
         if not asked:
             continue
         seen = images.detach().requires_grad_(True)
