@@ -210,7 +210,8 @@ def train_net(
     net = new_net(recipe.family, channels, pool.classes).to(memory_format=torch.channels_last)
     steps = -(-len(pool.images) // batch)
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=epochs * steps, pct_start=0.2)
+    total = max(epochs * steps, 6)  # with five the schedule divides by zero
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=total, pct_start=0.2)
     run = f"{recipe} {epochs} {batch} {pool.digest()}"
     first = 0
     if checkpoint.exists():

@@ -11,6 +11,7 @@ import torch
 from gateway.errors import ConfigError, MarkError
 from gateway.mark.foreign import xray
 from gateway.mark.foreign.description import ModelDescription, PackDescription, read_description
+from gateway.mark.foreign.files import require_file
 from gateway.mark.foreign.monai import load_monai
 from gateway.mark.foreign.network import ForeignNet
 from gateway.mark.foreign.onnx import load_onnx
@@ -60,6 +61,7 @@ class SitePack(SurrogatePack):
     def _member(self, model: ModelDescription, path: Path, device: torch.device) -> Surrogate:
         name = f"{self.name}/{model.label}"
         if model.format == "miad":
+            require_file(path)
             try:
                 net, size = load_net(path, device)
             except MarkError as error:
