@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.commands import config, demo, files, keys, mark, network, queue, serve, vault
+from gateway.commands import config, demo, files, keys, mark, network, queue, serve, surrogates, vault
 from gateway.commands.exits import MEANING, ExitCode, exit_code_of
 from gateway.commands.output import say, show_error, show_text
 from gateway.errors import GatewayError
@@ -35,6 +35,7 @@ app.command()(demo.demo)
 app.add_typer(config.app, name="config")
 app.command()(files.explain)
 app.command()(network.echo)
+app.add_typer(surrogates.app, name="surrogates")
 app.add_typer(queue.app, name="queue")
 app.add_typer(vault.app, name="vault")
 app.add_typer(keys.app, name="keys")

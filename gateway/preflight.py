@@ -31,9 +31,29 @@ def _try_all(config: Config, role: Role) -> Iterator[Finding]:
         yield from _try(("keys",), load_spool_cipher, config.keys)
     if role in ("all", "worker"):
         yield from _try(("keys",), SealingKeys.load, config.keys)
+        yield from _try_surrogates(config)
     if role == "restore":
         yield from _try(("keys",), OpeningKeys.load, config.keys)
     yield from _try_tls(config, role)
+
+
+def _try_surrogates(config: Config) -> Iterator[Finding]:
+    """The site's networks are loaded and shown a picture; the names that routes give must be those of packs."""
+    if not (config.surrogates or any(route.mark.surrogates for route in config.routes)):
+        return
+    from gateway.mark import load_packs  # brings torch: not for every caller
+    from gateway.mark.foreign import read_packs
+
+    installed = load_packs()
+    for index, surrogates in enumerate(config.surrogates):
+        here = ("surrogates", index, "pack")
+        yield from _try(here, lambda own=surrogates: read_packs({own.name: own.pack}, installed)[0].check())
+    known = sorted({*installed, *(surrogates.name for surrogates in config.surrogates)})
+    for index, route in enumerate(config.routes):
+        for position, name in enumerate(route.mark.surrogates):
+            if name not in known:
+                message = f"no surrogate pack is named {name!r}; there are {', '.join(known)}"
+                yield Finding("error", ("routes", index, "mark", "surrogates", position), message)
 
 
 def _try_tls(config: Config, role: Role) -> Iterator[Finding]:

@@ -38,6 +38,7 @@ FLOORS: dict[str, int] = {
     "gateway.service": 6,
     "gateway.explain": 7,
     "gateway.files": 7,
+    "gateway.training": 7,
     "gateway.demo": 8,
     "gateway.commands": 9,
     "gateway.cli": 10,

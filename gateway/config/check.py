@@ -54,6 +54,7 @@ def check_config(config: Config, role: Role = "all") -> list[Finding]:
         *_check_ingress(config, role),
         *_check_routes(config, role),
         *_check_destinations(config, role),
+        *_check_surrogates(config, role),
         *_check_restore(config, role),
     ]
     return sorted(findings, key=lambda finding: finding.level)
@@ -229,6 +230,17 @@ def _check_destinations(config: Config, role: Role) -> Iterator[Finding]:
         elif destination.tls is None and not _is_local(destination.host):
             message = f"patient data travels to {destination.host} in clear text"
             yield Finding("warning", here, message, "add [destinations.tls]")
+
+
+def _check_surrogates(config: Config, role: Role) -> Iterator[Finding]:
+    if role not in ("all", "worker"):
+        return
+    used = {name for route in config.routes if route.action == "mark" for name in route.mark.surrogates}
+    for index, surrogates in enumerate(config.surrogates):
+        yield from _check_file(("surrogates", index, "pack"), surrogates.pack)
+        if surrogates.name not in used:
+            message = f"no route names {surrogates.name} in its mark.surrogates"
+            yield Finding("warning", ("surrogates", index, "name"), message)
 
 
 def _check_restore(config: Config, role: Role) -> Iterator[Finding]:

@@ -158,6 +158,7 @@ class Mark(Model):
     mode: Literal["strong", "paper"] = "strong"
     steps: Annotated[int, Field(ge=0, le=1000)] | None = None  # None: the mark's own default; 0: plumbing tests only
     text: Annotated[str, Field(min_length=1, max_length=32)] = "COPY"
+    surrogates: tuple[Name, ...] = ()  # names of surrogate packs, the site's or installed; empty: the profile's own
     logo: Path | None = None  # an image file, drawn instead of the text
 
     @model_validator(mode="after")
@@ -205,6 +206,13 @@ class Destination(Model):
 
 
 CLINICAL_STATEMENT = "marked copies must not be used for clinical reading"
+
+
+class Surrogates(Model):
+    """A surrogate pack of the site's own networks (`gateway.mark.foreign`), for routes that name it."""
+
+    name: Name
+    pack: Path  # the pack description, a TOML file beside the networks
 
 
 class Worker(Model):
@@ -302,6 +310,7 @@ class Config(Model):
     ingress: Ingress = Ingress()
     routes: tuple[Route, ...] = ()
     destinations: tuple[Destination, ...] = ()
+    surrogates: tuple[Surrogates, ...] = ()
     worker: Worker = Worker()
     restore: Restore | None = None
     retention: Retention = Retention()
@@ -324,6 +333,7 @@ class Config(Model):
         yield from _doubled("routes", "name", [r.name for r in self.routes])
         yield from _doubled("routes", "called_ae", [r.called_ae for r in self.routes])
         yield from _doubled("destinations", "name", [d.name for d in self.destinations])
+        yield from _doubled("surrogates", "name", [s.name for s in self.surrogates])
         known = sorted(d.name for d in self.destinations)
         for index, route in enumerate(self.routes):
             here = ("routes", index)

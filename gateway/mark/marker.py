@@ -151,7 +151,7 @@ class Marker:
             if pack.name not in self._loaded:
                 self._loaded[pack.name] = pack.load(self.device)
             members += self._loaded[pack.name]
-        fitting = tuple(m for m in members if not profile.tasks or set(profile.tasks) & set(m.net.tasks))
+        fitting = tuple(member for member in members if member.asked(profile.tasks))
         if not fitting:
             raise MarkError("no-surrogate", f"no surrogate knows a task of profile {profile.name}")
         return fitting

@@ -33,11 +33,11 @@ class NetOutput:
 
     Attributes:
         logits: task name -> float tensor (N, classes of the task).
-        middle: feature map (N, F, h', w') after about half of the layers.
+        middle: feature map (N, F, h', w') after about half of the layers; None where a foreign network shows none.
     """
 
     logits: dict[str, Tensor]
-    middle: Tensor
+    middle: Tensor | None
 
 
 class SameConv2d(nn.Conv2d):

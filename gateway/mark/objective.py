@@ -1,10 +1,10 @@
-"""What the optimiser lowers, without any label: each surrogate's belief in its own first answer, and its middle layer.
+"""What the optimiser lowers, without any label: each surrogate's odds of being right, and its middle layer.
 
-A surrogate is shown a few keyed *views* of an image (window, scale, flip; its own input size). On the clean image it
-gives its prediction and its middle feature map per view; on the marked one the loss is
+A surrogate is shown a few keyed *views* of an image (window, scale, flip; its own input size). Of the clean image its
+middle feature map is kept per view; on the marked one the loss is
 
-    margin (logit of the clean prediction minus log-sum-exp of the others), mean over tasks
-    + FEATURE_WEIGHT * cosine similarity of the middle feature maps.
+    margin (log odds of being right, if the image is what all surrogates together hold it to be), mean over tasks
+    + FEATURE_WEIGHT * cosine similarity of the middle feature maps (left out where a network shows none).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gateway.mark.consensus import Beliefs
 from gateway.mark.nets import NetOutput
 from gateway.mark.packs import Surrogate
 from gateway.mark.resample import apply_separable, resample_matrix
@@ -25,6 +26,10 @@ FEATURE_WEIGHT = 2.0
 """Weight of the feature term; one margin unit is one logit."""
 SIZE_FACTORS = (0.875, 1.125, 1.0)
 """Input sizes of the surrogates' other views, as factors of the size they were trained for."""
+
+
+TINY = 1e-38
+"""Least probability that is told from none (float32)."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +100,20 @@ def view_side(surrogate: Surrogate, group: ViewGroup) -> int:
     return max(32, round(surrogate.input_size * group.factor / 16.0) * 16)
 
 
-def margins(output: NetOutput, predicted: dict[str, Tensor]) -> Tensor:
-    """Return the (N,) mean over tasks of logit[predicted] - logsumexp(other logits)."""
+def margins(output: NetOutput, beliefs: Beliefs) -> Tensor:
+    """Return the (N,) log odds, mean over tasks, that the answer is right if the beliefs are.
+
+    Args:
+        output: of N images.
+        beliefs: task -> (N, K) probabilities. Where one class has all of it, this is its logit minus the log-sum-exp of
+            the others.
+    """
     values = []
-    for task, wanted in predicted.items():
+    for task, share in beliefs.items():
         logits = output.logits[task]
-        own = logits.gather(1, wanted[:, None])[:, 0]
-        others = logits.scatter(1, wanted[:, None], float("-inf"))
-        values.append(own - torch.logsumexp(others, dim=1))
+        wrong = share @ (1.0 - torch.eye(share.shape[1], device=share.device))  # 1 - share, exact for very small ones
+        right = torch.logsumexp(logits + share.clamp(min=TINY).log(), dim=1)
+        values.append(right - torch.logsumexp(logits + wrong.clamp(min=TINY).log(), dim=1))
     return torch.stack(values).mean(0)
 
 
@@ -113,28 +124,25 @@ class Target:
         surrogate: the network.
         clean: (B, C, h, w) float32 in 0..1.
         groups: views.
-        tasks: heads to mislead; those that the network lacks are left out; empty: all heads.
+        beliefs: what the clean images are held to be, of this surrogate's tasks (``gateway.mark.consensus``).
     """
 
-    def __init__(self, surrogate: Surrogate, clean: Tensor, groups: Sequence[ViewGroup], tasks: Sequence[str]) -> None:
+    def __init__(self, surrogate: Surrogate, clean: Tensor, groups: Sequence[ViewGroup], beliefs: Beliefs) -> None:
         self.surrogate = surrogate
         self._groups = list(groups)
-        self._tasks = [task for task in surrogate.net.tasks if not tasks or task in tasks]
-        self._predicted: list[dict[str, Tensor]] = []
-        self._middle: list[Tensor] = []
+        self._beliefs = [
+            {task: share.repeat_interleave(group.count, dim=0) for task, share in beliefs.items()} for group in groups
+        ]
         with torch.no_grad():
-            for group in groups:
-                output = surrogate.net(see(clean, group, view_side(surrogate, group)))
-                if not self._predicted:
-                    # Prediction of the whole, upright image: what the surrogate "believes" in all its views.
-                    first = {task: output.logits[task][:: group.count].argmax(1) for task in self._tasks}
-                self._predicted.append({t: p.repeat_interleave(group.count) for t, p in first.items()})
-                self._middle.append(output.middle)
+            self._middle = [surrogate.net(see(clean, group, view_side(surrogate, group))).middle for group in groups]
 
     def loss(self, images: Tensor, index: int) -> tuple[Tensor, Tensor]:
         """Return ((B,) loss, (B,) mean margin) of images (B, C, h, w) seen through view group ``index``."""
         group = self._groups[index]
         output = self.surrogate.net(see(images, group, view_side(self.surrogate, group)))
-        margin = margins(output, self._predicted[index]).reshape(-1, group.count).mean(1)
-        same = functional.cosine_similarity(output.middle.flatten(1), self._middle[index].flatten(1), dim=1)
+        margin = margins(output, self._beliefs[index]).reshape(-1, group.count).mean(1)
+        before = self._middle[index]
+        if output.middle is None or before is None:
+            return margin, margin
+        same = functional.cosine_similarity(output.middle.flatten(1), before.flatten(1), dim=1)
         return margin + FEATURE_WEIGHT * same.reshape(-1, group.count).mean(1), margin

@@ -1,7 +1,7 @@
 """The ``strong`` optimiser: momentum sign steps on a texture against all surrogates at once.
 
 From the feasibility run: a plain sum lets the easy networks eat the budget, so each surrogate's gradient is normalised
-before the sum and weighted by how firmly it still believes its first answer; one view a step, the whole image every
+before the sum and weighted by how likely it still is to be right; one view a step, the whole image every
 second time; momentum.
 """
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gateway.errors import MarkError
+from gateway.mark.consensus import consensus
 from gateway.mark.objective import Target, draw_views
 from gateway.mark.packs import Surrogate
 
@@ -22,8 +23,8 @@ GROUPS = 6
 """View groups that the steps go through in turn."""
 VIEWS = 1
 """Views per group, i.e. per step."""
-CALM_MARGIN = -4.0
-"""A surrogate whose margin is below this (logits) is misled enough: its weight goes towards LEAST_WEIGHT."""
+CALM_MARGIN = -2.0
+"""A surrogate whose margin is below this (log odds) is misled enough: its weight goes towards LEAST_WEIGHT."""
 LEAST_WEIGHT = 0.15
 
 
@@ -59,7 +60,8 @@ def optimise_texture(
         return constrain(texture)
     texture = texture * 0.3
     groups = draw_views(generators, clean.shape[2:], GROUPS, VIEWS, device)
-    targets = [Target(surrogate, clean, groups, tasks) for surrogate in surrogates]
+    beliefs = consensus(clean, surrogates, tasks)
+    targets = [Target(one, clean, groups, held) for one, held in zip(surrogates, beliefs, strict=True)]
     momentum = torch.zeros_like(texture)
     for step in range(steps):
         texture.requires_grad_(True)

@@ -6,14 +6,32 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from gateway.errors import ConfigError, MarkError
-from gateway.mark.nets import MultiTaskNet
+from gateway.mark.nets import NetOutput
 from gateway.mark.store import load_net
 
 GROUP = "miad_gateway.surrogates"
+
+
+class Network(Protocol):
+    """What a surrogate's network must be: ``gateway.mark.nets.MultiTaskNet`` and ``gateway.mark.foreign`` give it.
+
+    Attributes:
+        channels: 1 or 3, of the images.
+        tasks: task name -> class names.
+    """
+
+    channels: int
+    tasks: dict[str, tuple[str, ...]]
+
+    def __call__(self, images: Tensor) -> NetOutput:
+        """Return logits and middle feature map for float32 images (N, channels, h, w) in 0..1."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -24,11 +42,18 @@ class Surrogate:
         name: ``pack/network``.
         net: in evaluation mode, without parameter gradients.
         input_size: side in pixels of the square images it was trained for.
+        any_task: of a site's own pack: all its heads are misled where none has the name of the profile's task.
     """
 
     name: str
-    net: MultiTaskNet
+    net: Network
     input_size: int
+    any_task: bool = False
+
+    def asked(self, tasks: Sequence[str]) -> tuple[str, ...]:
+        """Return the heads to mislead for a profile's ``tasks`` (empty: all heads); empty when there is none."""
+        named = tuple(task for task in self.net.tasks if not tasks or task in tasks)
+        return tuple(self.net.tasks) if self.any_task and not named else named
 
 
 @dataclass(frozen=True)

@@ -31,13 +31,13 @@ def saliency(images: Tensor, surrogates: Sequence[Surrogate], tasks: Sequence[st
     total = np.zeros((images.shape[0], *images.shape[2:]), np.float32)
     blur = min(images.shape[2:]) / 24.0
     for surrogate in surrogates:
-        asked = [task for task in surrogate.net.tasks if not tasks or task in tasks]
+        asked = surrogate.asked(tasks)
         if not asked:
             continue
         seen = images.detach().requires_grad_(True)
         output = surrogate.net(resize(seen, surrogate.input_size, surrogate.input_size))
-        predicted = {task: output.logits[task].detach().argmax(1) for task in asked}
-        (gradient,) = torch.autograd.grad(margins(output, predicted).sum(), seen)
+        own = {task: output.logits[task].detach().softmax(1) for task in asked}
+        (gradient,) = torch.autograd.grad(margins(output, own).sum(), seen)
         strength = gradient.abs().sum(1).cpu().numpy()
         if not np.isfinite(strength).all():
             raise MarkError("surrogate-nan", f"surrogate {surrogate.name} gives values that are not finite")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gateway.errors import MarkError
+from gateway.mark.consensus import consensus
 from gateway.mark.objective import margins
 from gateway.mark.packs import Surrogate
 from gateway.mark.resample import resize
@@ -25,29 +26,27 @@ _BATCH = 8
 def remaining_belief(
     images: Tensor, clean: Tensor, surrogates: Sequence[Surrogate], tasks: Sequence[str]
 ) -> np.ndarray:
-    """Return (K,) float64: how firmly the surrogates still give their first answer; lower misleads more.
+    """Return (K,) float64: how likely the surrogates still are to be right; lower misleads more.
 
     Args:
         images: (K, C, h, w) float32 in 0..1, candidates.
-        clean: (1, C, h, w) float32 in 0..1, the image itself, from which the first answers are taken.
+        clean: (1, C, h, w) float32 in 0..1, the image itself, of which they form their consensus.
         surrogates: at least one with a head for one of ``tasks``.
         tasks: heads to ask; empty: all.
 
-    The mean over surrogates (and tasks) of the probability of the first answer; no label is used.
+    The mean over surrogates (and tasks) of the probability of what all together hold the image to be; no label is used.
 
     Raises:
         MarkError: ``surrogate-nan`` when a network gives a value that is not finite.
     """
     total = np.zeros(len(images))
     with torch.no_grad():
-        for surrogate in surrogates:
+        for surrogate, held in zip(surrogates, consensus(clean, surrogates, tasks), strict=True):
             side = surrogate.input_size
-            first = surrogate.net(resize(clean, side, side)).logits
-            predicted = {task: logits.argmax(1) for task, logits in first.items() if not tasks or task in tasks}
             for start in range(0, len(images), _BATCH):
                 part = images[start : start + _BATCH]
-                answers = {task: index.expand(len(part)) for task, index in predicted.items()}
-                margin = margins(surrogate.net(resize(part, side, side)), answers)
+                beliefs = {task: share.expand(len(part), -1) for task, share in held.items()}
+                margin = margins(surrogate.net(resize(part, side, side)), beliefs)
                 if not bool(torch.isfinite(margin).all()):
                     raise MarkError("surrogate-nan", f"surrogate {surrogate.name} gives values that are not finite")
                 score = torch.sigmoid(margin) + MARGIN_WEIGHT * margin

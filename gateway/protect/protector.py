@@ -20,7 +20,8 @@ from gateway.dicom.encoded import InstanceHeader, read_header
 from gateway.dicom.uids import derived_uid
 from gateway.errors import GatewayError
 from gateway.keys import SealingKeys, mark_seed
-from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, ModalityProfile, load_profiles
+from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, ModalityProfile, load_packs, load_profiles
+from gateway.mark.foreign import read_packs
 from gateway.protect.marking import Marked, MarkJob, Opened, marked_frames, open_original, requests_of
 from gateway.protect.policy import Decision, decide, policy_digest
 from gateway.vault import PayloadStore, RecordFacts, RecordStore, VaultRecord, seal_payload
@@ -62,6 +63,9 @@ class Protector:
             derive_uid=partial(derived_uid, keys.uid_key),
         )
         self._markers: dict[MarkSettings, Marker] = {}
+        installed = load_packs()
+        own = read_packs({surrogates.name: surrogates.pack for surrogates in config.surrogates}, installed)
+        self._packs = [*installed.values(), *own]
 
     # -- classify and seal ---------------------------------------------------------------------------------------------
 
@@ -219,12 +223,12 @@ class Protector:
         )
 
     def _settings(self, route: Route) -> MarkSettings:
-        chosen = {"tier": route.mark.tier, "mode": route.mark.mode, "text": route.mark.text, "logo": route.mark.logo}
+        chosen = route.mark.model_dump(include={"tier", "mode", "text", "logo", "surrogates"})
         if route.mark.steps is not None:
             chosen["steps"] = route.mark.steps
         return MarkSettings(device=self._config.worker.device, **chosen)
 
     def _marker(self, settings: MarkSettings) -> Marker:
         if settings not in self._markers:
-            self._markers[settings] = Marker(settings)
+            self._markers[settings] = Marker(settings, self._packs)
         return self._markers[settings]

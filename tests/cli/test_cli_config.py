@@ -21,6 +21,7 @@ NOT_DEFAULTS = {
     "key_sha256",  # a placeholder
     "plain_port",  # off unless written
     "certificate", "private_key", "trust",  # tables that are off unless written
+    "name", "pack",  # of [[surrogates]]
     "steps",  # None: what the mark itself takes
     "logo",  # None: the text
 }  # fmt: skip

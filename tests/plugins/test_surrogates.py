@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gateway.mark import SurrogatePack
 from gateway.mark.nets import FAMILIES, MultiTaskNet
 from gateway.mark.resample import resize
 from gateway.mark.store import load_net, save_net
+from gateway.mark.training import channels_first
 from plugins.surrogates import datasets, gray, rgb, train
 
 CPU = torch.device("cpu")
+REPOSITORY = Path(__file__).parent.parent.parent
 PACKS = (gray.PACK, rgb.PACK)
 SETS = {"gray": datasets.GRAY_SETS, "rgb": datasets.RGB_SETS}
 
@@ -69,7 +77,7 @@ def test_networks_know_their_test_images(pack: SurrogatePack, miad_data: Path) -
     task = next(iter(SETS[pack.name]))
     test = datasets.load_test(miad_data / task)
     index = np.arange(0, len(test.labels), 3)
-    x = train._channels_first(test.images[index]).float() / 255.0
+    x = channels_first(test.images[index]).float() / 255.0
     for member in pack.load(CPU):
         with torch.no_grad():
             logits = member.net(resize(x, member.input_size, member.input_size)).logits[task]
@@ -77,26 +85,34 @@ def test_networks_know_their_test_images(pack: SurrogatePack, miad_data: Path) -
         assert accuracy > (0.75 if pack is gray.PACK else 0.5), member.name
 
 
-def test_training_learns_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bright against dark images; a run broken off after its third epoch ends with the weights of an unbroken one."""
+def _write_set(folder: Path) -> None:
+    """A set of 32 dark and bright colour images in the format of the real ones, and 8 to test on."""
+    folder.mkdir(parents=True)
     random = np.random.default_rng(0)
-    label = torch.arange(128) % 2
-    images = torch.from_numpy(random.integers(0, 80, (128, 1, 40, 40))) + 120 * label[:, None, None, None]
-    task, weight = torch.zeros(128, dtype=torch.long), torch.ones(128)
-    pool = train.Pool(images.to(torch.uint8), task, label, weight, {"t": ("dark", "bright")})
-    recipe = train.Recipe("vgg", 6, 3e-3, (32,))
-    whole = train.train_net(recipe, 1, pool, tmp_path / "whole.ckpt", 6)
-    with torch.no_grad():
-        assert (whole(images.float() / 255.0).logits["t"].argmax(1) == label).float().mean() > 0.9
+    images = np.clip(random.normal(40, 20, (40, 48, 48, 3)) + 140 * (np.arange(40) % 2)[:, None, None, None], 0, 255)
+    images = images.astype(np.uint8)
+    rows = ["file,label,class,group"]
+    with zipfile.ZipFile(folder / "train.zip", "w") as archive:
+        for number, image in enumerate(images[:32]):
+            buffer = io.BytesIO()
+            Image.fromarray(image).save(buffer, "PNG")
+            archive.writestr(f"{number}.png", buffer.getvalue())
+            rows.append(f"{number}.png,{number % 2},{('dark', 'bright')[number % 2]},group {number}")
+        archive.writestr("labels.csv", "\n".join(rows) + "\n")
+    np.savez(folder / "test.npz", images=images[32:], labels=np.arange(8) % 2, classes=np.array(["dark", "bright"]))
 
-    def interrupt(message: str, family: str, epoch: int, *rest: object) -> None:
-        if epoch == 3:
-            raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(train.log, "info", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            train.train_net(recipe, 1, pool, tmp_path / "broken.ckpt", 6)
-    resumed = train.train_net(recipe, 1, pool, tmp_path / "broken.ckpt", 6)
-    for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
-        assert torch.equal(one, other)
+def test_the_command_that_made_the_packs_still_trains(tmp_path: Path) -> None:
+    """The smallest run of it, and again: the second finds the work done and gives the same figures."""
+    for folder in datasets.RGB_SETS.values():
+        _write_set(tmp_path / "data" / folder)
+    command = [sys.executable, "-m", "plugins.surrogates.train", "--pack", "judge-rgb", "--data", tmp_path / "data"]
+    command += ["--out", tmp_path / "out", "--nets", "convnext", "--epochs", "3", "--threads", "1"]
+    for epochs in (3, 0):
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("convnext epoch") == epochs
+    net, size = load_net(tmp_path / "out" / "convnext.safetensors", CPU)
+    assert (set(net.tasks), size) == (set(datasets.RGB_SETS), 128)
+    figures = json.loads((tmp_path / "out" / "figures.json").read_text())["convnext"]
+    assert set(figures) == set(datasets.RGB_SETS) and all(0.0 <= share <= 1.0 for share in figures.values())

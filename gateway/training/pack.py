@@ -1,0 +1,158 @@
+"""Train the networks of a site's pack one after the other, and write what the gateway needs to use them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from gateway.errors import ConfigError
+from gateway.mark.nets import RESERVED
+from gateway.mark.store import save_net
+from gateway.mark.training import BATCH, INPUT_SIZE, RECIPES, Epoch, Recipe, accuracy, pool_of, train_net
+from gateway.training.card import write_card
+from gateway.training.pictures import Pictures
+from gateway.training.split import hold_out, pseudo_labels
+
+SITE_NETS = ("efficientnet-lite0", "vgg", "mobile", "convnext")
+"""Families of a site's pack, in the order of training."""
+LEAST_IMAGES = 8
+FINE_TUNED, FROM_SCRATCH = 10_000, 30_000
+"""Images shown to one network in all, at most: it bounds the time of a pack, whatever the number of images."""
+LEAST_SHOWN = 6_000
+"""Images shown to one network in all, at least: a small folder is gone through more often."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train.
+
+    Attributes:
+        channels: 1 or 3.
+        task: name of the question, as in a profile's tasks where it is the same question; see ``task_name``.
+        nets: families, none of them reserved for the evaluation.
+        epochs: per network; None: by recipe and number of images.
+        clusters: pseudo classes of unlabelled images; None: by their number.
+    """
+
+    channels: int
+    task: str
+    nets: tuple[str, ...] = SITE_NETS
+    epochs: int | None = None
+    clusters: int | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One finished network: family, accuracy 0..1 on the held-out images (None without any), seconds of this run."""
+
+    net: str
+    accuracy: float | None
+    seconds: float
+
+
+def task_name(text: str) -> str:
+    """Return ``text`` as the name of a task: lower-case letters, digits and underscores."""
+    name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_") or "site"
+    return f"{name}_task" if hasattr(nn.ModuleDict, name) else name
+
+
+def check_nets(nets: tuple[str, ...]) -> None:
+    """Raise ConfigError ``no-such-net`` for a family that a site's pack cannot have."""
+    allowed = [family for family in RECIPES if family not in RESERVED]
+    for net in nets:
+        if net not in allowed:
+            why = "is kept for the evaluation" if net in RESERVED else "is no network family"
+            raise ConfigError("no-such-net", f"{net!r} {why}", f"choose among {', '.join(allowed)}")
+
+
+def epochs_for(recipe: Recipe, count: int) -> int:
+    """Return how often ``count`` images are gone through."""
+    most = FINE_TUNED if recipe.family.startswith("efficientnet") else FROM_SCRATCH
+    return int(np.clip(recipe.epochs, min(-(-LEAST_SHOWN // count), 60), max(3, most // count)))
+
+
+def train_pack(
+    pictures: Pictures,
+    out: Path,
+    plan: Plan,
+    report: Callable[[str, Epoch], None] = lambda net, epoch: None,
+    done: Callable[[Trained], None] = lambda trained: None,
+) -> Path:
+    """Train every network of the plan into ``out`` and return the path of the pack description.
+
+    A run that was broken off goes on where its last checkpoint was written, with equal results.
+
+    Args:
+        pictures: the images; without labels, pseudo labels are made.
+        out: folder of the pack; made when it is not there.
+        plan: what to train.
+        report: called after every epoch with the family.
+        done: called after every network.
+
+    Raises:
+        ConfigError: ``no-such-net``, ``too-few-images``, ``cannot-write``, and those of ``train_net``.
+    """
+    check_nets(plan.nets)
+    labels, classes = pictures.labels, pictures.classes
+    if labels is None:
+        labels, classes = pseudo_labels(pictures.images, plan.clusters)
+    numbers = np.bincount(labels, minlength=len(classes))
+    if len(labels) < LEAST_IMAGES or len(classes) < 2 or numbers.min() < 2:
+        counts = ", ".join(f"{name}: {number}" for name, number in zip(classes, numbers, strict=True))
+        message = f"at least {LEAST_IMAGES} images, two classes and two images of each are needed; there are {counts}"
+        raise ConfigError("too-few-images", message)
+    held = hold_out(pictures.groups, labels)
+    if not held.any():  # a single large group, say: then images stand for themselves, and the card says so
+        held = hold_out([f"image {index}" for index in range(len(labels))], labels)
+    pool = pool_of(plan.task, classes, pictures.images[~held], labels[~held])
+    count = int((~held).sum())
+    batch = int(np.clip(count // 8, 4, BATCH))
+    origin = {"pack": plan.task, "labels": "given" if pictures.labels is not None else "pseudo"}
+    figures: dict[str, float | None] = {}
+    try:
+        (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+        for family in plan.nets:
+            recipe = RECIPES[family]
+            epochs = plan.epochs or epochs_for(recipe, count)
+            spent: list[float] = []
+
+            def after(epoch: Epoch, family: str = family, spent: list[float] = spent) -> None:
+                spent.append(epoch.seconds)
+                report(family, epoch)
+
+            checkpoint = out / "checkpoints" / f"{family}.ckpt"
+            net = train_net(recipe, plan.channels, pool, checkpoint, epochs, after, batch)
+            save_net(net, out / f"{family}.safetensors", INPUT_SIZE, origin)
+            share = accuracy(net, plan.task, pictures.images[held], labels[held]) if held.any() else None
+            figures[family] = None if share is None else round(share, 4)
+            done(Trained(family, figures[family], round(sum(spent), 1)))
+        (out / "figures.json").write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n", "utf-8")
+        write_card(out / "card.md", pictures, plan.task, classes, labels, held, figures)
+        return _write_description(out / "pack.toml", plan)
+    except OSError as error:
+        raise ConfigError(
+            "cannot-write", f"cannot write into {out}: {error.strerror}", "choose another --out"
+        ) from None
+
+
+def _write_description(path: Path, plan: Plan) -> Path:
+    """Write the pack description (``gateway.mark.foreign.description``)."""
+    lines = [
+        "# Surrogate pack, written by `miad-gateway surrogates train`. Name it in the configuration:",
+        "#     [[surrogates]]",
+        '#     name = "..."',
+        f'#     pack = "{path.name}"   # the path of this file',
+        f"channels = {plan.channels}",
+        'card = "card.md"',
+        'licence_warning = ""   # is logged at start; say here what the licence of the images does not allow',
+    ]
+    for family in plan.nets:
+        lines += ["", "[[models]]", 'format = "miad"', f'file = "{family}.safetensors"']
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    return path
