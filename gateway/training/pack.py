@@ -23,7 +23,7 @@ SITE_NETS = ("efficientnet-lite0", "vgg", "mobile", "convnext")
 """Families of a site's pack, in the order of training."""
 LEAST_IMAGES = 8
 FINE_TUNED, FROM_SCRATCH = 10_000, 30_000
-"""Images shown to one network in all, at most: it bounds the time of a pack, whatever the number of images."""
+"""Images shown to one network in all, about: it bounds the time of a pack. Three epochs are the least, though."""
 LEAST_SHOWN = 6_000
 """Images shown to one network in all, at least: a small folder is gone through more often."""
 
