@@ -14,6 +14,7 @@ PROFILE = ModalityProfile(
     priority=20,
     accepts=_accepts,
     packs={1: ("gray",)},
+    tasks=("chest_ct",),
     windows=(Window("W400", 40.0, 400.0), Window("W1500", -600.0, 1500.0), Window("W80", 40.0, 80.0)),
     unit="HU",
     peak_units=8.0,

@@ -14,8 +14,9 @@ PROFILE = ModalityProfile(
     priority=20,
     accepts=_accepts,
     packs={1: ("gray",)},
+    tasks=("brain_mri",),
     relative_windows=(RelativeWindow("narrow", 0.25, 0.75), RelativeWindow("dark", 0.0, 0.5)),
     noise_factor=1.0,
     noise_reason="MR: peak of one noise sd (mark.md 7.1)",
 )
-"""The shipped surrogates know brain MR only, so every head is misled; a site's own pack does better."""
+"""The shipped surrogates know brain MR only; a site's own pack does better."""

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings
+from gateway.mark.arrays import image_key
 from gateway.mark.judge import display_image, equal_energy_noise, load_judge
 from gateway.mark.packs import Surrogate
 from gateway.mark.resample import resize
@@ -71,9 +72,9 @@ def draw_sample(name: str, count: int) -> Sample:
 
 
 def requests_of(sample: Sample) -> list[MarkRequest]:
-    """Return one request per image; the position stands in for a place in a series."""
+    """Return one request per image, each an image of its own with a key of its own, as those without geometry are."""
     return [
-        MarkRequest(image, KEY, position=7.0 * index, roi=None if sample.rois is None else sample.rois[index])
+        MarkRequest(image, image_key(KEY, index), roi=None if sample.rois is None else sample.rois[index])
         for index, image in enumerate(sample.images)
     ]
 
