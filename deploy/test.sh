@@ -6,7 +6,8 @@ cd "$(dirname "$0")/.."
 . deploy/setup.sh
 
 need_programs dcmdump:dcmtk Orthanc:orthanc dciodvfy:dicom3tools node:nodejs npm:npm initdb:postgresql
-make_venv "[test,training,postgresql,jpeg-extended]"
+make_venv "[test,bench,training,postgresql,jpeg-extended]"
+.venv/bin/pip install --quiet --disable-pip-version-check --no-deps -c deploy/constraints.txt torchattacks
 export MIAD_PEERS="$PWD/.venv/peers"  # where the tests install dcmjs-dimse (npm), once
 export PATH="$PWD/.venv/bin:$PATH:/usr/sbin"
 
