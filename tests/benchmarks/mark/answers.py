@@ -1,0 +1,122 @@
+"""Finished cells, asked as a table would ask them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tests.benchmarks.mark.stats import Interval, bootstrap
+from tests.benchmarks.mark.store import Cell
+
+Chosen = Callable[["Answer"], bool]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one network answered to one stack of images.
+
+    Attributes:
+        set, tier, method, reader, held, lineage: as in the cells.
+        removal: group, empty where nothing was removed.
+        setting: of the removal.
+        psnr: floor in dB on the energy curve, else None.
+        steps: of the time comparison, else None.
+        correct: int (K,), 1 where the true label was given.
+    """
+
+    set: str
+    tier: str
+    method: str
+    reader: str
+    held: str
+    lineage: str
+    removal: str
+    setting: str
+    psnr: float | None
+    steps: int | None
+    correct: np.ndarray
+
+    @property
+    def accuracy(self) -> float:
+        """0..1."""
+        return float(self.correct.mean())
+
+
+class Answers:
+    """All answers of one run.
+
+    Args:
+        cells: of the store.
+        run: identity of the run.
+    """
+
+    def __init__(self, cells: Iterable[Cell], run: str) -> None:
+        mine = [cell for cell in cells if cell["id"].get("run") == run]
+        self.notes = [cell for cell in mine if cell["id"].get("kind") != "answers"]
+        self.all = [_answer(cell) for cell in mine if cell["id"].get("kind") == "answers"]
+
+    def where(self, chosen: Chosen, curve: bool = False) -> list[Answer]:
+        """Return the answers for which ``chosen`` holds; those of curve and time comparison only if ``curve``."""
+        return [one for one in self.all if (curve or (one.psnr is None and one.steps is None)) and chosen(one)]
+
+    def interval(self, chosen: Chosen, curve: bool = False) -> Interval | None:
+        """Return the mean over sets and networks of the chosen answers; None when there are none.
+
+        Sets or networks without an answer are missing from the mean; ``complete`` of the report says which.
+        """
+        return averaged(self.where(chosen, curve))
+
+    def best_for_the_adversary(self, chosen: Chosen) -> list[Answer]:
+        """Return per set and network the chosen answer with the highest accuracy (the first among equals)."""
+        best: dict[tuple[str, str], Answer] = {}
+        for one in self.where(chosen):
+            place = (one.set, one.reader)
+            if place not in best or one.accuracy > best[place].accuracy:
+                best[place] = one
+        return list(best.values())
+
+    def same_on_clean(self, answer: Answer) -> Answer | None:
+        """Return what the same network answers to clean images after the same removal."""
+        found = self.where(
+            lambda one: (
+                one.method == "clean"
+                and (one.set, one.tier, one.reader) == (answer.set, answer.tier, answer.reader)
+                and (one.removal, one.setting) == (answer.removal, answer.setting)
+            )
+        )
+        return found[0] if found else None
+
+    def note(self, kind: str, **where: object) -> Cell | None:
+        """Return the first cell of a kind with these values in its identity."""
+        for cell in self.notes:
+            identity = cell["id"]
+            if identity.get("kind") == kind and all(identity.get(key) == value for key, value in where.items()):
+                return cell
+        return None
+
+
+def averaged(answers: Iterable[Answer]) -> Interval | None:
+    """Return the mean over sets of the mean over networks, with its interval; None of nothing."""
+    by_set: dict[str, list[np.ndarray]] = {}
+    for one in answers:
+        by_set.setdefault(one.set, []).append(one.correct)
+    return bootstrap(by_set) if by_set else None
+
+
+def _answer(cell: Cell) -> Answer:
+    identity = cell["id"]
+    return Answer(
+        set=identity["set"],
+        tier=identity["tier"],
+        method=identity["method"],
+        reader=identity["reader"],
+        held=cell["held"],
+        lineage=cell["lineage"],
+        removal=identity.get("removal", ""),
+        setting=identity.get("setting", ""),
+        psnr=identity.get("psnr"),
+        steps=identity.get("steps"),
+        correct=np.array(cell["correct"], np.int64),
+    )

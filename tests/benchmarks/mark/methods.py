@@ -1,0 +1,269 @@
+"""The columns: what is done to the images of one set in one tier. A column is a name and a function; add one here.
+
+``strong`` comes first in time, since its marks set region and energy for all others (``frames``). A function returns
+the images and the seconds per image, or why there are none.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from scipy import ndimage
+
+from gateway.mark import Marker, MarkSettings, ModalityProfile, SurrogatePack
+from gateway.mark.randomness import keyed
+from tests.benchmarks.mark.attacks import missing_library, momentum_attack, universal_attack
+from tests.benchmarks.mark.data import OTHER_KEY, SITE_KEY, Sample, requests_of, shown
+from tests.benchmarks.mark.ensemble import Ensemble
+from tests.benchmarks.mark.fingerprint import fingerprint
+from tests.benchmarks.mark.frames import Frame
+from tests.benchmarks.mark.marking import Marks, mark_stack
+from tests.benchmarks.mark.store import digest
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a method made.
+
+    Attributes:
+        images: uint8 (K, H, W[, 3]), for the images that the reference could mark.
+        seconds: per image; None for controls.
+        note: what a reader must know.
+    """
+
+    images: np.ndarray
+    seconds: float | None = None
+    note: str = ""
+
+
+class Skipped(Exception):
+    """A method that is not there; the message says why."""
+
+
+class Scene:
+    """One set in one tier: the sample, the reference marks, and what methods need.
+
+    Args:
+        sample: of the set.
+        settings: of the reference: tier, steps, device.
+        profile: of the set.
+        pack: surrogate pack.
+        folder: for marks.
+        say: told what is going on.
+    """
+
+    def __init__(
+        self,
+        sample: Sample,
+        settings: MarkSettings,
+        profile: ModalityProfile,
+        pack: SurrogatePack,
+        folder: Path,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.sample, self.settings, self.profile, self.pack = sample, settings, profile, pack
+        self.folder, self._say = folder, say
+        self._markers: dict[str, Marker] = {}
+
+    def marks(self, settings: MarkSettings, sample: Sample, purpose: str, key: bytes, first: int = 0) -> Marks:
+        """Return the marks of a sample under a site key, made once and kept.
+
+        Args:
+            settings: of the mark.
+            sample: images.
+            purpose: for what, e.g. ``sample`` or ``pool``; part of the file name.
+            key: the site's, 32 bytes.
+            first: number of the first image.
+        """
+        identity = [*self.identity, settings.model_dump()]
+        name = f"{sample.name}-{settings.tier}-{settings.mode}-{purpose}-{digest(identity)}"
+        marker = self._markers.setdefault(digest(settings.model_dump()), Marker(settings, packs=[self.pack]))
+        return mark_stack(
+            marker,
+            requests_of(sample, key, first),
+            self.profile,
+            self.folder,
+            name,
+            lambda text: self._say(f"{sample.name} {settings.tier} {settings.mode} {purpose}: {text}"),
+        )
+
+    @property
+    def identity(self) -> list[str]:
+        """What marks depend on besides settings and images: code, weights, the pack's members."""
+        return [fingerprint(), *(path.name for path in self.pack.files)]
+
+    @cached_property
+    def reference(self) -> Marks:
+        """The ``strong`` marks of the sample."""
+        return self.marks(self.settings, self.sample, "sample", SITE_KEY)
+
+    @cached_property
+    def originals(self) -> np.ndarray:
+        """uint8 (K, H, W[, 3]): the images that could be marked, unmarked."""
+        return self.sample.images[self.reference.kept]
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """int64 (K,): true labels of ``originals``."""
+        return self.sample.labels[self.reference.kept]
+
+    @cached_property
+    def frames(self) -> list[Frame]:
+        """One frame per image of ``originals``."""
+        parts = zip(self.originals, self.reference.images, self.reference.strokes, self.reference.region, strict=True)
+        return [Frame(*part, self.profile) for part in parts]
+
+    @cached_property
+    def envelopes(self) -> np.ndarray:
+        """float32 (K, H, W)."""
+        return np.stack([frame.envelope for frame in self.frames])
+
+    @cached_property
+    def ensemble(self) -> Ensemble:
+        """The pack's networks for the set's task, as one model."""
+        return Ensemble(self.pack.load(Marker(self.settings, packs=[self.pack]).device), self.sample.name)
+
+    def made(self, method: str) -> Made:
+        """Return a column's images, made once and kept.
+
+        Raises:
+            Skipped: the method is not there.
+        """
+        if method in ("clean", "strong"):  # kept already, or nothing to keep
+            return METHODS[method](self)
+        kept = [*self.identity, self.settings.model_dump(), len(self.sample), method, self.sample.name]
+        path = self.folder / f"{self.sample.name}-{self.settings.tier}-column-{method}-{digest(kept)}.npz"
+        if not path.exists():
+            made = METHODS[method](self)
+            partial = path.with_suffix(".partial")
+            with partial.open("wb") as file:
+                seconds = np.nan if made.seconds is None else made.seconds
+                np.savez_compressed(file, images=made.images, seconds=seconds, note=np.array(made.note))
+            os.replace(partial, path)
+            self._say(f"{self.sample.name} {self.settings.tier}: {method} made")
+        with np.load(path) as archive:
+            seconds = float(archive["seconds"])
+            return Made(archive["images"], None if np.isnan(seconds) else seconds, str(archive["note"]))
+
+    def fitted(self, changes: np.ndarray) -> np.ndarray:
+        """Return uint8 images with each change at the reference's energy."""
+        return np.stack([frame.fit(change) for frame, change in zip(self.frames, changes, strict=True)])
+
+
+def clean(scene: Scene) -> Made:
+    """The images themselves."""
+    return Made(scene.originals)
+
+
+def noise(scene: Scene) -> Made:
+    """Random signs of the reference's own magnitude, pixel by pixel."""
+    difference = np.abs(shown(scene.reference.images) - shown(scene.originals))
+    signs = keyed(OTHER_KEY, "noise").choice(np.float32([-1.0, 1.0]), difference.shape)
+    return Made(scene.fitted(signs * difference))
+
+
+def static(scene: Scene) -> Made:
+    """The reference's lettering without any texture: each stroke brighter or darker, as the reference's is in mean."""
+    if scene.settings.tier == "discreet":
+        raise Skipped("the discreet tier has no lettering")
+    changes = []
+    for frame in scene.frames:
+        moved = shown(frame.reference) - shown(frame.original)
+        moved = moved if moved.ndim == 2 else moved.mean(axis=2)
+        pieces, count = ndimage.label(frame.strokes)
+        signs = np.concatenate([[0.0], np.sign(ndimage.mean(moved, pieces, np.arange(1, count + 1)))])
+        flat = signs[pieces].astype(np.float32)
+        changes.append(flat if frame.original.ndim == 2 else np.repeat(flat[..., None], 3, axis=2))
+    return Made(scene.fitted(np.stack(changes)), note="same strokes, flat")
+
+
+def library(diverse: bool) -> Callable[[Scene], Made]:
+    """Return the column of torchattacks' MI-FGSM, or of DI-FGSM."""
+
+    def run(scene: Scene) -> Made:
+        reason = missing_library()
+        if reason:
+            raise Skipped(reason)
+        steps = max(1, scene.settings.steps)
+        began = time.perf_counter()
+        changes = momentum_attack(scene.ensemble, shown(scene.originals), scene.envelopes, steps, diverse)
+        seconds = (time.perf_counter() - began) / len(changes)
+        return Made(scene.fitted(changes), seconds, f"{steps} steps, labels: the ensemble's own answers")
+
+    return run
+
+
+def universal(scene: Scene) -> Made:
+    """One pattern for the whole set, made on these very images."""
+    passes = max(1, scene.settings.steps)
+    began = time.perf_counter()
+    changes = universal_attack(scene.ensemble, shown(scene.originals), scene.envelopes, passes)
+    return Made(scene.fitted(changes), (time.perf_counter() - began) / len(changes), f"{passes} passes, our own")
+
+
+def known_modes() -> tuple[str, ...]:
+    """Return the modes that ``MarkSettings`` knows."""
+    return get_args(MarkSettings.model_fields["mode"].annotation) or ("strong",)
+
+
+def mode(name: str, fit: bool) -> Callable[[Scene], Made]:
+    """Return the column of one of the gateway's own optimisers.
+
+    Args:
+        name: a value of ``MarkSettings.mode``.
+        fit: scale its marks to the reference's energy, wherever in the allowed region they lie.
+    """
+
+    def run(scene: Scene) -> Made:
+        if name not in known_modes():
+            raise Skipped(f"MarkSettings knows no mode {name!r}")
+        try:
+            settings = MarkSettings(**{**scene.settings.model_dump(), "mode": name})
+        except ValueError as error:
+            raise Skipped(f"mode {name!r} refuses the settings: {error}") from error
+        marks = scene.marks(settings, scene.sample, "sample", SITE_KEY)
+        images, refused = scene.originals.copy(), 0
+        place = {int(index): row for row, index in enumerate(marks.kept)}
+        for row, (index, frame) in enumerate(zip(scene.reference.kept, scene.frames, strict=True)):
+            if int(index) not in place:
+                refused += 1  # counts as unmarked: its accuracy is that of the clean image
+                continue
+            image = marks.images[place[int(index)]]
+            if fit:
+                inside = marks.strokes[place[int(index)]]
+                image = frame.fit(shown(image) - shown(frame.original), inside)
+            images[row] = image
+        notes = [f"{refused} images refused, shown unmarked"] * (refused > 0)
+        if fit:
+            notes.append("own place in the same region, scaled to the same energy")
+        return Made(images, marks.seconds, "; ".join(notes))
+
+    return run
+
+
+def strong(scene: Scene) -> Made:
+    """The reference itself."""
+    return Made(scene.reference.images, scene.reference.seconds)
+
+
+METHODS: dict[str, Callable[[Scene], Made]] = {
+    "clean": clean,
+    "noise": noise,
+    "static": static,
+    "paper": mode("paper", fit=True),
+    "mi-fgsm": library(diverse=False),
+    "di-fgsm": library(diverse=True),
+    "universal": universal,
+    "generator": mode("generator", fit=False),
+    "strong": strong,
+}
+"""Column -> function, in the order of the table."""
+OURS = ("generator", "strong")
+"""Columns that are attacked by removal."""

@@ -1,0 +1,135 @@
+"""Further stages: pre-training held out, accuracy over energy, and time to equal accuracy against torchattacks."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from gateway.mark import Marker, MarkRequest, MarkSettings
+from tests.benchmarks.mark.attacks import missing_library, momentum_attack
+from tests.benchmarks.mark.data import PROFILES, Sample, first_of, pack_of, requests_of, shown
+from tests.benchmarks.mark.methods import Scene, known_modes
+from tests.benchmarks.mark.run import Reader, Run, without_lineage
+
+
+def lineage_method(lineage: str) -> str:
+    """Return the column name of ``strong`` marks that no surrogate of a lineage helped to make."""
+    return f"strong without {lineage}"
+
+
+def lineages(run: Run) -> None:
+    """Mark with a pack from which one lineage is left out, and ask the held-out victims of that lineage.
+
+    ``scratch`` left out: only networks with ImageNet pre-training make the mark, networks trained from scratch are
+    asked. ``imagenet`` left out: the other way round.
+    """
+    for name in run.options.sets:
+        sample = run.sample(name)
+        pack, surrogates = pack_of(sample.channels), run.surrogates(sample.channels)
+        for lineage in ("scratch", "imagenet"):
+            readers = [one for one in run.held_out(name) if one.lineage == lineage]
+            smaller = without_lineage(pack, surrogates, lineage)
+            if not readers or smaller is None:
+                run.say(
+                    f"{name}: pre-training {lineage} held out: not run (no such victim, or the pack is of one kind)"
+                )
+                continue
+            for tier in run.options.later_tiers:
+                scene = run.other_scene(sample, run.settings(tier), smaller)
+                where = {"set": name, "tier": tier, "method": lineage_method(lineage)}
+                run.answer(where, readers, lambda scene=scene: shown(scene.reference.images), scene.labels)
+                run.say(f"{name} {tier}: {lineage} held out")
+
+
+def curve(run: Run) -> None:
+    """Mark a part of the sample at several energies, and put the answers down."""
+    for name in run.options.sets:
+        few = first_of(run.sample(name), min(run.options.curve_sample, len(run.sample(name))))
+        readers = run.white_box(name) + run.held_out(name)
+        for tier in run.options.later_tiers:
+            for floor in run.options.curve[tier]:
+                settings = type(run.settings(tier))(**{**run.settings(tier).model_dump(), "min_psnr": floor})
+                scene = run.other_scene(few, settings)
+                where = {"set": name, "tier": tier, "method": "strong", "psnr": floor, "few": len(few)}
+                run.answer(where, readers, lambda scene=scene: shown(scene.reference.images), scene.labels)
+                run.say(f"{name} {tier}: {floor:g} dB")
+
+
+def speed(run: Run) -> None:
+    """Put down accuracy and seconds per image of our optimiser and of torchattacks for several numbers of steps.
+
+    Same images, same region and energy (the reference's, ``frames``), same networks, same machine, one after the other.
+    Ours includes everything from the stored image to the stored marked image; theirs the attack alone.
+    """
+    generator_speed(run)
+    if missing_library():
+        run.say(f"time comparison skipped: {missing_library()}")
+        return
+    for name in run.options.sets:
+        few = first_of(run.sample(name), min(run.options.curve_sample, len(run.sample(name))))
+        readers = run.held_out(name)
+        for tier in run.options.later_tiers:
+            scene = run.other_scene(few, run.settings(tier))
+            for steps in run.options.our_steps:
+                settings = run.settings(tier).model_copy(update={"steps": steps})
+                ours = run.other_scene(few, settings)
+
+                def our_time(
+                    settings: MarkSettings = settings, few: Sample = few, ours: Scene = ours
+                ) -> dict[str, object]:
+                    marker = Marker(settings, packs=[ours.pack])
+                    requests = requests_of(few)
+                    marker.mark(requests[:1], ours.profile)  # weights are read once, outside of the time
+                    _, seconds = run.seconds(lambda: marker.mark(requests, ours.profile))
+                    return {"seconds": seconds / len(requests)}
+
+                where = {"set": name, "tier": tier, "method": "strong", "steps": steps, "few": len(few)}
+                run.note({"kind": "speed", **where}, our_time)
+                run.answer(where, readers, lambda ours=ours: shown(ours.reference.images), ours.labels)
+            for method, diverse in (("mi-fgsm", False), ("di-fgsm", True)):
+                for steps in run.options.their_steps:
+                    _their_speed(run, scene, readers, method, diverse, steps)
+            run.say(f"{name} {tier}: times compared")
+
+
+def generator_speed(run: Run) -> None:
+    """Put down the seconds per 512x512 slice of the ``generator`` mode: one slice, and on CUDA a batch."""
+    if "generator" not in known_modes():
+        run.say("time of the generator skipped: MarkSettings knows no mode 'generator'")
+        return
+    name = run.options.sets[0]
+    sample = run.sample(name)
+    settings = MarkSettings(**{**run.settings("lettered").model_dump(), "mode": "generator"})
+    marker = Marker(settings, packs=[pack_of(sample.channels)])
+    whole = [np.repeat(np.repeat(image, 2, axis=0), 2, axis=1) for image in sample.images]
+    requests = [MarkRequest(image, one.key) for image, one in zip(whole, requests_of(sample), strict=True)]
+
+    def measure(count: int) -> dict[str, object]:
+        wanted = [requests[index % len(requests)] for index in range(count)]
+        marker.mark(wanted[: min(count, 8)], PROFILES[name])  # weights and kernels are read once, outside of the time
+        _, seconds = run.seconds(lambda: marker.mark(wanted, PROFILES[name]))
+        return {"seconds": seconds / count, "device": run.device.type, "threads": torch.get_num_threads()}
+
+    for count in (1, 256) if run.device.type == "cuda" else (1,):
+        run.note({"kind": "generator speed", "set": name, "count": count}, lambda count=count: measure(count))
+
+
+def _their_speed(run: Run, scene: Scene, readers: list[Reader], method: str, diverse: bool, steps: int) -> None:
+    made: list[np.ndarray] = []
+
+    def attack() -> float:
+        clean, envelopes = shown(scene.originals), scene.envelopes
+        momentum_attack(scene.ensemble, clean[:1], envelopes[:1], 1, diverse)
+        changes, seconds = run.seconds(lambda: momentum_attack(scene.ensemble, clean, envelopes, steps, diverse))
+        made.append(shown(scene.fitted(changes)))
+        return seconds / len(clean)
+
+    def images() -> np.ndarray:
+        if not made:
+            attack()
+        return made[0]
+
+    where = {"set": scene.sample.name, "tier": scene.settings.tier, "method": method, "steps": steps}
+    where |= {"few": len(scene.sample)}
+    run.note({"kind": "speed", **where}, lambda: {"seconds": attack()})
+    run.answer(where, readers, images, scene.labels)
