@@ -26,7 +26,7 @@ from gateway.mark.training import channels_first
 class RemoverRecipe:
     """How a remover is trained: steps, batch, side in pixels at which it works, width of the first layer, rate."""
 
-    steps: int = 900
+    steps: int = 500
     batch: int = 8
     side: int = 128
     width: int = 16
