@@ -17,7 +17,7 @@ from gateway.mark.budget import (
     stroke_lift,
     visibility_threshold,
 )
-from gateway.mark.display import check_request, display_of, padding_of, valid_range_of
+from gateway.mark.display import DisplayMap, check_request, display_of, padding_of, valid_range_of
 from gateway.mark.lettering import (
     Lettering,
     Placement,
@@ -47,6 +47,8 @@ LETTER_GAP = 0.2
 """Distance between letters of different sizes, as a share of the smaller letter height."""
 LEAST_LETTER = 12.0
 """Least height of a capital letter in pixels: below it strokes are thinner than two pixels and do not read."""
+BEYOND = 0.05
+"""Pixels further than this outside the primary window (display units) carry no letters."""
 ROI_MARGIN = 1.0 / 64.0
 """Dilation of the region of interest, as a share of the shorter side."""
 
@@ -114,9 +116,7 @@ class Drafter:
         threshold = visibility_threshold(display, self._profile.noise_factor)
         lettering, lift = Lettering.none(region.shape), np.zeros(region.shape, np.float32)
         if self._settings.tier == "lettered" and self._settings.mode != "paper":  # that one places its own
-            placement = self._placement(request, display, region)
-            lettering = self._lettering(request.key, placement, region)
-            lift = stroke_lift(lettering.polarity(luminance(display), placement.turning_point), lettering.outline)
+            lettering, lift = self._letters(request, display, region, region & is_shown(window, request.image))
         strokes, floor = lettering.strokes, self._settings.psnr_floor
         limit = max(floor, PSNR_FLOOR["discreet"])
         peak = peak_outside(self._profile, window, request.slope)
@@ -135,6 +135,26 @@ class Drafter:
             outline=lettering.outline,
         )
         return Draft(request, canvas, foreground, roi, roi | padding)
+
+    def _letters(
+        self, request: MarkRequest, display: np.ndarray, region: np.ndarray, readable: np.ndarray
+    ) -> tuple[Lettering, np.ndarray]:
+        """Return the lettering and its lift, where it can be read; anywhere in the region where none fits there.
+
+        Raises:
+            MarkError: ``no-free-area``, ``logo-too-fine``, ``surrogate-nan``.
+        """
+        for free in (readable, region):
+            try:
+                placement = self._placement(request, display, free)
+                lettering = self._lettering(request.key, placement, free)
+            except MarkError as error:
+                if error.code != "no-free-area" or free is region:
+                    raise
+                continue
+            polarity = lettering.polarity(luminance(display), placement.turning_point)
+            return lettering, stroke_lift(polarity, lettering.outline)
+        raise AssertionError("the loop returns or raises")
 
     def _placement(self, request: MarkRequest, display: np.ndarray, region: np.ndarray) -> Placement:
         """Return the placement: by slice position in a series, else the best of several keyed ones.
@@ -219,6 +239,17 @@ class Drafter:
         small = resize(to_tensor(display, self._device), *working_shape(display.shape[:2], WORKING_SIDE))
         found = saliency(small, self._surrogates, self._profile.tasks)
         return resize(torch.from_numpy(found)[:, None], *display.shape[:2])[0, 0].numpy()
+
+
+def is_shown(window: DisplayMap, stored: np.ndarray) -> np.ndarray:
+    """Return (H, W) bool: pixels that the primary window shows, or nearly; beyond its ends a letter would not be seen.
+
+    Args:
+        window: the primary window.
+        stored: (H, W) or (H, W, 3) stored values.
+    """
+    beyond = np.abs(window.raw(stored) - window.shown(stored)) > BEYOND
+    return ~(beyond.any(axis=2) if beyond.ndim == 3 else beyond)
 
 
 def most_strokes(settings: MarkSettings, region: np.ndarray) -> int:

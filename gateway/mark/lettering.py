@@ -29,7 +29,7 @@ LINE_GAP = 0.3
 """Empty space between lines, as a share of the letter height."""
 WEIGHT = 0.06
 """How much bolder than the font the letters are drawn, as a share of the type size, on each side."""
-LETTER_INSIDE = 0.75
+LETTER_INSIDE = 0.85
 """Letters of which less lies in the region are left out: a fragment does not read as lettering."""
 WORD_INSIDE = 0.4
 """Words of which less is left are left out."""
