@@ -36,6 +36,7 @@ def optimise_texture(
     generators: Sequence[np.random.Generator],
     steps: int,
     constrain: Callable[[Tensor], Tensor] = lambda texture: texture,
+    begin: Tensor | None = None,
 ) -> Tensor:
     """Return the texture (B, C, h, w) in -1..1 that misleads the surrogates when it is added to ``clean``.
 
@@ -48,16 +49,21 @@ def optimise_texture(
         generators: one per image, for start and views.
         steps: 0 gives the keyed random start.
         constrain: puts a texture in -1..1 back where it may be (colour), after every step; for gray images nothing.
+        begin: (B, C, h, w) float32 in -1..1, the texture that the steps begin with; None: keyed noise.
 
     Raises:
         MarkError: ``surrogate-nan`` when a network gives a value that is not finite.
     """
     device = clean.device
-    start = np.stack([random.choice(np.float32([-1.0, 1.0]), clean.shape[1:]) for random in generators])
-    texture = torch.from_numpy(start).to(device)
+    if begin is None:
+        start = np.stack([random.choice(np.float32([-1.0, 1.0]), clean.shape[1:]) for random in generators])
+        texture = torch.from_numpy(start).to(device)
+    else:
+        texture = begin
     if steps == 0:
         return constrain(texture)
-    texture = texture * 0.3
+    if begin is None:
+        texture = texture * 0.3
     groups = draw_views(generators, clean.shape[2:], GROUPS, VIEWS, device)
     targets = [Target(surrogate, clean, groups, tasks) for surrogate in surrogates]
     momentum = torch.zeros_like(texture)
@@ -68,15 +74,24 @@ def optimise_texture(
         for target in targets:
             loss, margin = target.loss(images, step % GROUPS)
             (gradient,) = torch.autograd.grad(loss.sum(), texture, retain_graph=True)
-            total += _weighted(gradient, margin.detach(), target.surrogate.name)
+            total += balanced_gradient(gradient, margin.detach(), target.surrogate.name)
         momentum = MOMENTUM * momentum + total
         rate = 0.2 * (1.0 - 0.8 * step / steps)  # large steps first, then settle
         texture = constrain((texture.detach() - rate * momentum.sign()).clamp(-1.0, 1.0))
     return texture
 
 
-def _weighted(gradient: Tensor, margin: Tensor, name: str) -> Tensor:
-    """Return a surrogate's gradient with mean magnitude 1 per image, times its weight."""
+def balanced_gradient(gradient: Tensor, margin: Tensor, name: str) -> Tensor:
+    """Return a surrogate's gradient with mean magnitude 1 per image, times its weight: 1.15 down to 0.15.
+
+    Args:
+        gradient: (B, C, h, w) of its loss at the texture.
+        margin: (B,) logits, how firmly it still believes its first answer.
+        name: for the error.
+
+    Raises:
+        MarkError: ``surrogate-nan`` when a value is not finite.
+    """
     size = gradient.abs().mean((1, 2, 3))
     if not bool(torch.isfinite(size).all() and torch.isfinite(margin).all()):
         raise MarkError("surrogate-nan", f"surrogate {name} gives values that are not finite")

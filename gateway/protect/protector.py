@@ -220,6 +220,7 @@ class Protector:
 
     def _settings(self, route: Route) -> MarkSettings:
         chosen = {"tier": route.mark.tier, "mode": route.mark.mode, "text": route.mark.text, "logo": route.mark.logo}
+        chosen |= {"refine": route.mark.refine, "generator": route.mark.generator}
         if route.mark.steps is not None:
             chosen["steps"] = route.mark.steps
         return MarkSettings(device=self._config.worker.device, **chosen)

@@ -1,0 +1,1 @@
+"""Generators, one module each; registered under the entry point group ``miad_gateway.generators``."""
