@@ -41,7 +41,7 @@ def train_mark(
         Path,
         typer.Option("--out", "-o", dir_okay=False, help="The generator (.safetensors); a broken run goes on."),
     ],
-    steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Training steps of 8 images.")] = 2000,
+    steps: Annotated[int, typer.Option(min=1, max=1_000_000, help="Training steps of 8 images.")] = 1000,
     channels: Annotated[int | None, typer.Option(min=1, max=3, help="1: gray, 3: colour; default: the profile's.")] = (
         None
     ),
@@ -119,7 +119,8 @@ def _read(folder: Path, channels: int, limit: int) -> tuple[list[MarkRequest], C
             skipped[error.code] += 1
     if not found:
         hint = ".npz files with key images, PNG and JPEG files are read"
-        raise ConfigError("no-images", f"no image of {folder} can be used", hint)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "it holds no files"
+        raise ConfigError("no-images", f"no image of {folder} can be used: {reasons}", hint)
     return [found[i] for i in np.linspace(0, len(found) - 1, min(limit, len(found))).round().astype(int)], skipped
 
 

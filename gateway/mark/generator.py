@@ -1,8 +1,9 @@
 """The ``generator``: one network that draws the texture of any image for any key in a single forward pass.
 
 A small U-Net sees the image and where and how strongly its mark may lie; the key turns its features by FiLM (Perez et
-al. 2018: a scale and a shift per feature channel), so that another key gives another texture. It works on blocks of
-4x4 pixels (sub-pixel convolution, Shi et al. 2016), which is what makes a slice cost a few hundredths of a second.
+al. 2018: a scale and a shift per feature channel), so that another key gives another texture. The texture lies on a
+grid half as fine as the image's: a classifier's resize leaves little of a finer one. The network works on blocks of 4x4
+points of that grid (sub-pixel convolution, Shi et al. 2016), so that a slice costs a few hundredths of a second.
 
 Its file is safetensors: float16 weights; the header holds ``format``, ``channels``, ``tasks``, ``profiles`` and
 ``version``. Nothing in such a file is executable.
@@ -27,12 +28,16 @@ from gateway.mark.randomness import keyed
 
 FORMAT = "miad-mark-generator"
 VERSION = 1
+COARSE = 2
+"""Side in pixels of the squares that share one value of the texture."""
 BLOCK = 4
-"""Side in pixels of the blocks that the network works on."""
+"""Side of the blocks that the network works on, in such squares."""
 KEY_BITS = 256
-WIDTHS = (48, 96, 160)
-"""Feature channels at 1/4, 1/8 and 1/16 of the image's side."""
-_MULTIPLE = BLOCK * 2 ** (len(WIDTHS) - 1)
+WIDTHS = (64, 96, 128)
+"""Feature channels at 1/8, 1/16 and 1/32 of the image's side."""
+_MULTIPLE = COARSE * BLOCK * 2 ** (len(WIDTHS) - 1)
+GAIN = 2.0
+"""Root mean square of what the final tanh gets: textures use most of their amplitude, and still can learn."""
 _EMBEDDING = 128
 
 
@@ -102,7 +107,9 @@ class TextureNet(nn.Module):
         seen = torch.cat([2.0 * clean - 1.0, 3.0 * amplitude.clamp(min=0.0).sqrt(), 4.0 * offset], 1)
         seen = functional.pad(seen, (0, -width % _MULTIPLE, 0, -height % _MULTIPLE), mode="replicate")
         key = self.key(bits)
-        x = functional.pixel_unshuffle(seen, BLOCK).contiguous(memory_format=torch.channels_last)
+        x = functional.pixel_unshuffle(functional.avg_pool2d(seen, COARSE), BLOCK).contiguous(
+            memory_format=torch.channels_last
+        )
         fine = self.fine_in(functional.silu(self.stem(x)), key)
         middle = self.middle_in(self.down(fine), key)
         deep = self.deeper(middle)
@@ -111,7 +118,10 @@ class TextureNet(nn.Module):
         middle = self.middle_out(middle + _twice(self.up_deep(deep)), key)
         fine = self.fine_out(fine + _twice(self.up_middle(middle)), key)
         texture = functional.pixel_shuffle(self.head(fine), BLOCK)
-        return torch.tanh(texture[:, :, :height, :width])
+        # Mean 0 and a fixed size per image: without it training drives the tanh into its flat ends within 100 steps.
+        texture = texture - texture.mean((1, 2, 3), keepdim=True)
+        size = texture.square().mean((1, 2, 3), keepdim=True).sqrt()
+        return _twice(torch.tanh(GAIN * texture / size.clamp(min=1e-6)))[:, :, :height, :width]
 
 
 def _twice(x: Tensor) -> Tensor:

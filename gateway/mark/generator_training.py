@@ -31,6 +31,8 @@ from gateway.mark.sketches import Sketches
 
 SAVE_EVERY = 50
 """Steps between checkpoints."""
+ENOUGH_APART = 0.2
+"""Correlation between the textures of two keys below which nothing is asked of them; the lettering differs as well."""
 _CPU = torch.device("cpu")
 
 
@@ -42,14 +44,16 @@ class Plan:
         steps: optimiser steps (Adam).
         pairs: sketches per step; each is seen with two keys.
         rate: peak learning rate; a twentieth of the steps warms up, a half-cosine ends near 0.
-        diversity: weight of the squared correlation between the textures of two keys.
+        members: surrogates per step, drawn from all: more steps are worth more than more surrogates in each.
+        diversity: weight of the squared correlation between the textures of two keys, beyond ``ENOUGH_APART``.
         seed: of weights and of everything drawn.
     """
 
-    steps: int = 2000
+    steps: int = 1000
     pairs: int = 4
-    rate: float = 2e-3
-    diversity: float = 1.0
+    rate: float = 3e-3
+    members: int = 2
+    diversity: float = 0.5
     seed: int = 0
 
 
@@ -79,6 +83,7 @@ def train_generator(
     checkpoint: Path | None = None,
     progress: Callable[[Step], None] = lambda step: None,
     device: torch.device = _CPU,
+    save_every: int = SAVE_EVERY,
 ) -> TextureNet:
     """Return a trained network in evaluation mode.
 
@@ -86,9 +91,10 @@ def train_generator(
         sketches: one entry per kind of image, all of one channel count; a kind is drawn as often as it has sketches.
         surrogates: at least one with a head for a task of every kind.
         plan: how.
-        checkpoint: written every ``SAVE_EVERY`` steps and at the end; a run goes on from it where it is there.
+        checkpoint: written every ``save_every`` steps and at the end; a run goes on from it where it is there.
         progress: called after every step.
         device: of the surrogates, and where the network is trained.
+        save_every: steps between checkpoints.
 
     Raises:
         MarkError: ``no-images`` without sketches, ``checkpoint-corrupt`` for a checkpoint that cannot be used,
@@ -112,7 +118,7 @@ def train_generator(
         margin, loss, correlation = _backward(net, sketches[kind], members[kind], plan, random, number, device)
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         adam.step()
-        if checkpoint is not None and ((number + 1) % SAVE_EVERY == 0 or number + 1 == plan.steps):
+        if checkpoint is not None and ((number + 1) % save_every == 0 or number + 1 == plan.steps):
             _save(checkpoint, net, adam, number + 1)
         progress(Step(number + 1, plan.steps, margin, loss, correlation))
     return net.eval().requires_grad_(False)
@@ -156,19 +162,23 @@ def _backward(
     texture = drawn.detach().requires_grad_(True)
     images = (clean + offset + amplitude * texture).clamp(0.0, 1.0)
     images = random_removal(images, random)
-    generators = [np.random.default_rng((plan.seed, number, place)) for place in range(len(clean))]
+    generators = [np.random.default_rng((plan.seed, number, place)) for place in range(len(index))]
     view = draw_views(generators, clean.shape[2:], GROUPS, 1, device)[number % GROUPS]
     total, margins, losses = torch.zeros_like(texture), [], []
-    for surrogate in surrogates:
-        loss, margin = Target(surrogate, clean, [view], sketches.tasks).loss(images, 0)
+    chosen = random.choice(len(surrogates), min(plan.members, len(surrogates)), replace=False)
+    for surrogate in (surrogates[place] for place in sorted(chosen)):
+        target = Target(surrogate, clean[: len(index)], [view], sketches.tasks)  # both keys of an image share it
+        told = [target.loss(half, 0) for half in images.chunk(2)]
+        loss, margin = (torch.cat(column) for column in zip(*told, strict=True))
         (gradient,) = torch.autograd.grad(loss.sum(), texture, retain_graph=True)
         total += balanced_gradient(gradient, margin.detach(), surrogate.name)
         margins.append(float(margin.detach().mean()))
         losses.append(float(loss.detach().mean()))
     correlation = _correlation(amplitude * drawn)
     # mean over pixels and images, so that this term and the next are of one size
-    attack = (total.detach() * drawn).mean() / len(surrogates)
-    (attack + plan.diversity * (correlation**2).mean()).backward()
+    attack = (total.detach() * drawn).mean() / len(chosen)
+    alike = (correlation.abs() - ENOUGH_APART).clamp(min=0.0).square().mean()
+    (attack + plan.diversity * alike).backward()
     return float(np.mean(margins)), float(np.mean(losses)), float(correlation.detach().abs().mean())
 
 
