@@ -51,7 +51,7 @@ class Plan:
 
     steps: int = 1000
     pairs: int = 4
-    rate: float = 3e-3
+    rate: float = 2e-3
     members: int = 2
     diversity: float = 0.5
     seed: int = 0

@@ -22,6 +22,8 @@ GROUPS = 6
 """View groups that the steps go through in turn."""
 VIEWS = 1
 """Views per group, i.e. per step."""
+FIRST_RATE, REFINE_RATE = 0.2, 0.5
+"""Size of the first step: from noise, and from a texture that a generator drew with most of its amplitude used."""
 CALM_MARGIN = -4.0
 """A surrogate whose margin is below this (logits) is misled enough: its weight goes towards LEAST_WEIGHT."""
 LEAST_WEIGHT = 0.15
@@ -55,16 +57,15 @@ def optimise_texture(
         MarkError: ``surrogate-nan`` when a network gives a value that is not finite.
     """
     device = clean.device
-    if begin is None:
+    first, texture = REFINE_RATE, begin
+    if texture is None:
         start = np.stack([random.choice(np.float32([-1.0, 1.0]), clean.shape[1:]) for random in generators])
-        texture = torch.from_numpy(start).to(device)
-    else:
-        texture = begin
+        first, texture = FIRST_RATE, torch.from_numpy(start).to(device)
     if steps == 0:
         return constrain(texture)
     if begin is None:
         texture = texture * 0.3
-    groups = draw_views(generators, clean.shape[2:], GROUPS, VIEWS, device)
+    groups = draw_views(generators, clean.shape[2:], GROUPS, VIEWS, device)[:steps]
     targets = [Target(surrogate, clean, groups, tasks) for surrogate in surrogates]
     momentum = torch.zeros_like(texture)
     for step in range(steps):
@@ -76,7 +77,7 @@ def optimise_texture(
             (gradient,) = torch.autograd.grad(loss.sum(), texture, retain_graph=True)
             total += balanced_gradient(gradient, margin.detach(), target.surrogate.name)
         momentum = MOMENTUM * momentum + total
-        rate = 0.2 * (1.0 - 0.8 * step / steps)  # large steps first, then settle
+        rate = first * (1.0 - 0.8 * step / steps)  # large steps first, then settle
         texture = constrain((texture.detach() - rate * momentum.sign()).clamp(-1.0, 1.0))
     return texture
 

@@ -1,6 +1,7 @@
 """Train the shipped generators on half A of the training sets, against the shipped surrogate packs.
 
-    python -m plugins.generators.train --pack gray --out DIR [--images N] [--steps N] [--threads N]
+    python -m plugins.generators.train --pack gray --out DIR [--images N] [--steps N] [--pairs N]
+        [--members N] [--threads N]
 
 Drafts ``--images`` images of every set (cached in DIR as ``SET-sketches.safetensors``), trains with a checkpoint
 (``PACK.ckpt``) that a run started again goes on from, then writes ``PACK.safetensors``.
@@ -70,6 +71,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--images", type=int, default=200, help="of every set")
     parser.add_argument("--steps", type=int, default=Plan().steps)
+    parser.add_argument("--pairs", type=int, default=Plan().pairs, help="images a step, each with two keys")
+    parser.add_argument("--members", type=int, default=Plan().members, help="surrogates a step")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's own choice")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -96,12 +99,12 @@ def main() -> None:
 
     def report(step: Step) -> None:
         told.append(step)
-        if len(told) == 25:
+        if len(told) == 50:
             mean = {name: float(np.mean([getattr(one, name) for one in told])) for name in ("margin", "correlation")}
             log.info("step %d/%d %s %.0f s", step.number, step.total, json.dumps(mean), time.monotonic() - began)
             told.clear()
 
-    plan = Plan(steps=arguments.steps)
+    plan = Plan(steps=arguments.steps, pairs=arguments.pairs, members=arguments.members)
     net = train_generator(sketches, surrogates, plan, arguments.out / f"{arguments.pack}.ckpt", report)
     tasks = sorted({task for one in sketches for task in one.tasks})
     names = sorted({PROFILES[name].name for name in sets})
