@@ -14,8 +14,8 @@ PACK = GeneratorPack(
     file=_FOLDER / "gray.safetensors",
     card=_FOLDER / "gray.md",
     licence_warning=(
-        "generator 'gray' is for evaluation only: hardly trained, it misleads little more than lettering alone, and the "
-        "licences of its training images are mixed, non-commercial or unstated; train one on the site's own images "
+        "generator 'gray' is for evaluation only: hardly trained, it misleads little more than lettering alone, and "
+        "the licences of its training images are mixed, non-commercial or unstated; train one on the site's own images "
         "(miad-gateway train-mark) or use mode strong"
     ),
 )
