@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.commands import config, demo, files, keys, mark, network, queue, serve, surrogates, vault
+from gateway.commands import config, demo, files, keys, mark, network, queue, serve, surrogates, train_mark, vault
 from gateway.commands.exits import MEANING, ExitCode, exit_code_of
 from gateway.commands.output import say, show_error, show_text
 from gateway.errors import GatewayError
@@ -31,6 +31,7 @@ app.command()(serve.serve)
 app.command()(files.protect)
 app.command()(files.restore)
 app.command()(mark.mark)
+app.command("train-mark")(train_mark.train_mark)
 app.command()(demo.demo)
 app.add_typer(config.app, name="config")
 app.command()(files.explain)

@@ -49,9 +49,18 @@ def mark(
         Tier.LETTERED
     ),
     mode: Annotated[
-        str, typer.Option(help="How the mark is made: strong, or paper (one flat logo or text, a baseline).")
+        str,
+        typer.Option(
+            help="How the mark is made: strong, generator (a trained network, one pass), or paper (one flat logo or "
+            "text, a baseline)."
+        ),
     ] = "strong",
     steps: Annotated[int | None, typer.Option(min=0, max=1000, help="Optimiser steps; 0 misleads nothing.")] = None,
+    refine: Annotated[int | None, typer.Option(min=0, max=5, help="Optimiser steps after the generator.")] = None,
+    generator: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="A generator file of train-mark; none is packaged."),
+    ] = None,
     text: Annotated[str | None, typer.Option(help="The lettering.")] = None,
     logo: Annotated[Path | None, typer.Option(help="An image file, drawn instead of the text.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -75,7 +84,16 @@ def mark(
         raise ConfigError("two-keys", "--seed and --key-file exclude each other")
     images, masks = _read(arrays)
     key = _key(seed, key_file)
-    settings = _settings(tier=tier.value, mode=mode, steps=steps, text=text, logo=logo, device=device)
+    settings = _settings(
+        tier=tier.value,
+        mode=mode,
+        steps=steps,
+        refine=refine,
+        generator=generator,
+        text=text,
+        logo=logo,
+        device=device,
+    )
     from gateway.mark import Marker
     from gateway.mark.arrays import as_arrays, mark_all, requests_for
 
@@ -157,7 +175,7 @@ def _report(marked: Sequence[MarkedImage], profile: str, settings: MarkSettings)
     import json
 
     images = [{"index": index, **one.quality.as_dict()} for index, one in enumerate(marked)]
-    whole = {"profile": profile, "settings": settings.model_dump(), "images": images}
+    whole = {"profile": profile, "settings": settings.model_dump(mode="json"), "images": images}
     return (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode()
 
 

@@ -214,6 +214,8 @@ def _check_routes(config: Config, role: Role) -> Iterator[Finding]:
             yield Finding("warning", ("routes", index, "mark", "steps"), message)
         if route.action == "mark" and route.mark.logo is not None:
             yield from _check_file(("routes", index, "mark", "logo"), route.mark.logo)
+        if route.action == "mark" and route.mark.generator is not None:
+            yield from _check_file(("routes", index, "mark", "generator"), route.mark.generator)
 
 
 def _check_destinations(config: Config, role: Role) -> Iterator[Finding]:

@@ -155,8 +155,10 @@ class Mark(Model):
     """How a route marks: the tier, and how much work goes into it."""
 
     tier: Literal["lettered", "discreet"] = "lettered"
-    mode: Literal["strong", "paper"] = "strong"
+    mode: Literal["strong", "paper", "generator"] = "strong"
     steps: Annotated[int, Field(ge=0, le=1000)] | None = None  # None: the mark's own default; 0: plumbing tests only
+    refine: Annotated[int, Field(ge=0, le=5)] = 0  # optimiser steps after the generator
+    generator: Path | None = None  # a file of train-mark; None: an installed generator
     text: Annotated[str, Field(min_length=1, max_length=32)] = "COPY"
     surrogates: tuple[Name, ...] = ()  # names of surrogate packs, the site's or installed; empty: the profile's own
     logo: Path | None = None  # an image file, drawn instead of the text
@@ -168,6 +170,9 @@ class Mark(Model):
     def _disagreements(self) -> Iterator[Problem]:
         if self.mode == "paper" and self.tier != "lettered":
             yield ("mode",), "'paper' draws a visible mark: it goes with tier = \"lettered\" only"
+        for name in ("refine", "generator"):
+            if self.mode != "generator" and getattr(self, name):
+                yield (name,), 'it goes with mode = "generator" only'
 
 
 class Route(Model):

@@ -54,7 +54,7 @@ def mark_all(
     marked = []
     for index, result in enumerate(marker.mark(requests, profile_name, progress)):
         if isinstance(result, MarkError):
-            raise MarkError(result.code, f"image {index}: {result.message}") from result
+            raise MarkError(result.code, f"image {index}: {result.message}", result.hint) from result
         marked.append(result)
     return marked
 

@@ -159,7 +159,8 @@ class Drafter:
     def _placement(self, request: MarkRequest, display: np.ndarray, region: np.ndarray) -> Placement:
         """Return the placement: by slice position in a series, else the best of several keyed ones.
 
-        Where the one by slice position leaves no room for a letter, it is the first keyed one that does.
+        Where the one by slice position leaves no room for a letter, it is the first keyed one that does; in mode
+        ``generator``, which has no time for a search, always that.
 
         Raises:
             MarkError: ``no-free-area`` when no letter fits anywhere.
@@ -169,7 +170,7 @@ class Drafter:
         placements = draw_placements(request.key, self._settings.placements)
         if request.position is not None:
             placements.insert(0, place(request.key, request.position))
-        if request.position is not None or not self._surrogates:
+        if request.position is not None or not self._surrogates or self._settings.mode == "generator":
             return next(self._fitting(request.key, placements, free))[0]
         small = resize(to_tensor(display, self._device), *shape)
         fitting = list(self._fitting(request.key, placements, free))

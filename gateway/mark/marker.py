@@ -14,6 +14,8 @@ from gateway.mark.chroma import limit_chroma
 from gateway.mark.device import deterministic, resolve_device
 from gateway.mark.drafting import Draft, Drafter, most_strokes, nearest, to_tensor, working_shape
 from gateway.mark.flat import text_ink
+from gateway.mark.generator import generate_texture
+from gateway.mark.generator_packs import GeneratorPack, GeneratorShelf, load_generator_packs
 from gateway.mark.logo import load_logo
 from gateway.mark.optimise import optimise_texture
 from gateway.mark.packs import Surrogate, SurrogatePack, load_packs, select_packs
@@ -40,6 +42,7 @@ class Marker:
         settings: tier, steps, device and so on.
         packs: surrogate packs to choose from; None: the installed ones.
         profiles: modality profiles by name; None: the installed ones, read when ``profile`` is given by name.
+        generators: generator packs to choose from in mode ``generator``; None: the installed ones.
 
     Raises:
         ConfigError: ``no-device`` when the settings ask for a device that is not there; ``logo-unreadable``,
@@ -51,6 +54,7 @@ class Marker:
         settings: MarkSettings,
         packs: Sequence[SurrogatePack] | None = None,
         profiles: Mapping[str, ModalityProfile] | None = None,
+        generators: Sequence[GeneratorPack] | None = None,
     ) -> None:
         self.settings = settings
         self.device = resolve_device(settings.device)
@@ -60,11 +64,16 @@ class Marker:
         self._packs = list(load_packs().values()) if packs is None else list(packs)
         self._profiles = profiles
         self._loaded: dict[str, tuple[Surrogate, ...]] = {}
+        self._generators: GeneratorShelf | None = None
+        if settings.mode == "generator":
+            offered = load_generator_packs().values() if generators is None else generators
+            self._generators = GeneratorShelf(offered, settings.generator, self.device)
 
     def licence_warnings(self, profile: ModalityProfile) -> list[str]:
         """Return the warnings of the packs that this profile would use; to be logged at start."""
         names = self.settings.surrogates or [name for names in profile.packs.values() for name in names]
-        return [pack.licence_warning for pack in self._packs if pack.name in names and pack.licence_warning]
+        found = [pack.licence_warning for pack in self._packs if pack.name in names and pack.licence_warning]
+        return found if self._generators is None else found + self._generators.licence_warnings(profile)
 
     def mark(
         self,
@@ -83,7 +92,8 @@ class Marker:
         gives the same stored values whatever else is in the batch (on one device with one set of libraries).
 
         Error codes: ``bad-request``, ``wrong-channels``, ``image-too-small``, ``image-empty``, ``no-free-area``,
-        ``no-surrogate``, ``weights-corrupt``, ``surrogate-nan``, ``over-budget``, ``device-failed``, ``logo-too-fine``.
+        ``no-surrogate``, ``weights-corrupt``, ``surrogate-nan``, ``over-budget``, ``device-failed``, ``logo-too-fine``,
+        ``no-generator``, ``generator-nan``.
 
         Raises:
             ConfigError: ``no-profile`` when ``profile`` is a name that is not installed.
@@ -128,6 +138,8 @@ class Marker:
 
         for channels in {1 if request.image.ndim == 2 else 3 for request in requests} & set(profile.channels):
             _attempt(self._surrogates, profile, channels)  # loaded once, before threads share them
+            if self._generators is not None:
+                _attempt(self._generators.get, profile, channels)
         return map(mark, groups) if self._threads is None else self._threads.map(mark, groups)
 
     def _mark_group(self, requests: Sequence[MarkRequest], profile: ModalityProfile) -> list[MarkedImage | MarkError]:
@@ -162,6 +174,9 @@ class Marker:
         if channels not in profile.packs:
             raise MarkError("wrong-channels", f"profile {profile.name} does not take images of {channels} channel(s)")
         surrogates = self._surrogates(profile, channels) if self.settings.steps else ()
+        if self._generators is not None:
+            self._generators.get(profile, channels)  # told before work is put into the frame
+            surrogates = surrogates[:1]  # one network's saliency has to do: each costs as much as the generator
         return Drafter(self.settings, profile, surrogates, self.device, self._logo).draft(request)
 
     def _textures(self, drafts: Sequence[Draft], profile: ModalityProfile) -> list[np.ndarray | FlatMark | MarkError]:
@@ -194,15 +209,24 @@ class Marker:
         clean = batch([draft.canvas.display.shown(draft.canvas.stored) for draft in filled])
         if self.settings.mode == "paper":
             return self._flat_marks(clean, drafts, profile, size)
+        amplitude = batch([draft.canvas.amplitude for draft in filled])
+        offset = batch([draft.canvas.offset for draft in filled])
+        constrain = partial(limit_chroma, share=profile.chroma)
+        begin, steps = None, self.settings.steps
+        if self._generators is not None:
+            keys = [draft.request.key for draft in filled]
+            generator = self._generators.get(profile, clean.shape[1])
+            begin, steps = generate_texture(generator, clean, amplitude, offset, keys, constrain), self.settings.refine
         texture = optimise_texture(
             clean,
-            batch([draft.canvas.amplitude for draft in filled]),
-            batch([draft.canvas.offset for draft in filled]),
-            self._surrogates(profile, clean.shape[1]) if self.settings.steps else (),
+            amplitude,
+            offset,
+            self._surrogates(profile, clean.shape[1]) if steps else (),
             profile.tasks,
             [keyed(draft.request.key, "texture", draft.request.position) for draft in filled],
-            self.settings.steps,
-            partial(limit_chroma, share=profile.chroma),
+            steps,
+            constrain,
+            begin,
         )
         # Nearest neighbour: blocks keep their full amplitude, and a classifier's resize gives the texture back.
         rows, columns = nearest(shape[0], height), nearest(shape[1], width)

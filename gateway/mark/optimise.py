@@ -23,6 +23,8 @@ GROUPS = 6
 """View groups that the steps go through in turn."""
 VIEWS = 1
 """Views per group, i.e. per step."""
+FIRST_RATE, REFINE_RATE = 0.2, 0.5
+"""Size of the first step: from noise, and from a texture that a generator drew with most of its amplitude used."""
 CALM_MARGIN = -2.0
 """A surrogate whose margin is below this (log odds) is misled enough: its weight goes towards LEAST_WEIGHT."""
 LEAST_WEIGHT = 0.15
@@ -37,6 +39,7 @@ def optimise_texture(
     generators: Sequence[np.random.Generator],
     steps: int,
     constrain: Callable[[Tensor], Tensor] = lambda texture: texture,
+    begin: Tensor | None = None,
 ) -> Tensor:
     """Return the texture (B, C, h, w) in -1..1 that misleads the surrogates when it is added to ``clean``.
 
@@ -49,17 +52,21 @@ def optimise_texture(
         generators: one per image, for start and views.
         steps: 0 gives the keyed random start.
         constrain: puts a texture in -1..1 back where it may be (colour), after every step; for gray images nothing.
+        begin: (B, C, h, w) float32 in -1..1, the texture that the steps begin with; None: keyed noise.
 
     Raises:
         MarkError: ``surrogate-nan`` when a network gives a value that is not finite.
     """
     device = clean.device
-    start = np.stack([random.choice(np.float32([-1.0, 1.0]), clean.shape[1:]) for random in generators])
-    texture = torch.from_numpy(start).to(device)
+    first, texture = REFINE_RATE, begin
+    if texture is None:
+        start = np.stack([random.choice(np.float32([-1.0, 1.0]), clean.shape[1:]) for random in generators])
+        first, texture = FIRST_RATE, torch.from_numpy(start).to(device)
     if steps == 0:
         return constrain(texture)
-    texture = texture * 0.3
-    groups = draw_views(generators, clean.shape[2:], GROUPS, VIEWS, device)
+    if begin is None:
+        texture = texture * 0.3
+    groups = draw_views(generators, clean.shape[2:], GROUPS, VIEWS, device)[:steps]
     beliefs = consensus(clean, surrogates, tasks)
     targets = [Target(one, clean, groups, held) for one, held in zip(surrogates, beliefs, strict=True)]
     momentum = torch.zeros_like(texture)
@@ -70,15 +77,24 @@ def optimise_texture(
         for target in targets:
             loss, margin = target.loss(images, step % GROUPS)
             (gradient,) = torch.autograd.grad(loss.sum(), texture, retain_graph=True)
-            total += _weighted(gradient, margin.detach(), target.surrogate.name)
+            total += balanced_gradient(gradient, margin.detach(), target.surrogate.name)
         momentum = MOMENTUM * momentum + total
-        rate = 0.2 * (1.0 - 0.8 * step / steps)  # large steps first, then settle
+        rate = first * (1.0 - 0.8 * step / steps)  # large steps first, then settle
         texture = constrain((texture.detach() - rate * momentum.sign()).clamp(-1.0, 1.0))
     return texture
 
 
-def _weighted(gradient: Tensor, margin: Tensor, name: str) -> Tensor:
-    """Return a surrogate's gradient with mean magnitude 1 per image, times its weight."""
+def balanced_gradient(gradient: Tensor, margin: Tensor, name: str) -> Tensor:
+    """Return a surrogate's gradient with mean magnitude 1 per image, times its weight: 1.15 down to 0.15.
+
+    Args:
+        gradient: (B, C, h, w) of its loss at the texture.
+        margin: (B,) logits, how firmly it still believes its first answer.
+        name: for the error.
+
+    Raises:
+        MarkError: ``surrogate-nan`` when a value is not finite.
+    """
     size = gradient.abs().mean((1, 2, 3))
     if not bool(torch.isfinite(size).all() and torch.isfinite(margin).all()):
         raise MarkError("surrogate-nan", f"surrogate {name} gives values that are not finite")

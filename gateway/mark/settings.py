@@ -20,9 +20,14 @@ class MarkSettings(BaseModel):
         tier: ``lettered``: texture inside the strokes of lettering, which plainly reads as a mark. ``discreet``: below
             the masked threshold of visibility everywhere.
         mode: ``strong``: per-image optimisation against the surrogates. ``paper``: the paper's family as a baseline,
-            one flat logo or text, placed and blended by an evolutionary search; lettered tier only.
+            one flat logo or text, placed and blended by an evolutionary search; lettered tier only. ``generator``: a
+            trained network draws the texture in one forward pass, the placement is keyed and not searched; fast.
         steps: optimiser steps. 0 is a fast setting for tests of the plumbing: keyed lettering (or keyed noise) without
-            optimisation; it misleads next to nothing.
+            optimisation; it misleads next to nothing. The ``generator`` has ``refine`` instead; there 0 only means
+            that local detail stands in for saliency, so that no surrogate is read.
+        refine: optimiser steps that follow the ``generator``, from its texture on; each costs as much as one of
+            ``strong``.
+        generator: a file that ``miad-gateway train-mark`` wrote; None: an installed generator.
         placements: how many keyed placements of the lettering are tried on an image that belongs to no series.
         population: candidates per generation of the ``paper`` mode's search.
         generations: most generations of that search; each costs ``population`` forward passes of every surrogate.
@@ -38,8 +43,10 @@ class MarkSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tier: Literal["lettered", "discreet"] = "lettered"
-    mode: Literal["strong", "paper"] = "strong"
+    mode: Literal["strong", "paper", "generator"] = "strong"
     steps: Annotated[int, Field(ge=0, le=1000)] = 40
+    refine: Annotated[int, Field(ge=0, le=5)] = 0
+    generator: Path | None = None
     placements: Annotated[int, Field(ge=1, le=256)] = 24
     population: Annotated[int, Field(ge=LEAST_POPULATION, le=64)] = 24
     generations: Annotated[int, Field(ge=0, le=100)] = 12
@@ -57,6 +64,8 @@ class MarkSettings(BaseModel):
             raise ValueError(f"min_psnr may not be below {PSNR_FLOOR[self.tier]:g} dB in the {self.tier} tier")
         if self.mode == "paper" and self.tier != "lettered":
             raise ValueError("mode 'paper' draws a visible mark: it goes with tier 'lettered' only")
+        if self.mode != "generator" and (self.refine or self.generator is not None):
+            raise ValueError("refine and generator go with mode 'generator' only")
         return self
 
     @property

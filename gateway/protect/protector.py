@@ -223,7 +223,8 @@ class Protector:
         )
 
     def _settings(self, route: Route) -> MarkSettings:
-        chosen = route.mark.model_dump(include={"tier", "mode", "text", "logo", "surrogates"})
+        names = {"tier", "mode", "text", "logo", "surrogates", "refine", "generator"}
+        chosen = route.mark.model_dump(include=names)
         if route.mark.steps is not None:
             chosen["steps"] = route.mark.steps
         return MarkSettings(device=self._config.worker.device, **chosen)

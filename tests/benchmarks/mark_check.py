@@ -1,6 +1,7 @@
 """What a mark does to the networks it was optimised on and to the held-out judge, beside its controls.
 
-    python -m tests.benchmarks.mark_check --set brain_mri --sample 48 [--tier lettered] [--steps N] [--out DIR]
+    python -m tests.benchmarks.mark_check --set brain_mri --sample 48 [--tier lettered] [--mode strong] [--steps N]
+        [--refine N] [--generator FILE] [--out DIR]
 
 Accuracy (true labels of the set's test images) of every surrogate (white-box) and of the judge (another family, trained
 on other images) on: clean images, random noise of the mark's energy in the mark's pixels, lettering without
@@ -97,7 +98,8 @@ def run(name: str, count: int, settings: MarkSettings) -> dict[str, object]:
     began = time.perf_counter()
     results = Marker(settings, packs=[pack]).mark(requests, profile)
     seconds = (time.perf_counter() - began) / len(requests)
-    static = Marker(settings.model_copy(update={"steps": 0}), packs=[pack]).mark(requests, profile)
+    unoptimised = MarkSettings(tier=settings.tier, steps=0, device=settings.device)
+    static = Marker(unoptimised, packs=[pack]).mark(requests, profile)
     kept = [
         i for i, both in enumerate(zip(results, static, strict=True)) if all(isinstance(r, MarkedImage) for r in both)
     ]
@@ -128,7 +130,7 @@ def run(name: str, count: int, settings: MarkSettings) -> dict[str, object]:
         "set": name,
         "images": len(kept),
         "not_marked": {i: results[i].code for i in range(len(requests)) if not isinstance(results[i], MarkedImage)},
-        "settings": settings.model_dump(),
+        "settings": settings.model_dump(mode="json"),
         "accuracy": accuracy,
         "judge_margin": {c: float(judge.margin_for(shown[c], believed, name).mean()) for c in COLUMNS},
         "psnr_mean": float(np.mean([q.psnr for q in qualities])),
@@ -168,16 +170,27 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=48)
     parser.add_argument("--tier", choices=["lettered", "discreet"], default="lettered")
     parser.add_argument("--steps", type=int, default=MarkSettings().steps)
+    parser.add_argument("--mode", choices=["strong", "generator"], default="strong")
+    parser.add_argument("--refine", type=int, default=0, help="steps after the generator")
+    parser.add_argument("--generator", type=Path, help="mode generator: a file of train-mark")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, help="folder for SET-TIER.json and SET-TIER.md")
     arguments = parser.parse_args()
-    settings = MarkSettings(tier=arguments.tier, steps=arguments.steps, device=arguments.device)
+    settings = MarkSettings(
+        tier=arguments.tier,
+        mode=arguments.mode,
+        steps=arguments.steps,
+        refine=arguments.refine,
+        generator=arguments.generator,
+        device=arguments.device,
+    )
     for name in PROFILES if arguments.set == "all" else [arguments.set]:
         figures = run(name, arguments.sample, settings)
         print(as_markdown(figures), flush=True)
         if arguments.out:
             arguments.out.mkdir(parents=True, exist_ok=True)
-            stem = arguments.out / f"{name}-{arguments.tier}"
+            mode = "" if arguments.mode == "strong" else f"-{arguments.mode}"
+            stem = arguments.out / f"{name}-{arguments.tier}{mode}"
             stem.with_suffix(".json").write_text(json.dumps(figures, indent=2) + "\n")
             stem.with_suffix(".md").write_text(as_markdown(figures))
 

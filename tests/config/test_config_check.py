@@ -143,6 +143,10 @@ SAID = {
         "routes[0].mark.steps", "misleads no model"),
     "no logo": ({"[[destinations]]": "[routes.mark]\nlogo = 'none.png'\n[[destinations]]"}, "", "error",
         "routes[0].mark.logo", "cannot find"),
+    "no generator": (
+        {"[[destinations]]": "[routes.mark]\nmode = 'generator'\ngenerator = 'none.safetensors'\n[[destinations]]"}, "",
+        "error", "routes[0].mark.generator", "cannot find",
+    ),
     "a clinical destination": (
         {'type = "research"': f'type = "clinical"\nclinical_override = "{CLINICAL_STATEMENT}"'}, "",
         "warning", "destinations[0].type", "CLINICAL and gets marked copies",

@@ -193,6 +193,8 @@ def digest(route: Route = ROUTE, **changes: object) -> str:
         {"mark": Mark(steps=3)},
         {"mark": Mark(mode="paper")},
         {"mark": Mark(logo=Path("logo.png"))},
+        {"mark": Mark(mode="generator", refine=1)},
+        {"mark": Mark(mode="generator", generator=Path("site.safetensors"))},
         {"source_reference": False},
         {"action": "hold"},
     ],
