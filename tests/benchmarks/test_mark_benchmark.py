@@ -230,7 +230,7 @@ def test_removers_undo_a_fixed_weak_logo(tmp_path: Path) -> None:
     assert list(freed) == averaging.settings(len(pool))
     assert control.energy_gone(clean, marked, freed["pairs-1"]) > control.LEAST_GONE
     assert control.energy_gone(clean, marked, freed["pairs-4"]) < 0.0
-    recipe = RemoverRecipe(steps=250, batch=4, side=64, width=8, rate=5e-3)
+    recipe = RemoverRecipe(steps=300, batch=4, side=64, width=8, rate=2e-3)
     net = train_remover(control.weak_logo(pool), pool, recipe, tmp_path / "net.safetensors", torch.device("cpu"))
     gone = control.energy_gone(clean, marked, remove(net, marked, 64, torch.device("cpu")))
     assert gone > 0.6

@@ -24,6 +24,7 @@ NOT_DEFAULTS = {
     "name", "pack",  # of [[surrogates]]
     "steps",  # None: what the mark itself takes
     "logo",  # None: the text
+    "generator",  # None: an installed one
 }  # fmt: skip
 
 

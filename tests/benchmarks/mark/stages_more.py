@@ -95,7 +95,7 @@ def speed(run: Run) -> None:
 def generator_speed(run: Run) -> None:
     """Put down the seconds per 512x512 slice of the ``generator`` mode: one slice, and on CUDA a batch."""
     if "generator" not in known_modes():
-        run.say("time of the generator skipped: MarkSettings knows no mode 'generator'")
+        run.say("time of the generator skipped: none is installed")
         return
     name = run.options.sets[0]
     sample = run.sample(name)
