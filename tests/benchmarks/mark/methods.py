@@ -225,7 +225,7 @@ def mode(name: str, fit: bool) -> Callable[[Scene], Made]:
 
     def run(scene: Scene) -> Made:
         if name not in known_modes():
-            raise Skipped(f"there is no mode {name!r} here, or nothing installed for it")
+            raise Skipped(f"MarkSettings knows no mode {name!r}, or nothing is installed for it")
         try:
             settings = MarkSettings(**{**scene.settings.model_dump(), "mode": name})
         except ValueError as error:
