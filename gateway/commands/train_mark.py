@@ -1,13 +1,7 @@
-"""`miad-gateway train-mark`: a site's own generator, trained on a folder of its images.
-
-NumPy files (.npz, key `images`) and PNG or JPEG files are read. DICOM folders are to follow, through the reader of
-`gateway.training`.
-"""
+"""`miad-gateway train-mark`: a site's own generator, trained on a folder of its images: DICOM, NumPy, PNG or JPEG."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,16 +9,13 @@ import typer
 
 from gateway.commands.options import AsJson
 from gateway.commands.output import progress_bar, say, show_json, show_text
-from gateway.errors import ConfigError, MarkError
+from gateway.errors import ConfigError
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from gateway.mark import MarkRequest, ModalityProfile
+    from gateway.mark import ModalityProfile
     from gateway.mark.generator_training import Step
     from gateway.mark.packs import Surrogate
 
-_PICTURES = (".png", ".jpg", ".jpeg")
 _TELL_EVERY = 10
 """Steps between two lines of JSON."""
 
@@ -33,7 +24,7 @@ def train_mark(
     folder: Annotated[
         Path,
         typer.Argument(
-            exists=True, file_okay=False, help="Images at any depth: .npz (key images, as for mark), PNG, JPEG."
+            exists=True, file_okay=False, help="Images at any depth: DICOM, .npz (key images, as for mark), PNG, JPEG."
         ),
     ],
     profile: Annotated[str, typer.Option(help="Modality profile, e.g. brain-mr, mr, ct, cr-dx, fundus, dermoscopy.")],
@@ -51,11 +42,12 @@ def train_mark(
     as_json: AsJson = False,
 ) -> None:
     """Train the network of mode generator on images without labels; the same command again goes on where it stopped."""
-    from gateway.mark import load_profiles
+    from gateway.mark import MarkRequest, load_profiles
     from gateway.mark.device import resolve_device
     from gateway.mark.generator import save_generator
     from gateway.mark.generator_training import Plan, train_generator
     from gateway.mark.sketches import draw_sketches
+    from gateway.training.pictures import read_pictures
 
     profiles = load_profiles()
     if profile not in profiles:
@@ -67,9 +59,11 @@ def train_mark(
     if not out.parent.is_dir():
         raise ConfigError("cannot-write", f"cannot write {out}: no such folder", "choose another --out")
     surrogates = _surrogates(kind, samples, where)
-    requests, skipped = _read(folder, samples, limit)
-    for reason, count in sorted(skipped.items()):
+    with progress_bar("reading", quiet=as_json) as moved:
+        pictures = read_pictures(folder, samples, unlabelled=True, limit=limit, progress=moved)
+    for reason, count in sorted(pictures.skipped.items()):
         say(f"{count} left out: {reason}")
+    requests = [MarkRequest(image, bytes(32)) for image in pictures.images]  # sketches draw keys of their own
     with progress_bar("drafting", quiet=as_json) as drafted:
         sketches = draw_sketches(requests, kind, surrogates[:1], where, seed, progress=drafted)
     say(f"{len(sketches)} of {len(requests)} images can be marked and are trained on")
@@ -102,47 +96,3 @@ def _surrogates(profile: ModalityProfile, channels: int, device: object) -> tupl
 
     packs = select_packs(load_packs().values(), profile.packs[channels], channels)
     return tuple(member for pack in packs for member in pack.load(device))
-
-
-def _read(folder: Path, channels: int, limit: int) -> tuple[list[MarkRequest], Counter[str]]:
-    """At most `limit` images as requests, evenly taken from all; and why files or images were left out."""
-    import numpy as np
-
-    from gateway.mark import MarkRequest
-
-    found: list[MarkRequest] = []
-    skipped: Counter[str] = Counter()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
-        try:
-            found += [MarkRequest(image, bytes(32)) for image in _images(path, channels)]
-        except MarkError as error:
-            skipped[error.code] += 1
-    if not found:
-        hint = ".npz files with key images, PNG and JPEG files are read"
-        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(skipped.items())) or "it holds no files"
-        raise ConfigError("no-images", f"no image of {folder} can be used: {reasons}", hint)
-    return [found[i] for i in np.linspace(0, len(found) - 1, min(limit, len(found))).round().astype(int)], skipped
-
-
-def _images(path: Path, channels: int) -> Iterator[np.ndarray]:
-    """The images of one file, H,W or H,W,3; MarkError for what cannot be used."""
-    from zipfile import BadZipFile
-
-    import numpy as np
-    from PIL import Image
-
-    suffix = path.suffix.lower()
-    if suffix not in (*_PICTURES, ".npz"):
-        raise MarkError("no-image-file", f"{path.name} is no .npz, PNG or JPEG file")
-    try:
-        if suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                images = archive["images"]
-        else:
-            with Image.open(path) as picture:
-                images = np.asarray(picture.convert("L" if channels == 1 else "RGB"))[None]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise MarkError("cannot-read", f"{path.name}: {type(error).__name__}") from None
-    if images.ndim != (3 if channels == 1 else 4):
-        raise MarkError("wrong-channels", f"{path.name} holds images of another number of channels")
-    yield from (np.ascontiguousarray(image) for image in images)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom.data import get_testdata_file
 
 TINY = ("--profile", "brain-mr", "--steps", "2", "--device", "cpu")
 
@@ -20,23 +22,24 @@ def pictures(count: int) -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two images in a NumPy file, one PNG in a folder below, and a file that is no image."""
+    """Two images in a NumPy file, one PNG in a folder below, one DICOM file, and a file that is no image."""
     images = pictures(3)
     (tmp_path / "site" / "below").mkdir(parents=True)
     np.savez(tmp_path / "site" / "two.npz", images=images[:2])
     Image.fromarray(images[2]).save(tmp_path / "site" / "below" / "one.png")
-    (tmp_path / "site" / "notes.txt").write_text("no image")
+    shutil.copy(get_testdata_file("MR_small.dcm"), tmp_path / "site" / "below")
+    (tmp_path / "site" / "notes.bin").write_text("no image")
     return tmp_path / "site"
 
 
 def test_a_folder_becomes_a_generator_that_marks(run, folder: Path, tmp_path: Path) -> None:
     done = run("train-mark", folder, *TINY, "--out", "site.safetensors", "--json")
     assert done.code == 0, done.err
-    assert "1 left out: no-image-file" in done.err
+    assert "1 left out: not-dicom" in done.err
     assert [row["event"] for row in done.rows] == ["step", "generator"]
     assert (done.rows[0]["number"], done.rows[0]["total"]) == (2, 2)
     assert {"margin", "loss", "correlation"} <= set(done.rows[0])
-    assert done.rows[1]["images"] == 3
+    assert done.rows[1]["images"] == 4
     assert not list(tmp_path.glob("*.ckpt"))
     np.savez(tmp_path / "in.npz", images=pictures(1))
     chosen = ("--profile", "brain-mr", "--steps", "0", "--mode", "generator", "--generator", "site.safetensors")
