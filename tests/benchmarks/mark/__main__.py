@@ -4,7 +4,7 @@
                                     [--sample 48 | --full] [--tiny] [--device auto]
 
 Stages, in order: ``victims`` trains or reads the held-out networks (kept in the cache folder); ``columns`` makes and
-judges every column; ``removal``, ``learned`` (pair-trained remover, averaging, retraining; after the positive control);
+judges every column; ``alone`` (marks against one victim each); ``removal``, ``learned`` (pair-trained remover, averaging, retraining; after the positive control);
 ``lineage`` (pre-training held out); ``curve`` (accuracy over energy); ``speed`` (time against torchattacks);
 ``report``. Every cell is kept in DIR/cells.jsonl as soon as it is made, every mark in DIR/marks; started again, a run
 goes on where it was. DIR ends with report.md, report.json and marks.png. Rules: mark.md sections 4 and 7.5 to 7.6.
@@ -35,6 +35,7 @@ from tests.benchmarks.mark.victims import RECIPES, TINY, cache_folder, known
 STAGES: dict[str, Callable[[Run], None]] = {
     "victims": stages.victims,
     "columns": stages.columns,
+    "alone": stages_more.alone,
     "removal": stages_removal.treatments,
     "learned": stages_removal.learned,
     "lineage": stages_more.lineages,

@@ -11,8 +11,8 @@ import torch
 
 from tests.benchmarks.mark.answers import Answer, Answers, averaged
 from tests.benchmarks.mark.methods import METHODS, OURS
-from tests.benchmarks.mark.run import DATA, FAMILY, WHITE_BOX, Run
-from tests.benchmarks.mark.stages_more import lineage_method
+from tests.benchmarks.mark.run import ALONE, DATA, FAMILY, WHITE_BOX, Run
+from tests.benchmarks.mark.stages_more import ALONE_METHOD, lineage_method
 from tests.benchmarks.mark.targets import NOTHING, Verdict, verdicts
 from tests.benchmarks.mark.treatments import CROP, DENOISE, GRID, INPAINT
 
@@ -96,7 +96,7 @@ def failed_cells(rows: Sequence[Verdict]) -> str:
 def columns_table(run: Run, answers: Answers, tier: str) -> str:
     """Return one row per set and network, one column per method, then means per kind of network."""
     lineage = [lineage_method(one) for one in ("scratch", "imagenet")]
-    columns = [*[one for one in METHODS if one in run.options.methods], *lineage]
+    columns = [*[one for one in METHODS if one in run.options.methods], *lineage, ALONE_METHOD]
     columns = [c for c in columns if answers.where(lambda one, c=c: one.tier == tier and one.method == c)]
     body = []
     for name in run.options.sets:
@@ -105,7 +105,7 @@ def columns_table(run: Run, answers: Answers, tier: str) -> str:
             found = {one.method: one for one in mine if one.reader == reader}
             first = next(iter(found.values()))
             body.append([name, reader, first.held, first.lineage, *[_cell([found.get(c)]) for c in columns]])
-    for held in (WHITE_BOX, DATA, FAMILY):
+    for held in (WHITE_BOX, ALONE, DATA, FAMILY):
         means = [
             averaged(
                 answers.where(

@@ -22,6 +22,7 @@ from tests.benchmarks.mark.store import CellStore, digest
 from tests.benchmarks.mark.victims import Recipe, Victim, answers, architecture_of, lineage_of, load_or_train
 
 WHITE_BOX = "white-box"
+ALONE = "white-box, alone"
 DATA = "data held out"
 FAMILY = "family held out"
 
@@ -82,7 +83,8 @@ class Reader:
 
     Attributes:
         name: as in tables.
-        held: ``WHITE_BOX``, ``DATA`` or ``FAMILY``.
+        held: ``WHITE_BOX`` (one of the networks that the mark is made against), ``ALONE`` (the only one), ``DATA`` or
+            ``FAMILY``.
         lineage: ``imagenet`` or ``scratch``.
         identity: changes when its weights do.
         predict: display images float32 (N, H, W[, 3]) in 0..1 -> answers (N,).
@@ -177,6 +179,14 @@ class Run:
                 predict=victim.predict,
             )
             for victim in self.victims(name)
+        ]
+
+    def alone(self, name: str) -> list[tuple[Reader, SurrogatePack]]:
+        """Return every victim of the set as a reader, with a pack that holds this victim and nothing else."""
+        pack = pack_of(self.sample(name).channels)
+        return [
+            (Reader(one.name, ALONE, one.recipe.lineage, one.path.stem, one.predict), replace(pack, files=(one.path,)))
+            for one in self.victims(name)
         ]
 
     def white_box(self, name: str) -> list[Reader]:

@@ -1,4 +1,4 @@
-"""Further stages: pre-training held out, accuracy over energy, and time to equal accuracy against torchattacks."""
+"""Further stages: white-box on one network, pre-training held out, accuracy over energy, time against torchattacks."""
 
 from __future__ import annotations
 
@@ -12,9 +12,27 @@ from tests.benchmarks.mark.methods import Scene, known_modes
 from tests.benchmarks.mark.run import Reader, Run, without_lineage
 
 
+ALONE_METHOD = "strong against this network alone"
+"""Column of ``alone``."""
+
+
 def lineage_method(lineage: str) -> str:
     """Return the column name of ``strong`` marks that no surrogate of a lineage helped to make."""
     return f"strong without {lineage}"
+
+
+def alone(run: Run) -> None:
+    """Mark against each victim alone, and ask that victim: white-box as the paper and mark.md section 7.5 (W) mean it.
+
+    The pack's own networks, which a mark has to mislead all at once, are asked in the columns.
+    """
+    for name in run.options.sets:
+        for reader, pack in run.alone(name):
+            for tier in run.options.tiers:
+                scene = run.other_scene(run.sample(name), run.settings(tier), pack)
+                where = {"set": name, "tier": tier, "method": ALONE_METHOD}
+                run.answer(where, [reader], lambda scene=scene: shown(scene.reference.images), scene.labels)
+            run.say(f"{name} {reader.name}: marked against alone")
 
 
 def lineages(run: Run) -> None:
