@@ -11,7 +11,6 @@ from tests.benchmarks.mark.data import PROFILES, Sample, first_of, pack_of, requ
 from tests.benchmarks.mark.methods import Scene, known_modes
 from tests.benchmarks.mark.run import Reader, Run, without_lineage
 
-
 ALONE_METHOD = "strong against this network alone"
 """Column of ``alone``."""
 

@@ -148,9 +148,7 @@ def verdicts(answers: Answers) -> list[Verdict]:
     return [*rows, *_generator_times(answers), *_times(answers)]
 
 
-def _white_box(
-    tier: str, paper: str, reach: float, beyond: float, plain: Callable[..., list[Answer]]
-) -> list[Verdict]:
+def _white_box(tier: str, paper: str, reach: float, beyond: float, plain: Callable[..., list[Answer]]) -> list[Verdict]:
     """Return the two readings of white-box: a mark against one network, and one against the whole pack."""
     alone = plain(tier, ALONE_METHOD, ALONE)
     joint = plain(tier, "strong", WHITE_BOX)
