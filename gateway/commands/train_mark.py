@@ -65,7 +65,7 @@ def train_mark(
         say(f"{count} left out: {reason}")
     requests = [MarkRequest(image, bytes(32)) for image in pictures.images]  # sketches draw keys of their own
     with progress_bar("drafting", quiet=as_json) as drafted:
-        sketches = draw_sketches(requests, kind, surrogates[:1], where, seed, progress=drafted)
+        sketches = draw_sketches(requests, kind, surrogates, where, seed, progress=drafted)
     say(f"{len(sketches)} of {len(requests)} images can be marked and are trained on")
     checkpoint = out.with_name(f"{out.name}.ckpt")
     last: list[Step] = []

@@ -39,7 +39,7 @@ WORKING_SIDE = 256
 """Longest side (pixels) at which saliency and placements are computed; that of textures is the profile's."""
 MAX_REGION_SHARE = 0.45
 """Strokes cover at most this share of the free region, so that what lies under them can be read."""
-LETTER_SIZES = (1.0, 0.65, 0.65)
+LETTER_SIZES = (1.0, 0.65, 0.65, 0.45, 0.45)
 """Factors of the profile's letter height, tried one after the other, each elsewhere, while there is room."""
 ENOUGH = 0.95
 """No smaller letters are added where strokes cover this share of what they may."""

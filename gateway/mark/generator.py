@@ -4,6 +4,9 @@ A small U-Net sees the image and where and how strongly its mark may lie; the ke
 al. 2018: a scale and a shift per feature channel), so that another key gives another texture. The texture lies on a
 grid half as fine as the image's: a classifier's resize leaves little of a finer one. The network works on blocks of 4x4
 points of that grid (sub-pixel convolution, Shi et al. 2016), so that a slice costs a few hundredths of a second.
+It is also shown the *pull*: the one direction in which the surrogates' gradients go at the lettered image
+(``gateway.mark.optimise.first_pull``). Its sign alone is a fair texture (Goodfellow et al. 2015); what the network adds
+to it is learned within hundreds of steps, where texture from nothing takes tens of thousands.
 
 Its file is safetensors: float16 weights; the header holds ``format``, ``channels``, ``tasks``, ``profiles`` and
 ``version``. Nothing in such a file is executable.
@@ -27,7 +30,7 @@ from gateway.errors import MarkError
 from gateway.mark.randomness import keyed
 
 FORMAT = "miad-mark-generator"
-VERSION = 1
+VERSION = 2
 COARSE = 2
 """Side in pixels of the squares that share one value of the texture."""
 BLOCK = 4
@@ -38,6 +41,8 @@ WIDTHS = (64, 96, 128)
 _MULTIPLE = COARSE * BLOCK * 2 ** (len(WIDTHS) - 1)
 GAIN = 2.0
 """Root mean square of what the final tanh gets: textures use most of their amplitude, and still can learn."""
+MOST_PULL = 3.0
+"""The pull is shown in units of its mean size per image, cut at this."""
 _EMBEDDING = 128
 
 
@@ -83,7 +88,7 @@ class TextureNet(nn.Module):
         self.channels = channels
         first, second, third = WIDTHS
         self.key = nn.Sequential(nn.Linear(KEY_BITS, _EMBEDDING), nn.SiLU(), nn.Linear(_EMBEDDING, _EMBEDDING))
-        self.stem = nn.Conv2d((channels + 2) * BLOCK**2, first, 3, padding=1)
+        self.stem = nn.Conv2d((2 * channels + 2) * BLOCK**2, first, 3, padding=1)
         self.fine_in, self.fine_out = FilmBlock(first), FilmBlock(first)
         self.down = nn.Conv2d(first, second, 2, 2)
         self.middle_in, self.middle_out = FilmBlock(second), FilmBlock(second)
@@ -92,8 +97,11 @@ class TextureNet(nn.Module):
         self.up_deep = nn.Conv2d(third, second, 1)
         self.up_middle = nn.Conv2d(second, first, 1)
         self.head = nn.Conv2d(first, channels * BLOCK**2, 3, padding=1)
+        nn.init.normal_(self.head.weight, std=0.01)  # training begins with the pull's sign
+        nn.init.zeros_(self.head.bias)
+        self.follow = nn.Parameter(torch.ones(()))
 
-    def forward(self, clean: Tensor, amplitude: Tensor, offset: Tensor, bits: Tensor) -> Tensor:
+    def forward(self, clean: Tensor, amplitude: Tensor, offset: Tensor, bits: Tensor, pull: Tensor) -> Tensor:
         """Return the texture (B, C, h, w) in -1..1.
 
         Args:
@@ -101,10 +109,13 @@ class TextureNet(nn.Module):
             amplitude: (B, 1, h, w) float32 >= 0, display units.
             offset: (B, 1, h, w) float32, display units.
             bits: (B, 256) float32 of -1 and 1, from ``key_bits``.
+            pull: (B, C, h, w) float32, any unit; 0 where nothing is known.
         """
         height, width = clean.shape[2:]
         # The root brings amplitudes outside strokes (about 0.01) near those inside (about 0.1).
-        seen = torch.cat([2.0 * clean - 1.0, 3.0 * amplitude.clamp(min=0.0).sqrt(), 4.0 * offset], 1)
+        size = pull.abs().mean((1, 2, 3), keepdim=True).clamp(min=1e-12)
+        pull = (pull / size).clamp(-MOST_PULL, MOST_PULL)
+        seen = torch.cat([2.0 * clean - 1.0, 3.0 * amplitude.clamp(min=0.0).sqrt(), 4.0 * offset, pull], 1)
         seen = functional.pad(seen, (0, -width % _MULTIPLE, 0, -height % _MULTIPLE), mode="replicate")
         key = self.key(bits)
         x = functional.pixel_unshuffle(functional.avg_pool2d(seen, COARSE), BLOCK).contiguous(
@@ -118,6 +129,7 @@ class TextureNet(nn.Module):
         middle = self.middle_out(middle + _twice(self.up_deep(deep)), key)
         fine = self.fine_out(fine + _twice(self.up_middle(middle)), key)
         texture = functional.pixel_shuffle(self.head(fine), BLOCK)
+        texture = texture + self.follow * functional.avg_pool2d(seen[:, -self.channels :], COARSE).sign()
         # Mean 0 and a fixed size per image: without it training drives the tanh into its flat ends within 100 steps.
         texture = texture - texture.mean((1, 2, 3), keepdim=True)
         size = texture.square().mean((1, 2, 3), keepdim=True).sqrt()
@@ -154,6 +166,7 @@ def generate_texture(
     amplitude: Tensor,
     offset: Tensor,
     keys: Sequence[bytes],
+    pull: Tensor,
     constrain: Callable[[Tensor], Tensor] = lambda texture: texture,
 ) -> Tensor:
     """Return the texture (B, C, h, w) in -1..1 that the generator draws.
@@ -164,6 +177,7 @@ def generate_texture(
         amplitude: (B, 1, h, w) float32 >= 0, display units.
         offset: (B, 1, h, w) float32, display units.
         keys: one mark key (32 bytes) per image.
+        pull: (B, C, h, w) float32, from ``first_pull``; zeros where there are no surrogates.
         constrain: puts a texture back where it may be (colour).
 
     Raises:
@@ -171,7 +185,7 @@ def generate_texture(
     """
     bits = torch.from_numpy(np.stack([key_bits(key) for key in keys])).to(clean.device)
     with torch.no_grad():
-        texture = generator.net(clean, amplitude, offset, bits)
+        texture = generator.net(clean, amplitude, offset, bits, pull)
     if not bool(torch.isfinite(texture).all()):
         raise MarkError("generator-nan", f"generator {generator.name} gives values that are not finite")
     return constrain(texture)
@@ -215,7 +229,7 @@ def load_generator(path: Path, device: torch.device) -> Generator:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             header = file.metadata() or {}
             if header.get("format") != FORMAT or header.get("version") != str(VERSION):
-                raise ValueError("it is no generator file of version 1, as miad-gateway train-mark writes it")
+                raise ValueError("it is no generator file of this version, as miad-gateway train-mark writes it")
             net = TextureNet(int(header["channels"]))
             tasks, profiles = (tuple(map(str, json.loads(header[name]))) for name in ("tasks", "profiles"))
             net.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118

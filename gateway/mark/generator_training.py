@@ -32,7 +32,7 @@ from gateway.mark.sketches import Sketches
 
 SAVE_EVERY = 50
 """Steps between checkpoints."""
-ENOUGH_APART = 0.2
+ENOUGH_APART = 0.7
 """Correlation between the textures of two keys below which nothing is asked of them; the lettering differs as well."""
 _CPU = torch.device("cpu")
 
@@ -156,10 +156,10 @@ def _backward(
 ) -> tuple[float, float, float]:
     """Put one step's gradient into the network; return mean margin, mean loss and mean |correlation| of two keys."""
     index = random.choice(len(sketches), min(plan.pairs, len(sketches)), replace=False)
-    clean, amplitude, offset = sketches.batch([*index, *index], device)
+    clean, amplitude, offset, pull = sketches.batch([*index, *index], device)
     bits = random.choice(np.float32([-1.0, 1.0]), (len(clean), KEY_BITS))
     # The textures are a leaf for the surrogates; what they want of them goes into the network afterwards, in one pass.
-    drawn = limit_chroma(net(clean, amplitude, offset, torch.from_numpy(bits).to(device)), sketches.chroma)
+    drawn = limit_chroma(net(clean, amplitude, offset, torch.from_numpy(bits).to(device), pull), sketches.chroma)
     texture = drawn.detach().requires_grad_(True)
     images = (clean + offset + amplitude * texture).clamp(0.0, 1.0)
     images = random_removal(images, random)

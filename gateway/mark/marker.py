@@ -17,7 +17,7 @@ from gateway.mark.flat import text_ink
 from gateway.mark.generator import generate_texture
 from gateway.mark.generator_packs import GeneratorPack, GeneratorShelf, load_generator_packs
 from gateway.mark.logo import load_logo
-from gateway.mark.optimise import optimise_texture
+from gateway.mark.optimise import first_pull, optimise_texture
 from gateway.mark.packs import Surrogate, SurrogatePack, load_packs, select_packs
 from gateway.mark.paper import FlatMark, fit_flat_mark, search_flat_marks
 from gateway.mark.profiles import load_profiles
@@ -216,7 +216,10 @@ class Marker:
         if self._generators is not None:
             keys = [draft.request.key for draft in filled]
             generator = self._generators.get(profile, clean.shape[1])
-            begin, steps = generate_texture(generator, clean, amplitude, offset, keys, constrain), self.settings.refine
+            members = self._surrogates(profile, clean.shape[1]) if steps else ()
+            pull = first_pull(clean, offset, members, profile.tasks)
+            begin = generate_texture(generator, clean, amplitude, offset, keys, pull, constrain)
+            steps = self.settings.refine
         texture = optimise_texture(
             clean,
             amplitude,

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from gateway.errors import MarkError
 from gateway.mark.consensus import consensus
-from gateway.mark.objective import Target, draw_views
+from gateway.mark.objective import Target, draw_views, margins
 from gateway.mark.packs import Surrogate
+from gateway.mark.resample import resize
 
 MOMENTUM = 0.9
 GROUPS = 6
@@ -82,6 +83,31 @@ def optimise_texture(
         rate = first * (1.0 - 0.8 * step / steps)  # large steps first, then settle
         texture = constrain((texture.detach() - rate * momentum.sign()).clamp(-1.0, 1.0))
     return texture
+
+
+def first_pull(clean: Tensor, offset: Tensor, surrogates: Sequence[Surrogate], tasks: Sequence[str]) -> Tensor:
+    """Return (B, C, h, w) float32: the direction that lowers all surrogates' margins at the lettered image, any unit.
+
+    One gradient per surrogate, of the whole image upright; balanced and without labels, as in ``optimise_texture``.
+
+    Args:
+        clean: (B, C, h, w) float32 in 0..1, display space.
+        offset: (B, 1, h, w) float32, what the letters add.
+        surrogates: none gives zeros.
+        tasks: heads to mislead; empty: all.
+
+    Raises:
+        MarkError: ``surrogate-nan`` when a network gives a value that is not finite.
+    """
+    total = torch.zeros_like(clean)
+    if not surrogates:
+        return total
+    for surrogate, beliefs in zip(surrogates, consensus(clean, surrogates, tasks), strict=True):
+        images = (clean + offset).clamp(0.0, 1.0).requires_grad_(True)
+        margin = margins(surrogate.net(resize(images, surrogate.input_size, surrogate.input_size)), beliefs)
+        (gradient,) = torch.autograd.grad(margin.sum(), images)
+        total -= balanced_gradient(gradient, margin.detach(), surrogate.name)
+    return total
 
 
 def balanced_gradient(gradient: Tensor, margin: Tensor, name: str) -> Tensor:

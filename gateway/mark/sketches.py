@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gateway.errors import MarkError
 from gateway.mark.drafting import Draft, Drafter, to_tensor, working_shape
+from gateway.mark.optimise import first_pull
 from gateway.mark.packs import Surrogate
 from gateway.mark.resample import resize
 from gateway.mark.settings import MarkSettings
@@ -31,6 +32,7 @@ class Sketches:
         clean: (N, C, h, w) float16 in 0..1, display space.
         amplitude: (N, 1, h, w) float16 >= 0, display units.
         offset: (N, 1, h, w) float16, display units.
+        pull: (N, C, h, w) float16, from ``first_pull``, mean size 1.
     """
 
     tasks: tuple[str, ...]
@@ -38,14 +40,16 @@ class Sketches:
     clean: Tensor
     amplitude: Tensor
     offset: Tensor
+    pull: Tensor
 
     def __len__(self) -> int:
         return len(self.clean)
 
-    def batch(self, index: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Return clean, amplitude and offset of some images as float32 on ``device``."""
+    def batch(self, index: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return clean, amplitude, offset and pull of some images as float32 on ``device``."""
         chosen = torch.as_tensor(np.asarray(index, np.int64))
-        return tuple(one[chosen].float().to(device) for one in (self.clean, self.amplitude, self.offset))  # type: ignore[return-value]
+        columns = (self.clean, self.amplitude, self.offset, self.pull)
+        return tuple(one[chosen].float().to(device) for one in columns)  # type: ignore[return-value]
 
 
 def draw_sketches(
@@ -62,7 +66,7 @@ def draw_sketches(
     Args:
         requests: images of one channel count, any sizes; keys and positions are replaced.
         profile: their profile.
-        surrogates: for saliency; may be empty, then local detail stands in for it.
+        surrogates: for saliency (the first) and pull (all); may be empty, then local detail stands in for saliency.
         device: of the surrogates.
         seed: of keys, hence placements.
         side: square side in pixels that all are brought to; 0: the profile's ``texture_side``.
@@ -72,35 +76,36 @@ def draw_sketches(
         MarkError: ``no-images`` when none is left; the message names the reasons.
     """
     tiers = ("lettered", "discreet")
-    drafters = [Drafter(MarkSettings(tier=tier, mode="generator"), profile, surrogates, device) for tier in tiers]
-    rows: list[tuple[Tensor, Tensor, Tensor]] = []
+    drafters = [Drafter(MarkSettings(tier=tier, mode="generator"), profile, surrogates[:1], device) for tier in tiers]
+    rows: list[tuple[Tensor, ...]] = []
     reasons: dict[str, int] = {}
     for number, request in enumerate(requests):
         key = hashlib.sha256(f"sketch {seed} {number}".encode()).digest()
         drafter = drafters[number % DISCREET_EVERY == DISCREET_EVERY - 1]
         try:
             draft = drafter.draft(replace(request, key=key, position=None))
-            rows.append(_rows(draft, side or profile.texture_side))
+            rows.append(_rows(draft, side or profile.texture_side, surrogates, profile.tasks, device))
         except MarkError as error:
             reasons[error.code] = reasons.get(error.code, 0) + 1
         progress(number + 1, len(requests))
     if not rows:
         told = ", ".join(f"{count} {code}" for code, count in sorted(reasons.items())) or "there are none"
         raise MarkError("no-images", f"no image can be used for training: {told}")
-    clean, amplitude, offset = (torch.stack(column) for column in zip(*rows, strict=True))
-    return Sketches(profile.tasks, profile.chroma, clean, amplitude, offset)
+    return Sketches(profile.tasks, profile.chroma, *(torch.stack(column) for column in zip(*rows, strict=True)))
 
 
-def _rows(draft: Draft, side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return clean, amplitude and offset of one draft, (C or 1, side, side) float16.
+def _rows(
+    draft: Draft, side: int, surrogates: Sequence[Surrogate], tasks: Sequence[str], device: torch.device
+) -> tuple[Tensor, ...]:
+    """Return clean, amplitude, offset and pull of one draft, (C or 1, side, side) float16.
 
     As the marker does it, then brought to a square: an image that is not square is distorted a little, as most
     classifiers' preparation does.
     """
     canvas = draft.canvas
-    cpu = torch.device("cpu")
     shape = working_shape(canvas.stored.shape[:2], side)
     arrays = (canvas.display.shown(canvas.stored), canvas.amplitude, canvas.offset)
-    small = (resize(resize(to_tensor(array, cpu), *shape), side, side) for array in arrays)
-    clean, amplitude, offset = (one[0].half() for one in small)
-    return clean, amplitude, offset
+    clean, amplitude, offset = (resize(resize(to_tensor(array, device), *shape), side, side) for array in arrays)
+    pull = first_pull(clean, offset, surrogates, tasks)
+    pull = pull / pull.abs().mean().clamp(min=1e-12)
+    return tuple(one[0].half().cpu() for one in (clean, amplitude, offset, pull))

@@ -52,14 +52,14 @@ def sketches_of(
         chosen = np.random.default_rng(2026).permutation(len(images))[:count]
         began = time.monotonic()
         requests = [MarkRequest(np.ascontiguousarray(images[index]), _NO_KEY) for index in chosen]
-        made = draw_sketches(requests, profile, surrogates[:1], CPU, side=SIDE)
+        made = draw_sketches(requests, profile, surrogates, CPU, side=SIDE)
         save_file(
-            {"clean": made.clean, "amplitude": made.amplitude, "offset": made.offset},
+            {"clean": made.clean, "amplitude": made.amplitude, "offset": made.offset, "pull": made.pull},
             str(cache),
         )
         log.info("%s: %d sketches in %.0f s", name, len(made), time.monotonic() - began)
     with safe_open(str(cache), framework="pt") as file:
-        columns = [file.get_tensor(key) for key in ("clean", "amplitude", "offset")]
+        columns = [file.get_tensor(key) for key in ("clean", "amplitude", "offset", "pull")]
     return Sketches(profile.tasks, profile.chroma, *columns)
 
 

@@ -54,7 +54,7 @@ def sketches(count: int = 8) -> Sketches:
 def trained(steps: int, checkpoint: Path | None = None) -> tuple[TextureNet, list[Step]]:
     """Return a network after ``steps`` steps, and what every step told."""
     told: list[Step] = []
-    plan = Plan(steps=steps, pairs=4, rate=1e-2, diversity=0.0)
+    plan = Plan(steps=steps, pairs=4, rate=1e-3, diversity=0.0)
     return train_generator([sketches()], surrogates(), plan, checkpoint, told.append), told
 
 
@@ -65,6 +65,6 @@ def interrupted(after: int, steps: int, checkpoint: Path) -> None:
         if step.number == after:
             raise KeyboardInterrupt
 
-    plan = Plan(steps=steps, pairs=4, rate=1e-2, diversity=0.0)
+    plan = Plan(steps=steps, pairs=4, rate=1e-3, diversity=0.0)
     with pytest.raises(KeyboardInterrupt):
         train_generator([sketches()], surrogates(), plan, checkpoint, stop, save_every=after)

@@ -25,7 +25,7 @@ def texture(net: TextureNet, keys: list[bytes], height: int = 64, width: int = 6
         len(keys), net.channels, height, width
     )
     flat = torch.full((len(keys), 1, height, width), 0.1)
-    return generate_texture(Generator("net", net), picture, flat, 0.0 * flat, keys)
+    return generate_texture(Generator("net", net), picture, flat, 0.0 * flat, keys, torch.zeros_like(picture))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -41,10 +41,10 @@ def test_what_is_left_of_an_image_does_not_depend_on_its_padding() -> None:
     """A picture whose sides are no multiples of the network's blocks is padded with its own edge, not with black."""
     net = seeded()
     picture = torch.full((1, 1, 60, 60), 0.7)
-    flat = torch.full((1, 1, 60, 60), 0.1)
-    found = generate_texture(Generator("net", net), picture, flat, flat, [KEY])
+    flat = torch.full((1, 1, 60, 60), 0.125)  # a power of two: its mean is exact for any number of pixels
+    found = generate_texture(Generator("net", net), picture, flat, flat, [KEY], flat)
     whole = [torch.nn.functional.pad(one, (0, 4, 0, 4), mode="replicate") for one in (picture, flat, flat)]
-    wanted = generate_texture(Generator("net", net), *whole, [KEY])[:, :, :60, :60]
+    wanted = generate_texture(Generator("net", net), *whole, [KEY], whole[1])[:, :, :60, :60]
     assert torch.equal(found, wanted)
 
 
@@ -52,6 +52,18 @@ def test_the_key_turns_the_texture() -> None:
     first, second, again = texture(seeded(), [KEY, OTHER_KEY, KEY])
     assert torch.equal(first, again)
     assert not torch.allclose(first, second, atol=0.05)
+
+
+def test_it_begins_with_the_sign_of_the_pull() -> None:
+    """An untrained network draws what one gradient asks for; without a pull its texture is its own alone."""
+    net = seeded()
+    picture = torch.from_numpy(gray8(64, 64).astype(np.float32) / 255.0)[None, None]
+    flat = torch.full((1, 1, 64, 64), 0.1)
+    pull = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(1))
+    found = generate_texture(Generator("net", net), picture, flat, 0.0 * flat, [KEY], pull)
+    asked = torch.nn.functional.avg_pool2d(pull, 2).sign().repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert float((found.sign() == asked).float().mean()) > 0.95
+    assert not torch.equal(found, texture(net, [KEY]))
 
 
 def test_key_bits_are_not_the_bits_of_the_key() -> None:

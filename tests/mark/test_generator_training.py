@@ -24,8 +24,8 @@ from tests.mark.samples import BRAIN, CPU, KEY, OTHER_KEY, gray8
 
 def margin_under(net: TextureNet) -> float:
     """Return the surrogate's mean margin on the sketches' whole images, marked by ``net`` under a key never trained."""
-    clean, amplitude, offset = sketches().batch(range(8), CPU)
-    texture = generate_texture(Generator("net", net), clean, amplitude, offset, [KEY] * 8)
+    clean, amplitude, offset, pull = sketches().batch(range(8), CPU)
+    texture = generate_texture(Generator("net", net), clean, amplitude, offset, [KEY] * 8, pull)
     view = draw_views([np.random.default_rng(0)] * 8, clean.shape[2:], 1, 1, CPU)
     images = (clean + offset + amplitude * texture).clamp(0.0, 1.0)
     with torch.no_grad():
@@ -44,10 +44,10 @@ def test_keys_stay_apart() -> None:
     """With the term for diversity the textures of two keys agree less than without it."""
 
     def agreement(diversity: float) -> float:
-        plan = Plan(steps=12, pairs=2, rate=3e-3, diversity=diversity)
+        plan = Plan(steps=40, pairs=2, rate=1e-2, diversity=diversity)
         net = train_generator([sketches()], surrogates(), plan)
-        clean, amplitude, offset = (one.expand(2, -1, -1, -1) for one in sketches().batch([0], CPU))
-        first, second = generate_texture(Generator("net", net), clean, amplitude, offset, [KEY, OTHER_KEY])
+        clean, amplitude, offset, pull = (one.expand(2, -1, -1, -1) for one in sketches().batch([0], CPU))
+        first, second = generate_texture(Generator("net", net), clean, amplitude, offset, [KEY, OTHER_KEY], pull)
         first, second = (one * amplitude[0] for one in (first, second))
         return abs(float((first * second).sum() / (first.norm() * second.norm())))
 
