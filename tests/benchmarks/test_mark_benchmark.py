@@ -31,7 +31,8 @@ from tests.benchmarks.mark.frames import Frame
 from tests.benchmarks.mark.methods import METHODS, Made, Scene, Skipped, mode
 from tests.benchmarks.mark.remover import RemoverRecipe, remove, train_remover
 from tests.benchmarks.mark.report import write_report
-from tests.benchmarks.mark.run import WHITE_BOX, Run
+from tests.benchmarks.mark.run import ALONE, DATA, FAMILY, WHITE_BOX, Run
+from tests.benchmarks.mark.stages_more import ALONE_METHOD
 from tests.benchmarks.mark.stats import bootstrap
 from tests.benchmarks.mark.store import CellStore
 from tests.benchmarks.mark.targets import Verdict, equal_accuracy
@@ -134,6 +135,13 @@ def test_marked_accuracy_is_below_the_control(run: Run) -> None:
         noise, strong = (mean(run, tier, method, WHITE_BOX, "brain_mri") for method in ("noise", "strong"))
         assert noise >= 0.7, "the control itself misleads"
         assert strong <= noise - margin, tier
+
+
+def test_a_mark_against_one_network_misleads_it(run: Run) -> None:
+    alone = mean(run, "lettered", ALONE_METHOD, ALONE, "brain_mri")
+    clean = np.mean([mean(run, "lettered", "clean", held, "brain_mri") for held in (DATA, FAMILY)])  # the same two
+    assert clean >= 0.6, "the victims know nothing"
+    assert alone <= clean - 0.15
 
 
 def test_marks_are_the_same_again(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""What marks depend on besides their settings: the code of the mark, the profiles, the weights of the plug-ins.
+"""What marks depend on besides their settings: the code of the mark, the profiles, the weights of the networks.
 
 Part of the name of every kept result, so that nothing old is shown for new code. Comments and docstrings do not count.
 """
@@ -10,21 +10,28 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-BESIDE = ("judge.py", "picture.py", "training.py")
+BESIDE = ("judge.py", "picture.py", "training.py", "generator_training.py", "sketches.py")
 """Modules of the mark that no mark depends on."""
+GENERATOR = ("generator.py", "generator_packs.py")
+"""Modules that only marks of mode ``generator`` depend on."""
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 @cache
-def fingerprint() -> str:
-    """Return 16 hexadecimal digits for ``gateway/mark``, ``plugins/modalities`` and the weights under ``plugins``."""
+def fingerprint(generator: bool = False) -> str:
+    """Return 16 hexadecimal digits for ``gateway/mark``, ``plugins/modalities`` and the surrogates' weights.
+
+    Args:
+        generator: with the generator's code and weights, for marks of that mode.
+    """
     total = hashlib.sha256()
     for folder in ("gateway/mark", "plugins/modalities"):
         for path in sorted((REPOSITORY / folder).rglob("*.py")):
-            if path.name not in BESIDE:
+            if path.name not in BESIDE and (generator or path.name not in GENERATOR):
                 total.update(path.name.encode() + _code_of(path.read_text("utf-8")).encode())
-    for path in sorted((REPOSITORY / "plugins").rglob("*.safetensors")):
-        total.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    for folder in ("surrogates", "generators") if generator else ("surrogates",):
+        for path in sorted((REPOSITORY / "plugins" / folder).rglob("*.safetensors")):
+            total.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()[:16]
 
 

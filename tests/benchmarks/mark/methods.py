@@ -83,7 +83,7 @@ class Scene:
             key: the site's, 32 bytes.
             first: number of the first image.
         """
-        identity = [*self.identity, settings.model_dump()]
+        identity = [*self.identity_of(settings.mode), settings.model_dump()]
         name = f"{sample.name}-{settings.tier}-{settings.mode}-{purpose}-{digest(identity)}"
         marker = self._markers.setdefault(digest(settings.model_dump()), Marker(settings, packs=[self.pack]))
         return mark_stack(
@@ -95,10 +95,9 @@ class Scene:
             lambda text: self._say(f"{sample.name} {settings.tier} {settings.mode} {purpose}: {text}"),
         )
 
-    @property
-    def identity(self) -> list[str]:
-        """What marks depend on besides settings and images: code, weights, the pack's members."""
-        return [fingerprint(), *(path.name for path in self.pack.files)]
+    def identity_of(self, mode: str) -> list[str]:
+        """Return what marks of a mode depend on besides settings and images: code, weights, the pack's members."""
+        return [fingerprint(mode == "generator"), *(path.name for path in self.pack.files)]
 
     @cached_property
     def reference(self) -> Marks:
@@ -139,7 +138,7 @@ class Scene:
         """
         if method in ("clean", "strong"):  # kept already, or nothing to keep
             return METHODS[method](self)
-        kept = [*self.identity, self.settings.model_dump(), len(self.sample), method, self.sample.name]
+        kept = [*self.identity_of(method), self.settings.model_dump(), len(self.sample), method, self.sample.name]
         path = self.folder / f"{self.sample.name}-{self.settings.tier}-column-{method}-{digest(kept)}.npz"
         if not path.exists():
             made = METHODS[method](self)

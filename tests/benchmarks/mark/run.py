@@ -25,6 +25,8 @@ WHITE_BOX = "white-box"
 ALONE = "white-box, alone"
 DATA = "data held out"
 FAMILY = "family held out"
+GENERATOR = "generator"
+"""Name of that column, and kind of the cells with its speed."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,7 @@ class Run:
         """
         made: list[np.ndarray] = []
         for reader in readers:
-            identity = {"kind": "answers", "run": self.identity, **where, "reader": reader.name, "net": reader.identity}
+            identity = {"kind": "answers", **self._whole(where), "reader": reader.name, "net": reader.identity}
 
             def ask(reader: Reader = reader) -> dict[str, object]:
                 if not made:
@@ -236,7 +238,12 @@ class Run:
 
     def note(self, where: dict[str, object], make: Callable[[], dict[str, object]]) -> dict[str, object]:
         """Return a cell of this run that holds anything but answers, made when there is none."""
-        return self.store.once({"run": self.identity, **where}, make)
+        return self.store.once(self._whole(where), make)
+
+    def _whole(self, where: dict[str, object]) -> dict[str, object]:
+        """Return an identity with all that its cell depends on: the run, and for a generator its code and weights."""
+        own = {"generator": fingerprint(True)} if GENERATOR in (where.get("method"), where.get("kind")) else {}
+        return {"run": self.identity, **own, **where}
 
     def seconds(self, work: Callable[[], object]) -> tuple[object, float]:
         """Return what ``work`` returns and the seconds that it took, the device's queue included."""

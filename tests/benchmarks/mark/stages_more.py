@@ -9,7 +9,7 @@ from gateway.mark import Marker, MarkRequest, MarkSettings
 from tests.benchmarks.mark.attacks import missing_library, momentum_attack
 from tests.benchmarks.mark.data import PROFILES, Sample, first_of, pack_of, requests_of, shown
 from tests.benchmarks.mark.methods import Scene, known_modes
-from tests.benchmarks.mark.run import Reader, Run, without_lineage
+from tests.benchmarks.mark.run import GENERATOR, Reader, Run, without_lineage
 
 ALONE_METHOD = "strong against this network alone"
 """Column of ``alone``."""
@@ -128,7 +128,7 @@ def generator_speed(run: Run) -> None:
         return {"seconds": seconds / count, "device": run.device.type, "threads": torch.get_num_threads()}
 
     for count in (1, 256) if run.device.type == "cuda" else (1,):
-        run.note({"kind": "generator speed", "set": name, "count": count}, lambda count=count: measure(count))
+        run.note({"kind": GENERATOR, "what": "speed", "set": name, "count": count}, lambda count=count: measure(count))
 
 
 def _their_speed(run: Run, scene: Scene, readers: list[Reader], method: str, diverse: bool, steps: int) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tests.benchmarks.mark.answers import Answer, Answers, averaged
-from tests.benchmarks.mark.run import ALONE, DATA, FAMILY, WHITE_BOX
+from tests.benchmarks.mark.run import ALONE, DATA, FAMILY, GENERATOR, WHITE_BOX
 from tests.benchmarks.mark.stages_more import ALONE_METHOD, lineage_method
 from tests.benchmarks.mark.stats import Interval
 from tests.benchmarks.mark.treatments import GRID, INPAINT
@@ -174,7 +174,7 @@ def _against(answers: Answers, tier: str, method: str) -> Verdict:
 
 
 def _generator_times(answers: Answers) -> list[Verdict]:
-    one, many = (answers.note("generator speed", count=count) for count in (1, 256))
+    one, many = (answers.note(GENERATOR, what="speed", count=count) for count in (1, 256))
     name, why = "generator, one 512x512 slice on CPU, seconds", "not run (stage speed, on a CPU)"
     if one is not None and one["device"] == "cpu":
         text = f"{one['seconds']:.2f} s, {one['threads']} threads"
