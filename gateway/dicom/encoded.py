@@ -181,7 +181,7 @@ def describe(ds: Dataset, pixel_tag: int | None) -> InstanceHeader:
         signed=values.integer(ds, "PixelRepresentation") == 1,
         rows=values.integer(ds, "Rows") or 0,
         columns=values.integer(ds, "Columns") or 0,
-        frames=max(frames or 0, 0) if values.raw_value(ds, "NumberOfFrames") is not None else 1,
+        frames=max(frames or 0, 0) if values.present(ds, "NumberOfFrames") else 1,
         body_part=values.text(ds, "BodyPartExamined"),
         image_type=values.texts(ds, "ImageType"),
         presentation_intent=values.text(ds, "PresentationIntentType"),

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from gateway.errors import DicomError
 
 _CHUNK = 1 << 20
-MAX_INFLATED = 1 << 31  # bytes that a deflated data set may inflate to; deflate reaches 1:1032
+MAX_INFLATED = 512 << 20  # bytes that a deflated data set may inflate to; deflate reaches 1:1032
 MAX_ELEMENTS = 1 << 19  # elements, items and fragments; each of 8 bytes takes some 300 in memory once it is decoded
 
 

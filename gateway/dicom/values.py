@@ -34,6 +34,14 @@ def raw_value(ds: Dataset, keyword: str) -> Any:
     return None if value is None or (isinstance(value, (str, bytes, list)) and not value) else value
 
 
+def present(ds: Dataset, keyword: str) -> bool:
+    """True when there is a value behind `keyword`, decodable or not."""
+    value = ds.get_item(keyword).value if keyword in ds else None
+    if isinstance(value, bytes | str):
+        return bool(value.strip(b" \0" if isinstance(value, bytes) else " \0"))
+    return value is not None and value != []
+
+
 def values(ds: Dataset, keyword: str) -> list[Any]:
     """All values behind `keyword`, as a list; [] when there is none."""
     value = raw_value(ds, keyword)
