@@ -15,7 +15,7 @@ from gateway.commands.options import AsJson, LocalConfigFile, read_config
 from gateway.commands.output import progress_bar, say, show_facts, show_json, show_text
 
 if TYPE_CHECKING:
-    from gateway.files import FileResult
+    from gateway.files.results import FileResult
 
 Paths = Annotated[
     list[Path],
@@ -34,7 +34,8 @@ def protect(paths: Paths, out: Out, config: LocalConfigFile = None, as_json: AsJ
     Instance UID. Nothing is overwritten: a taken name gets a number.
     """
     settings = read_config(config)
-    from gateway.files import Inputs, protect_files
+    from gateway.files.inputs import Inputs
+    from gateway.files.protect import protect_files
 
     with Inputs(paths, settings.ingress.max_instance_mib << 20) as inputs:
         _report("protecting", protect_files(settings, inputs, out), len(inputs.found), as_json)
@@ -43,7 +44,8 @@ def protect(paths: Paths, out: Out, config: LocalConfigFile = None, as_json: AsJ
 def restore(paths: Paths, out: Out, config: LocalConfigFile = None, as_json: AsJson = False) -> None:
     """Restore the exact originals of marked DICOM files; needs the private key. Names as with protect."""
     settings = read_config(config)
-    from gateway.files import Inputs, restore_files
+    from gateway.files.inputs import Inputs
+    from gateway.files.restore import restore_files
 
     with Inputs(paths, settings.ingress.max_instance_mib << 20) as inputs:
         _report("restoring", restore_files(settings, inputs, out), len(inputs.found), as_json)

@@ -15,8 +15,9 @@ from pydicom.data import get_testdata_file
 from gateway.dicom.directory import is_directory, read_directory
 from gateway.dicom.part10 import split_part10
 from gateway.errors import ConfigError, DicomError
-from gateway.files import Inputs, archive
+from gateway.files import archive
 from gateway.files.archive import Archive
+from gateway.files.inputs import Inputs
 from tests.files.conftest import LIMIT, protect, real, restore
 
 

@@ -28,7 +28,7 @@ from gateway.network import command
 from tests.dicom.samples import encode, image
 from tests.fuzz.targets import SYNTAXES, chunked_file, compressed_payload, sealed_token
 
-LARGEST = 48 << 10  # bytes of a file: larger ones make a fuzzer slow and teach it nothing
+LARGEST = 16 << 10  # bytes of a file: larger ones make a fuzzer slow and teach it nothing
 
 
 def _files() -> Iterator[Path]:
