@@ -208,6 +208,22 @@ def test_encrypted_and_damaged_members_are_told_one_by_one(site, tmp_path: Path)
     }
 
 
+def test_a_member_without_a_name_is_a_member(site, tmp_path: Path) -> None:
+    """Found by tests.fuzz: `ZipInfo.is_dir` looks at the last letter of a name that has none."""
+    path = packed(tmp_path / "export.zip", {"x": real("CT_small.dcm").read_bytes()})
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"PK\x01\x02")
+    struct.pack_into("<H", data, at + 28, 0)
+    del data[at + 46]
+    end = data.rindex(b"PK\x05\x06")
+    struct.pack_into("<I", data, end + 12, 46)
+    struct.pack_into("<H", data, 26, 0)
+    struct.pack_into("<H", data, 28, 1)
+    path.write_bytes(data)
+    (result,) = protect(site, path, out=tmp_path / "out")
+    assert result.outcome == "marked", result
+
+
 def test_bombs_are_refused_before_they_are_inflated(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(archive, "RATIO_FROM", 1 << 20)
     path = packed(tmp_path / "bomb.zip", {"bomb": bytes(8 << 20)})
