@@ -18,6 +18,7 @@ from gateway.errors import ConfigError, DicomError
 from gateway.files import archive
 from gateway.files.archive import Archive
 from gateway.files.inputs import Inputs
+from gateway.files.protect import BATCH, protect_files
 from tests.files.conftest import LIMIT, protect, real, restore
 
 
@@ -263,6 +264,20 @@ def test_a_dicom_file_whose_preamble_looks_like_an_archive_is_a_dicom_file(site,
 
 
 # --- output
+
+
+def test_the_flow_keeps_no_more_than_a_batch(site, tmp_path: Path) -> None:
+    ct, report = real("CT_small.dcm").read_bytes(), real("reportsi.dcm").read_bytes()
+    path = packed(tmp_path / "export.zip", {f"{number}": report if number % 6 else ct for number in range(24)})
+    state = site.site.state
+    with Inputs([path], LIMIT) as inputs:
+        outcomes = []
+        for result in protect_files(site, inputs, tmp_path / "out"):
+            kept = [file for file in state.glob("files-*/*/*") if file.is_file()]
+            assert len(kept) <= 2 * BATCH
+            outcomes.append(result.outcome)
+        assert sorted(outcomes) == ["held"] * 20 + ["marked"] * 4
+    assert not list(state.glob("files-*"))
 
 
 def test_one_name_never_overwrites_another(site, folder: Path, tmp_path: Path) -> None:
