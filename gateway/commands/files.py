@@ -15,9 +15,12 @@ from gateway.commands.options import AsJson, LocalConfigFile, read_config
 from gateway.commands.output import progress_bar, say, show_facts, show_json, show_text
 
 if TYPE_CHECKING:
-    from gateway.files import FileResult
+    from gateway.files.results import FileResult
 
-Paths = Annotated[list[Path], typer.Argument(exists=True, metavar="PATH...", help="DICOM files, or folders of them.")]
+Paths = Annotated[
+    list[Path],
+    typer.Argument(exists=True, metavar="PATH...", help="DICOM files, folders of them, DICOMDIRs, zip archives."),
+]
 Out = Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="Folder for the files that come out.")]
 
 DONE = ("marked", "restored")
@@ -25,19 +28,27 @@ LISTED = 20  # so many files are listed one by one; of more, only those that wer
 
 
 def protect(paths: Paths, out: Out, config: LocalConfigFile = None, as_json: AsJson = False) -> None:
-    """Mark DICOM files and seal their originals, as the network path does; the given files stay as they are."""
-    settings = read_config(config)
-    from gateway.files import find_files, protect_files
+    """Mark DICOM files and seal their originals, as the network path does; the given files stay as they are.
 
-    _report("protecting", protect_files(settings, paths, out), len(find_files(paths)), as_json)
+    Output keeps the names below a given folder; what a DICOMDIR names and what an archive holds is named by its new SOP
+    Instance UID. Nothing is overwritten: a taken name gets a number.
+    """
+    settings = read_config(config)
+    from gateway.files.inputs import Inputs
+    from gateway.files.protect import protect_files
+
+    with Inputs(paths, settings.ingress.max_instance_mib << 20) as inputs:
+        _report("protecting", protect_files(settings, inputs, out), len(inputs.found), as_json)
 
 
 def restore(paths: Paths, out: Out, config: LocalConfigFile = None, as_json: AsJson = False) -> None:
-    """Restore the exact originals of marked DICOM files; needs the private key."""
+    """Restore the exact originals of marked DICOM files; needs the private key. Names as with protect."""
     settings = read_config(config)
-    from gateway.files import find_files, restore_files
+    from gateway.files.inputs import Inputs
+    from gateway.files.restore import restore_files
 
-    _report("restoring", restore_files(settings, paths, out), len(find_files(paths)), as_json)
+    with Inputs(paths, settings.ingress.max_instance_mib << 20) as inputs:
+        _report("restoring", restore_files(settings, inputs, out), len(inputs.found), as_json)
 
 
 def explain(
@@ -85,6 +96,7 @@ def _report(what: str, results: Iterable[FileResult], total: int, as_json: bool)
 
 
 def _line(result: FileResult) -> str:
+    name = f"{result.path}[{result.member}]" if result.member else str(result.path)
     if result.outcome in DONE:
-        return f"{result.outcome:8}  {result.path} -> {result.output}"
-    return f"{result.outcome:8}  {result.path}: {result.reason} [{result.reason_code}]"
+        return f"{result.outcome:8}  {name} -> {result.output}"
+    return f"{result.outcome:8}  {name}: {result.reason} [{result.reason_code}]"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.dicom import source
+from gateway.dicom import depth, source
 from gateway.dicom.check import check_encoding
 from gateway.dicom.encoded import read_header
 from gateway.dicom.parts import split
@@ -173,6 +173,23 @@ def test_sequences_nested_without_end_are_refused():
     )
     data = encode(image())[:30] + nest * 5000
     assert code_of(lambda: read_header(io.BytesIO(data), EXPLICIT_LITTLE)) == "nested-too-deep"
+
+
+def test_a_sequence_larger_than_any_header_is_not_decoded(monkeypatch):
+    monkeypatch.setattr(depth, "MAX_HEADER", 1000)
+    item = (
+        struct.pack("<HHI", 0xFFFE, 0xE000, 1200) + struct.pack("<HH2sHI", 0x0009, 0x1001, b"OB", 0, 1188) + bytes(1188)
+    )
+    for tag, vr, code in ((0x1140, b"SQ", "header-too-large"), (0x1141, b"UN", "")):
+        group = 0x0008 if code else 0x0009
+        part = struct.pack("<HH2sHI", group, tag, vr, 0, len(item)) + item
+        data = encode(image())
+        at = data.index(struct.pack("<HH", 0x0010, 0x0010))
+        data = data[:at] + part + data[at:]
+        if code:
+            assert code_of(lambda bad=data: split(bad, EXPLICIT_LITTLE)) == code
+        else:  # raw data of a scanner stay what they are
+            assert split(data, EXPLICIT_LITTLE).header.rows == 6
 
 
 def test_large_documents_are_no_part_of_a_header():
