@@ -19,14 +19,13 @@ from gateway.config.models import Route
 from gateway.database import InstanceRow, open_database, reading, sqlite_url
 from gateway.dicom.encoded import read_header
 from gateway.dicom.part10 import FileMeta, split_part10, write_part10
-from gateway.dicom.private import read_block
-from gateway.errors import DicomError, GatewayError, NotFoundError, PermanentError
+from gateway.errors import DicomError, GatewayError, NotFoundError, PermanentError, SealError
 from gateway.flow.ports import Outgoing, ReceivedFacts
 from gateway.flow.receive import SpoolReceiver
 from gateway.flow.steps import Steps
 from gateway.flow.store import HELD, RECEIVED, SEALED, FlowStore, lease_owner
 from gateway.keys.keyring import SealingKeys
-from gateway.service import build_restorer, build_rooms, database, places
+from gateway.service import build_copy_restorer, build_restorer, build_rooms, database, places
 
 BATCH = 8
 FILES_AE = "FILES"
@@ -173,7 +172,30 @@ class _FolderSender:
 
 def restore_files(config: Config, paths: Sequence[Path], out: Path) -> Iterator[FileResult]:
     """Write the originals of marked files into `out`; yields one result a file."""
-    restorer = build_restorer(config)
+    yield from _restore_all(build_restorer(config), paths, out)
+
+
+def restore_copies(
+    private_key: Path, signers: Sequence[Path], paths: Sequence[Path], out: Path
+) -> Iterator[FileResult]:
+    """As `restore_files`, from nothing but the files and these keys: for copies that carry their originals.
+
+    Parameters
+    ----------
+    private_key
+        PEM file of the restore role's private key.
+    signers
+        PEM files of the public keys whose signatures are believed.
+
+    Raises
+    ------
+    ConfigError
+        A key cannot be read.
+    """
+    yield from _restore_all(build_copy_restorer(private_key, signers), paths, out)
+
+
+def _restore_all(restorer, paths: Sequence[Path], out: Path) -> Iterator[FileResult]:
     for file in find_files(paths):
         try:
             yield _restore(file, restorer, out)
@@ -185,12 +207,7 @@ def _restore(file: Found, restorer, out: Path) -> FileResult:
     with open(file.path, "rb") as source:
         meta, offset = split_part10(source)
         source.seek(offset)
-        header = read_header(source, meta.transfer_syntax_uid)
-    block = read_block(header.dataset)
-    if block is not None:
-        original = restorer.by_token(block.token, header.sop_instance_uid)
-    else:
-        original = restorer.by_derived_uid(header.sop_instance_uid)  # an archive on the way dropped private tags
+        original = restorer.by_copy(source, meta.transfer_syntax_uid)
     path = out / file.relative
     with original:
         original.verify()
@@ -216,5 +233,5 @@ def _write_file(path: Path, sop_class_uid: str, sop_instance_uid: str, transfer_
 def _refusal(path: Path, error: GatewayError | OSError) -> FileResult:
     if isinstance(error, OSError):
         return FileResult(path, "failed", None, "", "cannot-read-or-write", error.strerror or type(error).__name__)
-    outcome = "refused" if isinstance(error, DicomError | NotFoundError) else "failed"
+    outcome = "refused" if isinstance(error, DicomError | NotFoundError | SealError) else "failed"
     return FileResult(path, outcome, None, "", error.code, str(error))

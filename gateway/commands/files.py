@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Paths = Annotated[list[Path], typer.Argument(exists=True, metavar="PATH...", help="DICOM files, or folders of them.")]
 Out = Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="Folder for the files that come out.")]
 
+_KEY_HELP = "The private restore key (PEM), instead of a configuration."
+_SIGNER_HELP = "A public signing key (PEM) of a gateway whose copies are believed; may be repeated."
+
 DONE = ("marked", "restored")
 LISTED = 20  # so many files are listed one by one; of more, only those that were not done
 
@@ -32,12 +35,25 @@ def protect(paths: Paths, out: Out, config: LocalConfigFile = None, as_json: AsJ
     _report("protecting", protect_files(settings, paths, out), len(find_files(paths)), as_json)
 
 
-def restore(paths: Paths, out: Out, config: LocalConfigFile = None, as_json: AsJson = False) -> None:
-    """Restore the exact originals of marked DICOM files; needs the private key."""
-    settings = read_config(config)
-    from gateway.files import find_files, restore_files
+def restore(
+    paths: Paths,
+    out: Out,
+    config: LocalConfigFile = None,
+    key: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help=_KEY_HELP)] = None,
+    signer: Annotated[list[Path] | None, typer.Option(exists=True, dir_okay=False, help=_SIGNER_HELP)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Restore the exact originals of marked DICOM files; needs the private key.
 
-    _report("restoring", restore_files(settings, paths, out), len(find_files(paths)), as_json)
+    With --key and --signer no configuration, vault or database is used: for copies that carry their originals.
+    """
+    if (key is None) != (not signer):
+        raise typer.BadParameter("--key and --signer go together")
+    settings = read_config(config) if key is None else None
+    from gateway.files import find_files, restore_copies, restore_files
+
+    results = restore_files(settings, paths, out) if settings else restore_copies(key, signer, paths, out)
+    _report("restoring", results, len(find_files(paths)), as_json)
 
 
 def explain(
