@@ -69,6 +69,14 @@ class _Layout:
         """Bytes of the pixels."""
         return self.frames * self.rows * self.columns * self.samples * self.allocated // 8
 
+    def fits(self, size: int) -> bool:
+        """Whether an original of `size` bytes can have pixels like this."""
+        orders = {(8, 1): (0, _SWAPPED), (8, 3): (0, _SWAPPED, _PLANAR, _SWAPPED | _PLANAR)}
+        orders |= {(16, 1): (0, _BIG_ENDIAN), (16, 3): (0, _BIG_ENDIAN, _PLANAR, _BIG_ENDIAN | _PLANAR)}
+        is_known = self.order in orders.get((self.allocated, self.samples), ()) and self.shift < self.allocated
+        is_even = not (self.order & _SWAPPED and self.length % 2)
+        return is_known and is_even and self.offset + self.length <= size
+
     @property
     def word(self) -> str:
         return "u1" if self.allocated == 8 else ">u2" if self.order & _BIG_ENDIAN else "<u2"
@@ -179,8 +187,7 @@ def _layout_of(parts: Parts, pixels: Pixels, marked: np.ndarray) -> _Layout | No
         shift=pixels.shift,
         order=order,
     )
-    odd = layout.length % 2 and order & _SWAPPED
-    return None if odd or layout.length > len(parts.value) else layout
+    return layout if layout.fits(layout.offset + len(parts.value)) else None
 
 
 def _pack_residual(original: bytes, layout: _Layout, marked: np.ndarray) -> bytes:
@@ -209,7 +216,7 @@ def _unpack_residual(body: bytes, size: int, marked: np.ndarray) -> bytes:
         raise DicomError("carried-format", "what the copy carries is of no version that is known here")
     layout = _Layout(*_SHAPE.unpack_from(body, _HEAD.size))
     outside = size - layout.length  # bytes of the original that are no pixels
-    if layout.allocated not in (8, 16) or layout.samples not in (1, 3) or not 0 <= layout.offset <= outside:
+    if not layout.fits(size):
         raise DicomError("carried-format", "what the copy carries does not fit its original")
     if marked.shape != layout.shape:
         raise _changed(f"it has the shape {marked.shape}, not {layout.shape}")
