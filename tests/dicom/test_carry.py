@@ -1,4 +1,4 @@
-"""What a copy carries: the original's exact bytes, whatever lies in unused bits, behind the pixels or in the encoding."""
+"""What a copy carries: the original's exact bytes, whatever lies in unused bits, behind the pixels, in the encoding."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_any_gray_image(stored, signed, shape, seed, noise, big):
     assert there_and_back(data, syntax) == (RESIDUAL, data)
 
 
-# -- the copy -------------------------------------------------------------------------------------------------------
+# -- the copy --------------------------------------------------------------------------------------------------------
 
 
 def carried(ds=None) -> tuple[bytes, bytes, np.ndarray]:
@@ -191,7 +191,7 @@ def test_a_copy_is_read_up_to_its_pixels():
     assert read_copy(io.BytesIO(data), EXPLICIT_LITTLE) == ("1.2.3.4", None)
 
 
-# -- the body: it comes from a signed payload, and still nothing but `carried-format` may come of a wrong one ------------
+# -- the body: it comes from a signed payload, and still nothing but `carried-format` may come of a wrong one --------
 
 
 @settings(deadline=None, max_examples=150)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from gateway.errors import SealError, VaultError
 from gateway.keys import Signer, Verifier, hpke, key_id
-from gateway.vault import open_carried, seal_carried
 from gateway.vault import carried as module
+from gateway.vault import open_carried, seal_carried
 from tests.dicom.samples import encode, image
 from tests.restore.copies import Gateway
 
@@ -95,7 +95,9 @@ def test_a_record_signature_is_none(monkeypatch):
 def test_a_document_of_another_object(monkeypatch):
     """A listed signer's document under a key for this object: both must name it."""
     monkeypatch.setattr(module, "_key_info", lambda head, uid: module._KEY_LABEL + head + b"2.25.1003")
-    monkeypatch.setattr(module, "_context", lambda key, digest, uid: module._PAYLOAD_LABEL + key + digest + b"2.25.1003")
+    monkeypatch.setattr(
+        module, "_context", lambda key, digest, uid: module._PAYLOAD_LABEL + key + digest + b"2.25.1003"
+    )
     moved = sealed()
     monkeypatch.undo()
     assert code_of(**moved, uid="2.25.1003") == "carried-not-for-this-object"
