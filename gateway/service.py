@@ -87,10 +87,11 @@ def serve(config_path: Path, role: Role = "all") -> int:
     places(config)
     runner: Callable[[Config], Callable[[], None]] = {"ingress": _ingress, "worker": _worker, "restore": _restore}[role]
     audit = AuditLog(places(config).audit(role))
+    stop = _stop_on_signal()  # before anybody can see that the role is there
     stop_role = runner(config)
     audit.write(events.SERVICE_START, "success", role=role)
     log.info("ready", role=role)
-    _wait_for_signal()
+    _wait(stop)
     stop_role()
     audit.write(events.SERVICE_STOP, "success", role=role)
     return 0
@@ -127,6 +128,7 @@ def _worker(config: Config) -> Callable[[], None]:
     engine = database(config)
     store = FlowStore(engine, lease_owner())
     rooms = build_rooms(config, keys, store, engine, AuditLog(places(config).audit("worker")))
+    _tell_of_clinical(config, rooms.audit)
     egress = Egress(config.destinations, rooms.audit)
     retainer = Retainer(config.retention, store, rooms.spool, rooms.derived, rooms.protector)
     worker = FlowWorker(config.worker, config.destinations, store, Steps(rooms), egress, retainer)
@@ -139,6 +141,14 @@ def _worker(config: Config) -> Callable[[], None]:
         egress.close()
 
     return stop
+
+
+def _tell_of_clinical(config: Config, audit: AuditLog) -> None:
+    """Audit and log each destination that gets marked copies although it is clinical, before anything goes there."""
+    for destination in config.destinations:
+        if destination.type == "clinical":
+            audit.write(events.CLINICAL_DESTINATION, "success", destination=destination.name)
+            log.warning("clinical destination: marked copies must not be read there", destination=destination.name)
 
 
 def build_rooms(config: Config, keys: SealingKeys, store, engine: Engine, audit: AuditLog, folder: Path | None = None):
@@ -245,11 +255,16 @@ class Supervisor:
 PARENT = "MIAD_SUPERVISOR_PID"
 
 
-def _wait_for_signal() -> None:
-    """Wait for SIGTERM or SIGINT; a supervised role also ends when its supervisor is gone."""
+def _stop_on_signal() -> threading.Event:
+    """An event that SIGTERM and SIGINT set."""
     stop = threading.Event()
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda *_: stop.set())
+    return stop
+
+
+def _wait(stop: threading.Event) -> None:
+    """Wait for `stop`; a supervised role also ends when its supervisor is gone."""
     parent = int(os.environ.get(PARENT, "0"))
     while not stop.wait(0.5):
         if parent and os.getppid() != parent:

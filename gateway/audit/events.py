@@ -20,6 +20,9 @@ class EventCode:
 SERVICE_START = "service-start"
 SERVICE_STOP = "service-stop"
 CONFIGURATION_LOADED = "configuration-loaded"
+CLINICAL_DESTINATION = (
+    "clinical-destination"  # at start: marked copies may go to one, by a sentence in the configuration
+)
 PLAIN_CONNECTION = "plain-connection"  # an association without TLS that the configuration allows in so many words
 NODE_REFUSED = "node-refused"  # before any association: TLS handshake, connection limit
 ASSOCIATION_REFUSED = "association-refused"  # A-ASSOCIATE-RJ sent
@@ -45,6 +48,7 @@ EVENTS: dict[str, EventCode] = {
     SERVICE_START: EventCode("110100", "110120"),
     SERVICE_STOP: EventCode("110100", "110121"),
     CONFIGURATION_LOADED: EventCode("110100", "110131"),
+    CLINICAL_DESTINATION: EventCode("110113", "110132"),
     PLAIN_CONNECTION: EventCode("110113", "110126"),
     NODE_REFUSED: EventCode("110113", "110126"),
     ASSOCIATION_REFUSED: EventCode("110113", "110126"),

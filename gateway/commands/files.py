@@ -17,7 +17,10 @@ from gateway.commands.output import progress_bar, say, show_facts, show_json, sh
 if TYPE_CHECKING:
     from gateway.files import FileResult
 
-Paths = Annotated[list[Path], typer.Argument(exists=True, metavar="PATH...", help="DICOM files, or folders of them.")]
+Paths = Annotated[
+    list[Path],
+    typer.Argument(exists=True, metavar="PATH...", help="DICOM files, folders of them, DICOMDIRs, zip archives."),
+]
 Out = Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="Folder for the files that come out.")]
 
 _KEY_HELP = "The private restore key (PEM), instead of a configuration."
@@ -28,11 +31,16 @@ LISTED = 20  # so many files are listed one by one; of more, only those that wer
 
 
 def protect(paths: Paths, out: Out, config: LocalConfigFile = None, as_json: AsJson = False) -> None:
-    """Mark DICOM files and seal their originals, as the network path does; the given files stay as they are."""
-    settings = read_config(config)
-    from gateway.files import find_files, protect_files
+    """Mark DICOM files and seal their originals, as the network path does; the given files stay as they are.
 
-    _report("protecting", protect_files(settings, paths, out), len(find_files(paths)), as_json)
+    Output keeps the names below a given folder; what a DICOMDIR names and what an archive holds is named by its new SOP
+    Instance UID. Nothing is overwritten: a taken name gets a number.
+    """
+    settings = read_config(config)
+    from gateway.files import Inputs, protect_files
+
+    with Inputs(paths, settings.ingress.max_instance_mib << 20) as inputs:
+        _report("protecting", protect_files(settings, inputs, out), len(inputs.found), as_json)
 
 
 def restore(
@@ -43,17 +51,19 @@ def restore(
     signer: Annotated[list[Path] | None, typer.Option(exists=True, dir_okay=False, help=_SIGNER_HELP)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Restore the exact originals of marked DICOM files; needs the private key.
+    """Restore the exact originals of marked DICOM files; needs the private key. Names as with protect.
 
     With --key and --signer no configuration, vault or database is used: for copies that carry their originals.
     """
     if (key is None) != (not signer):
         raise typer.BadParameter("--key and --signer go together")
     settings = read_config(config) if key is None else None
-    from gateway.files import find_files, restore_copies, restore_files
+    from gateway.config import Config
+    from gateway.files import Inputs, restore_copies, restore_files
 
-    results = restore_files(settings, paths, out) if settings else restore_copies(key, signer, paths, out)
-    _report("restoring", results, len(find_files(paths)), as_json)
+    with Inputs(paths, (settings or Config()).ingress.max_instance_mib << 20) as inputs:
+        results = restore_files(settings, inputs, out) if settings else restore_copies(key, signer, inputs, out)
+        _report("restoring", results, len(inputs.found), as_json)
 
 
 def explain(
@@ -101,6 +111,7 @@ def _report(what: str, results: Iterable[FileResult], total: int, as_json: bool)
 
 
 def _line(result: FileResult) -> str:
+    name = f"{result.path}[{result.member}]" if result.member else str(result.path)
     if result.outcome in DONE:
-        return f"{result.outcome:8}  {result.path} -> {result.output}"
-    return f"{result.outcome:8}  {result.path}: {result.reason} [{result.reason_code}]"
+        return f"{result.outcome:8}  {name} -> {result.output}"
+    return f"{result.outcome:8}  {name}: {result.reason} [{result.reason_code}]"

@@ -10,6 +10,9 @@ from gateway.dicom.library import foreign_errors
 from gateway.dicom.syntaxes import Syntax, syntax_of
 from gateway.errors import DicomError
 
+MAX_FRAME_BYTES = 256 << 20  # decoded; decoders take a few times this, and 100 bytes can claim any size
+_RLE_RATIO = 64  # PS3.5 annex G: two bytes hold 128 at most
+
 
 def check_encoding(stream: BinaryIO, size: int, transfer_syntax_uid: str) -> InstanceHeader:
     """Walk the data set's elements to the end and check the pixel data against the header.
@@ -31,7 +34,8 @@ def check_encoding(stream: BinaryIO, size: int, transfer_syntax_uid: str) -> Ins
     ------
     DicomError
         all of `read_header`, and "no-pixels" (no rows, columns, frames or pixel data in an image),
-        "pixel-data-too-short", "pixel-data-too-long", "too-few-fragments", "not-encapsulated", "encapsulated".
+        "pixel-data-too-short", "pixel-data-too-long", "too-few-fragments", "pixels-too-large", "not-encapsulated",
+        "encapsulated".
     """
     syntax = syntax_of(transfer_syntax_uid)
     with foreign_errors("undecodable-header", "the data set cannot be read"):
@@ -41,10 +45,11 @@ def check_encoding(stream: BinaryIO, size: int, transfer_syntax_uid: str) -> Ins
         if element is not None:
             # the value is walked first: a truncated one is "truncated", whatever the header says
             fragments = skip_value(source, element, layout)
+            end = source.position
             for following in top_level(source, layout):
                 skip_value(source, following, layout)
             header = describe(parse(header_bytes, layout), element.tag)
-            check_pixel_data(header, syntax, element, fragments)
+            check_pixel_data(header, syntax, element, fragments, end - element.value)
         else:
             header = describe(parse(header_bytes, layout), None)
             if header.rows or header.columns:
@@ -52,13 +57,15 @@ def check_encoding(stream: BinaryIO, size: int, transfer_syntax_uid: str) -> Ins
         return header
 
 
-def check_pixel_data(header: InstanceHeader, syntax: Syntax, element: Element, fragments: int) -> None:
+def check_pixel_data(header: InstanceHeader, syntax: Syntax, element: Element, fragments: int, size: int) -> None:
     """Check declared size and fragments of the pixel data against the Image Pixel module.
 
     Parameters
     ----------
     fragments
         Items found in encapsulated pixel data, the offset table included.
+    size
+        Bytes of the pixel data's value.
 
     Raises
     ------
@@ -78,6 +85,11 @@ def check_pixel_data(header: InstanceHeader, syntax: Syntax, element: Element, f
             raise DicomError(
                 "too-few-fragments", f"{fragments - 1} fragments cannot hold {header.frames} frames of pixel data"
             )
+        expected = native_length(header, element.tag)
+        if syntax.codec == "rle" and expected > _RLE_RATIO * size:
+            raise DicomError("pixel-data-too-short", f"{size} bytes of RLE cannot hold the {expected} of the header")
+        if expected > MAX_FRAME_BYTES * header.frames:
+            raise DicomError("pixels-too-large", f"a compressed frame decodes to more than {MAX_FRAME_BYTES} bytes")
         return
     if syntax.encapsulated:
         raise DicomError("not-encapsulated", "the transfer syntax wants fragments but the pixel data has none")

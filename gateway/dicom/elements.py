@@ -65,7 +65,8 @@ class Layout:
 
 
 def read_head(source: Source, layout: Layout) -> Element:
-    """Read tag, VR and length of the element that begins here. Raises DicomError "truncated"."""
+    """Read tag, VR and length of the element that begins here. Raises DicomError "truncated", "too-many-elements"."""
+    source.count_element()
     start = source.position
     head = source.take(8)
     tag = layout.tag(head)
@@ -90,7 +91,7 @@ def top_level(source: Source, layout: Layout) -> Iterator[Element]:
     Raises
     ------
     DicomError
-        "truncated", or "stray-delimiter" for an item or delimiter outside any sequence.
+        "truncated", "too-many-elements", or "stray-delimiter" for an item or delimiter outside any sequence.
     """
     while head := source.peek(8):
         if not any(head):
@@ -109,7 +110,7 @@ def skip_value(source: Source, element: Element, layout: Layout, depth: int = 0)
     Raises
     ------
     DicomError
-        "truncated", "bad-sequence" (something else than items), "nested-too-deep".
+        "truncated", "bad-sequence" (something else than items), "nested-too-deep", "too-many-elements".
     """
     if element.length != UNDEFINED:
         source.skip(element.length)

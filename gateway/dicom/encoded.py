@@ -28,6 +28,8 @@ PIXEL_DATA = 0x7FE00010
 PIXEL_TAGS = {PIXEL_DATA, 0x7FE00008, 0x7FE00009}  # Pixel Data, Float and Double Float Pixel Data
 MAX_HEADER = 64 << 20  # bytes before the pixel data; enhanced multi-frame objects reach a few MiB
 BULK = 1 << 20  # larger binary values (documents, waveforms, spectra) are not part of a header
+MAX_ITEMS = 1 << 18  # of all sequences; each empty one of 8 bytes takes some 700 in memory once it is decoded
+MAX_VALUES = 1 << 21  # in multi-valued text; each empty one of a single byte takes some 170 in memory
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,8 +88,8 @@ def read_header(stream: BinaryIO, transfer_syntax_uid: str) -> InstanceHeader:
     ------
     DicomError
         "unknown-transfer-syntax", "not-dicom", "truncated", "bad-sequence", "stray-delimiter", "nested-too-deep",
-        "trailing-bytes", "header-too-large", "bad-deflate", "inflates-too-large", "undecodable-header", "missing-uid",
-        "bad-uid".
+        "trailing-bytes", "header-too-large", "too-many-elements", "too-many-items", "too-many-values", "bad-deflate",
+        "inflates-too-large", "undecodable-header", "missing-uid", "bad-uid".
     """
     syntax = syntax_of(transfer_syntax_uid)
     with foreign_errors("undecodable-header", "the data set cannot be read"):
@@ -143,7 +145,21 @@ def split_header(
 
 
 def parse(header: bytes, layout: Layout) -> Dataset:
-    """Decode collected header bytes. Raises DicomError "undecodable-header"."""
+    """Decode collected header bytes.
+
+    Sequences of defined length and values are decoded when they are looked at, and nobody counts then: so whatever can
+    be the head of an item (PS3.5 7.5) or a delimiter between values (6.4) is counted before.
+
+    Raises
+    ------
+    DicomError
+        "undecodable-header", "too-many-items", "too-many-values".
+    """
+    item = b"\xfe\xff\x00\xe0" if layout.little_endian else b"\xff\xfe\xe0\x00"
+    if header.count(item) > MAX_ITEMS:
+        raise DicomError("too-many-items", f"the sequences of the header have more than {MAX_ITEMS} items")
+    if header.count(b"\\") > MAX_VALUES:
+        raise DicomError("too-many-values", f"the text of the header has more than {MAX_VALUES} values")
     with foreign_errors("undecodable-header", "the header cannot be decoded"):
         return read_dataset(io.BytesIO(header), layout.implicit, layout.little_endian)
 
@@ -165,7 +181,7 @@ def describe(ds: Dataset, pixel_tag: int | None) -> InstanceHeader:
         signed=values.integer(ds, "PixelRepresentation") == 1,
         rows=values.integer(ds, "Rows") or 0,
         columns=values.integer(ds, "Columns") or 0,
-        frames=max(frames or 0, 0) if values.raw_value(ds, "NumberOfFrames") is not None else 1,
+        frames=max(frames or 0, 0) if values.present(ds, "NumberOfFrames") else 1,
         body_part=values.text(ds, "BodyPartExamined"),
         image_type=values.texts(ds, "ImageType"),
         presentation_intent=values.text(ds, "PresentationIntentType"),

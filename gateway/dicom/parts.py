@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pydicom import Dataset
 
 from gateway.dicom.check import check_pixel_data
+from gateway.dicom.depth import check_depth
 from gateway.dicom.elements import SEQUENCE_END, UNDEFINED, Element, Layout, skip_value, top_level
 from gateway.dicom.encoded import InstanceHeader, describe, open_source, parse, split_header
 from gateway.dicom.library import foreign_errors
@@ -96,8 +97,10 @@ def split(data: bytes, transfer_syntax_uid: str) -> Parts:
             skip_value(source, element, layout)
         source.keep_no_more()
         header = describe(parse(header_bytes, layout), pixels.tag)
-        check_pixel_data(header, syntax, pixels, fragments)
+        check_depth(header.dataset)
+        check_depth(parse(bytes(trailer), layout))
         value = memoryview(data)[pixels.value : end]
+        check_pixel_data(header, syntax, pixels, fragments, len(value))
         return Parts(header, syntax, layout, pixels, value, header_bytes, bytes(trailer))
 
 

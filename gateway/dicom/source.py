@@ -11,7 +11,8 @@ from typing import BinaryIO
 from gateway.errors import DicomError
 
 _CHUNK = 1 << 20
-MAX_INFLATED = 1 << 31  # bytes that a deflated data set may inflate to; deflate reaches 1:1032
+MAX_INFLATED = 512 << 20  # bytes that a deflated data set may inflate to; deflate reaches 1:1032
+MAX_ELEMENTS = 1 << 19  # elements, items and fragments; each of 8 bytes takes some 300 in memory once it is decoded
 
 
 class InflatingReader:
@@ -62,6 +63,7 @@ class Source:
         seekable = getattr(stream, "seekable", None)
         self._can_seek = size is not None and seekable is not None and seekable()
         self.position = 0
+        self._elements = 0
         self._kept: bytearray | None = None
         self._keep_at_most = 0
 
@@ -86,6 +88,12 @@ class Source:
                 break
             self._ahead += more
         return self._ahead[:size]
+
+    def count_element(self) -> None:
+        """One more element, item or fragment begins. Raises DicomError "too-many-elements" beyond `MAX_ELEMENTS`."""
+        self._elements += 1
+        if self._elements > MAX_ELEMENTS:
+            raise DicomError("too-many-elements", f"more than {MAX_ELEMENTS} elements before byte {self.position}")
 
     def take(self, size: int) -> bytes:
         """Exactly `size` bytes (for small, trusted sizes). Raises DicomError "truncated"."""

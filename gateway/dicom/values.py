@@ -7,21 +7,39 @@ import re
 from typing import Any
 
 from pydicom import Dataset
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
 from gateway.errors import DicomError
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_LONGEST = 1 << 18  # bytes of a value that is looked at here: room for a lookup table of 65536 words
 
 
 def raw_value(ds: Dataset, keyword: str) -> Any:
-    """The decoded value behind `keyword`, or None when absent, empty or not decodable."""
+    """The decoded value behind `keyword`, or None when absent, empty, not decodable, or too long for any such value.
+
+    A sequence counts only where the dictionary has one: `parse` bounds how many items it holds.
+    """
     try:
+        raw = ds.get_item(keyword)
+        is_long = isinstance(raw, RawDataElement) and raw.value is not None and len(raw.value) > _LONGEST
+        if is_long and dictionary_VR(raw.tag) != "SQ":
+            return None
         value = ds.get(keyword)
     except Exception:  # pydicom decodes on access, and foreign bytes make it raise nearly anything
         return None
     return None if value is None or (isinstance(value, (str, bytes, list)) and not value) else value
+
+
+def present(ds: Dataset, keyword: str) -> bool:
+    """True when there is a value behind `keyword`, decodable or not."""
+    value = ds.get_item(keyword).value if keyword in ds else None
+    if isinstance(value, bytes | str):
+        return bool(value.strip(b" \0" if isinstance(value, bytes) else " \0"))
+    return value is not None and value != []
 
 
 def values(ds: Dataset, keyword: str) -> list[Any]:

@@ -1,4 +1,4 @@
-"""`protect` and `restore`: files and folders in, DICOM files out, one JSON line a file, stable exit codes."""
+"""`protect` and `restore`: files, folders and archives in, DICOM files out, one JSON line a file, stable exit codes."""
 
 from __future__ import annotations
 
@@ -170,3 +170,20 @@ def test_a_copy_that_carries_its_original_is_restored_on_another_machine(run, st
 def test_key_and_signer_go_together(run, study: Path, tmp_path: Path) -> None:
     alone = run("restore", study, "--out", tmp_path / "back", "--key", study / "note.txt")
     assert (alone.code, "go together" in alone.err) == (2, True)
+
+
+def test_an_archive_gives_a_line_a_member_and_output_among_originals_is_code_2(
+    run, quick: Path, study: Path, tmp_path: Path
+) -> None:
+    archive = Path(shutil.make_archive(str(tmp_path / "export"), "zip", study))
+    done = run("protect", archive, "--out", tmp_path / "out", "--config", quick, "--json")
+    assert done.code == 3, done.err
+    rows = {row["member"]: row for row in done.rows}
+    assert {name: row["outcome"] for name, row in rows.items()} == {
+        "deep/ct.dcm": "marked", "report.dcm": "held", "note.txt": "refused",
+    }  # fmt: skip
+    assert rows["deep/ct.dcm"]["output"] == str(tmp_path / "out" / f"{rows['deep/ct.dcm']['sop_instance_uid']}.dcm")
+    assert all(row["path"] == str(archive) for row in done.rows)
+    done = run("protect", study, "--out", study / "deep", "--config", quick)
+    assert done.code == 2
+    assert "code: output-among-originals" in done.err

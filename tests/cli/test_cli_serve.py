@@ -55,3 +55,28 @@ def test_a_role_starts_and_ends_in_order(sample: Path, role: str, tmp_path: Path
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert next(line["event"] for line in lines if line["level"] == "info") == "ready"
     assert {line["role"] for line in lines} == {role}
+
+
+def test_a_clinical_destination_is_audited_before_the_worker_is_ready(sample: Path, tmp_path: Path) -> None:
+    typed = 'type = "clinical"\nclinical_override = "marked copies must not be used for clinical reading"'
+    sample.write_text(sample.read_text().replace('type = "research"', typed))
+    command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(sample), "--role", "worker"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment)
+    try:
+        lines = []
+        while not lines or lines[-1]["event"] != "ready":
+            lines.append(json.loads(process.stderr.readline()))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()
+    audited = [
+        json.loads(line) for line in (sample.parent / "state" / "audit" / "worker.jsonl").read_text().splitlines()
+    ]
+    assert [line["event"] for line in audited[:2]] == ["clinical-destination", "service-start"]
+    assert (audited[0]["destination"], audited[0]["event_id"], audited[0]["event_type"]) == (
+        "research-pacs", "110113", "110132",
+    )  # fmt: skip
+    assert [line["destination"] for line in lines if "clinical" in line["event"]] == ["research-pacs"]

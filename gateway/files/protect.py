@@ -1,0 +1,150 @@
+"""Files in, marked files out, originals sealed.
+
+Protecting keeps a flow of its own in a private folder below the state folder, so that a running worker does not take
+the work over; sealed originals and records go to the site's vault.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from gateway.audit import AuditLog
+from gateway.config import Config
+from gateway.config.models import Route
+from gateway.database import InstanceRow, open_database, reading, sqlite_url
+from gateway.dicom.encoded import read_header
+from gateway.dicom.part10 import FileMeta, split_part10
+from gateway.errors import GatewayError, PermanentError
+from gateway.files.inputs import Input, Inputs
+from gateway.files.output import OutputFolder
+from gateway.files.results import FileResult, refusal
+from gateway.flow.ports import Outgoing, ReceivedFacts
+from gateway.flow.receive import SpoolReceiver
+from gateway.flow.steps import Steps
+from gateway.flow.store import HELD, RECEIVED, SEALED, FlowStore, lease_owner
+from gateway.keys.keyring import SealingKeys
+from gateway.service import build_rooms, database, places
+
+BATCH = 8
+FILES_AE = "FILES"
+
+
+def protect_files(config: Config, inputs: Inputs, out: Path, route: Route | None = None) -> Iterator[FileResult]:
+    """Mark files into `out` and seal their originals in the site's vault; yields one result an input, in batches.
+
+    Parameters
+    ----------
+    route
+        The route whose policy holds; default: the first route that marks.
+
+    Raises
+    ------
+    ConfigError
+        "output-among-originals", or keys that cannot be used.
+    """
+    route = route or next((r for r in config.routes if r.action == "mark"), None)
+    if route is None:
+        raise GatewayError("no-route", "the configuration has no route that marks", "add a [[routes]] table")
+    output = OutputFolder(out, inputs)
+    folder = Path(tempfile.mkdtemp(prefix="files-", dir=places(config).state))  # mode 0700
+    try:
+        engine = open_database(sqlite_url(folder / "flow.sqlite"))
+        store = FlowStore(engine, lease_owner())
+        writer = _FolderSender(output)
+        local = route.model_copy(update={"called_ae": FILES_AE, "destinations": (writer.name,)})
+        config = config.model_copy(update={"routes": (local,)})
+        keys = SealingKeys.load(config.keys)
+        rooms = build_rooms(config, keys, store, database(config), AuditLog(places(config).audit("files")), folder)
+        receiver = SpoolReceiver(config.ingress, config.routes, rooms.spool, folder, store)
+        steps = Steps(rooms)
+        for start in range(0, len(inputs.found), BATCH):
+            yield from _protect_batch(inputs.found[start : start + BATCH], receiver, store, steps, writer, engine)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _protect_batch(files, receiver, store, steps, sender, engine) -> Iterator[FileResult]:
+    waiting: dict[str, Input] = {}
+    for file in files:
+        try:
+            waiting[_receive(file, receiver)] = file
+        except (GatewayError, OSError) as error:
+            yield refusal(file, error)
+    for row in store.claim(RECEIVED, BATCH, 3600):
+        steps.seal(row)
+    steps.mark(store.claim(SEALED, BATCH, 3600))
+    sender.relative = {instance: file.relative for instance, file in waiting.items()}
+    for delivery, row in store.claim_deliveries(sender.name, BATCH, 3600):
+        steps.deliver(delivery, row, sender, lambda attempt: 0.0)
+    with reading(engine) as session:
+        for instance, file in waiting.items():
+            row = session.get(InstanceRow, instance)
+            if row.state == HELD:
+                yield _not_marked(file, "held", row)
+            elif instance in sender.written:
+                uid, output = sender.written[instance]
+                yield FileResult(file.path, "marked", output, uid, member=file.member)
+            else:
+                yield _not_marked(file, "failed", row)
+
+
+def _not_marked(file: Input, outcome, row: InstanceRow) -> FileResult:
+    return FileResult(file.path, outcome, None, row.sop_instance_uid, row.reason_code, row.reason, file.member)
+
+
+def _receive(found: Input, receiver: SpoolReceiver) -> str:
+    with found.open() as file:
+        meta, offset = split_part10(file)
+        if not (meta.sop_class_uid and meta.sop_instance_uid):  # a bare data set, or one with half a File Meta
+            header = read_header(file, meta.transfer_syntax_uid)
+            meta = FileMeta(meta.transfer_syntax_uid, header.sop_class_uid, header.sop_instance_uid)
+        receiver.admit(FILES_AE, FILES_AE, meta.sop_class_uid)
+        incoming = receiver.begin(
+            ReceivedFacts(
+                calling_ae=FILES_AE,
+                called_ae=FILES_AE,
+                peer_address="",
+                association_id="",
+                sop_class_uid=meta.sop_class_uid,
+                sop_instance_uid=meta.sop_instance_uid,
+                transfer_syntax_uid=meta.transfer_syntax_uid,
+            )
+        )
+        try:
+            file.seek(offset)
+            while data := file.read(1 << 20):
+                incoming.write(data)
+            return incoming.commit()
+        except BaseException:
+            incoming.abort()
+            raise
+
+
+class _FolderSender:
+    """Delivers into a folder: `gateway.flow.ports.Sender` for files."""
+
+    name = "folder"
+
+    def __init__(self, output: OutputFolder) -> None:
+        self._output = output
+        self.relative: dict[str, Path | None] = {}
+        self.written: dict[str, tuple[str, Path]] = {}
+
+    def send(self, destination: str, item: Outgoing) -> int:
+        """Write one file."""
+        try:
+            with item.open() as data:
+                path = self._output.write(
+                    self.relative[item.instance_id],
+                    item.sop_class_uid,
+                    item.sop_instance_uid,
+                    item.transfer_syntax_uid,
+                    data,
+                )
+        except OSError as error:
+            raise PermanentError("cannot-write", f"cannot write the output: {error.strerror}") from None
+        self.written[item.instance_id] = (item.sop_instance_uid, path)
+        return 0x0000
