@@ -120,7 +120,7 @@ def measure(
 
 def summary(lines: list[Line]) -> Iterator[str]:
     """A Markdown table: one row a kind."""
-    yield "| modality | columns x rows | encoding | files | method | share, median | share, most | pixels changed, median |"
+    yield "| modality | columns x rows | encoding | files | method | share, median | share, most | pixels changed |"
     yield "|---|---|---|---|---|---|---|---|"
     groups: dict[Kind, list[Line]] = defaultdict(list)
     for line in lines:

@@ -103,6 +103,14 @@ def test_a_document_of_another_object(monkeypatch):
     assert code_of(**moved, uid="2.25.1003") == "carried-not-for-this-object"
 
 
+def test_a_body_that_was_not_signed(monkeypatch):
+    document = module._document(RECORD, BODY)
+    monkeypatch.setattr(module, "_document", lambda record, body: document)
+    other = sealed(b"other")
+    monkeypatch.undo()
+    assert code_of(**other) == "carried-tampered"
+
+
 @pytest.mark.parametrize("change", [{"policy": 7}, {"original_size": "7"}])
 def test_a_document_of_other_types(change):
     assert code_of(**sealed(record=replace(RECORD, **change))) == "carried-format"
