@@ -34,7 +34,6 @@ from gateway.keys import ChunkedReader, ChunkedWriter, pem
 from gateway.keys.generate import write_key_file
 from gateway.vault.payloads import PayloadStore
 from gateway.vault.places import VAULT, vault_folder
-from gateway.vault.record import CARRIED
 
 MAGIC = b"MGBK"
 VERSION = 1
@@ -160,7 +159,7 @@ def _key_files(config: Config) -> dict[str, bytes]:
 
 
 def _dump(engine: Engine, out: BinaryIO) -> list[str]:
-    """Write all rows of the records as JSON lines; gives the locators of those that have a payload."""
+    """Write all rows of the records as JSON lines; gives the locators of the live ones."""
     live: list[str] = []
     after = ""
     while True:
@@ -174,7 +173,7 @@ def _dump(engine: Engine, out: BinaryIO) -> list[str]:
                 values[name] = base64.b64encode(values[name]).decode("ascii")
             out.write(json.dumps(values, sort_keys=True).encode("ascii") + b"\n")
             after = row.locator
-            if row.payload_file not in (None, CARRIED):
+            if row.payload_file is not None:
                 live.append(row.locator)
         if len(page) < _PAGE:
             return live

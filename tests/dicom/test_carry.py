@@ -12,6 +12,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.dicom import carry
 from gateway.dicom.carry import RESIDUAL, WHOLE, pack, read_copy, rebuild, stored_digest
 from gateway.dicom.derive import derive
 from gateway.dicom.pixels import decode_pixels
@@ -118,6 +119,13 @@ def test_what_has_no_residual_is_carried_whole():
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     deflated = deflate.compress(encode(image())) + deflate.flush()
     assert there_and_back(deflated, DEFLATED_LITTLE) == (WHOLE, deflated)
+
+
+def test_a_residual_that_does_not_give_the_exact_bytes_is_not_used(monkeypatch):
+    data = encode(image(SIGNED))
+    right = carry.residual
+    monkeypatch.setattr(carry, "residual", lambda original, marked: right(original, marked)[:-1] + b"\1")
+    assert there_and_back(data, EXPLICIT_LITTLE) == (WHOLE, data)
 
 
 @settings(deadline=None, max_examples=60)
