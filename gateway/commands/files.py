@@ -15,7 +15,7 @@ from gateway.commands.options import AsJson, LocalConfigFile, read_config
 from gateway.commands.output import progress_bar, say, show_facts, show_json, show_text
 
 if TYPE_CHECKING:
-    from gateway.files import FileResult
+    from gateway.files.results import FileResult
 
 Paths = Annotated[
     list[Path],
@@ -37,7 +37,8 @@ def protect(paths: Paths, out: Out, config: LocalConfigFile = None, as_json: AsJ
     Instance UID. Nothing is overwritten: a taken name gets a number.
     """
     settings = read_config(config)
-    from gateway.files import Inputs, protect_files
+    from gateway.files.inputs import Inputs
+    from gateway.files.protect import protect_files
 
     with Inputs(paths, settings.ingress.max_instance_mib << 20) as inputs:
         _report("protecting", protect_files(settings, inputs, out), len(inputs.found), as_json)
@@ -59,7 +60,8 @@ def restore(
         raise typer.BadParameter("--key and --signer go together")
     settings = read_config(config) if key is None else None
     from gateway.config import Config
-    from gateway.files import Inputs, restore_copies, restore_files
+    from gateway.files.inputs import Inputs
+    from gateway.files.restore import restore_copies, restore_files
 
     with Inputs(paths, (settings or Config()).ingress.max_instance_mib << 20) as inputs:
         results = restore_files(settings, inputs, out) if settings else restore_copies(key, signer, inputs, out)

@@ -31,7 +31,7 @@ def check_depth(ds: Dataset, depth: int = 0) -> None:
 
 def _sequence(ds: Dataset, tag: int) -> DataElement | None:
     """The element when it is a sequence, also one in the guise of UN or without a VR (PS3.5 6.2.2)."""
-    if ds.get_item(tag).VR not in (None, "SQ", "UN"):
+    if ds.get_item(tag, keep_deferred=True).VR not in (None, "SQ", "UN"):
         return None
     try:
         element = ds[tag]

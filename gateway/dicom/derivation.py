@@ -88,7 +88,7 @@ def drop_invalid(ds: Dataset, nested: bool = False) -> None:
         number = int(tag)
         if number in _DROPPED or number & 0xFFFF == 0 or (number >> 16 in _DROPPED_GROUPS and not nested):
             del ds[tag]
-        elif not number >> 16 & 1 and ds.get_item(tag).VR == "SQ":
+        elif not number >> 16 & 1 and ds.get_item(tag, keep_deferred=True).VR == "SQ":
             for item in ds[tag].value or ():
                 drop_invalid(item, nested=True)
 
@@ -186,7 +186,7 @@ def _set_frame_types(ds: Dataset) -> None:
     for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         for group in values.items(ds, keyword):
             for tag in list(group.keys()):
-                if group.get_item(tag).VR != "SQ":
+                if group.get_item(tag, keep_deferred=True).VR != "SQ":
                     continue
                 for item in group[tag].value or ():
                     if "FrameType" in item:

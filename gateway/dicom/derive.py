@@ -10,6 +10,7 @@ import io
 
 import numpy as np
 from pydicom import DataElement, Dataset
+from pydicom.dataelem import RawDataElement
 from pydicom.filebase import DicomIO
 from pydicom.filewriter import correct_ambiguous_vr, write_data_element
 
@@ -112,14 +113,14 @@ def _make_explicit(ds: Dataset, parts: Parts) -> None:
     if not parts.layout.implicit and parts.layout.little_endian:
         return
     for tag in list(ds.keys()):
-        raw = ds.get_item(tag)
+        raw = ds.get_item(tag, keep_deferred=True)
         try:
             ds[tag]
             _written(ds[tag], _character_sets(ds))
         except Exception:  # any error of pydicom on a foreign value
-            if not isinstance(raw.value, bytes):
+            if _undecoded(raw) is None:
                 raise
-            ds[tag] = DataElement(tag, "UN", raw.value)
+            ds[tag] = DataElement(tag, "UN", _undecoded(raw))
     correct_ambiguous_vr(ds, True)
 
 
@@ -128,13 +129,20 @@ def _encode(ds: Dataset) -> bytes:
     out = io.BytesIO()
     character_sets = _character_sets(ds)
     for tag in sorted(ds.keys()):
-        raw = ds.get_item(tag)
+        raw = ds.get_item(tag, keep_deferred=True)
         try:
             out.write(_written(raw, character_sets))
         except Exception:  # a raw element without VR inside an explicit data set, or a value against its VR
-            element = DataElement(tag, "UN", raw.value) if isinstance(raw.value, bytes) else ds[tag]
-            out.write(_written(element, character_sets))
+            value = _undecoded(raw)
+            out.write(_written(ds[tag] if value is None else DataElement(tag, "UN", value), character_sets))
     return out.getvalue()
+
+
+def _undecoded(element: DataElement | RawDataElement) -> bytes | None:
+    """The bytes that an element came with, or has as its value; None when it holds decoded values."""
+    if isinstance(element, RawDataElement):
+        return element.value or b""  # pydicom gives None for no bytes under a VR that it does not know
+    return element.value if isinstance(element.value, bytes) else None
 
 
 def _character_sets(ds: Dataset) -> list[str] | None:

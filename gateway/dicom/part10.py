@@ -106,7 +106,10 @@ def _read_meta(stream: BinaryIO, offset: int) -> tuple[dict[int, str], int]:
             raise DicomError("truncated", "the file ends inside its File Meta Information")
         element = int.from_bytes(head[2:4], "little")
         if head[4:6] in LONG_VRS:
-            length, size = int.from_bytes(stream.read(4), "little"), 12
+            head += stream.read(4)
+            if len(head) < 12:
+                raise DicomError("truncated", "the file ends inside its File Meta Information")
+            length, size = int.from_bytes(head[8:], "little"), 12
         elif head[4:6] in VRS:
             length, size = int.from_bytes(head[6:8], "little"), 8
         else:  # implicit File Meta: wrong, but written by some

@@ -52,7 +52,7 @@ class Parts:
         trailer = parse(self.trailer_bytes, self.layout)
         for tag in trailer.keys():  # noqa: SIM118 - iterating a Dataset itself would decode every element
             if tag not in ds:
-                ds[tag] = trailer.get_item(tag)
+                ds[tag] = trailer.get_item(tag, keep_deferred=True)
         return ds
 
     def fragments(self) -> tuple[bytes, list[memoryview], list[int]]:

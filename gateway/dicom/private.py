@@ -113,7 +113,7 @@ def _free_block(ds: Dataset) -> int:
 
 def _raw(ds: Dataset, tag: int) -> Any:
     """The value as it stands, undecoded when it was not decoded yet."""
-    return ds.get_item(tag).value
+    return ds.get_item(tag, keep_deferred=True).value
 
 
 def _value(ds: Dataset, block: int, element: int) -> Any:
@@ -129,7 +129,7 @@ def _binary(ds: Dataset, block: int, element: int) -> bytes | None:
 def _version(ds: Dataset, block: int) -> int:
     value = _value(ds, block, 0x01)
     if isinstance(value, bytes) and len(value) == 2:
-        item = ds.get_item(Tag(GROUP, block << 8 | 0x01))
+        item = ds.get_item(Tag(GROUP, block << 8 | 0x01), keep_deferred=True)
         little = getattr(item, "is_little_endian", True)  # an element made of Python values is in no byte order
         return struct.unpack("<H" if little else ">H", value)[0]
     return value if isinstance(value, int) else 0

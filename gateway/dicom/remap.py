@@ -87,7 +87,7 @@ def _replace(element: DataElement, uid_map: UidMap) -> int:
 
 
 def _is_sequence(ds: Dataset, tag: int) -> bool:
-    vr = ds.get_item(tag).VR
+    vr = ds.get_item(tag, keep_deferred=True).VR
     if vr is None or vr == "UN":
         try:
             vr = dictionary_VR(tag)

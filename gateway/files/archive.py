@@ -53,7 +53,7 @@ class Archive:
         try:
             with foreign_errors("not-an-archive", "the zip archive is damaged or incomplete"):
                 self._zip = zipfile.ZipFile(self._file)
-            self._members = [info for info in self._zip.infolist() if not info.is_dir()]
+            self._members = [info for info in self._zip.infolist() if not info.filename.endswith("/")]
             if len(self._members) > MAX_MEMBERS:
                 raise DicomError("too-many-members", f"the zip archive has more than {MAX_MEMBERS} members")
             total = sum(info.file_size for info in self._members)

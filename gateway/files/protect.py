@@ -61,34 +61,42 @@ def protect_files(config: Config, inputs: Inputs, out: Path, route: Route | None
         receiver = SpoolReceiver(config.ingress, config.routes, rooms.spool, folder, store)
         steps = Steps(rooms)
         for start in range(0, len(inputs.found), BATCH):
-            yield from _protect_batch(inputs.found[start : start + BATCH], receiver, store, steps, writer, engine)
+            yield from _protect_batch(inputs.found[start : start + BATCH], receiver, rooms, steps, writer, engine)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _protect_batch(files, receiver, store, steps, sender, engine) -> Iterator[FileResult]:
+def _protect_batch(files, receiver, rooms, steps, sender, engine) -> Iterator[FileResult]:
     waiting: dict[str, Input] = {}
     for file in files:
         try:
             waiting[_receive(file, receiver)] = file
         except (GatewayError, OSError) as error:
             yield refusal(file, error)
-    for row in store.claim(RECEIVED, BATCH, 3600):
+    for row in rooms.store.claim(RECEIVED, BATCH, 3600):
         steps.seal(row)
-    steps.mark(store.claim(SEALED, BATCH, 3600))
+    steps.mark(rooms.store.claim(SEALED, BATCH, 3600))
     sender.relative = {instance: file.relative for instance, file in waiting.items()}
-    for delivery, row in store.claim_deliveries(sender.name, BATCH, 3600):
+    for delivery, row in rooms.store.claim_deliveries(sender.name, BATCH, 3600):
         steps.deliver(delivery, row, sender, lambda attempt: 0.0)
     with reading(engine) as session:
-        for instance, file in waiting.items():
-            row = session.get(InstanceRow, instance)
-            if row.state == HELD:
-                yield _not_marked(file, "held", row)
-            elif instance in sender.written:
-                uid, output = sender.written[instance]
-                yield FileResult(file.path, "marked", output, uid, member=file.member)
-            else:
-                yield _not_marked(file, "failed", row)
+        rows = {instance: session.get(InstanceRow, instance) for instance in waiting}
+    for instance, file in waiting.items():
+        _forget(rooms, rows[instance])
+        if rows[instance].state == HELD:
+            yield _not_marked(file, "held", rows[instance])
+        elif instance in sender.written:
+            uid, output = sender.written.pop(instance)
+            yield FileResult(file.path, "marked", output, uid, member=file.member)
+        else:
+            yield _not_marked(file, "failed", rows[instance])
+
+
+def _forget(rooms, row: InstanceRow) -> None:
+    """Delete what the flow still holds of an instance, so that a large archive needs the disk of a batch only."""
+    for spool, name in ((rooms.spool, row.spool_file), (rooms.derived, row.derived_file)):
+        if name:
+            spool.delete(name)
 
 
 def _not_marked(file: Input, outcome, row: InstanceRow) -> FileResult:

@@ -69,6 +69,8 @@ def read_token(private: X25519PrivateKey, token: bytes, derived_sop_uid: str) ->
             "token-not-for-this-object", "the key reference belongs to another object, or was changed"
         ) from None
     name, place = _BODY.unpack(body)
+    if not name.isascii():  # anyone with the public key can seal anything
+        raise SealError("token-format", "the key reference names a vault that no vault is called")
     return TokenContent(name.rstrip(b"\0").decode("ascii"), place.hex())
 
 

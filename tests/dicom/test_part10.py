@@ -56,6 +56,7 @@ def test_bad_heads():
         head[:132] + b"\x02\0\x02\0UN\0\0\xff\xff\xff\x7f": "not-dicom",
         head[:132] + b"\x02\0\x01\0OB\0\0\2\0\0\0\0\1": "missing-transfer-syntax",
         head[:132] + b"\x02\0\x16\0AE\0\0" * 100: "not-dicom",
+        head + b"\x02\0\x01\0OB\0\0": "truncated",  # found by tests.fuzz: ended behind the end of the file
     }
     for data, code in cases.items():
         with pytest.raises(DicomError) as caught:

@@ -74,6 +74,13 @@ def test_a_creator_without_a_token_is_no_block():
     assert has_block(ds) and read_block(ds) is None
 
 
+def test_an_empty_element_of_no_known_vr_is_no_token():
+    """Found by tests.fuzz: pydicom decodes an empty element when it is only looked at, and cannot."""
+    data = b"\x49\x4d\x10\0LO\x0e\0MIAD GATEWAY 1\x49\x4d\x02\x10O\0\0\0"
+    ds = read_dataset(io.BytesIO(data), False, True)
+    assert has_block(ds) and read_block(ds) is None
+
+
 def test_a_full_group():
     ds = Dataset()
     for block in range(0x10, 0x100):

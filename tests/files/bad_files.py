@@ -234,6 +234,7 @@ BAD_FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "name-as-sequence": (EXACT, lambda: changed(CT, t00100010=element(NAME, b"SQ", ITEM))),
     "name-as-broken-sequence": (EXACT, lambda: changed(CT, t00100010=element(NAME, b"SQ", b"Doe^Jane"))),
     "unknown-vr": (EXACT, lambda: changed(CT, t00101010=element(0x00101010, b"ZZ", b"012Y"))),
+    "unknown-vr-empty": (EXACT, lambda: changed(CT, t00101010=element(0x00101010, b"ZZ", b""))),
     "number-as-unknown": (EXACT, lambda: changed(CT, t00080050=element(0x00080050, b"UN", b"1234"))),
     "spacing-as-nonsense": (EXACT, lambda: changed(CT, t00280030=element(0x00280030, b"DS", b"wide\\Doe "))),
     # order and repetition

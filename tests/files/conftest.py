@@ -10,7 +10,10 @@ from pydicom.data import get_testdata_file
 from pydicom.fileset import FileSet
 
 from gateway.config import Config
-from gateway.files import FileResult, Inputs, protect_files, restore_files
+from gateway.files.inputs import Inputs
+from gateway.files.protect import protect_files
+from gateway.files.restore import restore_files
+from gateway.files.results import FileResult
 from gateway.keys.generate import make_keys
 from tests.flow.support import configuration
 

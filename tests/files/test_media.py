@@ -15,8 +15,10 @@ from pydicom.data import get_testdata_file
 from gateway.dicom.directory import is_directory, read_directory
 from gateway.dicom.part10 import split_part10
 from gateway.errors import ConfigError, DicomError
-from gateway.files import Inputs, archive
+from gateway.files import archive
 from gateway.files.archive import Archive
+from gateway.files.inputs import Inputs
+from gateway.files.protect import BATCH, protect_files
 from tests.files.conftest import LIMIT, protect, real, restore
 
 
@@ -207,6 +209,22 @@ def test_encrypted_and_damaged_members_are_told_one_by_one(site, tmp_path: Path)
     }
 
 
+def test_a_member_without_a_name_is_a_member(site, tmp_path: Path) -> None:
+    """Found by tests.fuzz: `ZipInfo.is_dir` looks at the last letter of a name that has none."""
+    path = packed(tmp_path / "export.zip", {"x": real("CT_small.dcm").read_bytes()})
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"PK\x01\x02")
+    struct.pack_into("<H", data, at + 28, 0)
+    del data[at + 46]
+    end = data.rindex(b"PK\x05\x06")
+    struct.pack_into("<I", data, end + 12, 46)
+    struct.pack_into("<H", data, 26, 0)
+    struct.pack_into("<H", data, 28, 1)
+    path.write_bytes(data)
+    (result,) = protect(site, path, out=tmp_path / "out")
+    assert result.outcome == "marked", result
+
+
 def test_bombs_are_refused_before_they_are_inflated(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(archive, "RATIO_FROM", 1 << 20)
     path = packed(tmp_path / "bomb.zip", {"bomb": bytes(8 << 20)})
@@ -246,6 +264,20 @@ def test_a_dicom_file_whose_preamble_looks_like_an_archive_is_a_dicom_file(site,
 
 
 # --- output
+
+
+def test_the_flow_keeps_no_more_than_a_batch(site, tmp_path: Path) -> None:
+    ct, report = real("CT_small.dcm").read_bytes(), real("reportsi.dcm").read_bytes()
+    path = packed(tmp_path / "export.zip", {f"{number}": report if number % 6 else ct for number in range(24)})
+    state = site.site.state
+    with Inputs([path], LIMIT) as inputs:
+        outcomes = []
+        for result in protect_files(site, inputs, tmp_path / "out"):
+            kept = [file for file in state.glob("files-*/*/*") if file.is_file()]
+            assert len(kept) <= 2 * BATCH
+            outcomes.append(result.outcome)
+        assert sorted(outcomes) == ["held"] * 20 + ["marked"] * 4
+    assert not list(state.glob("files-*"))
 
 
 def test_one_name_never_overwrites_another(site, folder: Path, tmp_path: Path) -> None:

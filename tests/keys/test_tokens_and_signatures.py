@@ -17,6 +17,7 @@ from gateway.keys import (
     Verifier,
     canonical,
     hkdf,
+    hpke,
     make_token,
     mark_seed,
     read_token,
@@ -53,6 +54,14 @@ def test_a_token_shows_neither_vault_nor_locator_nor_uid():
 
 def test_a_token_pasted_into_another_object():
     assert code_of(lambda: read_token(PRIVATE, token(), "2.25.8")) == "token-not-for-this-object"
+
+
+def test_a_token_that_a_stranger_sealed_may_name_any_bytes():
+    """Anyone with the public key can seal, so what is inside is foreign too (found by reading for `tests.fuzz`)."""
+    made = token()
+    info = b"miad/token/1\0MIAD GATEWAY 1\0" + made[:12] + b"2.25.7"
+    forged = made[:12] + hpke.seal(PRIVATE.public_key(), b"\xff" * 48, info)
+    assert code_of(lambda: read_token(PRIVATE, forged, "2.25.7")) == "token-format"
 
 
 def test_every_byte_of_a_token_matters():

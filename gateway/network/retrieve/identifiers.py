@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from io import BytesIO
 
 from pydicom.dataset import Dataset
-from pydicom.uid import UID
-from pynetdicom.dsutils import decode
 
-from gateway.dicom.elements import skip_value, top_level
-from gateway.dicom.encoded import open_source
+from gateway.dicom.depth import check_depth
+from gateway.dicom.elements import UNDEFINED
+from gateway.dicom.encoded import open_source, parse, split_header
 from gateway.dicom.library import foreign_errors
 from gateway.dicom.syntaxes import syntax_of
 from gateway.errors import DicomError
 from gateway.network.retrieve.receiving import BoundedBuffer
+
+MAX_IDENTIFIER = 4 << 20  # bytes: room for 65535 UIDs, as many as one retrieval may name (PS3.7 annex E, US)
 
 
 @dataclass(frozen=True)
@@ -57,24 +58,21 @@ def read_identifier(data: BytesIO | None, transfer_syntax: str) -> Dataset:
     """
     if data is None or not data.getbuffer().nbytes:
         raise DicomError("identifier-missing", "the request has no identifier")
-    if isinstance(data, BoundedBuffer) and data.dropped:
+    if (isinstance(data, BoundedBuffer) and data.dropped) or data.getbuffer().nbytes > MAX_IDENTIFIER:
         raise DicomError("identifier-too-large", "the identifier is too large")
-    syntax = UID(transfer_syntax)
     with foreign_errors("identifier-unreadable", "the identifier cannot be decoded"):
-        _check_structure(data, transfer_syntax)
-        identifier = decode(data, syntax.is_implicit_VR, syntax.is_little_endian, syntax.is_deflated)
+        data.seek(0)
+        # All elements are walked and counted first: pydicom takes a truncated data set for a whole one.
+        source, layout = open_source(data, syntax_of(transfer_syntax))
+        encoded, pixels = split_header(source, layout, bulk=UNDEFINED, at_most=MAX_IDENTIFIER)
+        if pixels is not None:
+            raise DicomError("identifier-unreadable", "the identifier holds pixel data")
+        identifier = parse(encoded, layout)
+        check_depth(identifier)
         for element in identifier:  # values are decoded on access: have it done here, where failing has an answer
             _ = element.value
         identifier.decode()  # text in the identifier's own character set
     return identifier
-
-
-def _check_structure(data: BytesIO, transfer_syntax: str) -> None:
-    """Walk over all elements: pydicom takes a truncated data set for a whole one."""
-    data.seek(0)
-    source, layout = open_source(data, syntax_of(transfer_syntax))
-    for element in top_level(source, layout):
-        skip_value(source, element, layout)
 
 
 def query_level(root: str, identifier: Dataset) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import tracemalloc
+import zlib
 from io import BytesIO
 
 import pytest
@@ -12,7 +15,7 @@ from gateway.errors import DicomError
 from gateway.network.retrieve.identifiers import query_level, read_identifier, retrieve_level
 from gateway.network.retrieve.receiving import BoundedBuffer
 
-EXPLICIT = "1.2.840.10008.1.2.1"
+EXPLICIT, DEFLATED = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"
 SECRET = "DOE^JANE"
 
 
@@ -100,3 +103,37 @@ def test_an_endless_identifier_is_cut_and_refused():
     with pytest.raises(DicomError) as caught:
         read_identifier(data, EXPLICIT)
     assert caught.value.code == "identifier-too-large"
+
+
+def sequences(depth: int) -> bytes:
+    """Sequences of defined length in one another, Explicit VR Little Endian."""
+    value = b""
+    for _ in range(depth):
+        item = struct.pack("<HHI", 0xFFFE, 0xE000, len(value)) + value
+        value = struct.pack("<HH2sHI", 0x0008, 0x1140, b"SQ", 0, len(item)) + item
+    return value
+
+
+@pytest.mark.parametrize(
+    ("data", "syntax", "code"),
+    [
+        (sequences(900), EXPLICIT, "nested-too-deep"),  # pydicom never comes to the end of its error text
+        (struct.pack("<HH2sHI", 0x0010, 0x0010, b"UT", 0, 3 << 20) + b"\\" * (3 << 20), EXPLICIT, "too-many-values"),
+        (bytes(64 << 20), DEFLATED, "header-too-large"),
+        (struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, 0), EXPLICIT, "identifier-unreadable"),
+    ],
+)
+def test_an_identifier_that_would_exhaust_time_or_memory_is_refused(data, syntax, code):
+    level = encode(identifier("STUDY"), False, True)
+    if syntax == DEFLATED:
+        squeeze = zlib.compressobj(wbits=-15)
+        head = level + struct.pack("<HH2sHI", 0x0009, 0x1001, b"OB", 0, len(data))
+        level, data = b"", squeeze.compress(head + data) + squeeze.flush()
+    tracemalloc.start()
+    try:
+        with pytest.raises(DicomError) as caught:
+            read_identifier(BytesIO(level + data), syntax)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+    assert caught.value.code == code
