@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,12 +14,16 @@ from pydicom import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import UID
 
+from gateway.dicom.encoded import read_header
 from gateway.dicom.part10 import split_part10, write_part10
-from gateway.dicom.private import GROUP
+from gateway.dicom.pixels import decode_pixels
+from gateway.dicom.private import GROUP, read_block
 from gateway.dicom.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.errors import DicomError, IntegrityError, SealError, VaultError
 from gateway.restore import CopyRestorer
-from tests.dicom.samples import corpus, encode, image, sample
+from tests.conftest import missing
+from tests.dicom.readers import dciodvfy_errors, dcmtk_reads, gdcm_pixels, missing_programs
+from tests.dicom.samples import corpus, encode, image, sample, slightly_changed
 from tests.network.peers import run
 from tests.restore.copies import Gateway
 
@@ -88,6 +93,25 @@ def test_every_file_that_can_be_marked_comes_back_bit_exact(miad_data):
             wrong.append(one.row["file"])
     assert wrong == []
     assert len(syntaxes) >= 12
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", ["series_ct_head_ge/12.dcm", "pydicom/693_J2KI.dcm", "pydicom-data/SC_rgb_expb.dcm"])
+def test_foreign_programs_take_a_copy_that_carries_its_original(miad_data, tmp_path, name):
+    if absent := missing_programs():
+        missing(", ".join(absent))
+    one = sample(miad_data, name)
+    data, syntax = one.read()
+    pixels = decode_pixels(data, syntax)
+    path = tmp_path / "copy.dcm"
+    with path.open("wb") as out:
+        sop_class = read_header(io.BytesIO(data), syntax).sop_class_uid
+        write_part10(out, sop_class, "2.25.1001", EXPLICIT_LITTLE, [GATEWAY.copy(data, syntax)])
+    assert read_block(pydicom.dcmread(path)).payload
+    assert dciodvfy_errors(path) - dciodvfy_errors(one.path) == Counter()
+    assert dcmtk_reads(path)
+    marked = slightly_changed(pixels.frames, pixels.limits)
+    assert gdcm_pixels(path) == pixels.containers(marked).tobytes()
 
 
 def test_the_facts_are_those_of_the_original():
