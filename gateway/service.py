@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,6 +26,8 @@ from sqlalchemy import Engine
 
 from gateway.audit import AuditLog, events
 from gateway.config import Config, load_config
+from gateway.config.models import Keys
+from gateway.config.secret import SecretRef
 from gateway.database import open_database
 from gateway.errors import ConfigError
 from gateway.keys.keyring import OpeningKeys, SealingKeys
@@ -172,6 +174,17 @@ def build_restorer(config: Config):
     from gateway.restore import Restorer
 
     return Restorer(database(config), places(config).vault, OpeningKeys.load(config.keys), config.site.name)
+
+
+def build_copy_restorer(private_key: Path, signers: Sequence[Path]):
+    """What opens originals that marked copies carry, on any machine: two kinds of key files, no vault, no database."""
+    from gateway.restore import CopyRestorer
+
+    keys = Keys(
+        restore_private_key=SecretRef(f"file:{private_key.absolute()}"),
+        trusted_signers=tuple(SecretRef(f"file:{signer.absolute()}") for signer in signers),
+    )
+    return CopyRestorer(OpeningKeys.load(keys))
 
 
 def _restore(config: Config) -> Callable[[], None]:

@@ -72,6 +72,7 @@ FORBIDDEN: dict[str, set[str]] = {
 OPENING_NAMES = {
     "OpeningKeys",
     "X25519PrivateKey",
+    "open_carried",
     "open_payload",
     "read_token",
     "restore_private_key",
@@ -81,13 +82,14 @@ OPENING_MODULES = (
     "gateway.keys",
     "gateway.config",  # names the reference; resolves it for role restore
     "gateway.restore",
+    "gateway.vault.carried",
     "gateway.vault.sealed",
     "gateway.vault.verify",
     "gateway.vault.backup",
     "gateway.service",
     "gateway.preflight",
 )
-REEXPORTS = {"gateway.vault"}  # gateway/vault/__init__.py names open_payload for the restore room
+REEXPORTS = {"gateway.vault"}  # gateway/vault/__init__.py names what opens for the restore room
 
 MAX_LINES = 450
 

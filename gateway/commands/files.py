@@ -23,6 +23,9 @@ Paths = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="Folder for the files that come out.")]
 
+_KEY_HELP = "The private restore key (PEM), instead of a configuration."
+_SIGNER_HELP = "A public signing key (PEM) of a gateway whose copies are believed; may be repeated."
+
 DONE = ("marked", "restored")
 LISTED = 20  # so many files are listed one by one; of more, only those that were not done
 
@@ -41,14 +44,28 @@ def protect(paths: Paths, out: Out, config: LocalConfigFile = None, as_json: AsJ
         _report("protecting", protect_files(settings, inputs, out), len(inputs.found), as_json)
 
 
-def restore(paths: Paths, out: Out, config: LocalConfigFile = None, as_json: AsJson = False) -> None:
-    """Restore the exact originals of marked DICOM files; needs the private key. Names as with protect."""
-    settings = read_config(config)
-    from gateway.files.inputs import Inputs
-    from gateway.files.restore import restore_files
+def restore(
+    paths: Paths,
+    out: Out,
+    config: LocalConfigFile = None,
+    key: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help=_KEY_HELP)] = None,
+    signer: Annotated[list[Path] | None, typer.Option(exists=True, dir_okay=False, help=_SIGNER_HELP)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Restore the exact originals of marked DICOM files; needs the private key. Names as with protect.
 
-    with Inputs(paths, settings.ingress.max_instance_mib << 20) as inputs:
-        _report("restoring", restore_files(settings, inputs, out), len(inputs.found), as_json)
+    With --key and --signer no configuration, vault or database is used: for copies that carry their originals.
+    """
+    if (key is None) != (not signer):
+        raise typer.BadParameter("--key and --signer go together")
+    settings = read_config(config) if key is None else None
+    from gateway.config import Config
+    from gateway.files.inputs import Inputs
+    from gateway.files.restore import restore_copies, restore_files
+
+    with Inputs(paths, (settings or Config()).ingress.max_instance_mib << 20) as inputs:
+        results = restore_files(settings, inputs, out) if settings else restore_copies(key, signer, inputs, out)
+        _report("restoring", results, len(inputs.found), as_json)
 
 
 def explain(

@@ -209,6 +209,10 @@ def _check_routes(config: Config, role: Role) -> Iterator[Finding]:
             names = ", ".join(route.destinations)
             message = f"route {route.name} lets UNMARKED ORIGINALS out to {names}; every instance is audited"
             yield Finding("warning", ("routes", index, "action"), message)
+        if route.action == "mark" and route.restoration == "carried":
+            message = f"the vault keeps no original of route {route.name}: only the marked copies have them"
+            hint = 'restoration = "both" keeps them in the vault as well'
+            yield Finding("warning", ("routes", index, "restoration"), message, hint)
         if route.action == "mark" and route.mark.steps == 0:
             message = "steps = 0 draws a mark that misleads no model; it is meant for tests of the plumbing"
             yield Finding("warning", ("routes", index, "mark", "steps"), message)

@@ -185,6 +185,7 @@ class Route(Model):
     pass_statement: str = ""  # must read exactly as PASS_STATEMENT when action is "pass"
     mark: Mark = Mark()
     source_reference: bool = True  # name the original's UID in Source Image Sequence
+    restoration: Literal["escrow", "carried", "both"] = "escrow"  # where the sealed original lies: vault, copy, both
 
 
 PASS_STATEMENT = "I trust these destinations with unmarked originals"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from gateway.config import Config
-from gateway.dicom.encoded import read_header
 from gateway.dicom.part10 import split_part10
-from gateway.dicom.private import read_block
 from gateway.errors import GatewayError
 from gateway.files.inputs import Input, Inputs
 from gateway.files.output import OutputFolder
 from gateway.files.results import FileResult, refusal
-from gateway.service import build_restorer
+from gateway.service import build_copy_restorer, build_restorer
 
 
 def restore_files(config: Config, inputs: Inputs, out: Path) -> Iterator[FileResult]:
@@ -24,8 +22,30 @@ def restore_files(config: Config, inputs: Inputs, out: Path) -> Iterator[FileRes
     ConfigError
         "output-among-originals", or a private key that cannot be used.
     """
+    yield from _restore_all(lambda: build_restorer(config), inputs, out)
+
+
+def restore_copies(private_key: Path, signers: Sequence[Path], inputs: Inputs, out: Path) -> Iterator[FileResult]:
+    """As `restore_files`, from nothing but the files and these keys: for copies that carry their originals.
+
+    Parameters
+    ----------
+    private_key
+        PEM file of the restore role's private key.
+    signers
+        PEM files of the public keys whose signatures are believed.
+
+    Raises
+    ------
+    ConfigError
+        "output-among-originals", or a key that cannot be used.
+    """
+    yield from _restore_all(lambda: build_copy_restorer(private_key, signers), inputs, out)
+
+
+def _restore_all(make_restorer: Callable, inputs: Inputs, out: Path) -> Iterator[FileResult]:
     folder = OutputFolder(out, inputs)
-    restorer = build_restorer(config)
+    restorer = make_restorer()
     for found in inputs.found:
         try:
             yield _restore(found, restorer, folder)
@@ -37,12 +57,7 @@ def _restore(found: Input, restorer, folder: OutputFolder) -> FileResult:
     with found.open() as source:
         meta, offset = split_part10(source)
         source.seek(offset)
-        header = read_header(source, meta.transfer_syntax_uid)
-    block = read_block(header.dataset)
-    if block is not None:
-        original = restorer.by_token(block.token, header.sop_instance_uid)
-    else:
-        original = restorer.by_derived_uid(header.sop_instance_uid)  # an archive on the way dropped private tags
+        original = restorer.by_copy(source, meta.transfer_syntax_uid)
     with original:
         original.verify()
         path = folder.write(

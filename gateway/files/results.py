@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gateway.errors import DicomError, GatewayError, NotFoundError
+from gateway.errors import DicomError, GatewayError, NotFoundError, SealError
 from gateway.files.inputs import Input
 
 
@@ -32,5 +32,5 @@ def refusal(found: Input, error: GatewayError | OSError) -> FileResult:
     if isinstance(error, OSError):
         reason = error.strerror or type(error).__name__
         return FileResult(found.path, "failed", None, "", "cannot-read-or-write", reason, found.member)
-    outcome = "refused" if isinstance(error, DicomError | NotFoundError) else "failed"
+    outcome = "refused" if isinstance(error, DicomError | NotFoundError | SealError) else "failed"
     return FileResult(found.path, outcome, None, "", error.code, str(error), found.member)

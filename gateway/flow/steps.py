@@ -6,7 +6,8 @@
 What makes repeating safe: the vault record of an original is found again by digest and policy; a payload and a derived
 file appear whole or not at all, under a name that follows from their contents; and the digest of the derived bytes is
 fixed in the record before the first delivery (`RecordStore.fix_derived`), so that one derived UID never names two byte
-strings. If marking anew ever gives other bytes (another device or library), a new generation with a new UID is minted.
+strings. If marking anew ever gives other bytes (another device or library; always when the copy carries its original,
+sealed afresh), a new generation with a new UID is minted.
 """
 
 from __future__ import annotations

@@ -10,7 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from gateway.errors import SealError
 from gateway.keys.hpke import key_id
 
-_LABEL = b"miad/record/1\0"  # a signature made for one use is worth nothing for another
+# A signature made for one use is worth nothing for another.
+RECORD = b"miad/record/1\0"
+CARRIED = b"miad/carried/1\0"
 
 
 class Signer:
@@ -20,9 +22,9 @@ class Signer:
         self._private = private
         self.id = key_id(private.public_key())
 
-    def sign(self, document: bytes) -> bytes:
-        """64 bytes."""
-        return self._private.sign(_LABEL + document)
+    def sign(self, document: bytes, label: bytes = RECORD) -> bytes:
+        """64 bytes, good for the use that `label` names."""
+        return self._private.sign(label + document)
 
 
 class Verifier:
@@ -36,8 +38,8 @@ class Verifier:
         """The ids of the accepted signers."""
         return frozenset(self._publics)
 
-    def check(self, document: bytes, signature: bytes, signer_id: str) -> None:
-        """Return when `signature` is the signer's over `document`.
+    def check(self, document: bytes, signature: bytes, signer_id: str, label: bytes = RECORD) -> None:
+        """Return when `signature` is the signer's over `document`, made for the use that `label` names.
 
         Raises
         ------
@@ -48,6 +50,6 @@ class Verifier:
         if public is None:
             raise SealError("signer-unknown", "a record is signed by a key that is not trusted", "keys.trusted_signers")
         try:
-            public.verify(signature, _LABEL + document)
+            public.verify(signature, label + document)
         except InvalidSignature:
             raise SealError("signature-wrong", "a record's signature does not fit it") from None

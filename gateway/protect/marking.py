@@ -60,7 +60,10 @@ class Marked:
     facts_of: Callable[[VaultRecord], DerivationFacts]
 
     def derive(self, record: VaultRecord) -> tuple[bytes, str]:
-        """The derived data set (Explicit VR Little Endian) and its SHA-256; the same record gives the same bytes."""
+        """The derived data set (Explicit VR Little Endian) and its SHA-256.
+
+        The same record gives the same bytes, unless the copy carries its original: that is sealed afresh each time.
+        """
         data = derive(self.original, self.transfer_syntax_uid, self.frames, self.facts_of(record), self.pixels)
         if not np.array_equal(decode_pixels(data, EXPLICIT_LITTLE).frames, self.frames):
             raise HoldError("self-check-failed", "the derived data set does not decode to the marked values")

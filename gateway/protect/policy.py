@@ -121,6 +121,8 @@ def policy_digest(decision: Decision, route: Route) -> str:
         "mark": route.mark.model_dump(mode="json") if decision.action == "mark" else None,
         "source_reference": route.source_reference,
     }
+    if route.restoration != "escrow":  # left out otherwise: digests of records made before there was a choice stay
+        shaping["restoration"] = route.restoration
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from gateway import __version__
 from gateway.config.models import Config, Route
+from gateway.dicom.carry import pack
 from gateway.dicom.derive import DerivationFacts
 from gateway.dicom.encoded import InstanceHeader, read_header
 from gateway.dicom.uids import derived_uid
@@ -24,7 +25,7 @@ from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, Modalit
 from gateway.mark.foreign import read_packs
 from gateway.protect.marking import Marked, MarkJob, Opened, marked_frames, open_original, requests_of
 from gateway.protect.policy import Decision, decide, policy_digest
-from gateway.vault import PayloadStore, RecordFacts, RecordStore, VaultRecord, seal_payload
+from gateway.vault import PayloadStore, RecordFacts, RecordStore, VaultRecord, seal_carried, seal_payload
 
 DESCRIPTION = {
     "lettered": "Lettering with an adversarial texture was added to the pixels outside the region of interest, "
@@ -92,6 +93,9 @@ class Protector:
     ) -> VaultRecord:
         """Make the signed record of an original and put its sealed payload; repeating it gives the same record.
 
+        On a route whose copies carry their originals no payload is put: until the copy is delivered the original lies
+        in the spool alone. What is held instead of marked is sealed on every route.
+
         Raises
         ------
         CapacityError, VaultError, IntegrityError
@@ -109,6 +113,7 @@ class Protector:
                 policy=policy_digest(decision, route),
                 attributes=header.attributes,
                 received_at=received_at,
+                is_carried=route.restoration == "carried" and decision.action == "mark",
             )
         )
         self._put_payload(record, source)
@@ -140,6 +145,9 @@ class Protector:
         return self._payloads.sweep(before)
 
     def _put_payload(self, record: VaultRecord, source: Callable[[], BinaryIO]) -> None:
+        if record.is_carried:
+            return
+
         def write(out: BinaryIO) -> None:
             with source() as file:
                 seal_payload(out, file, record, self._keys.restore_public)
@@ -194,18 +202,28 @@ class Protector:
 
     def _marked(self, job: MarkJob, opened: Opened, results: Sequence[MarkedImage | GatewayError]) -> Marked:
         frames, psnr = marked_frames(opened, results)
+        body = None
+        # Also when the route says otherwise by now: a record without payload has nothing but its copy.
+        if job.record.is_carried or job.route.restoration != "escrow":
+            body = pack(opened.data, job.transfer_syntax_uid, opened.pixels, frames)
         return Marked(
             original=opened.data,
             transfer_syntax_uid=job.transfer_syntax_uid,
             pixels=opened.pixels,
             frames=frames,
             psnr=psnr,
-            facts_of=partial(self._facts, job.route),
+            facts_of=partial(self._facts, job.route, body),
         )
 
-    def _facts(self, route: Route, record: VaultRecord) -> DerivationFacts:
-        """Everything in the derived header that is not the original's; the same record gives the same facts."""
+    def _facts(self, route: Route, body: bytes | None, record: VaultRecord) -> DerivationFacts:
+        """Everything in the derived header that is not the original's.
+
+        The same record gives the same facts, but for `body`, what the copy carries: it is sealed afresh each time.
+        """
         site = self._config.site
+        sealed_key = payload = None
+        if body is not None:
+            sealed_key, payload = seal_carried(body, record, self._keys.restore_public, self._keys.signer)
         return DerivationFacts(
             derived_sop_uid=record.derived_sop_uid,
             derived_series_uid=record.derived_series_uid,
@@ -220,6 +238,8 @@ class Protector:
             hint=site.contact,
             map_uid=lambda uid: derived_uid(self._keys.uid_key, "instance", uid, 1),
             map_series=lambda uid: derived_uid(self._keys.uid_key, "series", uid),
+            sealed_key=sealed_key,
+            payload=payload,
         )
 
     def _settings(self, route: Route) -> MarkSettings:

@@ -1,5 +1,9 @@
-"""A UID or a key reference in, one verified original out. The only package that opens anything for release."""
+"""A UID, a key reference or a marked copy in, one verified original out.
 
+The only package that opens anything for release.
+"""
+
+from gateway.restore.carried import CarriedOriginal, CopyRestorer
 from gateway.restore.restorer import Original, Restorer
 
-__all__ = ["Original", "Restorer"]
+__all__ = ["CarriedOriginal", "CopyRestorer", "Original", "Restorer"]

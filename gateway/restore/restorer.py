@@ -14,8 +14,10 @@ from typing import BinaryIO
 
 from sqlalchemy import Engine
 
+from gateway.dicom.carry import read_copy
 from gateway.errors import IntegrityError, NotFoundError, VaultError
 from gateway.keys import OpeningKeys, read_token
+from gateway.restore.carried import CarriedOriginal, CopyRestorer
 from gateway.vault import PayloadStore, RecordStore, VaultRecord, open_payload
 
 
@@ -33,8 +35,9 @@ class Restorer:
     vault_id
         The site's name: records and tokens of other vaults are refused.
 
-    The methods raise NotFoundError (``no-such-record``, ``payload-missing``, ``other-vault``), IntegrityError (a record
-    that is not what a trusted signer signed) and SealError (a token that is not one, not ours, or another object's).
+    The methods raise NotFoundError (``no-such-record``, ``payload-missing``, ``other-vault``, ``carried``: the vault
+    keeps no payload, the marked copy has it), IntegrityError (a record that is not what a trusted signer signed) and
+    SealError (a token that is not one, not ours, or another object's).
     """
 
     def __init__(self, engine: Engine, payload_folder: Path, keys: OpeningKeys, vault_id: str) -> None:
@@ -42,6 +45,7 @@ class Restorer:
         self._payloads = PayloadStore(payload_folder)
         self._keys = keys
         self._vault_id = vault_id
+        self._copies = CopyRestorer(keys)
 
     def by_locator(self, locator: str) -> Original:
         """The original that a record's locator names."""
@@ -73,12 +77,50 @@ class Restorer:
             raise IntegrityError("token-and-record-differ", f"record {record.locator} is of another marked copy")
         return self._original(record)
 
+    def by_copy(self, copy: BinaryIO, transfer_syntax_uid: str) -> Original | CarriedOriginal:
+        """The original of a whole marked copy: out of the vault when it lies there, else what the copy carries.
+
+        Parameters
+        ----------
+        copy
+            Seekable, at the beginning of its data set; read beyond its header only when it carries what is needed.
+
+        Raises
+        ------
+        SealError, DicomError
+            As `CopyRestorer.by_copy`, besides those above.
+        """
+        start = copy.tell()
+        uid, block = read_copy(copy, transfer_syntax_uid)
+        if block is None:
+            return self.by_derived_uid(uid)  # an archive on the way dropped private tags
+        try:
+            return self.by_token(block.token, uid)
+        except NotFoundError:
+            if block.payload is None:
+                raise
+        copy.seek(start)
+        return self._copies.by_copy(copy, transfer_syntax_uid)
+
     def _original(self, record: VaultRecord) -> Original:
+        if record.is_carried:
+            record = self._elsewhere(record)
         if record.payload_file is None:
             raise NotFoundError("payload-missing", f"the retention of record {record.locator} has ended")
         if not self._payloads.exists(record.payload_file):
             raise NotFoundError("payload-missing", f"the sealed original of record {record.locator} is not there")
         return Original(record, self._payloads, self._keys)
+
+    def _elsewhere(self, record: VaultRecord) -> VaultRecord:
+        """The record of the same bytes for another route, whose payload lies in the vault."""
+        try:
+            return self._records.with_payload(record)
+        except NotFoundError:
+            raise NotFoundError(
+                "carried",
+                f"the vault keeps no payload of record {record.locator}: its marked copy carries the original",
+                "send the marked copy to the restore service, or use `miad-gateway restore FILE`",
+            ) from None
 
 
 class Original:

@@ -1,5 +1,6 @@
 """Sealed originals, their signed records, and the index that C-FIND answers from."""
 
+from gateway.vault.carried import Carried, open_carried, seal_carried
 from gateway.vault.index import Index, Scope
 from gateway.vault.payloads import PayloadStore
 from gateway.vault.record import RecordFacts, VaultRecord
@@ -7,6 +8,7 @@ from gateway.vault.records import RecordStore
 from gateway.vault.sealed import PayloadReader, open_payload, seal_payload
 
 __all__ = [
+    "Carried",
     "Index",
     "PayloadReader",
     "PayloadStore",
@@ -14,6 +16,8 @@ __all__ = [
     "RecordStore",
     "Scope",
     "VaultRecord",
+    "open_carried",
     "open_payload",
+    "seal_carried",
     "seal_payload",
 ]

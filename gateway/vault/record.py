@@ -11,6 +11,7 @@ from gateway.errors import IntegrityError, SealError
 from gateway.keys import Verifier, canonical
 
 DOCUMENT_VERSION = 1
+CARRIED = "carried"  # in place of a payload's name: the original rides in its marked copy, the vault holds none
 
 # What both the document and VaultRow hold, under one name.
 SHARED = (
@@ -47,6 +48,8 @@ class RecordFacts:
         DICOM JSON model of what C-FIND answers (`gateway.dicom`'s `InstanceHeader.attributes`).
     received_at
         Seconds since 1970; see `RecordStore.create`. None: the order of receipt is not known.
+    is_carried
+        The original will ride in its marked copy only: no payload is to be put.
     """
 
     original_sop_uid: str
@@ -59,6 +62,7 @@ class RecordFacts:
     policy: str
     attributes: dict[str, Any]
     received_at: float | None = None
+    is_carried: bool = False
 
 
 @dataclass(frozen=True, repr=False)
@@ -87,6 +91,11 @@ class VaultRecord:
 
     def __repr__(self) -> str:
         return f"VaultRecord({self.locator})"  # UIDs and attributes have no place in logs
+
+    @property
+    def is_carried(self) -> bool:
+        """Whether the vault holds no payload since the marked copy carries the original."""
+        return self.payload_file == CARRIED
 
     def document(self) -> bytes:
         """What is signed: canonical JSON (deploy/formats.md, "record")."""

@@ -22,7 +22,7 @@ from gateway.database import VaultRow, reading, transaction
 from gateway.errors import NotFoundError, VaultError
 from gateway.keys import Signer, Verifier, key_id, make_token
 from gateway.vault.attributes import ACCESSION_NUMBER, MODALITY, PATIENT_ID, STUDY_DATE, first_text
-from gateway.vault.record import SHARED, RecordFacts, VaultRecord, read_row
+from gateway.vault.record import CARRIED, SHARED, RecordFacts, VaultRecord, read_row
 
 DeriveUid = Callable[[Literal["instance", "series"], str, int], str]  # level, original UID, generation -> new UID
 _TRIES = 20  # of creating while other processes create under the same original UID
@@ -81,6 +81,8 @@ class RecordStore:
         Different bytes (or another policy) under one original UID get the next generation, and with it another
         derived UID. Safe for any number of processes at once.
 
+        Whether the original is carried is part of the policy: a record is never found for facts that say otherwise.
+
         Raises
         ------
         VaultError
@@ -106,6 +108,7 @@ class RecordStore:
             original_size=record.original_size,
             policy=record.policy,
             attributes=record.attributes,
+            is_carried=record.is_carried,
         )
         return self._settled(lambda session: self._find_newer_or_insert(session, record, facts))
 
@@ -163,6 +166,11 @@ class RecordStore:
     def by_derived_uid(self, sop_uid: str) -> VaultRecord:
         """The record whose marked copy has this SOP Instance UID."""
         return self._one(select(VaultRow).where(VaultRow.derived_sop_uid == sop_uid))
+
+    def with_payload(self, record: VaultRecord) -> VaultRecord:
+        """Another record of the same original bytes whose payload lies in the vault; the newest. Errors as above."""
+        same = _under_uid(record.original_sop_uid).where(VaultRow.original_sha256 == record.original_sha256)
+        return self._one(same.where(VaultRow.payload_file.is_not(None), VaultRow.payload_file != CARRIED))
 
     def locators(self) -> Iterator[str]:
         """Every locator, in order, read page by page."""
@@ -247,7 +255,7 @@ class RecordStore:
             original_size=facts.original_size,
             policy=facts.policy,
             derived_sha256=None,
-            payload_file=locator,
+            payload_file=CARRIED if facts.is_carried else locator,
             key_id=key_id(self._restore_public),
             created_at=_now(),
             token=make_token(self._restore_public, self._vault_id, locator, derived_sop_uid),

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from pydicom.data import get_testdata_file
 
-from gateway.dicom.part10 import split_part10
+from gateway.dicom.part10 import split_part10, write_part10
+from gateway.dicom.syntaxes import EXPLICIT_LITTLE
+from tests.restore.copies import Gateway
 
 KEYS = {"path", "outcome", "output", "sop_instance_uid", "reason_code", "reason"}
 
@@ -22,6 +25,14 @@ def data_set(file: Path) -> str:
         _, offset = split_part10(stream)
         stream.seek(offset)
         return hashlib.sha256(stream.read()).hexdigest()
+
+
+def private_pem(key) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def public_pem(key) -> bytes:
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 @pytest.fixture
@@ -119,6 +130,46 @@ def test_an_empty_folder_is_code_2(run, quick: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     done = run("protect", tmp_path / "empty", "--out", tmp_path / "out", "--config", quick)
     assert (done.code, "no file found" in done.err) == (2, True)
+
+
+def test_a_copy_that_carries_its_original_is_restored_on_another_machine(run, study: Path, tmp_path: Path) -> None:
+    """Nothing of the site is there but the copy, the private key and the public signing key."""
+    gateway = Gateway()
+    (tmp_path / "restore.pem").write_bytes(private_pem(gateway.restore))
+    (tmp_path / "restore.pem").chmod(0o600)
+    (tmp_path / "signer.pem").write_bytes(public_pem(gateway.signing.public_key()))
+    with (study / "deep" / "ct.dcm").open("rb") as file:
+        meta, _ = split_part10(file)
+        copy = gateway.copy(file.read(), meta.transfer_syntax_uid)
+    lossy = copy[:-2] + bytes([copy[-2] ^ 1, copy[-1]])
+    (tmp_path / "in").mkdir()
+    for name, data in (("copy.dcm", copy), ("lossy.dcm", lossy)):
+        with (tmp_path / "in" / name).open("wb") as file:
+            write_part10(file, meta.sop_class_uid, "2.25.1001", EXPLICIT_LITTLE, [data])
+    keys = ("--key", tmp_path / "restore.pem", "--signer", tmp_path / "signer.pem")
+
+    back = run("restore", tmp_path / "in", "--out", tmp_path / "back", *keys, "--json")
+
+    assert back.code == 3, back.err
+    restored, refused = back.rows
+    assert (restored["outcome"], restored["reason_code"]) == ("restored", "")
+    assert (refused["outcome"], refused["reason_code"]) == ("refused", "marked-pixels-changed")
+    assert [path.name for path in (tmp_path / "back").iterdir()] == ["copy.dcm"]
+    assert data_set(tmp_path / "back" / "copy.dcm") == data_set(study / "deep" / "ct.dcm")
+    assert not (tmp_path / "home" / ".local").exists()  # no local site is made for it
+
+    (tmp_path / "signer.pem").write_bytes(public_pem(Gateway().signing.public_key()))
+    refused = run("restore", tmp_path / "in" / "copy.dcm", "--out", tmp_path / "no", *keys, "--json")
+    assert (refused.code, refused.rows[0]["outcome"], refused.rows[0]["reason_code"]) == (
+        3,
+        "refused",
+        "signer-unknown",
+    )
+
+
+def test_key_and_signer_go_together(run, study: Path, tmp_path: Path) -> None:
+    alone = run("restore", study, "--out", tmp_path / "back", "--key", study / "note.txt")
+    assert (alone.code, "go together" in alone.err) == (2, True)
 
 
 def test_an_archive_gives_a_line_a_member_and_output_among_originals_is_code_2(

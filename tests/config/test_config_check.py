@@ -147,6 +147,10 @@ SAID = {
         {"[[destinations]]": "[routes.mark]\nmode = 'generator'\ngenerator = 'none.safetensors'\n[[destinations]]"}, "",
         "error", "routes[0].mark.generator", "cannot find",
     ),
+    "originals in the copies only": (
+        {"[[routes]]": '[[routes]]\nrestoration = "carried"'}, "",
+        "warning", "routes[0].restoration", "only the marked",
+    ),
     "a clinical destination": (
         {'type = "research"': f'type = "clinical"\nclinical_override = "{CLINICAL_STATEMENT}"'}, "",
         "warning", "destinations[0].type", "CLINICAL and gets marked copies",

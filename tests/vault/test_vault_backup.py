@@ -17,7 +17,7 @@ from gateway.restore import Restorer
 from gateway.vault import backup as module
 from gateway.vault.backup import backup, recover
 from gateway.vault.verify import verify_records, verify_vault
-from tests.vault.support import Vault, open_vault
+from tests.vault.support import Vault, facts_of, open_vault
 
 ORIGINALS = {"1.2.3.1": b"one" * 1000, "1.2.3.2": os.urandom(3_000_000), "1.2.3.3": b""}
 
@@ -56,6 +56,15 @@ def test_an_empty_machine_restores_a_marked_file(filled, tmp_path):
     assert {path.name for path in (tmp_path / "new" / "keys").iterdir()} == {
         path.name for path in (filled.config.site.state / "keys").iterdir()
     }
+
+
+def test_a_record_without_payload_is_in_the_backup_too(filled, tmp_path):
+    record = filled.records.create(facts_of(b"elsewhere", "1.2.3.9", is_carried=True))
+    backup(filled.config, tmp_path / "b", "p")
+    config = load_config(recover(tmp_path / "b", tmp_path / "new", "p"))
+    assert open_vault(config).records.by_locator(record.locator) == record
+    found = {result.locator: result.reason_code for result in verify_vault(config)}
+    assert found[record.locator] == "carried" and set(found.values()) == {"", "carried"}
 
 
 def test_secrets_from_the_environment_become_files(filled, tmp_path, monkeypatch):

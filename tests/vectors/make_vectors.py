@@ -11,11 +11,16 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from gateway.dicom.carry import pack
+from gateway.dicom.pixels import decode_pixels
+from gateway.dicom.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE
 from gateway.keys import ChunkedWriter, Signer, SpoolCipher, hkdf, key_id, make_token, mark_seed
-from gateway.vault import VaultRecord, seal_payload
+from gateway.vault import VaultRecord, seal_carried, seal_payload
+from tests.dicom.samples import encode, image, slightly_changed
 
 FOLDER = Path(__file__).parent
 RESTORE = bytes(range(32))  # private keys of no one
@@ -63,6 +68,7 @@ def vectors() -> dict[str, dict[str, object]]:
     writer = SpoolCipher(SYMMETRIC).writer(spool, "vector-name")
     writer.write(ORIGINAL)
     writer.close()
+    sealed_key, carried = seal_carried(b"body", made, restore, signer)
     return {
         "derive-1": {
             "key": SYMMETRIC.hex(),
@@ -97,8 +103,35 @@ def vectors() -> dict[str, dict[str, object]]:
             "document": made.document().hex(),
             "signature": signer.sign(made.document()).hex(),
         },
+        "carried-1": keys
+        | {
+            "signing_private": SIGNING.hex(),
+            "document": made.document().hex(),
+            "body": b"body".hex(),
+            "sealed_key": sealed_key.hex(),
+            "payload": carried.hex(),
+        },
+        "carried-body-residual-1": _body(EXPLICIT_BIG),
+        "carried-body-whole-1": _body(EXPLICIT_LITTLE, odd=True),
         "payload-1": keys
         | {"document": made.document().hex(), "plaintext": ORIGINAL.hex(), "file": payload.getvalue().hex()},
+    }
+
+
+def _body(transfer_syntax_uid: str, odd: bool = False) -> dict[str, object]:
+    """A small image of signed 12-bit values (`odd`: of YBR, which has no residual), and what its copy carries."""
+    if odd:
+        ds = image(np.full((1, 3, 3, 3), 77, np.uint8), PhotometricInterpretation="YBR_FULL")
+    else:
+        ds = image(np.arange(-24, 24, dtype=np.int16).reshape(1, 6, 8), BitsStored=12)
+    original = encode(ds, transfer_syntax_uid)
+    pixels = decode_pixels(original, transfer_syntax_uid)
+    marked = slightly_changed(pixels.frames, pixels.limits)
+    copy = image(marked, BitsStored=ds.BitsStored)
+    return {
+        "original": original.hex(),
+        "copy": encode(copy, EXPLICIT_LITTLE).hex(),
+        "body": pack(original, transfer_syntax_uid, pixels, marked).hex(),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from gateway.database import VaultRow
+from gateway.dicom.carry import rebuild
+from gateway.dicom.syntaxes import EXPLICIT_LITTLE
 from gateway.errors import SealError
 from gateway.keys import (
     ChunkedReader,
@@ -23,7 +26,7 @@ from gateway.keys import (
     mark_seed,
     read_token,
 )
-from gateway.vault import VaultRecord, open_payload
+from gateway.vault import VaultRecord, open_carried, open_payload
 from gateway.vault.record import SHARED, read_row
 
 
@@ -100,3 +103,22 @@ def test_sealed_payload():
     private = X25519PrivateKey.from_private_bytes(vector.data("restore_private"))
     reader = open_payload(vector.file(), read_record(vector.data("document")), private)
     assert b"".join(reader) == vector.data("plaintext")
+
+
+def test_carried_original():
+    vector = Vector("carried-1")
+    private = X25519PrivateKey.from_private_bytes(vector.data("restore_private"))
+    verifier = Verifier([Ed25519PrivateKey.from_private_bytes(vector.data("signing_private")).public_key()])
+    record = read_record(vector.data("document"))
+    carried = open_carried(vector.data("sealed_key"), vector.data("payload"), record.derived_sop_uid, private, verifier)
+    assert carried.body == vector.data("body")
+    assert carried.record.is_carried
+    assert replace(carried.record, payload_file=record.payload_file) == record
+
+
+@pytest.mark.parametrize(("name", "method"), [("carried-body-residual-1", 2), ("carried-body-whole-1", 1)])
+def test_carried_body(name, method):
+    vector = Vector(name)
+    original = vector.data("original")
+    assert vector.data("body")[:2] == bytes([1, method])
+    assert rebuild(vector.data("body"), len(original), vector.data("copy"), EXPLICIT_LITTLE) == original

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.audit import events
-from gateway.errors import DeliveryError, GatewayError, TransientError
+from gateway.errors import DeliveryError, DicomError, GatewayError, TransientError
 from gateway.network.retrieve.access import in_scope
 from gateway.network.retrieve.session import Session
 from gateway.network.retrieve.suboperations import Original, Outlet, Planned, is_warning
@@ -37,6 +37,8 @@ def deliver(session: Session, outlet: Outlet, original: Original, *, operation: 
     ------
     DeliveryError
         The association was lost; audited by the caller, who knows what is left to do.
+    DicomError
+        The marked copy that the original was to be rebuilt from is not what went out; audited by the caller as well.
     """
     planned = Planned.of(original)
     if not in_scope(session.workstation, original.study_uid):  # by the signed record; the index is not signed
@@ -53,6 +55,8 @@ def deliver(session: Session, outlet: Outlet, original: Original, *, operation: 
         return NO_CONTEXT
     try:
         original.verify()
+    except DicomError:
+        raise
     except GatewayError as error:
         _refused(session, planned, operation, error)
         return CANNOT_RESTORE

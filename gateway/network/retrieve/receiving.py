@@ -1,7 +1,8 @@
 """Bounded receiving: what a peer sends is kept in memory only as far as it is needed.
 
 pynetdicom collects every message whole before anybody looks at it. Here a message's data set goes into a buffer that
-keeps its beginning and counts the rest: of a marked object only the header is read, and an identifier never is large.
+keeps its beginning and counts the rest: of a marked object only the header is read, unless it carries its original, and
+an identifier never is large.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.pdu_primitives import P_DATA
 
-MAX_DATA_SET = 32 * 1024 * 1024  # bytes kept of a received data set: everything before the pixel data lies in them
+# Bytes kept of a received data set: everything before the pixel data lies in them, and whole marked objects that carry
+# their originals, but for large multi-frame ones.
+MAX_DATA_SET = 128 * 1024 * 1024
 MAX_COMMAND = 64 * 1024  # bytes; a command set is a few hundred
 MAX_WAITING = 8  # messages; without an asynchronous window (we grant none) a peer has one or two under way
 

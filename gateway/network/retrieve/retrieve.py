@@ -44,6 +44,7 @@ class _Retrieval:
     level: str
     tally: Tally
     cancelled: bool = False
+    comment: str = ""  # Error Comment of the final response
 
     @property
     def operation(self) -> str:
@@ -83,7 +84,12 @@ class _Retrieval:
             identifier = Dataset()
             identifier.FailedSOPInstanceUIDList = [uid for uid in self.tally.failed_uids if uid]
         self.session.respond(
-            self.request, self.context, status, identifier=identifier, **self._counts(remaining=self.cancelled)
+            self.request,
+            self.context,
+            status,
+            identifier=identifier,
+            comment=self.comment,
+            **self._counts(remaining=self.cancelled),
         )
 
     def _counts(self, *, remaining: bool) -> dict[str, int]:
@@ -205,5 +211,7 @@ def _prepare(
                 plan.append(Planned.of(original))
         except GatewayError as error:
             session.audit(events.RESTORE_REFUSED, "failure", operation=operation, locator=locator, reason=error.code)
+            if error.code == "carried":
+                retrieval.comment = "not in the vault: C-STORE the marked copy here"
             retrieval.count(Planned(locator, "", "", ""), CANNOT_RESTORE)
     return retrieval, plan

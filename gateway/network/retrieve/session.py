@@ -6,7 +6,7 @@ import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
@@ -50,6 +50,8 @@ class Restorer(Protocol):
     def by_uid(self, uid: str) -> Original: ...
 
     def by_token(self, token: bytes, derived_uid: str) -> Original: ...
+
+    def by_copy(self, copy: BinaryIO, transfer_syntax_uid: str) -> Original: ...
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """C-STORE of a marked copy: "give me the original of this", answered by sending it to the workstation's own address.
 
 Success means that the original has arrived there: the sub-operation is done before the answer. Of the copy only the
-header is read; nothing of it is kept.
+header is read, unless the original has to be rebuilt from it; nothing of it is kept.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext
 
 from gateway.audit import events
-from gateway.dicom.encoded import InstanceHeader, read_header
-from gateway.dicom.private import read_block
+from gateway.dicom.encoded import read_header
 from gateway.errors import DicomError, GatewayError, NotFoundError, PermanentError, SealError, TransientError
 from gateway.network.retrieve.access import in_scope
 from gateway.network.retrieve.deliver import CANNOT_RESTORE, NOT_AUTHORISED, deliver
@@ -41,13 +40,13 @@ def serve_store(session: Session, request: C_STORE, context: PresentationContext
     """Answer one C-STORE request of a marked copy."""
     status, comment = SUCCESS, ""
     try:
-        header = _header(request, context)
+        _check(request, context)
         if not session.workstation.host:
             raise _Refused(NOT_AUTHORISED, "no address configured to send originals to", "no-address")
-        with _original(session, header) as original:
+        with _original(session, request, context) as original:
             if not in_scope(session.workstation, original.study_uid):
                 raise _Refused(NOT_AUTHORISED, "not authorised", "study-not-in-scope")
-            _send(session, original)
+            _send(session, request, original)
     except _Refused as refused:
         status, comment = refused.status, refused.comment
         session.audit(
@@ -62,7 +61,8 @@ def serve_store(session: Session, request: C_STORE, context: PresentationContext
     session.respond(request, context, status, comment=comment)
 
 
-def _header(request: C_STORE, context: PresentationContext) -> InstanceHeader:
+def _check(request: C_STORE, context: PresentationContext) -> None:
+    """Whether there is a data set, and the one that the command announces."""
     data = request.DataSet
     if data is None:
         raise _Refused(DATA_SET_DOES_NOT_MATCH, "no data set", "no-data-set", "failure")
@@ -73,20 +73,18 @@ def _header(request: C_STORE, context: PresentationContext) -> InstanceHeader:
         raise _Refused(CANNOT_UNDERSTAND, error.message, error.code, "failure") from None
     if header.sop_instance_uid != request.AffectedSOPInstanceUID or header.sop_class_uid != request.AffectedSOPClassUID:
         raise _Refused(DATA_SET_DOES_NOT_MATCH, "UIDs of data set and command differ", "uid-mismatch", "failure")
-    return header
 
 
-def _original(session: Session, header: InstanceHeader) -> Original:
-    """Find what the copy was made of: by its token, or by its UID when an archive has stripped the private block.
+def _original(session: Session, request: C_STORE, context: PresentationContext) -> Original:
+    """Find what the copy was made of: by its token, by what it carries, or by its UID when an archive has stripped the
+    private block.
 
     No record, a foreign token and a study out of scope look alike to the peer: no answer here tells what exists.
     """
-    restorer = session.services.restorer
-    block = read_block(header.dataset)
+    data = request.DataSet
+    data.seek(0)
     try:
-        if block is not None:
-            return restorer.by_token(block.token, header.sop_instance_uid)
-        return restorer.by_uid(header.sop_instance_uid)
+        return session.services.restorer.by_copy(data, str(context.transfer_syntax[0]))
     except (NotFoundError, SealError) as error:
         # A token that belongs to another object is somebody cutting and pasting: event 110113, security alert.
         outcome = "refused" if isinstance(error, NotFoundError) else "failure"
@@ -95,12 +93,17 @@ def _original(session: Session, header: InstanceHeader) -> Original:
         raise _Refused(CANNOT_RESTORE, "cannot be restored for certain", error.code, "failure") from None
 
 
-def _send(session: Session, original: Original) -> None:
+def _send(session: Session, request: C_STORE, original: Original) -> None:
     services = session.services
     wanted = [(original.sop_class_uid, original.transfer_syntax_uid)]
     try:
         with way_to(services.settings, session.workstation, services.client_tls, wanted) as outlet:
             status = deliver(session, outlet, original, operation="C-STORE")
+    except DicomError as error:
+        # Of the caller's own copy, whose study is in scope: it may know why. A larger copy than is kept ends early.
+        reason = "copy-too-large" if request.DataSet.dropped else error.code
+        comment = "too large here: use `miad-gateway restore`" if request.DataSet.dropped else error.message
+        raise _Refused(CANNOT_RESTORE, comment, reason, "failure") from None
     except TransientError as error:
         raise _Refused(OUT_OF_RESOURCES, "the original could not be delivered now", error.code, "failure") from None
     except PermanentError as error:
