@@ -36,12 +36,12 @@ FILES_AE = "FILES"
 class FileResult:
     """What became of one file.
 
-    outcome: ``marked``, ``restored``, ``held`` (cannot be marked; nothing was written), ``refused`` (not ours to mark
-    or restore) or ``failed``.
+    outcome: ``marked``, ``remapped`` (its references name marked copies now), ``restored``, ``held`` (does not leave;
+    nothing was written), ``refused`` (not ours to mark or restore) or ``failed``.
     """
 
     path: Path
-    outcome: Literal["marked", "restored", "held", "refused", "failed"]
+    outcome: Literal["marked", "remapped", "restored", "held", "refused", "failed"]
     output: Path | None = None
     sop_instance_uid: str = ""
     reason_code: str = ""
@@ -116,7 +116,7 @@ def _protect_batch(files, receiver, store, steps, sender, engine) -> Iterator[Fi
                 yield FileResult(file.path, "held", None, row.sop_instance_uid, row.reason_code, row.reason)
             elif instance in sender.written:
                 uid, output = sender.written[instance]
-                yield FileResult(file.path, "marked", output, uid)
+                yield FileResult(file.path, "remapped" if row.action == "remap" else "marked", output, uid)
             else:
                 yield FileResult(file.path, "failed", None, row.sop_instance_uid, row.reason_code, row.reason)
 
