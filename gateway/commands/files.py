@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Paths = Annotated[list[Path], typer.Argument(exists=True, metavar="PATH...", help="DICOM files, or folders of them.")]
 Out = Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="Folder for the files that come out.")]
 
-DONE = ("marked", "restored")
+DONE = ("marked", "remapped", "restored")
 LISTED = 20  # so many files are listed one by one; of more, only those that were not done
 
 
