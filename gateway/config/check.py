@@ -209,6 +209,10 @@ def _check_routes(config: Config, role: Role) -> Iterator[Finding]:
             names = ", ".join(route.destinations)
             message = f"route {route.name} lets UNMARKED ORIGINALS out to {names}; every instance is audited"
             yield Finding("warning", ("routes", index, "action"), message)
+        for kind, statement in route.opt_in:
+            if statement:
+                message = f"route {route.name} marks {kind.replace('_', ' ')} images: {statement}"
+                yield Finding("warning", ("routes", index, "opt_in", kind), message)
         if route.action == "mark" and route.mark.steps == 0:
             message = "steps = 0 draws a mark that misleads no model; it is meant for tests of the plumbing"
             yield Finding("warning", ("routes", index, "mark", "steps"), message)
