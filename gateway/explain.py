@@ -23,12 +23,13 @@ from gateway.protect.policy import Decision, decide
 class Explanation:
     """The way of one file over one route. No patient data in it.
 
-    outcome: ``marked``, ``passed`` (unmarked, to trusted destinations), ``held`` (acknowledged, shown to a person) or
-    ``refused`` (not even received). `code` and `reason` say why it is held or refused.
+    outcome: ``marked``, ``remapped`` (goes out with its references mapped to marked copies), ``passed`` (unmarked, to
+    trusted destinations), ``held`` (acknowledged, shown to a person), ``blocked`` (held as well, and never let out
+    by this policy) or ``refused`` (not even received). `code` and `reason` say why it does not leave.
     """
 
     file: Path
-    outcome: Literal["marked", "passed", "held", "refused"]
+    outcome: Literal["marked", "remapped", "passed", "held", "blocked", "refused"]
     code: str = ""
     reason: str = ""
     route: str = ""
@@ -74,8 +75,9 @@ def explain(config: Config, file: Path, called_ae: str | None = None) -> list[Ex
         bits_stored=header.bits_stored,
     )
     profiles = load_profiles()
-    fault = _fault(file, header, transfer_syntax)
-    return [_on_route(base, header, fault, route, decide(header, route, profiles)) for route in routes]
+    decisions = [decide(header, route, profiles) for route in routes]
+    faults = {action: _fault(file, header, transfer_syntax, action) for action in {d.action for d in decisions}}
+    return [_on_route(base, header, faults[d.action], r, d) for r, d in zip(routes, decisions, strict=True)]
 
 
 def _read(file: Path) -> tuple[InstanceHeader, str]:
@@ -94,17 +96,19 @@ def _read(file: Path) -> tuple[InstanceHeader, str]:
     return header, meta.transfer_syntax_uid
 
 
-def _fault(file: Path, header: InstanceHeader, transfer_syntax: str) -> DicomError | None:
-    """Why the pixels could not be marked if they were to be."""
+def _fault(file: Path, header: InstanceHeader, transfer_syntax: str, action: str) -> DicomError | None:
+    """Why what was decided could not be done."""
+    if action not in ("mark", "remap"):
+        return None
     with file.open("rb") as stream:
         _, offset = split_part10(stream)
         size = file.stat().st_size - offset
-        if header.has_pixel_data and (size > MAX_BYTES or header.frames > MAX_FRAMES):
+        if size > MAX_BYTES or (action == "mark" and header.frames > MAX_FRAMES):
             limits = f"more than {MAX_FRAMES} frames or {MAX_BYTES >> 20} MiB are not marked at once"
             return DicomError("too-large", limits)
         try:
             stream.seek(offset)
-            if header.has_pixel_data:
+            if action == "mark":
                 decode_pixels(stream, transfer_syntax)
             else:
                 check_encoding(stream, size, transfer_syntax)
@@ -122,8 +126,11 @@ def _on_route(
         return replace(here, outcome="refused", code="already-marked", reason=reason)
     if decision.action == "pass":
         return replace(here, outcome="passed", destinations=route.destinations)
-    if decision.profile is None:
-        return replace(here, outcome="held", code=decision.code, reason=decision.reason)
+    if decision.action in ("hold", "block"):
+        outcome = "held" if decision.action == "hold" else "blocked"
+        return replace(here, outcome=outcome, code=decision.code, reason=decision.reason)
     if fault is not None:
         return replace(here, outcome="held", code=fault.code, reason=str(fault))
+    if decision.action == "remap":
+        return replace(here, outcome="remapped", destinations=route.destinations)
     return replace(here, destinations=route.destinations, profile=decision.profile.name, tier=route.mark.tier)

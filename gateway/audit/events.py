@@ -31,6 +31,7 @@ ASSOCIATION_CLOSED = "association-closed"  # with the counts of what was done in
 INSTANCE_RECEIVED = "instance-received"
 INSTANCE_REFUSED = "instance-refused"  # a C-STORE answered with a failure, or an object aborted half way
 INSTANCE_MARKED = "instance-marked"
+INSTANCE_REMAPPED = "instance-remapped"  # an object that refers to images, now to their marked copies
 INSTANCE_HELD = "instance-held"
 INSTANCE_RELEASED = "instance-released"
 INSTANCE_PASSED = "instance-passed"  # an unmarked original to a trusted destination, by an explicit route
@@ -57,6 +58,7 @@ EVENTS: dict[str, EventCode] = {
     INSTANCE_RECEIVED: EventCode("110104"),
     INSTANCE_REFUSED: EventCode("110104"),
     INSTANCE_MARKED: EventCode("110103"),
+    INSTANCE_REMAPPED: EventCode("110103"),
     INSTANCE_HELD: EventCode("110103"),
     INSTANCE_RELEASED: EventCode("110113", "110132"),
     INSTANCE_PASSED: EventCode("110113", "110132"),

@@ -45,4 +45,4 @@ def exit_code_of_outcomes(outcomes: Iterable[str]) -> ExitCode:
     seen = set(outcomes)
     if "failed" in seen:
         return ExitCode.FAILED
-    return ExitCode.HELD if seen & {"held", "refused"} else ExitCode.OK
+    return ExitCode.HELD if seen & {"held", "blocked", "refused"} else ExitCode.OK

@@ -26,7 +26,7 @@ Out = Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="Folder 
 _KEY_HELP = "The private restore key (PEM), instead of a configuration."
 _SIGNER_HELP = "A public signing key (PEM) of a gateway whose copies are believed; may be repeated."
 
-DONE = ("marked", "restored")
+DONE = ("marked", "remapped", "restored")
 LISTED = 20  # so many files are listed one by one; of more, only those that were not done
 
 

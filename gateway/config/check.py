@@ -213,6 +213,10 @@ def _check_routes(config: Config, role: Role) -> Iterator[Finding]:
             message = f"the vault keeps no original of route {route.name}: only the marked copies have them"
             hint = 'restoration = "both" keeps them in the vault as well'
             yield Finding("warning", ("routes", index, "restoration"), message, hint)
+        for kind, statement in route.opt_in:
+            if statement:
+                message = f"route {route.name} marks {kind.replace('_', ' ')} images: {statement}"
+                yield Finding("warning", ("routes", index, "opt_in", kind), message)
         if route.action == "mark" and route.mark.steps == 0:
             message = "steps = 0 draws a mark that misleads no model; it is meant for tests of the plumbing"
             yield Finding("warning", ("routes", index, "mark", "steps"), message)

@@ -175,6 +175,47 @@ class Mark(Model):
                 yield (name,), 'it goes with mode = "generator" only'
 
 
+class OptIn(Model):
+    """What a route gives up, kind by kind; each must read exactly as its sentence in OPT_IN_STATEMENTS, or be empty."""
+
+    mammography: str = ""
+    quantitative: str = ""  # PET, NM and other images whose values are measurements
+    for_processing: str = ""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> OptIn:
+        return _checked(self, self._disagreements())
+
+    def _disagreements(self) -> Iterator[Problem]:
+        for name, statement in OPT_IN_STATEMENTS.items():
+            if getattr(self, name) not in ("", statement):
+                yield (name,), f'to have this kind marked, it must read "{statement}"'
+
+
+OPT_IN_STATEMENTS = {
+    "mammography": "marked mammograms are not lossless originals and must not be interpreted",
+    "quantitative": "marked values are wrong: no SUV, count or parameter may be measured in them",
+    "for_processing": "marked For Processing images must not be processed into images for presentation",
+}
+
+
+class Rule(Model):
+    """An exception to the policy table; of a route's rules the first that fits decides. No rule can pass."""
+
+    sop_class: str = ""  # SOP Class UID
+    modality: str = ""  # (0008,0060), as "US"
+    photometric: str = ""  # (0028,0004), as "PALETTE COLOR"
+    action: Literal["mark", "remap", "hold", "block"]
+
+    @model_validator(mode="after")
+    def _fits_something(self) -> Rule:
+        if not (self.sop_class or self.modality or self.photometric):
+            raise ValueError("a rule says what it is for: give sop_class, modality or photometric")
+        if re.fullmatch(r"[0-9.]*", self.sop_class) is None:
+            raise ValueError("sop_class is a UID: digits and dots")
+        return self
+
+
 class Route(Model):
     """What happens to instances sent to one called AE title."""
 
@@ -184,6 +225,8 @@ class Route(Model):
     action: Literal["mark", "hold", "pass"] = "mark"
     pass_statement: str = ""  # must read exactly as PASS_STATEMENT when action is "pass"
     mark: Mark = Mark()
+    opt_in: OptIn = OptIn()
+    rules: tuple[Rule, ...] = ()
     source_reference: bool = True  # name the original's UID in Source Image Sequence
     restoration: Literal["escrow", "carried", "both"] = "escrow"  # where the sealed original lies: vault, copy, both
 

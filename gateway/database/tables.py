@@ -41,7 +41,7 @@ class InstanceRow(Base):
     spool_file: Mapped[str | None] = mapped_column(String(128))  # name in the spool folder; None once purged
 
     # what became of it
-    action: Mapped[str | None] = mapped_column(String(8))  # what the policy decided: mark or pass; None before that
+    action: Mapped[str | None] = mapped_column(String(8))  # what the policy decided: mark, remap or pass
     record: Mapped[str | None] = mapped_column(String(32))  # locator of its vault record
     derived_file: Mapped[str | None] = mapped_column(String(128))  # name in the derived folder; None once purged
     derived_size: Mapped[int | None] = mapped_column(BigInteger)  # bytes of the derived data set

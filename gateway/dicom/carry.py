@@ -114,8 +114,12 @@ def pack(original: bytes, transfer_syntax_uid: str, pixels: Pixels, marked: np.n
         body = _pack_residual(original, layout, marked)
         if _unpack_residual(body, len(original), marked) == original:
             return body
-    frame = zstandard.ZstdCompressor(level=_LEVEL_WHOLE).compress(original)
-    return _HEAD.pack(VERSION, WHOLE) + frame
+    return pack_whole(original)
+
+
+def pack_whole(original: bytes) -> bytes:
+    """The same for a copy whose pixels, if it has any, do not matter: the whole original, compressed."""
+    return _HEAD.pack(VERSION, WHOLE) + zstandard.ZstdCompressor(level=_LEVEL_WHOLE).compress(original)
 
 
 def rebuild(body: bytes, size: int, copy: bytes, transfer_syntax_uid: str) -> bytes:

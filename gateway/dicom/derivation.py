@@ -94,12 +94,17 @@ def drop_invalid(ds: Dataset, nested: bool = False) -> None:
 
 
 def set_identity(ds: Dataset, facts: DerivationFacts) -> None:
-    """New UIDs, DERIVED (also in every Frame Type), and who assigned them when."""
-    ds.SOPInstanceUID = facts.derived_sop_uid
-    ds.SeriesInstanceUID = facts.derived_series_uid
+    """New UIDs, and DERIVED, also in every Frame Type."""
+    set_uids(ds, facts)
     kept = list(values.texts(ds, "ImageType"))[1:]
     ds.ImageType = ["DERIVED", *(kept or ["SECONDARY" if "SecondaryCapture" in ds.SOPClassUID.keyword else "PRIMARY"])]
     _set_frame_types(ds)
+
+
+def set_uids(ds: Dataset, facts: DerivationFacts) -> None:
+    """New SOP Instance and Series Instance UID, and who assigned them when (C.12.1)."""
+    ds.SOPInstanceUID = facts.derived_sop_uid
+    ds.SeriesInstanceUID = facts.derived_series_uid
     moment = _in_zone_of(ds, facts.created_at)
     ds.InstanceCreationDate = moment.strftime("%Y%m%d")
     ds.InstanceCreationTime = moment.strftime("%H%M%S")
@@ -113,7 +118,7 @@ def describe_derivation(ds: Dataset, facts: DerivationFacts) -> None:
     ds.DerivationDescription = (f"{description} | {previous}" if previous else description)[:1024]
     comments = values.text(ds, "ImageComments")
     ds.ImageComments = (f"{COMMENT} | {comments}" if comments else COMMENT)[:10240]
-    ds.SeriesDescription = values.text(ds, "SeriesDescription")[: 64 - len(SERIES_SUFFIX)] + SERIES_SUFFIX
+    _mark_series(ds)
     ds.ContentQualification = "RESEARCH"
     ds.DerivationCodeSequence = [
         *values.items(ds, "DerivationCodeSequence"),
@@ -126,7 +131,21 @@ def describe_derivation(ds: Dataset, facts: DerivationFacts) -> None:
     scheme.CodingSchemeResponsibleOrganization = "MIAD Gateway"
     schemes = [i for i in values.items(ds, "CodingSchemeIdentificationSequence") if _designator(i) != SCHEME]
     ds.CodingSchemeIdentificationSequence = [*schemes, scheme]
-    ds.ContributingEquipmentSequence = [*values.items(ds, "ContributingEquipmentSequence"), _equipment(facts)]
+    _contribute(ds, facts, "Adversarial protection mark")
+
+
+def describe_remapping(ds: Dataset, facts: DerivationFacts) -> None:
+    """Series Description and equipment say that references were changed, in an object whose content was not."""
+    _mark_series(ds)
+    _contribute(ds, facts, "References mapped to marked copies")
+
+
+def _mark_series(ds: Dataset) -> None:
+    ds.SeriesDescription = values.text(ds, "SeriesDescription")[: 64 - len(SERIES_SUFFIX)] + SERIES_SUFFIX
+
+
+def _contribute(ds: Dataset, facts: DerivationFacts, what: str) -> None:
+    ds.ContributingEquipmentSequence = [*values.items(ds, "ContributingEquipmentSequence"), _equipment(facts, what)]
 
 
 def refer_to_source(ds: Dataset, sop_class_uid: str, original_uid: str, wanted: bool) -> None:
@@ -164,7 +183,7 @@ def set_lossy_history(ds: Dataset, lossy: bool, method: str, ratio: float | None
             ds.LossyImageCompressionRatio = f"{ratio:.2f}"
 
 
-def _equipment(facts: DerivationFacts) -> Dataset:
+def _equipment(facts: DerivationFacts, what: str) -> Dataset:
     """Contributing Equipment Sequence item (C.12.1.1.5); its date-time says its zone."""
     item = Dataset()
     item.Manufacturer = _ascii(facts.manufacturer)[:64] or "MIAD Gateway"
@@ -176,7 +195,7 @@ def _equipment(facts: DerivationFacts) -> Dataset:
     item.SoftwareVersions = _ascii(facts.software_version)[:64]
     utc = facts.created_at.astimezone(timezone.utc)  # noqa: UP017 - beside timezone(offset) below
     item.ContributionDateTime = utc.strftime("%Y%m%d%H%M%S") + "+0000"
-    item.ContributionDescription = "Adversarial protection mark"
+    item.ContributionDescription = what
     item.PurposeOfReferenceCodeSequence = [_code("109103", "DCM", "Modifying Equipment")]
     return item
 

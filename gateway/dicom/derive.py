@@ -6,21 +6,17 @@ the original is in the same encoding, private ones always.
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
-from pydicom import DataElement, Dataset
-from pydicom.dataelem import RawDataElement
-from pydicom.filebase import DicomIO
-from pydicom.filewriter import correct_ambiguous_vr, write_data_element
+from pydicom import Dataset
 
-from gateway.dicom import derivation, values
+from gateway.dicom import derivation
 from gateway.dicom.derivation import DerivationFacts
+from gateway.dicom.explicit import encode, make_explicit
 from gateway.dicom.library import foreign_errors
 from gateway.dicom.parts import Parts, split
 from gateway.dicom.pixels import Pixels, pixels_of
 from gateway.dicom.private import write_block
-from gateway.dicom.remap import remap_references
+from gateway.dicom.references import follow
 from gateway.errors import DicomError
 
 __all__ = ["DerivationFacts", "derive"]
@@ -58,29 +54,17 @@ def derive(
     if header.has_our_private_block:
         raise DicomError("already-marked", "the data set carries a private block of this gateway already")
     with foreign_errors("undecodable-header", "the derived header cannot be made"):
-        _make_explicit(ds, parts)
+        make_explicit(ds, parts)
         derivation.drop_invalid(ds)
-        _follow(ds, header.sop_instance_uid, header.series_uid, facts)
+        ds.pop("SourceImageSequence", None)  # replaced as a whole
+        follow(ds, header, facts)
         derivation.set_identity(ds, facts)
         derivation.describe_derivation(ds, facts)
         derivation.refer_to_source(ds, header.sop_class_uid, header.sop_instance_uid, facts.source_reference)
         derivation.set_lossy_history(ds, pixels.lossy, parts.syntax.method, _ratio(parts))
         _describe_pixels(ds, pixels, marked_frames)
         write_block(ds, facts.token, facts.hint, sealed_key=facts.sealed_key, payload=facts.payload)
-        return _encode(ds) + _pixel_element(containers, pixels.bits_allocated)
-
-
-def _follow(ds: Dataset, sop_uid: str, series_uid: str, facts: DerivationFacts) -> None:
-    """References to this instance and series are known here; all others are the caller's to decide."""
-
-    def instance(uid: str) -> str | None:
-        return facts.derived_sop_uid if uid == sop_uid else facts.map_uid(uid)
-
-    def series(uid: str) -> str | None:
-        return facts.derived_series_uid if uid == series_uid else facts.map_series(uid)
-
-    ds.pop("SourceImageSequence", None)  # replaced as a whole
-    remap_references(ds, instance, series)
+        return encode(ds) + _pixel_element(containers, pixels.bits_allocated)
 
 
 def _ratio(parts: Parts) -> float | None:
@@ -103,58 +87,6 @@ def _describe_pixels(ds: Dataset, pixels: Pixels, frames: np.ndarray) -> None:
     if shown.size == 0:
         shown = frames
     derivation.smallest_and_largest(ds, int(shown.min()), int(shown.max()), pixels.signed)
-
-
-def _make_explicit(ds: Dataset, parts: Parts) -> None:
-    """Decode and give every element its VR, unless the original is Explicit VR Little Endian already.
-
-    Values that do not follow their VR become UN with the bytes that they had (PS3.5 6.2.2).
-    """
-    if not parts.layout.implicit and parts.layout.little_endian:
-        return
-    for tag in list(ds.keys()):
-        raw = ds.get_item(tag, keep_deferred=True)
-        try:
-            ds[tag]
-            _written(ds[tag], _character_sets(ds))
-        except Exception:  # any error of pydicom on a foreign value
-            if _undecoded(raw) is None:
-                raise
-            ds[tag] = DataElement(tag, "UN", _undecoded(raw))
-    correct_ambiguous_vr(ds, True)
-
-
-def _encode(ds: Dataset) -> bytes:
-    """The data set up to its pixel data, in tag order."""
-    out = io.BytesIO()
-    character_sets = _character_sets(ds)
-    for tag in sorted(ds.keys()):
-        raw = ds.get_item(tag, keep_deferred=True)
-        try:
-            out.write(_written(raw, character_sets))
-        except Exception:  # a raw element without VR inside an explicit data set, or a value against its VR
-            value = _undecoded(raw)
-            out.write(_written(ds[tag] if value is None else DataElement(tag, "UN", value), character_sets))
-    return out.getvalue()
-
-
-def _undecoded(element: DataElement | RawDataElement) -> bytes | None:
-    """The bytes that an element came with, or has as its value; None when it holds decoded values."""
-    if isinstance(element, RawDataElement):
-        return element.value or b""  # pydicom gives None for no bytes under a VR that it does not know
-    return element.value if isinstance(element.value, bytes) else None
-
-
-def _character_sets(ds: Dataset) -> list[str] | None:
-    return list(values.texts(ds, "SpecificCharacterSet")) or None
-
-
-def _written(element: DataElement, character_sets: list[str] | None) -> bytes:
-    buffer = io.BytesIO()
-    fp = DicomIO(buffer)
-    fp.is_implicit_VR, fp.is_little_endian = False, True
-    write_data_element(fp, element, character_sets)
-    return buffer.getvalue()
 
 
 def _pixel_element(containers: np.ndarray, bits_allocated: int) -> bytes:

@@ -119,6 +119,7 @@ def split_header(
 ) -> tuple[bytes, Element | None]:
     """The encoded elements before group 7FE0, verbatim but for large binary values, and the head of the pixel data.
 
+    Without pixel data there is no "before": signatures (FFFA,FFFA) are then part of the header.
     The source is left at the value of the pixel data, or at the end when there is none.
 
     Parameters
@@ -131,7 +132,7 @@ def split_header(
     header = source.keep(at_most=at_most)
     pixels = None
     for element in top_level(source, layout):
-        in_pixel_group = element.tag >= PIXEL_GROUP
+        in_pixel_group = element.tag >> 16 == PIXEL_GROUP >> 16
         if in_pixel_group or _is_bulk(element, bulk):
             del header[element.start - source.position :]
             source.keep_no_more()
@@ -195,6 +196,8 @@ def describe(ds: Dataset, pixel_tag: int | None) -> InstanceHeader:
 
 
 def _is_bulk(element: Element, bulk: int) -> bool:
+    if element.tag > PIXEL_GROUP and element.tag >> 16 & 1 and element.length > bulk:
+        return True  # private raw data of scanners (group 7FE1), also as a sequence of unknown length
     return element.length != UNDEFINED and element.length > bulk and (not element.vr or element.vr in BULK_VRS)
 
 

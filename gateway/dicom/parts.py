@@ -31,13 +31,14 @@ class Parts:
     syntax, layout
         What the transfer syntax says, and how the elements really are encoded.
     pixels, value
-        Head and bytes of the pixel data element (fragments with their item heads when encapsulated).
+        Head and bytes of the pixel data element (fragments with their item heads when encapsulated); None and empty
+        for an object without pixel data.
     """
 
     header: InstanceHeader
     syntax: Syntax
     layout: Layout
-    pixels: Element
+    pixels: Element | None
     value: memoryview
     header_bytes: bytes
     trailer_bytes: bytes
@@ -73,13 +74,18 @@ class Parts:
         return bytes(found[0]), found[1:], [start - starts[1] for start in starts[1:]] if starts[1:] else []
 
 
-def split(data: bytes, transfer_syntax_uid: str) -> Parts:
+def split(data: bytes, transfer_syntax_uid: str, *, without_pixels: bool = False) -> Parts:
     """Cut an instance into its parts; all of it is walked and checked as by `check_encoding`.
+
+    Parameters
+    ----------
+    without_pixels
+        Take objects without pixel data too (reports, presentation states, registrations).
 
     Raises
     ------
     DicomError
-        all of `check_encoding`, and "no-pixels" for any object without pixel data.
+        all of `check_encoding`, and "no-pixels" for an object without pixel data that must have some.
     """
     syntax = syntax_of(transfer_syntax_uid)
     with foreign_errors("undecodable-header", "the data set cannot be read"):
@@ -89,7 +95,13 @@ def split(data: bytes, transfer_syntax_uid: str) -> Parts:
         source, layout = open_source(io.BytesIO(data), plain, len(data))
         header_bytes, pixels = split_header(source, layout, bulk=len(data), at_most=len(data))
         if pixels is None:
-            raise DicomError("no-pixels", "the object has no pixel data")
+            if not without_pixels:
+                raise DicomError("no-pixels", "the object has no pixel data")
+            header = describe(parse(header_bytes, layout), None)
+            check_depth(header.dataset)
+            if header.rows or header.columns:
+                raise DicomError("no-pixels", "the object has no pixel data")
+            return Parts(header, syntax, layout, None, memoryview(b""), header_bytes, b"")
         fragments = skip_value(source, pixels, layout)
         end = source.position
         trailer = source.keep(at_most=len(data))

@@ -1,8 +1,10 @@
 """References follow the instances that they name: mapping UIDs at every nesting level (design, section 4 step 5).
 
-Mapped are SOP Instance UIDs that refer (0008,1155 and a few like it) and, inside sequences, Series Instance UIDs. Never
-mapped: the instance's own UIDs, Study Instance UID, Frame of Reference UID, references to studies, procedure steps,
-patients and visits, and whatever stands in private sequences.
+Mapped are SOP Instance UIDs that refer (0008,1155 and a few like it) and, inside sequences, Series Instance UIDs: all
+of them, since a keyed map needs no list of the instances that a study has. Tag and context say which elements those
+are, not a comparison of values: an object may come before everything that it names. Never mapped: the instance's own
+UIDs, Study Instance UID, Frame of Reference UID, tracking and observation UIDs, references to studies, procedure steps,
+patients and visits (also inside RT Referenced Study Sequence), and whatever stands in private sequences.
 """
 
 from __future__ import annotations
@@ -34,6 +36,9 @@ _NOT_INSTANCES = frozenset(
         0x00081125,  # Referenced Visit Sequence
     }
 )
+# Referenced SOP Class UIDs of patients, visits, studies and procedure steps: no composite instances (PS3.6 table A-1).
+_NOT_INSTANCE_CLASSES = "1.2.840.10008.3.1."
+_RT_STUDIES = 0x30060012  # RT Referenced Study Sequence: its own (0008,1155) is the study's UID (PS3.3 C.8.8.5)
 _VALUE_UID = 0x0040A124  # UID of an SR content item of type UIDREF
 _SERIES_CONCEPTS = frozenset({"112002", "121232"})  # DCM: Series Instance UID; Source series for image segmentation
 
@@ -61,19 +66,21 @@ def _leave(_uid: str) -> None:
     return None
 
 
-def _remap(ds: Dataset, map_instance: UidMap, map_series: UidMap, nested: bool) -> int:
+def _remap(ds: Dataset, map_instance: UidMap, map_series: UidMap, nested: bool, within: int = 0) -> int:
     replaced = 0
+    names_no_instance = within == _RT_STUDIES or _referenced_class(ds).startswith(_NOT_INSTANCE_CLASSES)
     for tag in list(ds.keys()):
         number = int(tag)
         if number >> 16 & 1 or number in _NOT_INSTANCES or number in _OWN_TAGS:
             continue
         if number in _INSTANCE_TAGS:
-            replaced += _replace(ds[tag], map_instance)
+            if not names_no_instance:
+                replaced += _replace(ds[tag], map_instance)
         elif nested and (number == _SERIES_TAG or (number == _VALUE_UID and _concept(ds) in _SERIES_CONCEPTS)):
             replaced += _replace(ds[tag], map_series)
-        elif _is_sequence(ds, number):
+        elif is_sequence(ds, number):
             for item in ds[tag].value or ():
-                replaced += _remap(item, map_instance, map_series, nested=True)
+                replaced += _remap(item, map_instance, map_series, nested=True, within=number)
     return replaced
 
 
@@ -86,7 +93,8 @@ def _replace(element: DataElement, uid_map: UidMap) -> int:
     return 1
 
 
-def _is_sequence(ds: Dataset, tag: int) -> bool:
+def is_sequence(ds: Dataset, tag: int) -> bool:
+    """Whether the element is a sequence, also one whose VR got lost on the way (UN, PS3.5 6.2.2)."""
     vr = ds.get_item(tag, keep_deferred=True).VR
     if vr is None or vr == "UN":
         try:
@@ -95,6 +103,10 @@ def _is_sequence(ds: Dataset, tag: int) -> bool:
             return False
         return vr == "SQ" and ds[tag].VR == "SQ"
     return vr == "SQ"
+
+
+def _referenced_class(ds: Dataset) -> str:
+    return str(ds.get("ReferencedSOPClassUID") or "")
 
 
 def _concept(ds: Dataset) -> str:

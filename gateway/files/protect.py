@@ -87,7 +87,8 @@ def _protect_batch(files, receiver, rooms, steps, sender, engine) -> Iterator[Fi
             yield _not_marked(file, "held", rows[instance])
         elif instance in sender.written:
             uid, output = sender.written.pop(instance)
-            yield FileResult(file.path, "marked", output, uid, member=file.member)
+            outcome = "remapped" if rows[instance].action == "remap" else "marked"
+            yield FileResult(file.path, outcome, output, uid, member=file.member)
         else:
             yield _not_marked(file, "failed", rows[instance])
 

@@ -14,12 +14,13 @@ from gateway.files.inputs import Input
 class FileResult:
     """What became of one file.
 
-    outcome: ``marked``, ``restored``, ``held`` (cannot be marked; nothing was written), ``refused`` (not ours to mark
-    or restore) or ``failed``. member: which one of an archive or DICOMDIR.
+    outcome: ``marked``, ``remapped`` (its references name marked copies now), ``restored``, ``held`` (does not leave;
+    nothing was written), ``refused`` (not ours to mark or restore) or ``failed``. member: which one of an archive or
+    DICOMDIR.
     """
 
     path: Path
-    outcome: Literal["marked", "restored", "held", "refused", "failed"]
+    outcome: Literal["marked", "remapped", "restored", "held", "refused", "failed"]
     output: Path | None = None
     sop_instance_uid: str = ""
     reason_code: str = ""

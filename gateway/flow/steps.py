@@ -22,6 +22,7 @@ import structlog
 from gateway.audit import AuditLog, events
 from gateway.config.models import Route
 from gateway.database import DeliveryRow, InstanceRow
+from gateway.dicom.references import references_syntax
 from gateway.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.dicom.transcode import to_implicit
 from gateway.errors import CapacityError, GatewayError, HoldError, PermanentError, TransientError, fault
@@ -29,7 +30,7 @@ from gateway.flow.backoff import STEP_ATTEMPTS, delay_s
 from gateway.flow.ports import Outgoing, Sender
 from gateway.flow.spool import Spool
 from gateway.flow.store import RECEIVED, SEALED, FlowStore, LeaseLost
-from gateway.protect import Marked, MarkJob, Protector
+from gateway.protect import Marked, MarkJob, Protector, Remapped
 from gateway.vault import VaultRecord
 
 _TRANSIENT = {"vault-busy", "device-failed"}  # codes of errors that pass by themselves
@@ -58,7 +59,7 @@ class Steps:
     # -- received -> sealed --------------------------------------------------------------------------------------------
 
     def seal(self, row: InstanceRow) -> None:
-        """Put the original into the vault, then decide: to be marked, passed by an explicit route, or held."""
+        """Decide, and put the original into the vault unless an explicit route passes it; then on, held or blocked."""
         with _Outcome(self._r, row, RECEIVED) as outcome:
             route = self._route(row)
             header = self._r.protector.read_header(lambda: self._r.spool.open(row.spool_file), row.transfer_syntax_uid)
@@ -77,10 +78,10 @@ class Steps:
                 route=route,
                 decision=decision,
             )
-            if decision.action == "hold":
+            if decision.action in ("hold", "block"):
                 self._r.store.recorded(row.id, record.locator)
                 raise decision.as_error()
-            self._r.store.sealed(row.id, record.locator)
+            self._r.store.sealed(row.id, record.locator, decision.action)
 
     # -- sealed -> marked ----------------------------------------------------------------------------------------------
 
@@ -95,7 +96,7 @@ class Steps:
                 jobs.append((row, self._job(row, record)))
         if not jobs:
             return
-        results: Sequence[Marked | Exception]
+        results: Sequence[Marked | Remapped | Exception]
         try:
             results = self._r.protector.mark([job for _, job in jobs])
         except Exception as error:
@@ -105,6 +106,10 @@ class Steps:
                 if isinstance(result, Exception):
                     raise result
                 self._commit_derived(row, job.record, result)
+                if isinstance(result, Remapped):
+                    outcome.audit(events.INSTANCE_REMAPPED, locator=row.record)
+                    log.info("references mapped", instance=row.id)
+                    continue
                 outcome.audit(events.INSTANCE_MARKED, locator=row.record)
                 log.info("marked", instance=row.id, psnr_db=round(result.psnr, 1))
 
@@ -126,7 +131,7 @@ class Steps:
         self._r.store.marked(row.id, name, self._r.derived.size(name), record.locator, self._route(row).destinations)
         return True
 
-    def _commit_derived(self, row: InstanceRow, record: VaultRecord, marked: Marked) -> None:
+    def _commit_derived(self, row: InstanceRow, record: VaultRecord, marked: Marked | Remapped) -> None:
         """File first, then its digest into the record, then the row: a kill in between leaves nothing half true."""
         while True:
             data, sha256 = marked.derive(record)
@@ -210,13 +215,14 @@ class Steps:
         if row.derived_file != derived_name(record, record.derived_sha256 or ""):
             raise HoldError("derived-not-fixed", "the derived file is not the one that the vault record names")
         open_file = lambda: self._r.derived.open(row.derived_file)  # noqa: E731
+        syntax = references_syntax(record.transfer_syntax_uid) if row.action == "remap" else EXPLICIT_LITTLE
         return Outgoing(
             sop_class_uid=record.sop_class_uid,
             sop_instance_uid=record.derived_sop_uid,
-            transfer_syntax_uid=EXPLICIT_LITTLE,
+            transfer_syntax_uid=syntax,
             size=row.derived_size,
             open=open_file,
-            in_syntax=lambda syntax: _recoded(open_file, syntax),
+            in_syntax=lambda wanted: _recoded(open_file, syntax, wanted),
             instance_id=row.id,
         )
 
@@ -290,10 +296,11 @@ def derived_name(record: VaultRecord, sha256: str) -> str:
     return f"{record.locator}-{sha256[:16]}"
 
 
-def _recoded(open_file: Callable[[], BinaryIO], transfer_syntax_uid: str) -> BinaryIO:
+def _recoded(open_file: Callable[[], BinaryIO], transfer_syntax_uid: str, wanted: str) -> BinaryIO:
     """The same instance for a destination that takes only the default transfer syntax (PS3.5 10.1)."""
-    if transfer_syntax_uid != IMPLICIT_LITTLE:
-        raise PermanentError("context-refused", "a marked copy is sent uncompressed in little endian only")
+    if transfer_syntax_uid != EXPLICIT_LITTLE or wanted != IMPLICIT_LITTLE:
+        message = "a marked copy is sent uncompressed in little endian, a compressed segmentation as it came"
+        raise PermanentError("context-refused", message)
     with open_file() as file:
         return io.BytesIO(to_implicit(file.read()))
 

@@ -117,9 +117,9 @@ class FlowStore:
                 .values(record=record)
             )
 
-    def sealed(self, instance_id: str, record: str) -> None:
-        """received -> sealed: the original lies in the vault."""
-        self._advance(instance_id, RECEIVED, state=SEALED, record=record, action="mark", sealed_at=time.time())
+    def sealed(self, instance_id: str, record: str, action: str = "mark") -> None:
+        """received -> sealed: the original lies in the vault. `action`: what the policy decided, "mark" or "remap"."""
+        self._advance(instance_id, RECEIVED, state=SEALED, record=record, action=action, sealed_at=time.time())
 
     def marked(self, instance_id: str, derived_file: str, size: int, record: str, destinations: Sequence[str]) -> None:
         """sealed -> marked: the derived bytes are fixed; deliveries are queued in the same transaction."""

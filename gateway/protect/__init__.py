@@ -3,5 +3,6 @@
 from gateway.protect.marking import Marked, MarkJob
 from gateway.protect.policy import Decision, decide, policy_digest, traits_of
 from gateway.protect.protector import Protector
+from gateway.protect.remapping import Remapped
 
-__all__ = ["Decision", "MarkJob", "Marked", "Protector", "decide", "policy_digest", "traits_of"]
+__all__ = ["Decision", "MarkJob", "Marked", "Protector", "Remapped", "decide", "policy_digest", "traits_of"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -17,7 +16,7 @@ import numpy as np
 
 from gateway.config.models import Route
 from gateway.dicom.derive import DerivationFacts, derive
-from gateway.dicom.encoded import InstanceHeader, read_header
+from gateway.dicom.encoded import InstanceHeader
 from gateway.dicom.pixels import Pixels, decode_pixels
 from gateway.errors import GatewayError, HoldError, IntegrityError
 from gateway.mark import MarkedImage, MarkRequest, ModalityProfile
@@ -79,15 +78,15 @@ class Opened:
     pixels: Pixels
 
 
-def open_original(job: MarkJob) -> Opened:
-    """Read, check the digest, decode.
+def read_original(job: MarkJob) -> bytes:
+    """The received bytes, checked against the digest of the record.
 
     Raises
     ------
     IntegrityError
         The spool does not hold what was received.
-    HoldError, DicomError
-        The pixels cannot be marked.
+    HoldError
+        Code ``too-large``.
     """
     if job.record.original_size > MAX_BYTES:
         raise HoldError("too-large", f"{job.record.original_size} bytes, more than {MAX_BYTES} are not marked at once")
@@ -95,8 +94,12 @@ def open_original(job: MarkJob) -> Opened:
         data = file.read()
     if hashlib.sha256(data).hexdigest() != job.record.original_sha256:
         raise IntegrityError("spool-changed", "the spooled bytes are not those that were received")
-    header = read_header(io.BytesIO(data), job.transfer_syntax_uid)
-    pixels = decode_pixels(data, job.transfer_syntax_uid)
+    return data
+
+
+def open_original(data: bytes, header: InstanceHeader, transfer_syntax_uid: str) -> Opened:
+    """Decode the pixels; HoldError or DicomError where they cannot be marked."""
+    pixels = decode_pixels(data, transfer_syntax_uid)
     if len(pixels.frames) > MAX_FRAMES:
         raise HoldError(
             "too-many-frames", f"{len(pixels.frames)} frames, more than {MAX_FRAMES} are not marked at once"

@@ -5,6 +5,7 @@ This room knows what an instance is; it does not know where it came from, where 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -15,7 +16,7 @@ from sqlalchemy import Engine
 
 from gateway import __version__
 from gateway.config.models import Config, Route
-from gateway.dicom.carry import pack
+from gateway.dicom.carry import pack, pack_whole
 from gateway.dicom.derive import DerivationFacts
 from gateway.dicom.encoded import InstanceHeader, read_header
 from gateway.dicom.uids import derived_uid
@@ -23,8 +24,9 @@ from gateway.errors import GatewayError
 from gateway.keys import SealingKeys, mark_seed
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, ModalityProfile, load_packs, load_profiles
 from gateway.mark.foreign import read_packs
-from gateway.protect.marking import Marked, MarkJob, Opened, marked_frames, open_original, requests_of
+from gateway.protect.marking import Marked, MarkJob, Opened, marked_frames, open_original, read_original, requests_of
 from gateway.protect.policy import Decision, decide, policy_digest
+from gateway.protect.remapping import Remapped
 from gateway.vault import PayloadStore, RecordFacts, RecordStore, VaultRecord, seal_carried, seal_payload
 
 DESCRIPTION = {
@@ -113,7 +115,7 @@ class Protector:
                 policy=policy_digest(decision, route),
                 attributes=header.attributes,
                 received_at=received_at,
-                is_carried=route.restoration == "carried" and decision.action == "mark",
+                is_carried=route.restoration == "carried" and decision.action in ("mark", "remap"),
             )
         )
         self._put_payload(record, source)
@@ -156,16 +158,25 @@ class Protector:
 
     # -- mark ----------------------------------------------------------------------------------------------------------
 
-    def mark(self, jobs: Sequence[MarkJob]) -> list[Marked | Exception]:
+    def mark(self, jobs: Sequence[MarkJob]) -> list[Marked | Remapped | Exception]:
         """Mark a batch; one result for each job, in order, an error where it could not be marked.
+
+        What only refers to images is not marked: its result maps the references.
 
         Frames of the same kind under the same settings go to the mark together, whatever instance they are of.
         """
-        results: list[Marked | Exception | None] = [None] * len(jobs)
+        results: list[Marked | Remapped | Exception | None] = [None] * len(jobs)
         batches: dict[tuple[str, MarkSettings], list[tuple[int, Opened, list[MarkRequest]]]] = {}
         for index, job in enumerate(jobs):
             try:
-                opened, profile, requests = self._prepare(job)
+                data = read_original(job)
+                header = self.read_header(lambda data=data: io.BytesIO(data), job.transfer_syntax_uid)
+                decision = self.decide(header, job.route)
+                if decision.action == "remap":
+                    body = pack_whole(data) if _carries(job) else None
+                    results[index] = Remapped(data, job.transfer_syntax_uid, partial(self._facts, job.route, body))
+                    continue
+                opened, profile, requests = self._prepare(job, data, header, decision)
             except Exception as error:
                 results[index] = error
                 continue
@@ -192,20 +203,18 @@ class Protector:
                     found.update(dict.fromkeys(marker.licence_warnings(profile)))
         return list(found)
 
-    def _prepare(self, job: MarkJob) -> tuple[Opened, ModalityProfile, list[MarkRequest]]:
-        opened = open_original(job)
-        decision = self.decide(opened.header, job.route)
+    def _prepare(
+        self, job: MarkJob, data: bytes, header: InstanceHeader, decision: Decision
+    ) -> tuple[Opened, ModalityProfile, list[MarkRequest]]:
         if decision.profile is None:
             raise decision.as_error()
+        opened = open_original(data, header, job.transfer_syntax_uid)
         key = mark_seed(self._keys.mark_key, job.record.original_series_uid)
         return opened, decision.profile, requests_of(opened, decision.profile, key)
 
     def _marked(self, job: MarkJob, opened: Opened, results: Sequence[MarkedImage | GatewayError]) -> Marked:
         frames, psnr = marked_frames(opened, results)
-        body = None
-        # Also when the route says otherwise by now: a record without payload has nothing but its copy.
-        if job.record.is_carried or job.route.restoration != "escrow":
-            body = pack(opened.data, job.transfer_syntax_uid, opened.pixels, frames)
+        body = pack(opened.data, job.transfer_syntax_uid, opened.pixels, frames) if _carries(job) else None
         return Marked(
             original=opened.data,
             transfer_syntax_uid=job.transfer_syntax_uid,
@@ -253,3 +262,8 @@ class Protector:
         if settings not in self._markers:
             self._markers[settings] = Marker(settings, self._packs)
         return self._markers[settings]
+
+
+def _carries(job: MarkJob) -> bool:
+    """Whether the copy carries its original, by its route or since the vault has none, whatever the route says now."""
+    return job.record.is_carried or job.route.restoration != "escrow"

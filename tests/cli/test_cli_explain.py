@@ -33,10 +33,37 @@ def test_text_is_one_fact_a_line_and_holds_no_patient_data(run, sample: Path) ->
         assert str(value) not in done.out + done.err
 
 
+def test_a_report_is_remapped_and_what_never_leaves_is_said_to_be_blocked(run, sample: Path, tmp_path: Path) -> None:
+    done = run("explain", data("reportsi.dcm"), "--config", sample, "--json")
+    assert (done.code, done.rows[0]["outcome"], done.rows[0]["destinations"]) == (0, "remapped", ["research-pacs"])
+    plan = pydicom.dcmread(data("rtplan.dcm"))
+    plan.file_meta.MediaStorageSOPInstanceUID = plan.SOPInstanceUID
+    plan.save_as(tmp_path / "plan.dcm")
+    blocked = run("explain", tmp_path / "plan.dcm", "--config", sample, "--json")
+    assert (blocked.code, blocked.rows[0]["outcome"], blocked.rows[0]["code"]) == (3, "blocked", "blocked-by-policy")
+
+
+def test_rules_and_opt_ins_of_a_route_are_told(run, sample: Path) -> None:
+    """A rule blocks CT on one route; a sentence in other words is an error that gives the right ones."""
+    with sample.open("a") as file:
+        file.write(
+            '[[routes]]\nname = "no-ct"\ncalled_ae = "NO_CT"\ndestinations = ["research-pacs"]\n'
+            '[[routes.rules]]\nmodality = "CT"\naction = "block"\n'
+        )
+    done = run("explain", data("CT_small.dcm"), "--config", sample, "--json")
+    assert [(row["route"], row["outcome"], row["code"]) for row in done.rows] == [
+        ("research", "marked", ""), ("no-ct", "blocked", "blocked-by-rule"),
+    ]  # fmt: skip
+    with sample.open("a") as file:
+        file.write('[routes.opt_in]\nmammography = "yes, do"\n')
+    wrong = run("explain", data("CT_small.dcm"), "--config", sample)
+    assert wrong.code == 2
+    assert "must not be interpreted" in wrong.err
+
+
 @pytest.mark.parametrize(
     ("name", "outcome", "reason"),
     [
-        ("reportsi.dcm", "held", "references-originals"),
         ("MR_truncated.dcm", "held", "truncated"),
         ("rtplan.dcm", "refused", "uid-mismatch"),
     ],

@@ -44,11 +44,14 @@ def quick(sample: Path) -> Path:
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    """A folder with an image, a report that is never marked, and a text file."""
+    """A folder with an image, a report that refers to images, a PET image that is held, and a text file."""
     folder = tmp_path / "study"
     (folder / "deep").mkdir(parents=True)
     shutil.copy(get_testdata_file("CT_small.dcm", download=False), folder / "deep" / "ct.dcm")
     shutil.copy(get_testdata_file("reportsi.dcm", download=False), folder / "report.dcm")
+    pet = pydicom.dcmread(folder / "deep" / "ct.dcm")
+    pet.Modality = "PT"
+    pet.save_as(folder / "pet.dcm")
     (folder / "note.txt").write_text("no DICOM")
     return folder
 
@@ -61,32 +64,38 @@ def test_a_folder_goes_out_marked_and_its_image_comes_back_bit_for_bit(run, quic
     assert done.code == 3, done.err
     rows = {Path(row["path"]).name: row for row in done.rows}
     assert {name: row["outcome"] for name, row in rows.items()} == {
-        "ct.dcm": "marked", "report.dcm": "held", "note.txt": "refused",
+        "ct.dcm": "marked", "report.dcm": "remapped", "pet.dcm": "held", "note.txt": "refused",
     }  # fmt: skip
     assert all(set(row) >= KEYS for row in done.rows)
     assert rows["note.txt"]["reason_code"] == "not-dicom"
-    assert "1 held, 1 marked, 1 refused" in done.err
+    assert "1 held, 1 marked, 1 refused, 1 remapped" in done.err
     marked = tmp_path / "out" / "deep" / "ct.dcm"
     assert rows["ct.dcm"]["output"] == str(marked)
-    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [marked]
+    assert [path for path in sorted((tmp_path / "out").rglob("*")) if path.is_file()] == [
+        marked,
+        tmp_path / "out" / "report.dcm",
+    ]
     assert {path: path.read_bytes() for path in before} == before  # originals are never changed in place
     copy, original = pydicom.dcmread(marked), pydicom.dcmread(study / "deep" / "ct.dcm")
     assert copy.SOPInstanceUID != original.SOPInstanceUID
     assert copy.PixelData != original.PixelData
 
-    back = run("restore", marked, "--out", tmp_path / "back", "--config", quick, "--json")
+    back = run("restore", tmp_path / "out", "--out", tmp_path / "back", "--config", quick, "--json")
 
     assert back.code == 0, back.err
-    (row,) = back.rows
-    assert (row["outcome"], row["output"]) == ("restored", str(tmp_path / "back" / "ct.dcm"))
-    assert data_set(tmp_path / "back" / "ct.dcm") == data_set(study / "deep" / "ct.dcm")
+    assert [(row["outcome"], row["output"]) for row in back.rows] == [
+        ("restored", str(tmp_path / "back" / "deep" / "ct.dcm")),
+        ("restored", str(tmp_path / "back" / "report.dcm")),
+    ]
+    for name in ("deep/ct.dcm", "report.dcm"):
+        assert data_set(tmp_path / "back" / name) == data_set(study / name)
 
 
 def test_text_lists_each_file_and_counts(run, quick: Path, study: Path, tmp_path: Path) -> None:
     done = run("protect", study, "--out", tmp_path / "out", "--config", quick)
     assert done.code == 3
     shown = sorted(done.out.splitlines())
-    assert [line.split()[0] for line in shown] == ["held", "marked", "refused"]
+    assert [line.split()[0] for line in shown] == ["held", "marked", "refused", "remapped"]
     assert shown[1].endswith(f"{study}/deep/ct.dcm -> {tmp_path}/out/deep/ct.dcm")
     assert shown[2].endswith("[not-dicom]")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config import Finding, SecretRef, check_config, default_config, default_state_folder
-from gateway.config.models import CLINICAL_STATEMENT, PASS_STATEMENT
+from gateway.config.models import CLINICAL_STATEMENT, OPT_IN_STATEMENTS, PASS_STATEMENT
 
 ROLES = ("all", "ingress", "worker", "restore")
 
@@ -117,6 +117,8 @@ def test_a_state_folder_that_cannot_be_made_is_an_error(site) -> None:
     assert "cannot be made" in finding.message
 
 
+RAW = OPT_IN_STATEMENTS["for_processing"]
+
 # what is changed, what is added, level, where, words
 SAID = {
     "password in the file": ({}, "[database]\nurl = 'postgresql://u:pw@h/d'\n", "warning", "database.url", "password"),
@@ -138,6 +140,10 @@ SAID = {
     "a pass route": (
         {'called_ae = "RESEARCH"': f'called_ae = "R"\naction = "pass"\npass_statement = "{PASS_STATEMENT}"'}, "",
         "warning", "routes[0].action", "UNMARKED ORIGINALS out to pacs",
+    ),
+    "a hazard given up": (
+        {"[[destinations]]": f"[routes.opt_in]\nfor_processing = '{RAW}'\n[[destinations]]"},
+        "", "warning", "routes[0].opt_in.for_processing", "marks for processing images",
     ),
     "no steps": ({"[[destinations]]": "[routes.mark]\nsteps = 0\n[[destinations]]"}, "", "warning",
         "routes[0].mark.steps", "misleads no model"),

@@ -276,7 +276,7 @@ def test_the_flow_keeps_no_more_than_a_batch(site, tmp_path: Path) -> None:
             kept = [file for file in state.glob("files-*/*/*") if file.is_file()]
             assert len(kept) <= 2 * BATCH
             outcomes.append(result.outcome)
-        assert sorted(outcomes) == ["held"] * 20 + ["marked"] * 4
+        assert sorted(outcomes) == ["marked"] * 4 + ["remapped"] * 20
     assert not list(state.glob("files-*"))
 
 

@@ -66,7 +66,6 @@ def _cut(data: bytes) -> bytes:
 HELD = {
     "mammography": (ct(SOPClassUID="1.2.840.10008.5.1.4.1.1.1.2"), None),
     "quantitative": (ct(SOPClassUID="1.2.840.10008.5.1.4.1.1.128"), None),
-    "references-originals": (ct(SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11", PixelData=None), None),
     "blocked-by-policy": (ct(SOPClassUID="1.2.840.10008.5.1.4.1.1.104.1"), None),
     "no-pixels": (ct(PixelData=None), None),
     "palette-colour": (ct(Modality="OT", PhotometricInterpretation="PALETTE COLOR"), None),

@@ -17,7 +17,7 @@ from gateway.dicom.syntaxes import EXPLICIT_LITTLE
 from gateway.errors import HoldError, IntegrityError, MarkError
 from gateway.mark import MarkedImage, Marker, MarkSettings, load_profiles
 from gateway.protect import marking
-from gateway.protect.marking import Marked, MarkJob, Opened, marked_frames, open_original, requests_of
+from gateway.protect.marking import Marked, MarkJob, Opened, marked_frames, open_original, read_original, requests_of
 from tests.dicom.samples import encode, facts, image
 
 ROUTE = Route(name="research", called_ae="RESEARCH", destinations=("outside",))
@@ -63,9 +63,9 @@ def job(data: bytes, record: Record | None = None) -> MarkJob:
 def test_the_bytes_must_be_those_that_were_received():
     data = encode(image())
     other = encode(image(PatientName="Doe^Joan"))
-    assert open_original(job(data)).data == data
+    assert read_original(job(data)) == data
     with pytest.raises(IntegrityError) as caught:
-        open_original(job(other, Record(len(data), hashlib.sha256(data).hexdigest())))
+        read_original(job(other, Record(len(data), hashlib.sha256(data).hexdigest())))
     assert caught.value.code == "spool-changed"
 
 
@@ -75,14 +75,15 @@ def test_what_is_too_large_is_held_before_it_is_read():
 
     large = MarkJob(never, EXPLICIT_LITTLE, Record(marking.MAX_BYTES + 1, ""), ROUTE)
     with pytest.raises(HoldError) as caught:
-        open_original(large)
+        read_original(large)
     assert caught.value.code == "too-large"
 
 
 def test_too_many_frames_are_held():
     many = np.zeros((marking.MAX_FRAMES + 1, 8, 8), np.uint16)
     with pytest.raises(HoldError) as caught:
-        open_original(job(encode(image(many))))
+        data = encode(image(many))
+        open_original(data, read_header(io.BytesIO(data), EXPLICIT_LITTLE), EXPLICIT_LITTLE)
     assert caught.value.code == "too-many-frames"
 
 

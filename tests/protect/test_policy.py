@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pydicom.uid as uids
 import pytest
+from pydicom import Dataset
 
-from gateway.config.models import PASS_STATEMENT, Mark, Route
+from gateway.config.models import OPT_IN_STATEMENTS, PASS_STATEMENT, Mark, OptIn, Route, Rule
 from gateway.dicom.encoded import InstanceHeader, read_header
 from gateway.dicom.syntaxes import EXPLICIT_LITTLE
 from gateway.mark import load_profiles
@@ -65,36 +66,36 @@ HELD = {
         uids.XRay3DAngiographicImageStorage,
         uids.XRay3DCraniofacialImageStorage,
     ],
-    "references-originals": [
-        uids.SpatialRegistrationStorage,
-        uids.SpatialFiducialsStorage,
-        uids.SegmentationStorage,
-        uids.SurfaceSegmentationStorage,
-        uids.RealWorldValueMappingStorage,
-        uids.BasicTextSRStorage,
-        uids.EnhancedSRStorage,
-        uids.ComprehensiveSRStorage,
-        uids.MammographyCADSRStorage,
-        uids.KeyObjectSelectionDocumentStorage,
-        uids.GrayscaleSoftcopyPresentationStateStorage,
-        uids.ColorSoftcopyPresentationStateStorage,
-        uids.BlendingSoftcopyPresentationStateStorage,
-    ],
-    "blocked-by-policy": [
-        uids.EncapsulatedPDFStorage,
-        uids.RTDoseStorage,
-        uids.RTPlanStorage,
-        uids.RTStructureSetStorage,
-        uids.RTImageStorage,
-        uids.RawDataStorage,
-        uids.TwelveLeadECGWaveformStorage,
-        uids.VLWholeSlideMicroscopyImageStorage,
-        uids.MultiFrameSingleBitSecondaryCaptureImageStorage,
-        uids.VideoEndoscopicImageStorage,
-        "1.2.840.10008.5.1.4.1.1.2.99",
-        "1.3.6.1.4.1.99999.1",
-    ],
 }
+REMAPPED = [
+    uids.SpatialRegistrationStorage,
+    uids.SpatialFiducialsStorage,
+    uids.SegmentationStorage,
+    uids.SurfaceSegmentationStorage,
+    uids.RealWorldValueMappingStorage,
+    uids.BasicTextSRStorage,
+    uids.EnhancedSRStorage,
+    uids.ComprehensiveSRStorage,
+    uids.MammographyCADSRStorage,
+    uids.KeyObjectSelectionDocumentStorage,
+    uids.GrayscaleSoftcopyPresentationStateStorage,
+    uids.ColorSoftcopyPresentationStateStorage,
+    uids.BlendingSoftcopyPresentationStateStorage,
+]
+BLOCKED = [
+    uids.EncapsulatedPDFStorage,
+    uids.RTDoseStorage,
+    uids.RTPlanStorage,
+    uids.RTStructureSetStorage,
+    uids.RTImageStorage,
+    uids.RawDataStorage,
+    uids.TwelveLeadECGWaveformStorage,
+    uids.VLWholeSlideMicroscopyImageStorage,
+    uids.MultiFrameSingleBitSecondaryCaptureImageStorage,
+    uids.VideoEndoscopicImageStorage,
+    "1.2.840.10008.5.1.4.1.1.2.99",
+    "1.3.6.1.4.1.99999.1",
+]
 
 
 def header(**changes: object) -> InstanceHeader:
@@ -128,6 +129,119 @@ def test_held_and_why(code, sop_class):
     assert (decision.action, decision.code) == ("hold", code)
     assert decision.reason
     assert decision.as_error().code == code
+
+
+@pytest.mark.parametrize("sop_class", REMAPPED)
+def test_what_refers_to_images_is_remapped(sop_class):
+    assert decided(sop_class_uid=str(sop_class), has_pixel_data=False) == Decision("remap")
+
+
+@pytest.mark.parametrize("sop_class", BLOCKED)
+def test_blocked_and_shown(sop_class):
+    decision = decided(sop_class_uid=str(sop_class))
+    assert (decision.action, decision.code) == ("block", "blocked-by-policy")
+    assert decision.as_error().message
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_a_signed_report_is_held_a_signed_presentation_state_is_not(depth):
+    ds = Dataset()
+    ds.DigitalSignaturesSequence = [Dataset()]
+    for _ in range(depth):
+        outer = Dataset()
+        outer.ContentSequence = [ds]
+        ds = outer
+    for sop_class in (uids.ComprehensiveSRStorage, uids.KeyObjectSelectionDocumentStorage):
+        decision = decided(sop_class_uid=str(sop_class), dataset=ds)
+        assert (decision.action, decision.code) == ("hold", "signed")
+    state = str(uids.GrayscaleSoftcopyPresentationStateStorage)
+    assert decided(sop_class_uid=state, dataset=ds).action == "remap"
+
+
+# -- what a route gives up, and its rules ------------------------------------------------------------------------------
+
+
+def opted(*names: str) -> Route:
+    return ROUTE.model_copy(update={"opt_in": OptIn(**{name: OPT_IN_STATEMENTS[name] for name in names})})
+
+
+MG, MG_RAW = (
+    uids.DigitalMammographyXRayImageStorageForPresentation,
+    uids.DigitalMammographyXRayImageStorageForProcessing,
+)
+PET, TOMO = uids.PositronEmissionTomographyImageStorage, uids.BreastTomosynthesisImageStorage
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "modality", "given", "code"),
+    [
+        (MG, "MG", ["mammography"], ""),
+        (MG, "MG", ["quantitative", "for_processing"], "mammography"),
+        (MG_RAW, "MG", ["mammography"], "for-processing"),
+        (MG_RAW, "MG", ["mammography", "for_processing"], ""),
+        (TOMO, "MG", ["mammography"], "per-frame-groups"),
+        (PET, "PT", ["quantitative"], ""),
+        (PET, "PT", ["mammography"], "quantitative"),
+        (uids.SecondaryCaptureImageStorage, "NM", ["quantitative"], ""),
+        (uids.DigitalXRayImageStorageForProcessing, "DX", ["for_processing"], ""),
+    ],
+)
+def test_each_hazard_gives_way_to_its_own_sentence_only(sop_class, modality, given, code):
+    asked = header(sop_class_uid=str(sop_class), modality=modality)
+    decision = decide(asked, opted(*given), PROFILES)
+    assert (decision.action, decision.code) == ("hold" if code else "mark", code)
+
+
+def test_an_opt_in_in_other_words_is_refused():
+    for name, statement in OPT_IN_STATEMENTS.items():
+        assert getattr(OptIn(**{name: statement}), name) == statement
+        with pytest.raises(ValueError, match="it must read"):
+            OptIn(**{name: "yes"})
+
+
+def ruled(*rules: dict, **changes: object) -> Decision:
+    route = ROUTE.model_copy(update={"rules": tuple(Rule(**rule) for rule in rules)})
+    return decide(header(**changes), route, PROFILES)
+
+
+@pytest.mark.parametrize(
+    "key", [{"sop_class": HEADER.sop_class_uid}, {"modality": "CT"}, {"photometric": "MONOCHROME2"}]
+)
+def test_a_rule_blocks_or_holds_what_it_fits_and_nothing_else(key):
+    assert ruled({**key, "action": "block"}).code == "blocked-by-rule"
+    assert ruled({**key, "action": "block"}).action == "block"
+    assert ruled({**key, "action": "hold"}).code == "rule-holds"
+    other = {"sop_class_uid": str(uids.MRImageStorage), "modality": "MR", "photometric": "MONOCHROME1"}
+    assert ruled({**key, "action": "block"}, **other).action == "mark"
+
+
+def test_the_first_rule_that_fits_decides_and_must_fit_wholly():
+    first = {"sop_class": HEADER.sop_class_uid, "modality": "CT", "action": "mark"}
+    assert ruled(first, {"modality": "CT", "action": "block"}).action == "mark"
+    assert ruled(first | {"modality": "MR"}, {"modality": "CT", "action": "block"}).action == "block"
+
+
+def test_no_rule_lets_out_what_is_not_safe():
+    """`mark` of a hazard without its sentence, of what is no image, `remap` of an image: none of them leaves."""
+    assert ruled({"modality": "MG", "action": "mark"}, sop_class_uid=str(MG), modality="MG").code == "mammography"
+    assert ruled({"modality": "CT", "action": "remap"}).code == "rule-does-not-fit"
+    for sop_class in (uids.RTDoseStorage, uids.EncapsulatedPDFStorage, "1.3.6.1.4.1.99999.1"):
+        for action in ("mark", "remap"):
+            decision = ruled({"sop_class": str(sop_class), "action": action}, sop_class_uid=str(sop_class))
+            assert (decision.action, decision.code) == ("hold", "rule-does-not-fit")
+    with pytest.raises(ValueError):
+        Rule(modality="CT", action="pass")
+    with pytest.raises(ValueError):
+        Rule(action="block")
+
+
+def test_a_structure_set_is_remapped_by_rule_only():
+    structures = str(uids.RTStructureSetStorage)
+    assert decided(sop_class_uid=structures).action == "block"
+    assert (
+        ruled({"modality": "RTSTRUCT", "action": "remap"}, sop_class_uid=structures, modality="RTSTRUCT").action
+        == "remap"
+    )
 
 
 @pytest.mark.parametrize(("modality", "code"), [("MG", "mammography"), ("PT", "quantitative"), ("NM", "quantitative")])
@@ -164,7 +278,7 @@ def test_a_route_that_holds_holds_everything():
 def test_only_a_route_that_says_so_passes():
     passing = ROUTE.model_copy(update={"action": "pass", "pass_statement": PASS_STATEMENT})
     assert decide(HEADER, passing, PROFILES).action == "pass"
-    classes = [*MARKED, *(uid for many in HELD.values() for uid in many)]
+    classes = [*MARKED, *REMAPPED, *BLOCKED, *(uid for many in HELD.values() for uid in many)]
     assert not any(decided(sop_class_uid=str(uid)).action == "pass" for uid in classes)
 
 
@@ -175,7 +289,7 @@ def test_every_storage_class_of_the_standard_is_decided_without_passing():
         if kind == "SOP Class" and uid.startswith("1.2.840.10008.5.1.4.1.1."):
             found[uid] = decided(sop_class_uid=uid).action
     assert len(found) > 100
-    assert set(found.values()) == {"mark", "hold"}
+    assert set(found.values()) == {"mark", "remap", "hold", "block"}
 
 
 # -- what shapes the bytes ---------------------------------------------------------------------------------------------

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from gateway.dicom.carry import pack
+from gateway.dicom.carry import pack, pack_whole
+from gateway.dicom.derivation import DerivationFacts
 from gateway.dicom.derive import derive
 from gateway.dicom.encoded import read_header
 from gateway.dicom.pixels import decode_pixels
+from gateway.dicom.references import derive_references
 from gateway.keys import OpeningKeys, Signer, Verifier, key_id, make_token
 from gateway.vault import VaultRecord, seal_carried
 from tests.dicom.samples import facts, slightly_changed
@@ -62,10 +64,14 @@ class Gateway:
         """The marked copy (Explicit VR Little Endian) of an original. DicomError when it cannot be marked."""
         pixels = decode_pixels(data, syntax)
         marked = slightly_changed(pixels.frames, pixels.limits)
-        record = self.record(data, syntax, derived_sop_uid)
-        body = pack(data, syntax, pixels, marked)
-        sealed_key, payload = seal_carried(body, record, self.restore.public_key(), Signer(self.signing))
-        own = facts(
-            derived_sop_uid=derived_sop_uid, token=record.token, sealed_key=sealed_key, payload=payload, hint=""
-        )
+        own = self._facts(pack(data, syntax, pixels, marked), self.record(data, syntax, derived_sop_uid))
         return derive(data, syntax, marked, own, pixels)
+
+    def remapped(self, data: bytes, syntax: str) -> bytes:
+        """The copy, in `references_syntax`, of an object that refers to images."""
+        return derive_references(data, syntax, self._facts(pack_whole(data), self.record(data, syntax)))
+
+    def _facts(self, body: bytes, record: VaultRecord) -> DerivationFacts:
+        sealed_key, payload = seal_carried(body, record, self.restore.public_key(), Signer(self.signing))
+        uid = record.derived_sop_uid
+        return facts(derived_sop_uid=uid, token=record.token, sealed_key=sealed_key, payload=payload, hint="")

@@ -94,6 +94,16 @@ def test_storescu_sends_a_copy_and_the_original_arrives(desk, audit, tmp_path, s
     assert (line["operation"], line["outcome"], line["sop_instance_uid"]) == ("C-STORE", "success", sample.uid)
 
 
+@pytest.mark.parametrize("name", ["test-SR.dcm", "liver_1frame.dcm"])
+def test_a_remapped_copy_gives_its_original(desk, name):
+    scp, folder = desk
+    sample = from_file(name, FOLDER / name)
+    copy = GATEWAY.remapped(sample.data, sample.transfer_syntax)
+    assert sample.uid.encode() not in copy
+    assert ask(scp, copy, sample).status == 0
+    assert received(folder) == {sample.uid: sample.data}
+
+
 def test_a_coerced_copy_in_implicit_vr(desk):
     scp, folder = desk
     assert ask(scp, changed(other_patient, IMPLICIT_LITTLE), syntax=IMPLICIT_LITTLE).status == 0

@@ -1,0 +1,40 @@
+"""From the bytes of an object that refers to images to those that go out beside the marked copies."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.dicom.derivation import DerivationFacts
+from gateway.dicom.encoded import read_header
+from gateway.dicom.references import derive_references, references_syntax
+from gateway.errors import HoldError
+from gateway.vault import VaultRecord
+
+
+@dataclass(frozen=True)
+class Remapped:
+    """An instance whose references are to be mapped: `derive` gives the bytes under a record's UIDs."""
+
+    original: bytes
+    transfer_syntax_uid: str
+    facts_of: Callable[[VaultRecord], DerivationFacts]
+
+    def derive(self, record: VaultRecord) -> tuple[bytes, str]:
+        """The derived data set (in `references_syntax`) and its SHA-256; the same record gives the same bytes.
+
+        Raises
+        ------
+        HoldError
+            Code ``self-check-failed``: what was derived cannot be read, or is not what the record says.
+        DicomError
+            As `derive_references`.
+        """
+        data = derive_references(self.original, self.transfer_syntax_uid, self.facts_of(record))
+        header = read_header(io.BytesIO(data), references_syntax(self.transfer_syntax_uid))
+        found = (header.sop_class_uid, header.sop_instance_uid, header.series_uid, header.study_uid)
+        if found != (record.sop_class_uid, record.derived_sop_uid, record.derived_series_uid, record.study_uid):
+            raise HoldError("self-check-failed", "the derived data set does not carry the UIDs of its record")
+        return data, hashlib.sha256(data).hexdigest()
