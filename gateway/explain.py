@@ -26,6 +26,7 @@ class Explanation:
     outcome: ``marked``, ``remapped`` (goes out with its references mapped to marked copies), ``passed`` (unmarked, to
     trusted destinations), ``held`` (acknowledged, shown to a person), ``blocked`` (held as well, and never let out
     by this policy) or ``refused`` (not even received). `code` and `reason` say why it does not leave.
+    restoration: where the sealed original of what is marked or remapped lies (``escrow``, ``carried``, ``both``).
     """
 
     file: Path
@@ -37,6 +38,7 @@ class Explanation:
     destinations: tuple[str, ...] = ()
     profile: str = ""
     tier: str = ""
+    restoration: str = ""
     sop_class: str = ""
     transfer_syntax: str = ""
     modality: str = ""
@@ -131,6 +133,7 @@ def _on_route(
         return replace(here, outcome=outcome, code=decision.code, reason=decision.reason)
     if fault is not None:
         return replace(here, outcome="held", code=fault.code, reason=str(fault))
+    here = replace(here, destinations=route.destinations, restoration=route.restoration)
     if decision.action == "remap":
-        return replace(here, outcome="remapped", destinations=route.destinations)
-    return replace(here, destinations=route.destinations, profile=decision.profile.name, tier=route.mark.tier)
+        return replace(here, outcome="remapped")
+    return replace(here, profile=decision.profile.name, tier=route.mark.tier)

@@ -59,7 +59,7 @@ def mark(
     refine: Annotated[int | None, typer.Option(min=0, max=5, help="Optimiser steps after the generator.")] = None,
     generator: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="A generator file of train-mark; none is packaged."),
+        typer.Option(exists=True, dir_okay=False, help="A generator file of train-mark; default: a packaged one."),
     ] = None,
     text: Annotated[str | None, typer.Option(help="The lettering.")] = None,
     logo: Annotated[Path | None, typer.Option(help="An image file, drawn instead of the text.")] = None,

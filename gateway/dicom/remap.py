@@ -13,8 +13,10 @@ from collections.abc import Callable
 
 from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_VR
+from pydicom.multival import MultiValue
 
 from gateway.dicom.library import foreign_errors
+from gateway.errors import DicomError
 
 UidMap = Callable[[str], str | None]
 
@@ -40,7 +42,8 @@ _NOT_INSTANCES = frozenset(
 _NOT_INSTANCE_CLASSES = "1.2.840.10008.3.1."
 _RT_STUDIES = 0x30060012  # RT Referenced Study Sequence: its own (0008,1155) is the study's UID (PS3.3 C.8.8.5)
 _VALUE_UID = 0x0040A124  # UID of an SR content item of type UIDREF
-_SERIES_CONCEPTS = frozenset({"112002", "121232"})  # DCM: Series Instance UID; Source series for image segmentation
+# DCM: Series Instance UID; Source series for segmentation, and for image processing operation (CID 7210)
+_SERIES_CONCEPTS = frozenset({"112002", "121232", "121323"})
 
 
 def remap_references(ds: Dataset, map_instance: UidMap, map_series: UidMap | None = None) -> int:
@@ -56,7 +59,7 @@ def remap_references(ds: Dataset, map_instance: UidMap, map_series: UidMap | Non
     Raises
     ------
     DicomError
-        "undecodable-header" for a sequence that cannot be read: references in it could not follow.
+        "undecodable-header" for a sequence or UID that cannot be read: references could not follow.
     """
     with foreign_errors("undecodable-header", "a sequence with references cannot be read"):
         return _remap(ds, map_instance, map_series or _leave, nested=False)
@@ -85,12 +88,22 @@ def _remap(ds: Dataset, map_instance: UidMap, map_series: UidMap, nested: bool, 
 
 
 def _replace(element: DataElement, uid_map: UidMap) -> int:
-    original = str(element.value).strip(" \0") if isinstance(element.value, str) else ""
-    mapped = uid_map(original) if original else None
-    if mapped is None:
+    """Map the UID, or each of several where one belongs; what is no text cannot be followed, and must not stay."""
+    several = isinstance(element.value, MultiValue)
+    originals = list(element.value) if several else [element.value or ""]
+    if not all(isinstance(one, str) for one in originals):
+        raise DicomError("undecodable-header", f"the UID in {element.tag} cannot be read: a reference could not follow")
+    mapped = [_mapped(one, uid_map) for one in originals]
+    if not any(mapped):
         return 0
-    element.value = mapped
-    return 1
+    values = [new or old for new, old in zip(mapped, originals, strict=True)]
+    element.value = values if several else values[0]
+    return sum(new is not None for new in mapped)
+
+
+def _mapped(uid: str, uid_map: UidMap) -> str | None:
+    original = uid.strip(" \0")
+    return uid_map(original) if original else None
 
 
 def is_sequence(ds: Dataset, tag: int) -> bool:

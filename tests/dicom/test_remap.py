@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from pydicom import Dataset
 from pydicom.filereader import read_dataset
 
 from gateway.dicom.remap import remap_references
+from gateway.errors import DicomError
 from tests.dicom.samples import encode, image
 
 
-def _reference(uid: str) -> Dataset:
+def _reference(uid: str | list[str] | None) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
     item.ReferencedSOPInstanceUID = uid
@@ -80,3 +82,24 @@ def test_encoded_sequences_and_a_map_for_instances_only():
         ds = read_dataset(io.BytesIO(encode(_study_of_references(), syntax)), implicit, True)
         assert remap_references(ds, _map("2.25.1")) == 5
         assert ds.ReferencedSeriesSequence[0].SeriesInstanceUID == "1.2.9.2"
+
+
+def test_several_uids_where_one_belongs_all_follow():
+    ds = image()
+    ds.ReferencedImageSequence = [_reference(["1.2.9.1", "1.2.8.1", "1.2.9.2"])]
+    assert remap_references(ds, _map("2.25.1")) == 2
+    assert list(ds.ReferencedImageSequence[0].ReferencedSOPInstanceUID) == [
+        "2.25.1.1.2.9.1", "1.2.8.1", "2.25.1.1.2.9.2",
+    ]  # fmt: skip
+
+
+def test_a_reference_that_is_no_text_is_refused():
+    """It would name the original in every copy; an empty one names nothing."""
+    ds = image()
+    ds.ReferencedImageSequence = [_reference("1.2.9.1")]
+    data = encode(ds).replace(b"\x08\x00\x55\x11UI", b"\x08\x00\x55\x11SS")
+    with pytest.raises(DicomError) as caught:
+        remap_references(read_dataset(io.BytesIO(data), False, True), _map("2.25.1"))
+    assert (caught.value.code, "1.2.9" in caught.value.message) == ("undecodable-header", False)
+    ds.ReferencedImageSequence = [_reference(""), _reference(None)]
+    assert remap_references(ds, _map("2.25.1")) == 0
