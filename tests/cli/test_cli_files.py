@@ -189,7 +189,7 @@ def test_an_archive_gives_a_line_a_member_and_output_among_originals_is_code_2(
     assert done.code == 3, done.err
     rows = {row["member"]: row for row in done.rows}
     assert {name: row["outcome"] for name, row in rows.items()} == {
-        "deep/ct.dcm": "marked", "report.dcm": "held", "note.txt": "refused",
+        "deep/ct.dcm": "marked", "report.dcm": "remapped", "pet.dcm": "held", "note.txt": "refused",
     }  # fmt: skip
     assert rows["deep/ct.dcm"]["output"] == str(tmp_path / "out" / f"{rows['deep/ct.dcm']['sop_instance_uid']}.dcm")
     assert all(row["path"] == str(archive) for row in done.rows)

@@ -110,6 +110,13 @@ class Scene:
         return self.sample.images[self.reference.kept]
 
     @cached_property
+    def confined(self) -> Sample:
+        """``originals`` with the reference's region of interest given: every mode has the same region."""
+        kept = self.reference.kept
+        labels = self.sample.labels[kept]
+        return Sample(self.sample.name, self.originals, labels, self.sample.classes, self.reference.roi)
+
+    @cached_property
     def labels(self) -> np.ndarray:
         """int64 (K,): true labels of ``originals``."""
         return self.sample.labels[self.reference.kept]
@@ -229,18 +236,18 @@ def mode(name: str, fit: bool) -> Callable[[Scene], Made]:
             settings = MarkSettings(**{**scene.settings.model_dump(), "mode": name})
         except ValueError as error:
             raise Skipped(f"mode {name!r} refuses the settings: {error}") from error
-        marks = scene.marks(settings, scene.sample, "sample", SITE_KEY)
+        marks = scene.marks(settings, scene.confined, "confined", SITE_KEY)
         images, refused = scene.originals.copy(), 0
         place = {int(index): row for row, index in enumerate(marks.kept)}
-        for row, (index, frame) in enumerate(zip(scene.reference.kept, scene.frames, strict=True)):
-            if int(index) not in place:
+        for index, frame in enumerate(scene.frames):
+            if index not in place:
                 refused += 1  # counts as unmarked: its accuracy is that of the clean image
                 continue
-            image = marks.images[place[int(index)]]
+            image = marks.images[place[index]]
             if fit:
-                inside = marks.strokes[place[int(index)]]
+                inside = marks.strokes[place[index]]
                 image = frame.fit(shown(image) - shown(frame.original), inside)
-            images[row] = image
+            images[index] = image
         notes = [f"{refused} images refused, shown unmarked"] * (refused > 0)
         if fit:
             notes.append("own place in the same region, scaled to the same energy")
