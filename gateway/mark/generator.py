@@ -3,10 +3,9 @@
 A small U-Net sees the image and where and how strongly its mark may lie; the key turns its features by FiLM (Perez et
 al. 2018: a scale and a shift per feature channel), so that another key gives another texture. The texture lies on a
 grid half as fine as the image's: a classifier's resize leaves little of a finer one. The network works on blocks of 4x4
-points of that grid (sub-pixel convolution, Shi et al. 2016), so that a slice costs a few hundredths of a second.
+points of that grid (sub-pixel convolution, Shi et al. 2016), which is where its speed comes from.
 It is also shown the *pull*: the one direction in which the surrogates' gradients go at the lettered image
-(``gateway.mark.optimise.first_pull``). Its sign alone is a fair texture (Goodfellow et al. 2015); what the network adds
-to it is learned within hundreds of steps, where texture from nothing takes tens of thousands.
+(``gateway.mark.optimise.first_pull``). Its sign is a texture by itself (Goodfellow et al. 2015): training begins there.
 
 Its file is safetensors: float16 weights; the header holds ``format``, ``channels``, ``tasks``, ``profiles`` and
 ``version``. Nothing in such a file is executable.

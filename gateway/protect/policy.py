@@ -21,6 +21,7 @@ from gateway.mark import ImageTraits, ModalityProfile, choose_profile
 from gateway.protect.policy_table import (
     HAZARDS,
     INTENT_HAZARDS,
+    MAY_HOLD_PIXELS,
     MODALITY_HAZARDS,
     REMAP_BY_RULE,
     SIGNED_IS_HELD,
@@ -85,6 +86,9 @@ def decide(header: InstanceHeader, route: Route, profiles: Mapping[str, Modality
 def _decide_remap(header: InstanceHeader) -> Decision:
     if header.sop_class_uid.startswith(SIGNED_IS_HELD) and is_signed(header.dataset):
         return Decision("hold", code="signed", reason="it is digitally signed; mapping its references would break that")
+    if header.has_pixel_data and header.sop_class_uid not in MAY_HOLD_PIXELS:  # they would leave without a mark
+        reason = "it holds pixel data, which an object of this SOP class has no use for"
+        return Decision("hold", code="unexpected-pixels", reason=reason)
     return Decision("remap")
 
 

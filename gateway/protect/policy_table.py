@@ -93,5 +93,8 @@ REMAP_BY_RULE = frozenset(
     _STORAGE + suffix for suffix in ("481.3", "481.4", "481.5", "481.6", "481.7", "481.8", "481.9")
 )
 
+# Of what is remapped, only segmentations have pixels (PS3.3 A.51): nobody's picture, and never marked.
+MAY_HOLD_PIXELS = frozenset({_STORAGE + "66.4"})
+
 # Structured reports and key object notes: a signature over one is a person's word, which must not fall off in silence.
 SIGNED_IS_HELD = _STORAGE + "88."

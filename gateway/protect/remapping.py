@@ -23,7 +23,9 @@ class Remapped:
     facts_of: Callable[[VaultRecord], DerivationFacts]
 
     def derive(self, record: VaultRecord) -> tuple[bytes, str]:
-        """The derived data set (in `references_syntax`) and its SHA-256; the same record gives the same bytes.
+        """The derived data set (in `references_syntax`) and its SHA-256.
+
+        The same record gives the same bytes, unless the copy carries its original: that is sealed afresh each time.
 
         Raises
         ------

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from gateway.dicom.carry import read_copy, rebuild
 from gateway.errors import DicomError, IntegrityError, VaultError
 from gateway.keys import OpeningKeys
+from gateway.restore.ofrecord import OfRecord
 from gateway.vault import Carried, open_carried
 
 _PIECE = 1 << 20
@@ -59,63 +60,18 @@ class CopyRestorer:
         return CarriedOriginal(carried, copy.read(), transfer_syntax_uid)
 
 
-class CarriedOriginal:
+class CarriedOriginal(OfRecord):
     """One original, by its signed document and the copy that carries it; used as `gateway.restore.Original` is.
 
     It stays in memory, the rebuilt bytes as well, until it is closed. For one thread at a time.
     """
 
     def __init__(self, carried: Carried, copy: bytes, transfer_syntax_uid: str) -> None:
-        self._record = carried.record
+        super().__init__(carried.record)
         self._body = carried.body
         self._copy = copy
         self._copy_syntax = transfer_syntax_uid
         self._data: bytes | None = None
-
-    @property
-    def locator(self) -> str:
-        """Where the gateway that made the copy has its record; safe for logs."""
-        return self._record.locator
-
-    @property
-    def sop_class_uid(self) -> str:
-        """SOP Class UID of the original."""
-        return self._record.sop_class_uid
-
-    @property
-    def sop_instance_uid(self) -> str:
-        """SOP Instance UID of the original, not of the marked copy."""
-        return self._record.original_sop_uid
-
-    @property
-    def series_uid(self) -> str:
-        """Series Instance UID of the original."""
-        return self._record.original_series_uid
-
-    @property
-    def study_uid(self) -> str:
-        """Study Instance UID, to be held against the caller's scope."""
-        return self._record.study_uid
-
-    @property
-    def derived_sop_uid(self) -> str:
-        """SOP Instance UID of the marked copy."""
-        return self._record.derived_sop_uid
-
-    @property
-    def transfer_syntax_uid(self) -> str:
-        """The transfer syntax that the original's bytes are in."""
-        return self._record.transfer_syntax_uid
-
-    @property
-    def size(self) -> int:
-        """Bytes of the original data set."""
-        return self._record.original_size
-
-    @property
-    def sha256(self) -> str:
-        """Hexadecimal digest of the original data set's bytes as received."""
-        return self._record.original_sha256
 
     def verify(self) -> None:
         """Rebuild the original and compare its SHA-256; nothing happens when that was done already.
@@ -150,9 +106,3 @@ class CarriedOriginal:
     def close(self) -> None:
         """Forget what was rebuilt."""
         self._data = None
-
-    def __enter__(self) -> CarriedOriginal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

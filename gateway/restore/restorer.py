@@ -18,6 +18,7 @@ from gateway.dicom.carry import read_copy
 from gateway.errors import IntegrityError, NotFoundError, VaultError
 from gateway.keys import OpeningKeys, read_token
 from gateway.restore.carried import CarriedOriginal, CopyRestorer
+from gateway.restore.ofrecord import OfRecord
 from gateway.vault import PayloadStore, RecordStore, VaultRecord, open_payload
 
 
@@ -123,7 +124,7 @@ class Restorer:
             ) from None
 
 
-class Original:
+class Original(OfRecord):
     """One original: what its signed record says, and its bytes. Close it, or use it in a `with` block.
 
     `verify` opens the payload file, and it stays open: deleted or replaced meanwhile, the verified one is still read;
@@ -132,56 +133,11 @@ class Original:
     """
 
     def __init__(self, record: VaultRecord, payloads: PayloadStore, keys: OpeningKeys) -> None:
-        self._record = record
+        super().__init__(record)
         self._payloads = payloads
         self._keys = keys
         self._payload: BinaryIO | None = None
         self._verified = False
-
-    @property
-    def locator(self) -> str:
-        """Where the record lies; safe for logs."""
-        return self._record.locator
-
-    @property
-    def sop_class_uid(self) -> str:
-        """SOP Class UID of the original."""
-        return self._record.sop_class_uid
-
-    @property
-    def sop_instance_uid(self) -> str:
-        """SOP Instance UID of the original, not of the marked copy."""
-        return self._record.original_sop_uid
-
-    @property
-    def series_uid(self) -> str:
-        """Series Instance UID of the original."""
-        return self._record.original_series_uid
-
-    @property
-    def study_uid(self) -> str:
-        """Study Instance UID, to be held against the caller's scope."""
-        return self._record.study_uid
-
-    @property
-    def derived_sop_uid(self) -> str:
-        """SOP Instance UID of the marked copy."""
-        return self._record.derived_sop_uid
-
-    @property
-    def transfer_syntax_uid(self) -> str:
-        """The transfer syntax that the bytes are in."""
-        return self._record.transfer_syntax_uid
-
-    @property
-    def size(self) -> int:
-        """Bytes of the data set."""
-        return self._record.original_size
-
-    @property
-    def sha256(self) -> str:
-        """Hexadecimal digest of the data set's bytes as received."""
-        return self._record.original_sha256
 
     def verify(self) -> None:
         """Decrypt everything once, check tags, length and SHA-256, and throw the bytes away.
@@ -222,12 +178,6 @@ class Original:
         if self._payload is not None:
             self._payload.close()
             self._payload = None
-
-    def __enter__(self) -> Original:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _pass(self, payload: BinaryIO) -> Iterator[bytes]:
         # A handle of its own, since a reader closes what it reads from; position is shared and set by every reader.

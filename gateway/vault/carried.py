@@ -23,7 +23,7 @@ from gateway.errors import SealError, VaultError
 from gateway.keys import ChunkedReader, ChunkedWriter, Signer, Verifier, canonical, hpke, key_id
 from gateway.keys.envelope import DEK_SIZE, new_dek
 from gateway.keys.signing import CARRIED as SIGNED_FOR
-from gateway.vault.record import CARRIED, VaultRecord
+from gateway.vault.record import CARRIED, SHARED, VaultRecord
 
 KEY_MAGIC = b"MGK"
 PAYLOAD_MAGIC = b"MGCP"
@@ -35,21 +35,8 @@ _PAYLOAD_HEAD = struct.Struct(">4sBQ")  # magic, version, bytes of the chunked f
 _INNER_HEAD = struct.Struct(">I8s64s")  # bytes of the document, signer, signature
 _KEY_LABEL = b"miad/carried-key/1\0MIAD GATEWAY 1\0"
 _PAYLOAD_LABEL = b"miad/carried/1\0"
-_FROM_RECORD = (
-    "locator",
-    "generation",
-    "original_sop_uid",
-    "original_series_uid",
-    "study_uid",
-    "derived_sop_uid",
-    "derived_series_uid",
-    "sop_class_uid",
-    "transfer_syntax_uid",
-    "original_sha256",
-    "original_size",
-    "policy",
-    "key_id",
-)
+# Of a record, what is known before the copy is derived; the vectors hold the list of version 1.
+_FROM_RECORD = (*(name for name in SHARED if name not in ("derived_sha256", "payload_file")), "key_id")
 _NUMBERS = ("version", "generation", "original_size", "created_ms")
 _KEYS = frozenset((*_FROM_RECORD, "version", "vault", "created_ms", "body_sha256"))
 

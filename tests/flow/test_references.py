@@ -16,6 +16,7 @@ from gateway.dicom.private import read_block
 from gateway.dicom.references import references_syntax
 from gateway.dicom.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.errors import DicomError, PermanentError
+from tests.conftest import missing
 from tests.dicom import studies
 from tests.dicom.readers import dciodvfy_errors, missing_programs
 from tests.dicom.samples import corpus, encode
@@ -141,7 +142,7 @@ def _part10(data: bytes, syntax: str = EXPLICIT_LITTLE, sop_class: str = "1.2", 
 @pytest.mark.parametrize("modality", OTHERS)
 def test_dciodvfy_finds_no_error_that_the_original_did_not_have(make_flow, tmp_path, modality):
     if missing_programs():
-        pytest.skip("dciodvfy is missing")
+        missing("dciodvfy")
     flow = make_flow(BY_RULE)
     original = bare(OTHERS[modality])
     flow.receive(original)

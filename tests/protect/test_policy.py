@@ -155,7 +155,17 @@ def test_a_signed_report_is_held_a_signed_presentation_state_is_not(depth):
         decision = decided(sop_class_uid=str(sop_class), dataset=ds)
         assert (decision.action, decision.code) == ("hold", "signed")
     state = str(uids.GrayscaleSoftcopyPresentationStateStorage)
-    assert decided(sop_class_uid=state, dataset=ds).action == "remap"
+    assert decided(sop_class_uid=state, dataset=ds, has_pixel_data=False).action == "remap"
+
+
+@pytest.mark.parametrize("sop_class", REMAPPED)
+def test_a_picture_never_leaves_inside_what_only_refers(sop_class):
+    """Pixels of a remapped object go out as they are: none but a segmentation's may."""
+    decision = decided(sop_class_uid=str(sop_class), has_pixel_data=True)
+    if sop_class == uids.SegmentationStorage:
+        assert decision == Decision("remap")
+    else:
+        assert (decision.action, decision.code) == ("hold", "unexpected-pixels")
 
 
 # -- what a route gives up, and its rules ------------------------------------------------------------------------------
@@ -239,7 +249,12 @@ def test_a_structure_set_is_remapped_by_rule_only():
     structures = str(uids.RTStructureSetStorage)
     assert decided(sop_class_uid=structures).action == "block"
     assert (
-        ruled({"modality": "RTSTRUCT", "action": "remap"}, sop_class_uid=structures, modality="RTSTRUCT").action
+        ruled(
+            {"modality": "RTSTRUCT", "action": "remap"},
+            sop_class_uid=structures,
+            modality="RTSTRUCT",
+            has_pixel_data=False,
+        ).action
         == "remap"
     )
 

@@ -111,7 +111,10 @@ class Scene:
 
     @cached_property
     def confined(self) -> Sample:
-        """``originals`` with the reference's region of interest given: every mode has the same region."""
+        """``originals`` with the reference's region of interest given, so that no mode changes what that one must not.
+
+        It is dilated once more there: the region of these modes is a margin smaller than the reference's.
+        """
         kept = self.reference.kept
         labels = self.sample.labels[kept]
         return Sample(self.sample.name, self.originals, labels, self.sample.classes, self.reference.roi)
