@@ -34,10 +34,10 @@ from tests.benchmarks.mark.frames import Frame
 from tests.benchmarks.mark.methods import METHODS, Made, Scene, Skipped, mode
 from tests.benchmarks.mark.remover import RemoverRecipe, remove, train_remover
 from tests.benchmarks.mark.report import write_report
-from tests.benchmarks.mark.run import WHITE_BOX, Run
+from tests.benchmarks.mark.run import FAMILY, WHITE_BOX, Run
 from tests.benchmarks.mark.stats import bootstrap
 from tests.benchmarks.mark.store import CellStore
-from tests.benchmarks.mark.targets import Verdict, equal_accuracy
+from tests.benchmarks.mark.targets import Verdict, equal_accuracy, verdicts
 from tests.benchmarks.mark.treatments import Shown, all_treatments
 from tests.benchmarks.mark.victims import TINY, known
 from tests.conftest import missing
@@ -349,6 +349,21 @@ def test_verdicts_are_not_bent() -> None:
     assert replace(row, value=None).word == "not measured"
     faster = Verdict("speed", "", 5.0, 10.0, 4.9, "4.9", higher=True)
     assert faster.word == "FAIL" and replace(faster, value=11.0).word == "beyond"
+
+
+def test_images_that_a_network_did_not_know_do_not_count() -> None:
+    def cell(method: str, reader: str, right: list[int]) -> dict:
+        where = {"kind": "answers", "run": "r", "set": "s", "tier": "lettered", "method": method, "reader": reader}
+        return {"id": where, "held": FAMILY, "lineage": "scratch", "correct": right}
+
+    cells = [cell("clean", "a", [1, 1, 0, 0]), cell("strong", "a", [1, 0, 1, 1])]
+    cells += [cell("clean", "b", [1, 0, 0, 0]), cell("strong", "b", [0, 1, 1, 1])]
+    cells += [cell("clean", "c", [0, 0, 0, 0]), cell("strong", "c", [1, 1, 1, 1]), cell("strong", "d", [1, 1, 1, 1])]
+    answers = Answers(cells, "r")
+    found = answers.known(answers.where(lambda one: one.method == "strong"))
+    assert [(one.reader, one.accuracy) for one in found] == [("a", 0.5), ("b", 0.0)]
+    row = next(row for row in verdicts(answers) if row.name == "family held out, strong, lettered")
+    assert row.value == 0.875 and row.word == "FAIL" and row.known == 0.25 and row.known_word == "beyond"
 
 
 def test_samples_are_balanced_and_pools_begin_alike(miad_data: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,7 +24,8 @@ class Answer:
         setting: of the removal.
         psnr: floor in dB on the energy curve, else None.
         steps: of the time comparison, else None.
-        correct: int (K,), 1 where the true label was given.
+        correct: (K,), 1 where the true label was given, else 0; of ``Answers.known`` float with NaN where an image does
+            not count.
     """
 
     set: str
@@ -42,7 +43,7 @@ class Answer:
     @property
     def accuracy(self) -> float:
         """0..1."""
-        return float(self.correct.mean())
+        return float(np.nanmean(self.correct))
 
 
 class Answers:
@@ -89,6 +90,24 @@ class Answers:
             )
         )
         return found[0] if found else None
+
+    def known(self, found: Iterable[Answer]) -> list[Answer]:
+        """Return the answers with only those images counted that the same network knows when they are clean.
+
+        The paper's way to count: its code draws correctly classified images (mark.md sections 1.1 and 7.5). A network
+        that was wrong on an image may be led to the right answer by chance; here that does not count. Networks that
+        know none of the images, or were not asked about the clean ones, are left out.
+        """
+        clean = {
+            (one.set, one.tier, one.reader): one.correct
+            for one in self.where(lambda one: one.method == "clean" and one.removal == "")
+        }
+        counted = []
+        for one in found:
+            right = clean.get((one.set, one.tier, one.reader))
+            if right is not None and len(right) == len(one.correct) and right.any():
+                counted.append(replace(one, correct=np.where(right == 1, one.correct, np.nan)))
+        return counted
 
     def note(self, kind: str, **where: object) -> Cell | None:
         """Return the first cell of a kind with these values in its identity."""

@@ -22,6 +22,8 @@ networks; *data held out*: a family of the pack, trained on half B; *family held
 family. All columns change the same pixels at the same display PSNR, rounded to stored values; MI-FGSM, DI-FGSM and the
 universal pattern see the pack as one model of mean logits and its own answers as labels, and need neither read
 as letters nor keep the limit of colour.
+*Images known when clean*: of each network only the images that it answers rightly before marking, the paper's way to
+count; the targets are held to all images.
 A column whose PSNR is higher could not spend the energy under the threshold. Removal: the setting that is
 best for the adversary, chosen per network; in brackets clean images after the same."""
 
@@ -78,8 +80,12 @@ def targets_table(rows: Sequence[Verdict]) -> str:
             return "reported"
         return f">= {value:g}" if row.higher else f"<= {value:g}"
 
-    body = [[row.name, row.paper, limit(row, row.reach), limit(row, row.beyond), row.text, row.word] for row in rows]
-    return "## Targets\n\n" + table(["", "paper", "to reach", "beyond", "measured", ""], body)
+    body = []
+    for row in rows:
+        limits = (limit(row, row.reach), limit(row, row.beyond))
+        body.append([row.name, row.paper, *limits, row.text, row.word, row.known_text, row.known_word])
+    head = ["", "paper", "to reach", "beyond", "all images", "", "images known when clean", ""]
+    return "## Targets\n\n" + table(head, body)
 
 
 def failed_cells(rows: Sequence[Verdict]) -> str:

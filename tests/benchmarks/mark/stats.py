@@ -30,7 +30,8 @@ def bootstrap(correct: Mapping[str, Sequence[np.ndarray]], draws: int = DRAWS, s
     """Return the mean over sets of the mean over victims, with its interval.
 
     Args:
-        correct: set name -> per victim an array (N,) of 0 and 1, all of one N within a set.
+        correct: set name -> per victim an array (N,) of 0 and 1, all of one N within a set; NaN: an image that does not
+            count for this victim.
         draws: of the bootstrap.
         seed: of the draws.
 
@@ -44,9 +45,15 @@ def bootstrap(correct: Mapping[str, Sequence[np.ndarray]], draws: int = DRAWS, s
     for name, answers in correct.items():
         if len({len(one) for one in answers}) != 1:
             raise ValueError(f"{name}: victims saw different numbers of images")
-        per_image = np.mean(np.stack(answers).astype(np.float64), axis=0)
-        index = random.integers(0, len(per_image), (draws, len(per_image)))
-        means.append(per_image.mean())
-        drawn.append(per_image[index].mean(axis=1))
+        right = np.stack(answers).astype(np.float64)
+        counts = ~np.isnan(right)
+        index = random.integers(0, right.shape[1], (draws, right.shape[1]))
+        means.append(_accuracy(np.nansum(right, axis=1), counts.sum(axis=1)))
+        drawn.append(_accuracy(np.nan_to_num(right)[:, index].sum(axis=2), counts[:, index].sum(axis=2)))
     low, high = np.quantile(np.mean(drawn, axis=0), (0.025, 0.975))
     return Interval(float(np.mean(means)), float(low), float(high))
+
+
+def _accuracy(right: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Return the mean over victims (the first axis) of right / counted; a victim without an image counts as 0."""
+    return (right / np.maximum(counted, 1)).mean(axis=0)
