@@ -29,7 +29,7 @@ def train(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="The pack; a broken run goes on.")],
-    nets: Annotated[str, typer.Option(help="Comma-separated families; default: one fine-tuned, three small.")] = "",
+    nets: Annotated[str, typer.Option(help="Comma-separated families; default: one fine-tuned, four small.")] = "",
     epochs: Annotated[int | None, typer.Option(min=1, max=1000, help="Per network; default: by number of images.")] = (
         None
     ),

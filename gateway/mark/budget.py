@@ -23,10 +23,11 @@ JND = 1.0 / 582.0
 """One just noticeable difference in display units."""
 PSNR_CAP = 100.0
 """Reported where nothing changed."""
-OUTLINE_LIFT = 1.0
-"""Share of the stroke amplitude by which a letter's outline is lifted one way: a firm edge is what makes it read."""
+OUTLINE_LIFT = 0.5
+"""Share of the stroke amplitude by which a letter's outline is lifted one way, the rest of it is texture: at half, no
+texture turns the outline the other way, and such an edge is what makes a letter read."""
 FILL_LIFT = 0.3
-"""The same for what lies inside the outline; there the rest of the amplitude is texture."""
+"""The same for what lies inside the outline."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Canvas:
     def amplitude(self) -> np.ndarray:
         """(H, W) float32: what the texture (-1..1) is multiplied with."""
         return np.where(
-            self.strokes, np.where(self.outline, 0.0, (1.0 - FILL_LIFT) * self.inside), self.outside
+            self.strokes, np.where(self.outline, 1.0 - OUTLINE_LIFT, 1.0 - FILL_LIFT) * self.inside, self.outside
         ).astype(np.float32)
 
     @property
@@ -139,8 +140,8 @@ def inside_amplitude(strokes: np.ndarray, outline: np.ndarray, outside: np.ndarr
     if not strokes.any() or left <= 0.0:
         return 0.0
     # texture at its limits, half of it each way: mean square of (lift +- texture)
-    fill = FILL_LIFT**2 + (1.0 - FILL_LIFT) ** 2
-    square = float(outline.mean()) * OUTLINE_LIFT**2 + float((strokes & ~outline).mean()) * fill
+    edge, fill = (lift**2 + (1.0 - lift) ** 2 for lift in (OUTLINE_LIFT, FILL_LIFT))
+    square = float(outline.mean()) * edge + float((strokes & ~outline).mean()) * fill
     return min(peak, float(np.sqrt(left / square)))
 
 

@@ -218,7 +218,8 @@ def render_lettering(
     kept &= _mostly(ink, kept, word_id, _RANKS**2 * words, WORD_INSIDE)
     order = keyed(key, "words").permutation(_RANKS**2 * words)
     strokes = kept & _first(kept, word_id, order, max_pixels)
-    numbers = np.unique(letter_id, return_inverse=True)[1].reshape(region.shape)
+    present = np.bincount(letter_id.ravel(), minlength=_RANKS**2 * letters) > 0
+    numbers = (np.cumsum(present) - 1)[letter_id]
     inner = ndimage.binary_erosion(strokes, iterations=max(1, round(OUTLINE * height)))
     return Lettering(strokes, numbers.astype(np.int32), strokes & ~inner)
 

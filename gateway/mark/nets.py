@@ -8,8 +8,8 @@ Sources: EfficientNet-Lite (Tan and Le 2019, the variant without squeeze-excite 
 Zisserman 2015), MobileNetV2 (Sandler et al. 2018), ConvNeXt (Liu et al. 2022), ResNet (He et al. 2016), DenseNet (Huang
 et al. 2017), ViT (Dosovitskiy et al. 2021) with a convolutional stem (Xiao et al. 2021); written anew here, smaller.
 
-``RESERVED`` families never become surrogates: the held-out judge and the victims of the evaluation are made of them,
-so that a measured effect is a transferred one.
+``RESERVED`` families never become surrogates: the held-out judge is made of them, so that an effect shown by it is a
+transferred one.
 """
 
 from __future__ import annotations
@@ -282,8 +282,8 @@ FAMILIES = {
 }
 """Family name -> builder of (lower half, upper half, pooled features)."""
 
-RESERVED = frozenset({"resnet", "densenet", "vit"})
-"""Families kept for the held-out judge and the victims of the evaluation; no surrogate pack may hold one."""
+RESERVED = frozenset({"resnet"})
+"""Families kept for the held-out judge of ``demo`` and the quickstart; no surrogate pack may hold one."""
 
 
 def fold_batch_norms(module: nn.Module) -> None:

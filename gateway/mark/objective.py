@@ -24,8 +24,9 @@ from gateway.mark.resample import apply_separable, resample_matrix
 
 FEATURE_WEIGHT = 2.0
 """Weight of the feature term; one margin unit is one logit."""
-SIZE_FACTORS = (0.875, 1.125, 1.0)
-"""Input sizes of the surrogates' other views, as factors of the size they were trained for."""
+SIZE_FACTORS = (1.0, 0.875, 0.875, 1.125, 1.125, 0.75)
+"""Input sizes of the surrogates' views in turn, as factors of the size they were trained for: a texture that fits one
+size only is lost on a network that reads another."""
 
 
 TINY = 1e-38
@@ -68,7 +69,7 @@ def draw_views(
     windows = np.stack([_draw_windows(generator, shape, groups * count) for generator in generators])
     windows = windows.reshape(len(generators), groups, count, 4).astype(np.float32)
     windows[:, ::2, 0] = (0.0, 1.0, 0.0, 1.0)
-    factors = [1.0 if index % 2 == 0 else SIZE_FACTORS[index // 2 % len(SIZE_FACTORS)] for index in range(groups)]
+    factors = [SIZE_FACTORS[index % len(SIZE_FACTORS)] for index in range(groups)]
     return [ViewGroup(torch.from_numpy(windows[:, index]).to(device), factor) for index, factor in enumerate(factors)]
 
 

@@ -19,7 +19,7 @@ from gateway.training.card import write_card
 from gateway.training.pictures import Pictures
 from gateway.training.split import hold_out, pseudo_labels
 
-SITE_NETS = ("efficientnet-lite0", "vgg", "mobile", "convnext")
+SITE_NETS = ("efficientnet-lite0", "vgg", "mobile", "densenet", "vit")
 """Families of a site's pack, in the order of training."""
 LEAST_IMAGES = 8
 FINE_TUNED, FROM_SCRATCH = 10_000, 30_000

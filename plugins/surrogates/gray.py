@@ -7,7 +7,7 @@ from pathlib import Path
 from gateway.mark.packs import SurrogatePack
 
 _FOLDER = Path(__file__).parent
-_NETS = ("efficientnet-lite0", "mobile", "vgg")
+_NETS = ("efficientnet-lite0", "mobile", "vgg", "densenet", "vit")
 
 PACK = SurrogatePack(
     name="gray",
@@ -19,4 +19,4 @@ PACK = SurrogatePack(
         "non-commercial or unstated; train a pack on the site's own images"
     ),
 )
-"""Networks of three families; see the card for data, split and accuracy."""
+"""Networks of five families; see the card for data, split and accuracy."""

@@ -33,7 +33,7 @@ from plugins.surrogates import datasets
 
 log = logging.getLogger("plugins.surrogates.train")
 
-SURROGATES = ("efficientnet-lite0", "vgg", "mobile", "efficientnet-lite1")
+SURROGATES = ("efficientnet-lite0", "vgg", "mobile", "densenet", "vit")
 PACKS = {
     "gray": (1, datasets.GRAY_SETS, "A", SURROGATES),
     "rgb": (3, datasets.RGB_SETS, "A", SURROGATES),

@@ -58,6 +58,7 @@ def test_noise_has_the_marks_energy_and_place() -> None:
 def test_mark_shakes_the_surrogates_on_real_images_and_noise_does_not() -> None:
     """On real images of kinds that no network was trained on, the white-box effect is all that can be asked for."""
     surrogates = gray.PACK.load(CPU)
+    falls = []
     for name, profile in (("CT_small.dcm", ct.PROFILE), ("MR_small.dcm", mr.PROFILE), ("693_J2KI.dcm", ct.PROFILE)):
         request = real(name)
         (result,) = marker(MarkSettings(device="cpu")).mark([request], profile)
@@ -67,7 +68,9 @@ def test_mark_shakes_the_surrogates_on_real_images_and_noise_does_not() -> None:
         clean = torch.from_numpy(display_image(request))[None, None]
         marked, noisy = remaining_belief(torch.cat(shown), clean, surrogates, profile.tasks)
         unchanged = remaining_belief(clean, clean, surrogates, profile.tasks)[0]
-        assert unchanged - marked > 2 * abs(unchanged - noisy) + 0.05, (name, unchanged, marked, noisy)
+        assert unchanged - marked > 2 * abs(unchanged - noisy), (name, unchanged, marked, noisy)
+        falls.append(unchanged - marked)
+    assert np.mean(falls) > 0.1, falls
 
 
 def test_margin_falls_on_brain_mri(miad_data: Path) -> None:

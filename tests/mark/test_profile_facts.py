@@ -58,7 +58,7 @@ def test_marks_on_rgb_are_mostly_luma() -> None:
     request = MarkRequest(rgb8(64, 64), KEY, roi=disc((64, 64), 0.1))
     coloured, limited = (marker(FAST).mark([request], replace(RGB, chroma=chroma))[0] for chroma in (2.0, RGB.chroma))
     inside = limited.strokes & (request.image.min(axis=2) > 40) & (request.image.max(axis=2) < 200)
-    # Without steps the texture is at its ends: the largest change is all of the amplitude, that of the outline.
+    # Without steps the texture is at its ends: the largest change is all of the amplitude (lift and texture).
     amplitude = np.abs(limited.residual[inside]).max() * (1.0 - FILL_LIFT)
     assert chroma_of(limited)[inside].max() <= 0.5 * amplitude + 1.0  # a stored value for rounding
     assert chroma_of(coloured)[inside].max() > 0.5 * amplitude + 1.0

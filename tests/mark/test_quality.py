@@ -204,8 +204,8 @@ def test_amplitudes_meet_the_budget_in_the_mean() -> None:
     outline[2:] = False
     nothing = np.zeros((100, 100), np.float32)
     amplitude = inside_amplitude(strokes, outline, nothing, 26.0, peak=1.0)
-    # outline lifted by all of it; inside 0.3 one way, texture 0.7 either way
-    square = amplitude**2 * (0.02 * 1.0**2 + 0.08 * (0.3**2 + 0.7**2))
+    # outline lifted by half of it, the other half texture either way; inside 0.3 one way, texture 0.7 either way
+    square = amplitude**2 * (0.02 * (0.5**2 + 0.5**2) + 0.08 * (0.3**2 + 0.7**2))
     assert -10 * math.log10(square) == pytest.approx(26.0)
     assert inside_amplitude(strokes, outline, nothing, 26.0, peak=0.1) == 0.1
     outside = outside_amplitude(np.full((10, 10), 0.5), np.ones((10, 10), bool), 0.02, 40.0)

@@ -20,6 +20,8 @@ from plugins.surrogates import rgb as rgb_surrogates
 
 CPU = torch.device("cpu")
 PACKS = (gray.PACK, rgb.PACK)
+TRAINED_ON = ("efficientnet-lite0", "mobile", "vgg")
+"""Families that the packs held when the shipped generators were trained (their cards)."""
 SETS = {"gray": datasets.GRAY_SETS, "rgb": datasets.RGB_SETS}
 
 
@@ -50,7 +52,7 @@ def test_card_names_data_split_licence_and_commands(pack: GeneratorPack) -> None
 def test_it_misleads_the_networks_that_it_was_trained_on(
     task: str, profile: str, surrogates: object, miad_data: Path
 ) -> None:
-    """On test images: mean accuracy of the pack falls by more than a fifth of what it was."""
+    """On test images: mean accuracy of these networks falls by more than a fifth of what it was."""
     test = datasets.load_test(miad_data / task)
     index = np.arange(0, len(test.labels), len(test.labels) // 12)[:12]
     images = [np.ascontiguousarray(test.images[one]) for one in index]
@@ -65,6 +67,8 @@ def test_it_misleads_the_networks_that_it_was_trained_on(
         x = channels_first(np.stack(stack)).float() / 255.0
         right = []
         for member in surrogates.load(CPU):
+            if member.net.family not in TRAINED_ON:
+                continue
             with torch.no_grad():
                 logits = member.net(resize(x, member.input_size, member.input_size)).logits[task]
             right.append(float((logits.argmax(1) == labels).float().mean()))

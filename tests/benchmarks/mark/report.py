@@ -19,7 +19,8 @@ from tests.benchmarks.mark.treatments import CROP, DENOISE, GRID, INPAINT
 LEGEND = """\
 Accuracy against true labels (0..1), mean and 95 % interval (bootstrap over images). *white-box*: the pack's own
 networks; *data held out*: a family of the pack, trained on half B; *family held out*: no network of the pack is of this
-family. All columns change the same pixels at the same display PSNR, rounded to stored values; MI-FGSM, DI-FGSM and the
+family; where the pack holds a network's family, that is left out (rows that say so; not for `paper` and `generator`).
+All columns change the same pixels at the same display PSNR, rounded to stored values; MI-FGSM, DI-FGSM and the
 universal pattern see the pack as one model of mean logits and its own answers as labels, and need neither read
 as letters nor keep the limit of colour.
 *Images known when clean*: of each network only the images that it answers rightly before marking, the paper's way to

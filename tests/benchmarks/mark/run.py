@@ -25,6 +25,8 @@ WHITE_BOX = "white-box"
 ALONE = "white-box, alone"
 DATA = "data held out"
 FAMILY = "family held out"
+LEFT_OUT = ", its family left out of the pack"
+"""Follows the name of a network that the pack holds the family of, where that family took no part."""
 GENERATOR = "generator"
 """Name of that column, and kind of the cells with its speed."""
 
@@ -191,6 +193,23 @@ class Run:
             for one in self.victims(name)
         ]
 
+    def left_out(self, name: str) -> list[tuple[Reader, SurrogatePack]]:
+        """Return every victim whose family the pack holds, with the pack without that family (mark.md 7.5, B1).
+
+        Where nothing of the victim's lineage would be left, that is another question (``without_lineage``).
+        """
+        sample = self.sample(name)
+        pack, surrogates = pack_of(sample.channels), self.surrogates(sample.channels)
+        found = []
+        for victim in self.victims(name):
+            family = architecture_of(victim.recipe.family)
+            smaller = without(pack, surrogates, lambda one, family=family: architecture_of(one) == family)
+            left = {lineage_of(one.net.family) for one in surrogates if architecture_of(one.net.family) != family}
+            if smaller is not None and victim.recipe.lineage in left:
+                reader = Reader(victim.name + LEFT_OUT, FAMILY, victim.recipe.lineage, victim.path.stem, victim.predict)
+                found.append((reader, smaller))
+        return found
+
     def white_box(self, name: str) -> list[Reader]:
         """Return the pack's own networks that know the set."""
 
@@ -260,7 +279,12 @@ class Run:
 
 def without_lineage(pack: SurrogatePack, surrogates: Sequence[Surrogate], lineage: str) -> SurrogatePack | None:
     """Return the pack without the networks of one lineage; None when nothing or everything is left."""
-    kept = tuple(
-        path for path, one in zip(pack.files, surrogates, strict=True) if lineage_of(one.net.family) != lineage
-    )
+    return without(pack, surrogates, lambda family: lineage_of(family) == lineage)
+
+
+def without(
+    pack: SurrogatePack, surrogates: Sequence[Surrogate], unwanted: Callable[[str], bool]
+) -> SurrogatePack | None:
+    """Return the pack without the networks whose family is unwanted; None when nothing or everything is left."""
+    kept = tuple(path for path, one in zip(pack.files, surrogates, strict=True) if not unwanted(one.net.family))
     return replace(pack, files=kept) if 0 < len(kept) < len(pack.files) else None

@@ -181,11 +181,16 @@ def _white_box(
 
 
 def _against(answers: Answers, tier: str, method: str) -> Verdict:
-    """Return by how many points ``strong`` leaves less accuracy than a baseline: the least over the columns."""
+    """Return by how many points ``strong`` leaves less accuracy than a baseline: the least over the columns.
+
+    Only networks that answered to both count.
+    """
     name = f"points below {method}, same region, same energy, {tier} (least of the columns)"
     gaps = []
     for held in (WHITE_BOX, DATA, FAMILY):
-        ours, theirs = (averaged(answers.where(_plain(tier, which, (held,)))) for which in ("strong", method))
+        found = [answers.where(_plain(tier, which, (held,))) for which in ("strong", method)]
+        both = set.intersection(*({(one.set, one.reader) for one in each} for each in found))
+        ours, theirs = (averaged(one for one in each if (one.set, one.reader) in both) for each in found)
         if ours is not None and theirs is not None:
             gaps.append((held, 100.0 * (theirs.mean - ours.mean)))
     if not gaps:
