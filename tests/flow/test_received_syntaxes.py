@@ -5,9 +5,7 @@ Real files of the corpus, and images encoded here where the corpus lacks a synta
 
 from __future__ import annotations
 
-import io
 import zlib
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,14 +13,10 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
-from gateway.config.models import OPT_IN_STATEMENTS, OptIn
 from gateway.dicom.compress import recode
-from gateway.dicom.encoded import read_header
-from gateway.dicom.pixels import decode_pixels, is_lossy
 from gateway.dicom.syntaxes import (
     DEFLATED_LITTLE,
     EXPLICIT_BIG,
-    EXPLICIT_LITTLE,
     HTJ2K_LOSSLESS,
     IMPLICIT_LITTLE,
     JPEG_2000_LOSSLESS,
@@ -30,10 +24,9 @@ from gateway.dicom.syntaxes import (
     RLE_LOSSLESS,
     syntax_of,
 )
-from gateway.keys.keyring import OpeningKeys
-from gateway.restore import CopyRestorer
 from tests.dicom.samples import encode, image, sample
-from tests.flow.support import ROUTE, Flow, configuration, ct, decoded, facts_of
+from tests.flow.received import Sent, check_marked_and_restored, outcomes, site
+from tests.flow.support import Flow, ct
 
 HTJ2K_RPCL, HTJ2K = "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203"
 EXTENDED = "delivered" if find_spec("libjpeg") else "decoder-not-installed"  # by choice: its licence is the GPL
@@ -103,18 +96,6 @@ MADE = {
 }
 
 
-@dataclass(frozen=True)
-class Sent:
-    """One instance as the archive sent it, and what became of it."""
-
-    data: bytes
-    syntax: str
-    state: str  # "delivered", or the code for which it is held
-    reason: str
-    derived_sop_uid: str
-    copy: bytes
-
-
 def encoded(ds: Dataset, syntax: str) -> bytes:
     """The same image in another syntax; the codestreams of HTJ2K are lossless and in RPCL order whatever the UID."""
     if syntax == DEFLATED_LITTLE:
@@ -128,32 +109,9 @@ def encoded(ds: Dataset, syntax: str) -> bytes:
     return recode(encode(ds), HTJ2K_LOSSLESS if syntax in (HTJ2K_RPCL, HTJ2K) else syntax)
 
 
-def outcomes(flow: Flow, archive: dict) -> dict:
-    """Take everything in, run every step, and see what became of each."""
-    ids = {}
-    for key, (data, syntax) in archive.items():
-        header = read_header(io.BytesIO(data), syntax)
-        ds = Dataset()
-        ds.SOPClassUID, ds.SOPInstanceUID = header.sop_class_uid, header.sop_instance_uid
-        incoming = flow.receiver().begin(facts_of(ds, syntax))
-        incoming.write(data)
-        ids[key] = incoming.commit()
-    flow.run()
-    sent = {item.instance_id: (item.sop_instance_uid, copy) for _, item, copy in flow.sender.received}
-    found = {}
-    for key, instance_id in ids.items():
-        row = flow.row(instance_id)
-        state = row.reason_code if row.state == "held" else row.state
-        found[key] = Sent(*archive[key], state, row.reason or "", *sent.get(instance_id, ("", b"")))
-    return found
-
-
 @pytest.fixture(scope="module")
 def flow(tmp_path_factory, site_keys):
-    # two of the files are nuclear medicine
-    opt_in = OptIn(quantitative=OPT_IN_STATEMENTS["quantitative"])
-    route = ROUTE.model_copy(update={"restoration": "both", "opt_in": opt_in})
-    flow = Flow(configuration(tmp_path_factory.mktemp("state"), site_keys, route))
+    flow = site(tmp_path_factory.mktemp("state"), site_keys)
     yield flow
     flow.engine.dispose()
 
@@ -169,23 +127,6 @@ def made(flow: Flow) -> dict[tuple[str, str], Sent]:
     return outcomes(
         flow, {(kind, syntax): (encoded(MADE[kind](n), syntax), syntax) for n, (kind, syntax) in enumerate(pairs, 1)}
     )
-
-
-def check_marked_and_restored(flow: Flow, sent: Sent) -> None:
-    """The copy is another picture of the same shape and history, and both ways home give the archive's bytes."""
-    original, copy = decode_pixels(sent.data, sent.syntax), decode_pixels(sent.copy, EXPLICIT_LITTLE)
-    assert copy.frames.shape == original.frames.shape and copy.frames.dtype == original.frames.dtype
-    assert not np.array_equal(copy.frames, original.frames)
-    assert copy.lossy == is_lossy(read_header(io.BytesIO(sent.data), sent.syntax), syntax_of(sent.syntax))
-    read = decoded(sent.copy)
-    assert np.array_equal(read.pixel_array.reshape(copy.frames.shape), copy.frames)
-    assert read.SOPInstanceUID == sent.derived_sop_uid and read.ImageType[0] == "DERIVED"
-    assert flow.restored(sent.derived_sop_uid) == sent.data
-    restorer = CopyRestorer(OpeningKeys.load(flow.config.keys))
-    with restorer.by_copy(io.BytesIO(sent.copy), EXPLICIT_LITTLE) as carried:
-        carried.verify()
-        assert b"".join(carried.stream()) == sent.data
-        assert carried.transfer_syntax_uid == sent.syntax
 
 
 @pytest.mark.parametrize("name", CORPUS)
