@@ -26,10 +26,11 @@ _LONGEST_OFFSET = 0xFFFFFFFF
 
 
 def recode(dataset: bytes, transfer_syntax_uid: str) -> bytes:
-    """A data set of ours in another lossless syntax: one of `LOSSLESS_NAMES`. The same bytes give the same bytes.
+    """A data set of ours in another lossless syntax: one of `LOSSLESS_NAMES`.
 
-    What was encoded is decoded again, as `gateway.restore` will, and compared; header, private block and trailing
-    elements keep their bytes, save what says how the pixels are encoded.
+    The same bytes give the same bytes with the same library versions; with others they give the same pixels. What was
+    encoded is decoded again, as `gateway.restore` will, and compared; header, private block and trailing elements keep
+    their bytes, save what says how the pixels are encoded.
 
     Parameters
     ----------

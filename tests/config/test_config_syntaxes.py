@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.config import InvalidConfigError
+from gateway.config.check import check_config
 
 LAST = "port = 11113\n"
 
@@ -33,3 +34,11 @@ def test_a_wrong_list_is_told_with_its_line(site, value, text):
     [problem] = caught.value.problems
     assert problem.path.startswith("destinations[0].transfer_syntaxes") and problem.line == 17
     assert text in f"{problem.message} {problem.suggestion}"
+
+
+@pytest.mark.parametrize(("names", "warned"), [('["htj2k", "rle"]', True), ('["htj2k", "implicit"]', False)])
+def test_a_list_without_an_uncompressed_syntax_is_a_warning(site, names, warned):
+    found = check_config(site.config({LAST: LAST + f"transfer_syntaxes = {names}\n"}))
+    lines = [f for f in found if f.where == "destinations[0].transfer_syntaxes"]
+    assert [f.level for f in lines] == ["warning"] * warned
+    assert all("is held" in f.message and "explicit" in f.hint for f in lines)

@@ -23,8 +23,9 @@ from gateway.flow.ports import Outgoing
 from gateway.keys.keyring import OpeningKeys
 from gateway.network.egress import Egress
 from gateway.restore import CopyRestorer
-from tests.dicom.samples import encode
+from tests.dicom.samples import CT, encode
 from tests.flow.support import ROUTE, Flow, configuration, ct
+from tests.flow.test_references import OTHERS, bare
 from tests.network import peers
 
 CARRIED = ROUTE.model_copy(update={"restoration": "carried"})
@@ -54,7 +55,7 @@ def egress(port: int, *names: SyntaxName, audit: AuditLog) -> Iterator[Egress]:
 
 
 @contextmanager
-def peer(*names: SyntaxName) -> Iterator[tuple[int, list[tuple[str, bytes]]]]:
+def peer(*names: SyntaxName, sop_class: str = CT) -> Iterator[tuple[int, list[tuple[str, bytes]]]]:
     """A pynetdicom SCP that accepts these syntaxes only; its port, and (syntax, data set) of what it received."""
     received: list[tuple[str, bytes]] = []
 
@@ -63,7 +64,7 @@ def peer(*names: SyntaxName) -> Iterator[tuple[int, list[tuple[str, bytes]]]]:
         return 0x0000
 
     ae = AE("OUTSIDE")
-    ae.add_supported_context("1.2.840.10008.5.1.4.1.1.2", [LOSSLESS_NAMES[name] for name in names])
+    ae.add_supported_context(sop_class, [LOSSLESS_NAMES[name] for name in names])
     port = peers.free_port()
     server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
     try:
@@ -171,14 +172,16 @@ def test_pixels_that_a_syntax_does_not_hold_go_in_the_next_one(make_flow, tmp_pa
     assert events.DELIVERY in (tmp_path / "audit.jsonl").read_text()
 
 
-def test_what_only_refers_to_images_is_not_compressed(marked, tmp_path):
-    _, item, _ = marked
-    report = replace(item, marked=False)
+def test_what_only_refers_to_images_is_not_compressed(make_flow, tmp_path):
+    flow = make_flow()
+    flow.receive(bare(OTHERS["KO"]))
+    flow.run()
+    [(_, item, _)] = flow.sender.received
     with (
-        peer("jpeg-ls", "implicit") as (port, received),
-        egress(port, "jpeg-ls", audit=AuditLog(tmp_path / "a")) as out,
+        peer("jpeg-ls", "implicit", sop_class=item.sop_class_uid) as (port, received),
+        egress(port, "jpeg-ls", audit=AuditLog(tmp_path / "a")) as sender,
     ):
-        out.send("outside", report)
+        sender.send("outside", item)
     assert [syntax for syntax, _ in received] == [IMPLICIT_LITTLE]
 
 
