@@ -243,7 +243,7 @@ def _check_destinations(config: Config, role: Role) -> Iterator[Finding]:
             yield Finding("warning", here, message, "add [destinations.tls]")
         if not {*UNCOMPRESSED} & {*destination.transfer_syntaxes}:
             message = f"what these syntaxes do not hold exactly, or {destination.name} does not accept, is held"
-            hint = 'end the list with "explicit" and "implicit", which every destination takes'
+            hint = 'end the list with "explicit" and "implicit"'
             yield Finding("warning", (*here, "transfer_syntaxes"), message, hint)
 
 
