@@ -45,7 +45,7 @@ FLOORS: dict[str, int] = {
 }
 
 NETWORK_LIBRARIES = {"pynetdicom", "socket", "ssl", "socketserver"}
-DICOM_LIBRARIES = {"pydicom", "highdicom", "gdcm", "pylibjpeg", "jpeg_ls"}
+DICOM_LIBRARIES = {"pydicom", "highdicom", "gdcm", "pylibjpeg", "jpeg_ls", "imagecodecs"}
 TENSOR_LIBRARIES = {"torch"}
 DATABASE_LIBRARIES = {"sqlalchemy", "alembic"}
 

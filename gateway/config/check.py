@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from gateway.config.lines import KeyPath, format_path
 from gateway.config.models import Config, Tls
 from gateway.config.secret import SecretRef
+from gateway.config.syntaxes import UNCOMPRESSED
 from gateway.errors import ConfigError
 
 Role = Literal["all", "ingress", "worker", "restore"]
@@ -240,6 +241,10 @@ def _check_destinations(config: Config, role: Role) -> Iterator[Finding]:
         elif destination.tls is None and not _is_local(destination.host):
             message = f"patient data travels to {destination.host} in clear text"
             yield Finding("warning", here, message, "add [destinations.tls]")
+        if not {*UNCOMPRESSED} & {*destination.transfer_syntaxes}:
+            message = f"what these syntaxes do not hold exactly, or {destination.name} does not accept, is held"
+            hint = 'end the list with "explicit" and "implicit"'
+            yield Finding("warning", (*here, "transfer_syntaxes"), message, hint)
 
 
 def _check_surrogates(config: Config, role: Role) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from gateway.config.secret import SecretRef
+from gateway.config.syntaxes import UNCOMPRESSED, TransferSyntaxes
 
 
 def _ae_title(value: str) -> str:
@@ -245,6 +246,7 @@ class Destination(Model):
     host: Host
     port: Port
     tls: Tls | None = None
+    transfer_syntaxes: TransferSyntaxes = UNCOMPRESSED  # of marked copies, in order of preference
     max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
     connect_timeout_s: Annotated[float, Field(gt=0)] = 10
     response_timeout_s: Annotated[float, Field(gt=0)] = 60

@@ -13,6 +13,7 @@ from gateway.errors import DicomError
 
 _JP2 = b"\x00\x00\x00\x0cjP  "
 _SOF = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # start of frame; F7 is JPEG-LS
+_COD, _SOT = 0x52, 0x90  # JPEG 2000: coding style default, start of tile-part
 _STANDALONE = {0x01, *range(0xD0, 0xD9)}
 
 
@@ -48,6 +49,19 @@ def starts_frame(fragment: bytes, syntax: Syntax) -> bool:
     if syntax.codec == "jpeg-2000":
         return fragment[:4] == b"\xff\x4f\xff\x51" or fragment[:8] == _JP2
     return fragment[:2] == b"\xff\xd8"
+
+
+def has_component_transform(data: bytes) -> bool:
+    """Whether a JPEG 2000 or HTJ2K codestream turned its first three components (ISO/IEC 15444-1 A.6.1, SGcod)."""
+    try:
+        position = 2
+        while data[position] == 0xFF and data[position + 1] != _SOT:
+            if data[position + 1] == _COD:
+                return data[position + 8] == 1
+            position += 2 + _short(data, position + 2)
+    except IndexError:
+        pass
+    return False
 
 
 def _jpeg(data: bytes) -> Codestream:

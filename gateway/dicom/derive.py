@@ -64,7 +64,7 @@ def derive(
         derivation.set_lossy_history(ds, pixels.lossy, parts.syntax.method, _ratio(parts))
         _describe_pixels(ds, pixels, marked_frames)
         write_block(ds, facts.token, facts.hint, sealed_key=facts.sealed_key, payload=facts.payload)
-        return encode(ds) + _pixel_element(containers, pixels.bits_allocated)
+        return encode(ds, _pixel_element(containers, pixels.bits_allocated))
 
 
 def _ratio(parts: Parts) -> float | None:

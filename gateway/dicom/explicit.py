@@ -12,6 +12,8 @@ from pydicom.filewriter import correct_ambiguous_vr, write_data_element
 from gateway.dicom import values
 from gateway.dicom.parts import Parts
 
+_PIXEL_GROUP = 0x7FE0
+
 
 def make_explicit(ds: Dataset, parts: Parts) -> None:
     """Decode and give every element its VR, unless the original is Explicit VR Little Endian already.
@@ -32,18 +34,28 @@ def make_explicit(ds: Dataset, parts: Parts) -> None:
     correct_ambiguous_vr(ds, True)
 
 
-def encode(ds: Dataset) -> bytes:
-    """Every element of `ds` in Explicit VR Little Endian, in tag order; pixel data is no part of it."""
+def encode(ds: Dataset, pixel_data: bytes = b"") -> bytes:
+    """Every element of `ds` in Explicit VR Little Endian, in tag order (PS3.5 7.1).
+
+    Parameters
+    ----------
+    pixel_data
+        The encoded pixel data element, which is no part of `ds`; it comes before what scanners put behind it (7FE1).
+    """
     out = io.BytesIO()
     character_sets = _character_sets(ds)
+    behind = False
     for tag in sorted(ds.keys()):
+        if tag >> 16 > _PIXEL_GROUP and not behind:
+            out.write(pixel_data)
+            behind = True
         raw = ds.get_item(tag, keep_deferred=True)
         try:
             out.write(_written(raw, character_sets))
         except Exception:  # a raw element without VR inside an explicit data set, or a value against its VR
             value = _undecoded(raw)
             out.write(_written(ds[tag] if value is None else DataElement(tag, "UN", value), character_sets))
-    return out.getvalue()
+    return out.getvalue() if behind else out.getvalue() + pixel_data
 
 
 def _undecoded(element: DataElement | RawDataElement) -> bytes | None:

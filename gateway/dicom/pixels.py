@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
-from pydicom.encaps import encapsulate
-from pydicom.pixels import get_decoder
 from pydicom.pixels.processing import convert_color_space
 from pydicom.pixels.utils import expand_ybr422
 
 from gateway.dicom import values
-from gateway.dicom.codestream import inspect, starts_frame
+from gateway.dicom.codecs import decode_frame, decoded_type
+from gateway.dicom.codestream import starts_frame
 from gateway.dicom.encoded import PIXEL_DATA, InstanceHeader
 from gateway.dicom.library import foreign_errors
 from gateway.dicom.parts import Parts, split
@@ -27,15 +26,8 @@ from gateway.errors import DicomError
 MAX_PIXEL_BYTES = 2 << 30
 _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+_RGB = ("RGB", "YBR_RCT")  # the codec itself gives RGB back of the latter, exactly
 _NATIVE_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422")
-# Always the same plug-in, whatever else is installed: the same bytes give the same pixels on every machine.
-_PLUGINS = {
-    "rle": "pydicom",
-    "jpeg": "gdcm",
-    "jpeg-extended": "pylibjpeg",  # its 12-bit decoder is under the GPL, so a site chooses it: extra "jpeg-extended"
-    "jpeg-2000": "pylibjpeg",
-    "jpeg-ls": "pyjpegls",
-}
 
 
 @dataclass(frozen=True, repr=False)
@@ -193,7 +185,7 @@ def _refuse(header: InstanceHeader, tag: int) -> None:
     unused = header.bits_allocated - header.bits_stored
     if header.bits_allocated not in (8, 16) or not 2 <= header.bits_stored <= header.bits_allocated:
         raise DicomError("unsupported-bits", f"{header.bits_stored} of {header.bits_allocated} bits")
-    if not monochrome and (unused or header.signed or (header.photometric != "RGB" and header.bits_allocated != 8)):
+    if not monochrome and (unused or header.signed or (header.photometric not in _RGB and header.bits_allocated != 8)):
         raise DicomError("unsupported-bits", "colour with unused bits, signed colour, or YBR with 16 bits")
     size = header.rows * header.columns * header.frames * header.samples * (header.bits_allocated // 8)
     if size > MAX_PIXEL_BYTES:
@@ -234,46 +226,9 @@ def _native(parts: Parts) -> np.ndarray:
 def _decompress(parts: Parts) -> np.ndarray:
     """Decoded frames: unsigned containers, or int16 where the codec itself tells what is signed."""
     header, syntax = parts.header, parts.syntax
-    if not syntax.codec:
-        raise DicomError("unsupported-transfer-syntax", f"no decoder for transfer syntax {syntax.uid}")
-    decoder = get_decoder(syntax.uid)
-    if _PLUGINS[syntax.codec] not in decoder.available_plugins:
-        raise DicomError(
-            "decoder-not-installed",
-            f"the decoder of transfer syntax {syntax.uid} is not installed",
-            "pip install 'miad-gateway[jpeg-extended]'" if syntax.codec == "jpeg-extended" else "reinstall the gateway",
-        )
-    # RLE and JPEG hold containers and know no sign; of JPEG-LS and JPEG 2000 pydicom gives numbers, signed as they are
-    numbers = syntax.codec in ("jpeg-ls", "jpeg-2000")
-    container = np.dtype(np.uint8 if header.bits_allocated == 8 else np.uint16)
-    result = np.empty(_shape(header), np.int16 if numbers and header.signed else container)
+    result = np.empty(_shape(header), decoded_type(header, syntax))
     for index, frame in enumerate(_frames(parts)):
-        codestream = inspect(frame, syntax)
-        if codestream is not None:
-            if (codestream.rows, codestream.columns) != (header.rows, header.columns):
-                raise DicomError("undecodable-pixels", "a compressed frame has another size than the header says")
-            if codestream.components != header.samples or codestream.precision > header.bits_allocated:
-                raise DicomError("undecodable-pixels", "a compressed frame has other samples than the header says")
-            frame = codestream.data
-        decoded, properties = next(
-            decoder.iter_array(
-                encapsulate([frame]),
-                decoding_plugin=_PLUGINS[syntax.codec],
-                rows=header.rows,
-                columns=header.columns,
-                samples_per_pixel=header.samples,
-                photometric_interpretation=header.photometric,
-                planar_configuration=values.integer(header.dataset, "PlanarConfiguration") or 0,
-                bits_allocated=header.bits_allocated,
-                bits_stored=header.bits_stored,
-                pixel_representation=int(header.signed),
-                number_of_frames=1,
-                correct_unused_bits=False,  # unused bits may hold an overlay, and `_stored_values` wants to see it
-            )
-        )
-        if header.samples == 3 and properties["photometric_interpretation"] != "RGB":
-            raise DicomError("undecodable-pixels", "a compressed colour frame cannot be turned into RGB")
-        result[index] = decoded if numbers else decoded.view(container)
+        result[index] = decode_frame(frame, header, syntax)
     return result
 
 

@@ -48,7 +48,7 @@ def derive_references(original: bytes, transfer_syntax_uid: str, facts: Derivati
         derivation.set_uids(ds, facts)
         derivation.describe_remapping(ds, facts)
         write_block(ds, facts.token, facts.hint, sealed_key=facts.sealed_key, payload=facts.payload)
-        return encode(ds) + _pixels(parts)
+        return encode(ds, _pixels(parts))
 
 
 def references_syntax(transfer_syntax_uid: str) -> str:

@@ -80,14 +80,18 @@ class Receiver(Protocol):
 
 @dataclass(frozen=True)
 class Outgoing:
-    """One instance to send: data set bytes (no preamble, no File Meta) that can be opened as often as needed."""
+    """One instance to send: data set bytes (no preamble, no File Meta) that can be opened as often as needed.
+
+    `in_syntax` raises DicomError "not-exact" where a syntax does not hold the instance without loss: another may.
+    """
 
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
     size: int  # bytes that `open` will yield
     open: Callable[[], BinaryIO]
-    in_syntax: Callable[[str], BinaryIO] | None = None  # the same instance in another uncompressed transfer syntax
+    in_syntax: Callable[[str], BinaryIO] | None = None  # the same instance in another lossless transfer syntax
+    marked: bool = False  # `in_syntax` knows all of LOSSLESS_NAMES, else the default transfer syntax only
     instance_id: str = ""  # the flow's own name of it, for the audit
 
 

@@ -22,9 +22,9 @@ import structlog
 from gateway.audit import AuditLog, events
 from gateway.config.models import Route
 from gateway.database import DeliveryRow, InstanceRow
+from gateway.dicom.compress import recode
 from gateway.dicom.references import references_syntax
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
-from gateway.dicom.transcode import to_implicit
+from gateway.dicom.syntaxes import EXPLICIT_LITTLE
 from gateway.errors import CapacityError, GatewayError, HoldError, PermanentError, TransientError, fault
 from gateway.flow.backoff import STEP_ATTEMPTS, delay_s
 from gateway.flow.ports import Outgoing, Sender
@@ -223,6 +223,7 @@ class Steps:
             size=row.derived_size,
             open=open_file,
             in_syntax=lambda wanted: _recoded(open_file, syntax, wanted),
+            marked=row.action != "remap",
             instance_id=row.id,
         )
 
@@ -297,12 +298,11 @@ def derived_name(record: VaultRecord, sha256: str) -> str:
 
 
 def _recoded(open_file: Callable[[], BinaryIO], transfer_syntax_uid: str, wanted: str) -> BinaryIO:
-    """The same instance for a destination that takes only the default transfer syntax (PS3.5 10.1)."""
-    if transfer_syntax_uid != EXPLICIT_LITTLE or wanted != IMPLICIT_LITTLE:
-        message = "a marked copy is sent uncompressed in little endian, a compressed segmentation as it came"
-        raise PermanentError("context-refused", message)
+    """The same instance for a destination that is sent another lossless syntax, or takes only the default one."""
+    if transfer_syntax_uid != EXPLICIT_LITTLE:
+        raise PermanentError("context-refused", f"a compressed segmentation is sent as it came, not in {wanted}")
     with open_file() as file:
-        return io.BytesIO(to_implicit(file.read()))
+        return io.BytesIO(recode(file.read(), wanted))
 
 
 def _unexpected(error: Exception) -> GatewayError:

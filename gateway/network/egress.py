@@ -15,7 +15,8 @@ from collections.abc import Iterable
 
 from gateway.audit import AuditLog, events
 from gateway.config.models import Destination
-from gateway.errors import DeliveryError, PermanentError, TransientError
+from gateway.dicom.syntaxes import LOSSLESS_NAMES
+from gateway.errors import DeliveryError, DicomError, PermanentError, TransientError
 from gateway.flow.ports import Outgoing
 from gateway.network import tls as tls_contexts
 from gateway.network.contexts import EXPLICIT_LITTLE, IMPLICIT_LITTLE, VERIFICATION
@@ -80,8 +81,8 @@ class Egress:
             Codes ``unreachable``, ``connection-lost``, ``no-answer``, ``association-aborted``, ``association-ended``,
             ``association-rejected-for-now``, ``unexpected-answer``, ``status-a7xx``, ``status-0110``, ``status-0213``.
         PermanentError
-            Codes ``context-refused``, ``association-rejected``, ``certificate-not-trusted``, ``tls-failed``,
-            ``unusable-pdu-length``, ``unknown-destination``, and ``status-xxxx`` for every other failure.
+            Codes ``context-refused``, ``no-exact-syntax``, ``association-rejected``, ``certificate-not-trusted``,
+            ``tls-failed``, ``unusable-pdu-length``, ``unknown-destination``, and ``status-xxxx`` for other failures.
         """
         line = self._line(destination)
         began = time.monotonic()
@@ -195,20 +196,37 @@ class _Line:
         self._wanted: dict[tuple[str, str], None] = {}  # in order of last need, oldest first
 
     def send(self, item: Outgoing) -> tuple[Response, str]:
-        """Send one instance in its own transfer syntax, or in the one that it can be turned into."""
-        syntaxes = [item.transfer_syntax_uid]
-        if item.in_syntax is not None and IMPLICIT_LITTLE not in syntaxes:
-            syntaxes.append(IMPLICIT_LITTLE)  # the default transfer syntax, which every node takes (PS3.5 10.1)
-        association = self._open({(item.sop_class_uid, syntax) for syntax in syntaxes})
-        for syntax in syntaxes:
-            if (item.sop_class_uid, syntax) in association.accepted:
+        """Send one instance in the first syntax that the destination accepts and that holds the instance exactly."""
+        syntaxes = self._syntaxes(item)
+        pairs = {(item.sop_class_uid, syntax) for syntax in syntaxes}
+        accepted = [syntax for syntax in syntaxes if (item.sop_class_uid, syntax) in self._open(pairs).accepted]
+        for syntax in accepted:
+            try:
                 stream = item.open() if syntax == item.transfer_syntax_uid else item.in_syntax(syntax)
-                with contextlib.closing(stream):
-                    return association.store(item.sop_class_uid, item.sop_instance_uid, syntax, stream), syntax
-        raise PermanentError(
-            "context-refused",
-            f"destination {self.config.name} does not take SOP class {item.sop_class_uid} in {' or '.join(syntaxes)}",
-        )
+            except DicomError as error:
+                if error.code != "not-exact":
+                    raise
+                _log.warning("instance %s does not go out in %s: %s", item.instance_id, syntax, error.message)
+                continue
+            with contextlib.closing(stream):
+                association = self._open(pairs)  # encoding takes time: the peer may have released in the meantime
+                return association.store(item.sop_class_uid, item.sop_instance_uid, syntax, stream), syntax
+        what = f"SOP class {item.sop_class_uid} in {' or '.join(syntaxes)}"
+        if accepted:
+            raise PermanentError(
+                "no-exact-syntax",
+                f"no transfer syntax that destination {self.config.name} takes holds the pixels exactly: {what}",
+                'add "explicit" and "implicit" to the transfer_syntaxes of the destination',
+            )
+        raise PermanentError("context-refused", f"destination {self.config.name} does not take {what}")
+
+    def _syntaxes(self, item: Outgoing) -> list[str]:
+        """In order of preference: of a marked copy as configured, else its own and the one it can be turned into."""
+        if item.marked:
+            return [LOSSLESS_NAMES[name] for name in self.config.transfer_syntaxes]
+        if item.in_syntax is None or item.transfer_syntax_uid == IMPLICIT_LITTLE:
+            return [item.transfer_syntax_uid]
+        return [item.transfer_syntax_uid, IMPLICIT_LITTLE]  # the default syntax, which every node takes (PS3.5 10.1)
 
     def release(self) -> None:
         if self._association is not None:

@@ -11,7 +11,7 @@ import pytest
 from gateway.audit import events
 from gateway.config.models import PASS_STATEMENT, Mark, Route
 from gateway.dicom.private import read_block
-from gateway.errors import PermanentError, TransientError
+from gateway.errors import DicomError, PermanentError, TransientError
 from gateway.flow.operations import hold, release, replay
 from gateway.mark import Marker
 from tests.dicom.samples import encode
@@ -52,8 +52,10 @@ def test_the_implicit_form_for_a_destination_that_takes_nothing_else_is_the_same
         recoded = decoded(file.read(), IMPLICIT)
     assert recoded.SOPInstanceUID == item.sop_instance_uid
     assert recoded.PixelData == decoded(data).PixelData
-    with pytest.raises(PermanentError):
-        item.in_syntax("1.2.840.10008.1.2.4.90")
+    assert item.marked
+    with pytest.raises(DicomError) as caught:
+        item.in_syntax("1.2.840.10008.1.2.4.50")
+    assert caught.value.code == "no-encoder"
 
 
 # -- held ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,22 @@
+"""C-STORE of a marked copy in each lossless syntax to the restore SCP: the original arrives at the workstation."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.dicom.compress import recode
+from gateway.dicom.syntaxes import LOSSLESS_NAMES
+from tests.network.retrieve.samples import received
+from tests.network.retrieve.test_store_carried import COPY, CT, ask, desk, empty
+
+__all__ = ["desk", "empty"]  # fixtures
+
+pytestmark = pytest.mark.peers
+
+
+@pytest.mark.parametrize("name", LOSSLESS_NAMES)
+def test_the_copy_as_a_destination_received_it_gives_the_original(desk, name):
+    scp, folder = desk
+    syntax = LOSSLESS_NAMES[name]
+    assert ask(scp, recode(COPY, syntax), syntax=syntax).status == 0
+    assert received(folder) == {CT.uid: CT.data}
