@@ -9,6 +9,7 @@ from pydicom import Dataset
 
 from gateway.dicom.syntaxes import EXPLICIT_LITTLE
 from tests.dicom.samples import encode
+from tests.made.compressed import compressed
 from tests.made.images import images
 from tests.made.multiframe import multiframe
 from tests.made.others import blocked, referring
@@ -41,7 +42,7 @@ def collection(folder: Path) -> dict[str, Made]:
     real = Real(folder)
     found = images(real)
     slices = [found[f"ct{number}"] for number in range(3)]
-    found |= multiframe(real, found)
+    found |= multiframe(real, found) | compressed(folder)
     found |= spatial(slices) | reports(slices) | states(slices, found["photographic"])
     found |= referring(slices, found["whole-slide"], [found["op-8"], found["op-16"]])
     found |= radiotherapy(real, slices) | blocked(real)

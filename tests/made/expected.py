@@ -20,6 +20,7 @@ _GROUPS: tuple[tuple[Expected, tuple[str, ...]], ...] = (
             *("us", "us-multi-frame", "us-retired", "us-multi-frame-retired"),
             *("endoscopic", "microscopic", "photographic", "dermoscopic", "op-8", "op-16"),
             *("sc", "sc-byte", "sc-word", "sc-colour"),
+            *("htj2k", "jpeg-ls-planes", "jpeg-ls-samples", "jpeg-ls-near-lossless"),
         ),
     ),
     (

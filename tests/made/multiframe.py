@@ -192,6 +192,8 @@ def _pet(real: Real) -> Dataset:
     shared["PETFrameTypeSequence"] = [item(FrameType=kind, VolumeBasedCalculationTechnique="NONE", **described)]
     bounds = {"PlanePositionSequence": positions, "PixelValueTransformationSequence": _transformations(1, 2, 4)}
     add_groups(ds, 3, shared, bounds)
+    for frame in ds.PerFrameFunctionalGroupsSequence:
+        frame.FrameContentSequence[0].TemporalPositionIndex = 1
     add_pixels(ds, real.mr)
     return ds
 
@@ -299,6 +301,10 @@ def _breast(real: Real, suffix: str, name: str) -> Dataset:
     if suffix == "13.1.3":
         ds = _from_projections(real, suffix, "MG", name)
         del ds.PatientPosition
+        kind = ds.SharedFunctionalGroupsSequence[0].XRay3DFrameTypeSequence
+        del ds.SharedFunctionalGroupsSequence[0].XRay3DFrameTypeSequence
+        for frame in ds.PerFrameFunctionalGroupsSequence:
+            frame.XRay3DFrameTypeSequence = kind
     else:
         intent = name.rpartition("-")[2].upper()
         kind = ["ORIGINAL", "PRIMARY", "TOMO_PROJ", "NONE"]
@@ -329,9 +335,16 @@ def _exposure(ds: Dataset, kind: list[str]) -> dict[str, list[Dataset]]:
     ds.FocalSpots, ds.AnodeTargetMaterial, ds.BodyPartThickness, ds.CompressionForce = 0.3, "TUNGSTEN", 50, 100
     ds.PaddleDescription, ds.ExposureControlMode, ds.ExposureControlModeDescription = "FLAT", "MANUAL", "made"
     ds.OrganDose, ds.EntranceDoseInmGy, ds.TypeOfDetectorMotion = 0.01, 1, "STATIONARY"
-    properties = item(FrameType=kind, ImagerPixelSpacing=[0.1, 0.1], GeometricalProperties="NON_UNIFORM")
-    isocenter = item(PositionerIsocenterPrimaryAngle=0.0, PositionerIsocenterSecondaryAngle=0.0)
-    isocenter.PositionerIsocenterDetectorRotationAngle = 0.0
+    properties = item(FrameType=kind, ImagerPixelSpacing=[0.1, 0.1], GeometricalProperties="UNIFORM")
+    properties.PixelIntensityRelationship, properties.PixelIntensityRelationshipSign = "LOG", -1
+    properties.ImageProcessingApplied = "NONE"
+    isocenter = item()
+    for what in ("XRaySource", "BreastSupport", "Detector"):
+        setattr(isocenter, what + "IsocenterPrimaryAngle", 0.0)
+        setattr(isocenter, what + "IsocenterSecondaryAngle", 0.0)
+        for axis in "XYZ" if what != "XRaySource" else "":
+            setattr(isocenter, f"{what}{axis}PositionToIsocenter", 0.0)
+    isocenter.DetectorActiveAreaTLHCPosition, isocenter.DetectorActiveAreaOrientation = [0.0] * 3, [1.0, 0, 0, 0, 1, 0]
     return {
         "IrradiationEventIdentificationSequence": [item(IrradiationEventUID=uid("irradiation"))],
         "FieldOfViewSequence": [
@@ -345,7 +358,9 @@ def _exposure(ds: Dataset, kind: list[str]) -> dict[str, list[Dataset]]:
         ],
         "XRayGeometrySequence": [item(DistanceSourceToDetector=650, DistanceSourceToPatient=600,
                                       DistanceSourceToIsocenter=600.0, EstimatedRadiographicMagnificationFactor=1.1)],
-        "XRayAcquisitionDoseSequence": [item(KVP=28, OrganDose=0.01, EntranceDoseInmGy=1, HalfValueLayer=0.3)],
+        "XRayAcquisitionDoseSequence": [item(KVP=28, OrganDose=0.01, EntranceDoseInmGy=1, HalfValueLayer=0.3,
+                                             ExposureTimeInms=100.0, ExposureInmAs=5.0)],
+        "DerivationImageSequence": [],
         "IsocenterReferenceSystemSequence": [isocenter],
         "PatientOrientationInFrameSequence": [item(PatientOrientation=["A", "L"])],
     }  # fmt: skip
@@ -390,7 +405,7 @@ def _legacy(made: dict[str, Dataset]) -> dict[str, Dataset]:
     for ds in found.values():
         for frame in ds.PerFrameFunctionalGroupsSequence:  # left out of a lone slice with nothing for it
             if "UnassignedPerFrameConvertedAttributesSequence" not in frame:
-                frame.UnassignedPerFrameConvertedAttributesSequence = []
+                frame.UnassignedPerFrameConvertedAttributesSequence = [item()]
     return found
 
 

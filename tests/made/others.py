@@ -129,7 +129,7 @@ def _tomography(real: Real) -> Dataset:
     ds.SynchronizationFrameOfReferenceUID, ds.SynchronizationTrigger = uid("clock"), "NO TRIGGER"
     ds.AcquisitionTimeSynchronized, ds.PresentationLUTShape = "N", "IDENTITY"
     ds.BurnedInAnnotation, ds.LossyImageCompression = "NO", "00"
-    ds.AcquisitionDuration, ds.ConcatenationFrameOffsetNumber = 1.0, 0
+    ds.AcquisitionDuration, ds.AnatomicRegionSequence, ds.ConcatenationFrameOffsetNumber = 1.0, [EYE], 0
     ds.InConcatenationNumber = ds.InConcatenationTotalNumber = 1
     ds.AxialLengthOfTheEye = ds.HorizontalFieldOfView = ds.EmmetropicMagnification = ds.IntraOcularPressure = None
     ds.RefractiveStateSequence, ds.PupilDilated, ds.DetectorType = [], None, "CCD"
@@ -211,13 +211,12 @@ def _display(images: Sequence[Dataset]) -> Dataset:
             NumberOfHorizontalPixels=100,
             DisplayEnvironmentSpatialPosition=[0.0, 1.0, 1.0, 0.0],
             ScreenMinimumGrayscaleBitDepth=8,
-            ScreenMinimumColorBitDepth=8,
         )
     ]
     ds.StructuredDisplayImageBoxSequence = [
         item(
             ImageBoxNumber=1, ImageBoxLayoutType="SINGLE", DisplayEnvironmentSpatialPosition=[0.0, 1.0, 1.0, 0.0],
-            ReferencedInstanceSequence=[reference(images[0])], ReferencedFirstFrameSequence=[reference(images[0])],
+            ReferencedInstanceSequence=[reference(images[0])],
         )
     ]  # fmt: skip
     ds.ReferencedSeriesSequence = _series_of(images[:1])

@@ -114,7 +114,7 @@ def _record(suffix: str, name: str, plan: Dataset) -> Dataset:
     session = item(ReferencedBeamNumber=1, CurrentFractionNumber=1, BeamName="1", BeamType="STATIC")
     session.RadiationType, session.TreatmentDeliveryType, session.NumberOfWedges = "PHOTON", "TREATMENT", 0
     session.NumberOfCompensators = session.NumberOfBoli = session.NumberOfBlocks = 0
-    session.TreatmentTerminationStatus, session.TreatmentVerificationStatus = "NORMAL", "NO"
+    session.TreatmentTerminationStatus, session.TreatmentVerificationStatus = "NORMAL", "VERIFIED_OVR"
     session.NumberOfControlPoints = 1
     ds.PrimaryDosimeterUnit = "MU"
     if suffix == "481.4":
@@ -142,7 +142,21 @@ def _record(suffix: str, name: str, plan: Dataset) -> Dataset:
             item(
                 ApplicationSetupType="OTHER", ReferencedBrachyApplicationSetupNumber=1, TotalReferenceAirKerma=0,
                 CurrentFractionNumber=1, TreatmentDeliveryType="TREATMENT", TreatmentTerminationStatus="NORMAL",
-                TreatmentVerificationStatus="NO", ChannelDeliverySequence=[],
+                TreatmentVerificationStatus="VERIFIED_OVR",
+                RecordedChannelSequence=[
+                    item(
+                        ChannelNumber=1, SpecifiedChannelTotalTime=1, DeliveredChannelTotalTime=1,
+                        SourceMovementType="FIXED", ReferencedSourceNumber=1, NumberOfControlPoints=2,
+                        ChannelLength=None, TransferTubeNumber=None,
+                        BrachyControlPointDeliveredSequence=[
+                            item(
+                                ReferencedControlPointIndex=number, TreatmentControlPointDate="20260101",
+                                TreatmentControlPointTime="120000", ControlPointRelativePosition=0,
+                            )
+                            for number in (0, 1)
+                        ],
+                    )
+                ],
             )
         ]  # fmt: skip
     return ds
