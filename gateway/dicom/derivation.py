@@ -37,6 +37,8 @@ _DROPPED = frozenset(
     }
 )
 _DROPPED_GROUPS = frozenset({0x0000, 0x0002, 0x7FE0})
+# Ophthalmic photographs, 8 and 16 bit: value 3 of Image Type says how a derived one was derived (PS3.3 C.8.17.2).
+_OPHTHALMIC = frozenset({"1.2.840.10008.5.1.4.1.1.77.1.5.1", "1.2.840.10008.5.1.4.1.1.77.1.5.2"})
 
 
 def _leave(_uid: str) -> None:
@@ -97,7 +99,10 @@ def set_identity(ds: Dataset, facts: DerivationFacts) -> None:
     """New UIDs, and DERIVED, also in every Frame Type."""
     set_uids(ds, facts)
     kept = list(values.texts(ds, "ImageType"))[1:]
-    ds.ImageType = ["DERIVED", *(kept or ["SECONDARY" if "SecondaryCapture" in ds.SOPClassUID.keyword else "PRIMARY"])]
+    kind = ["DERIVED", *(kept or ["SECONDARY" if "SecondaryCapture" in ds.SOPClassUID.keyword else "PRIMARY"])]
+    if ds.SOPClassUID in _OPHTHALMIC and not any(kind[2:3]):
+        kind[2:3] = ["MARKED"]
+    ds.ImageType = kind
     _set_frame_types(ds)
 
 

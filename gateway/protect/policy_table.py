@@ -56,6 +56,7 @@ _ROWS: tuple[tuple[Row, tuple[str, ...]], ...] = (
             *("7", "7.2", "7.3", "7.4"),  # Secondary Capture: single, multi-frame grayscale byte and word, true colour
             *("12.1", "12.2"),  # X-Ray Angiographic, X-Ray Radiofluoroscopic
             *("77.1.1", "77.1.2", "77.1.4", "77.1.5.1", "77.1.5.2"),  # VL endoscopic, microscopic, photo, ophthalmic
+            "77.1.7",  # Dermoscopic Photography
         ),
     ),
     (Row("mark", ("mammography",)), ("1.2",)),
@@ -74,9 +75,13 @@ _ROWS: tuple[tuple[Row, tuple[str, ...]], ...] = (
         Row("remap"),
         (
             *("66.1", "66.2", "66.3", "66.4", "66.5", "66.6", "67"),  # REG, fiducials, SEG, surface, tracts, RWV map
+            "66.7",  # Label Map Segmentation
             *("88.11", "88.22", "88.33", "88.34", "88.35", "88.40", "88.50", "88.59", "88.65", "88.67"),  # SR, KO
-            *("88.68", "88.69", "88.70", "88.71", "88.72", "88.73", "88.74", "88.75", "88.76"),
+            *("88.68", "88.69", "88.70", "88.71", "88.72", "88.73", "88.74", "88.75", "88.76", "88.77"),
+            "79.1",  # Macular Grid Thickness and Volume Report: a structured report too (PS3.3 A.35)
             *("11.1", "11.2", "11.3", "11.4", "11.5", "11.6", "11.7", "11.8"),  # presentation states
+            *("11.9", "11.10", "11.11", "11.12"),  # the same: volume renderings, variable modality LUT
+            *("77.1.5.3", "90.1", "91.1", "131"),  # stereometric, content assessment, bulk annotations, display
         ),
     ),
     # Radiotherapy, by name although the unlisted are blocked too: a rule of a route may ask for `remap` instead.
@@ -94,7 +99,7 @@ REMAP_BY_RULE = frozenset(
 )
 
 # Of what is remapped, only segmentations have pixels (PS3.3 A.51): nobody's picture, and never marked.
-MAY_HOLD_PIXELS = frozenset({_STORAGE + "66.4"})
+MAY_HOLD_PIXELS = frozenset({_STORAGE + "66.4", _STORAGE + "66.7"})
 
 # Structured reports and key object notes: a signature over one is a person's word, which must not fall off in silence.
-SIGNED_IS_HELD = _STORAGE + "88."
+SIGNED_IS_HELD = (_STORAGE + "88.", _STORAGE + "79.1")

@@ -241,6 +241,11 @@ def test_dates_are_in_the_zone_of_the_data_set():
 def test_secondary_captures_stay_secondary():
     rgb = np.zeros((1, 4, 6, 3), np.uint8)
     assert derived(image(rgb, ImageType=None)).ImageType == ["DERIVED", "SECONDARY"]
+    photo = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
+    for before, after in ((["ORIGINAL", "PRIMARY", ""], "MARKED"), (["ORIGINAL", "PRIMARY"], "MARKED")):
+        assert derived(image(rgb, SOPClassUID=photo, ImageType=before)).ImageType == ["DERIVED", "PRIMARY", after]
+    montage = ["DERIVED", "PRIMARY", "MONTAGE", "A"]
+    assert derived(image(rgb, SOPClassUID=photo, ImageType=montage)).ImageType == montage
 
 
 def test_frame_types_of_enhanced_images():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -14,6 +15,8 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from tests.conftest import missing
 
@@ -105,6 +108,14 @@ class Orthanc:
 
     def file(self, instance: str) -> bytes:
         return self._get(f"/instances/{instance}/file")
+
+    def frame(self, instance: str, number: int) -> bytes:
+        """One frame as it lies in the pixel data; `number` from 0."""
+        return self._get(f"/instances/{instance}/frames/{number}/raw")
+
+    def values(self, instance: str, number: int) -> np.ndarray:
+        """Stored values of one frame as Orthanc's own decoder gives them: (H, W, samples)."""
+        return np.load(io.BytesIO(self._get(f"/instances/{instance}/frames/{number}/numpy?rescale=false")))
 
     def upload(self, file: bytes) -> str:
         """Put a DICOM file into the archive; returns Orthanc's id of the instance."""

@@ -67,6 +67,7 @@ HELD = {
         uids.XRay3DCraniofacialImageStorage,
     ],
 }
+LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"  # not in pydicom's dictionary yet
 REMAPPED = [
     uids.SpatialRegistrationStorage,
     uids.SpatialFiducialsStorage,
@@ -81,6 +82,15 @@ REMAPPED = [
     uids.GrayscaleSoftcopyPresentationStateStorage,
     uids.ColorSoftcopyPresentationStateStorage,
     uids.BlendingSoftcopyPresentationStateStorage,
+    uids.VolumeRenderingVolumetricPresentationStateStorage,
+    uids.VariableModalityLUTSoftcopyPresentationStateStorage,
+    uids.StereometricRelationshipStorage,
+    uids.MacularGridThicknessAndVolumeReportStorage,
+    uids.WaveformAnnotationSRStorage,
+    uids.ContentAssessmentResultsStorage,
+    uids.MicroscopyBulkSimpleAnnotationsStorage,
+    uids.BasicStructuredDisplayStorage,
+    LABEL_MAP,
 ]
 BLOCKED = [
     uids.EncapsulatedPDFStorage,
@@ -113,10 +123,13 @@ def test_marked_with_the_profile_of_its_kind(sop_class, expected):
     assert (decision.action, decision.profile.name) == ("mark", profile)
 
 
-@pytest.mark.parametrize("modality, profile", [("XC", "dermoscopy"), ("OP", "fundus"), ("ES", "generic-rgb")])
+@pytest.mark.parametrize(
+    "modality, profile", [("XC", "dermoscopy"), ("DMS", "dermoscopy"), ("OP", "fundus"), ("ES", "generic-rgb")]
+)
 def test_visible_light_photographs_are_marked(modality, profile):
     colour = {"photometric": "RGB", "samples": 3, "bits_allocated": 8, "bits_stored": 8, "high_bit": 7}
     classes = {"OP": uids.OphthalmicPhotography8BitImageStorage, "ES": uids.VLEndoscopicImageStorage}
+    classes["DMS"] = uids.DermoscopicPhotographyImageStorage
     sop_class = classes.get(modality, uids.VLPhotographicImageStorage)
     decision = decided(sop_class_uid=str(sop_class), modality=modality, **colour)
     assert decision.action == "mark"
@@ -151,7 +164,8 @@ def test_a_signed_report_is_held_a_signed_presentation_state_is_not(depth):
         outer = Dataset()
         outer.ContentSequence = [ds]
         ds = outer
-    for sop_class in (uids.ComprehensiveSRStorage, uids.KeyObjectSelectionDocumentStorage):
+    reports = (uids.ComprehensiveSRStorage, uids.KeyObjectSelectionDocumentStorage)
+    for sop_class in (*reports, uids.MacularGridThicknessAndVolumeReportStorage):
         decision = decided(sop_class_uid=str(sop_class), dataset=ds)
         assert (decision.action, decision.code) == ("hold", "signed")
     state = str(uids.GrayscaleSoftcopyPresentationStateStorage)
@@ -162,7 +176,7 @@ def test_a_signed_report_is_held_a_signed_presentation_state_is_not(depth):
 def test_a_picture_never_leaves_inside_what_only_refers(sop_class):
     """Pixels of a remapped object go out as they are: none but a segmentation's may."""
     decision = decided(sop_class_uid=str(sop_class), has_pixel_data=True)
-    if sop_class == uids.SegmentationStorage:
+    if sop_class in (uids.SegmentationStorage, LABEL_MAP):
         assert decision == Decision("remap")
     else:
         assert (decision.action, decision.code) == ("hold", "unexpected-pixels")
