@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . deploy/setup.sh
 
 need_programs dcmdump:dcmtk Orthanc:orthanc dciodvfy:dicom3tools node:nodejs npm:npm initdb:postgresql
-make_venv "[test,bench,training,postgresql,jpeg-extended]"
+make_venv "[test,bench,training,postgresql]"
 # Their metadata ask for torchvision, which must match the build of torch; what is used of them here does without it.
 .venv/bin/pip install --quiet --disable-pip-version-check --no-deps -c deploy/constraints.txt \
     monai onnx2torch torchattacks torchxrayvision

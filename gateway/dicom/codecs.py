@@ -7,9 +7,10 @@ pixels the same bytes, on every machine.
 from __future__ import annotations
 
 import numpy as np
-from imagecodecs import htj2k_encode
+from imagecodecs import htj2k_encode, jpeg8_decode
 from pydicom.encaps import encapsulate
 from pydicom.pixels import get_decoder, get_encoder
+from pydicom.pixels.processing import convert_color_space
 
 from gateway.dicom import values
 from gateway.dicom.codestream import has_component_transform, inspect
@@ -20,8 +21,6 @@ from gateway.errors import DicomError
 
 _DECODERS = {
     "rle": "pydicom",
-    "jpeg": "gdcm",
-    "jpeg-extended": "pylibjpeg",  # its 12-bit decoder is under the GPL, so a site chooses it: extra "jpeg-extended"
     "jpeg-2000": "pylibjpeg",
     "jpeg-ls": "pyjpegls",
 }
@@ -31,6 +30,8 @@ _ENCODERS = {
     JPEG_2000_LOSSLESS: "pylibjpeg",
     HTJ2K_LOSSLESS: "",  # pydicom has none: OpenJPH by way of imagecodecs
 }
+_END_OF_IMAGE = b"\xff\xd9"  # ISO/IEC 10918-1 B.1.1.3
+_STRAY = 16  # bytes at the end of a frame that some encoders leave behind it
 # JPEG-LS and JPEG 2000 hold numbers of Bits Stored bits; RLE and JPEG hold containers, and know no sign.
 _OF_NUMBERS = ("jpeg-ls", "jpeg-2000")
 
@@ -69,13 +70,6 @@ def decode_frame(frame: bytes, header: InstanceHeader, syntax: Syntax) -> np.nda
     """
     if not syntax.codec:
         raise DicomError("unsupported-transfer-syntax", f"no decoder for transfer syntax {syntax.uid}")
-    decoder = get_decoder(syntax.uid)
-    if _DECODERS[syntax.codec] not in decoder.available_plugins:
-        raise DicomError(
-            "decoder-not-installed",
-            f"the decoder of transfer syntax {syntax.uid} is not installed",
-            "pip install 'miad-gateway[jpeg-extended]'" if syntax.codec == "jpeg-extended" else "reinstall the gateway",
-        )
     codestream = inspect(frame, syntax)
     if codestream is not None:
         if (codestream.rows, codestream.columns) != (header.rows, header.columns):
@@ -83,6 +77,12 @@ def decode_frame(frame: bytes, header: InstanceHeader, syntax: Syntax) -> np.nda
         if codestream.components != header.samples or codestream.precision > header.bits_allocated:
             raise DicomError("undecodable-pixels", "a compressed frame has other samples than the header says")
         frame = codestream.data
+    if syntax.codec == "jpeg":
+        return _decode_jpeg(frame, header).astype(decoded_type(header, syntax), copy=False)
+    decoder = get_decoder(syntax.uid)
+    if _DECODERS[syntax.codec] not in decoder.available_plugins:
+        text = f"the decoder of transfer syntax {syntax.uid} is not installed"
+        raise DicomError("decoder-not-installed", text, "reinstall the gateway")
     with foreign_errors("undecodable-pixels", "the pixel data cannot be decoded"):
         decoded, properties = next(
             decoder.iter_array(
@@ -97,6 +97,23 @@ def decode_frame(frame: bytes, header: InstanceHeader, syntax: Syntax) -> np.nda
         raise DicomError("undecodable-pixels", "a compressed colour frame cannot be turned into RGB")
     kind = decoded_type(header, syntax)
     return decoded.astype(kind, copy=False) if syntax.codec in _OF_NUMBERS else decoded.view(kind)
+
+
+def _decode_jpeg(frame: bytes, header: InstanceHeader) -> np.ndarray:
+    """Any JPEG process, by libjpeg-turbo: GDCM ends the process on damaged frames, and it decodes 12 bits too.
+
+    The samples come as they lie in the codestream; what they mean the header says (PS3.5 8.2.1).
+    """
+    if _END_OF_IMAGE not in frame.rstrip(b"\0")[-_STRAY:]:  # libjpeg would fill the rest with gray
+        raise DicomError("undecodable-pixels", "a compressed frame is cut off")
+    as_they_lie = {"colorspace": "YCBCR", "outcolorspace": "YCBCR"} if header.samples == 3 else {}
+    with foreign_errors("undecodable-pixels", "the pixel data cannot be decoded"):
+        decoded = jpeg8_decode(frame, **as_they_lie)
+        if header.photometric in ("YBR_FULL", "YBR_FULL_422"):
+            decoded = convert_color_space(decoded, "YBR_FULL", "RGB")
+        elif header.samples == 3 and header.photometric != "RGB":
+            raise DicomError("undecodable-pixels", "a compressed colour frame cannot be turned into RGB")
+    return decoded
 
 
 def encode_frame(frame: np.ndarray, header: InstanceHeader, transfer_syntax_uid: str) -> bytes:

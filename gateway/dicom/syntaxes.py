@@ -45,7 +45,7 @@ class Syntax:
     method
         Defined term for Lossy Image Compression Method (0028,2114), PS3.3 C.7.6.1.1.5.2; "" where never lossy.
     codec
-        What decodes the fragments: "rle", "jpeg", "jpeg-extended", "jpeg-ls", "jpeg-2000"; "" where nothing can.
+        What decodes the fragments: "rle", "jpeg", "jpeg-ls", "jpeg-2000"; "" where nothing can.
     """
 
     uid: str
@@ -72,7 +72,7 @@ _KNOWN = {
         Syntax(EXPLICIT_BIG, little_endian=False),
         *(Syntax(uid, deflated=True) for uid in _JPIP_DEFLATED),
         _compressed(_ROOT + "4.50", "jpeg", "always", JPEG),
-        _compressed(_ROOT + "4.51", "jpeg-extended", "always", JPEG),
+        _compressed(_ROOT + "4.51", "jpeg", "always", JPEG),
         _compressed(_ROOT + "4.53", "", "always", JPEG),
         _compressed(_ROOT + "4.55", "", "always", JPEG),
         _compressed(_ROOT + "4.57", "jpeg"),

@@ -29,7 +29,6 @@ NOT_DECODED = {
     "cornerstone/CTImage.dcm_JPEGProcess10_12TransferSyntax_1.2.840.10008.1.2.4.55.dcm": "unsupported-transfer-syntax",
     "cornerstone/CTImage.dcm_JPEGProcess6_8TransferSyntax_1.2.840.10008.1.2.4.53.dcm": "unsupported-transfer-syntax",
     "nibabel/decimal_rescale.dcm": "missing-uid",
-    "pydicom/JPEG-lossy.dcm": "undecodable-pixels",
     "pydicom/JPEGLSNearLossless_08.dcm": "missing-uid",
     "pydicom/SC_rgb_jls_lossy_line.dcm": "missing-uid",
     "pydicom/SC_rgb_rle_32bit_2frame.dcm": "thirty-two-bit-pixels",
@@ -84,8 +83,8 @@ def test_the_corpus_decodes_as_pydicom_decodes_it(miad_data):
             continue
         if name in NOT_DECODED or pixels.frames.dtype not in (np.uint8, np.uint16, np.int16):
             wrong[name] = "decoded"
-        if int(one.row["bytes"]) > 200_000 or one.row["file"].startswith("series_"):
-            continue  # for time; `python -m tests.dicom.roundtrip` takes every file
+        if int(one.row["bytes"]) > 200_000 or name.startswith("series_") or name == "pydicom/JPEG-lossy.dcm":
+            continue  # for time (`python -m tests.dicom.roundtrip` takes all); pydicom does not decode the last
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             theirs = pydicom.dcmread(one.path).pixel_array.reshape(pixels.frames.shape)
