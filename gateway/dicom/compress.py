@@ -15,7 +15,7 @@ from gateway.dicom.encoded import describe, parse
 from gateway.dicom.explicit import encode
 from gateway.dicom.library import foreign_errors
 from gateway.dicom.parts import Parts, split
-from gateway.dicom.pixels import decode_pixels, pixels_of
+from gateway.dicom.pixels import MAX_PIXEL_BYTES, decode_pixels, pixels_of
 from gateway.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE, LOSSLESS_NAMES, RLE_LOSSLESS, syntax_of
 from gateway.dicom.transcode import to_implicit
 from gateway.errors import DicomError
@@ -78,6 +78,10 @@ def _containers(parts: Parts) -> np.ndarray:
     colour = header.photometric == "RGB" and header.samples == 3 and by_pixel
     if not colour and not (header.photometric in _MONOCHROME and header.samples == 1):
         raise DicomError("not-exact", "only monochrome and RGB by pixel are encoded")
+    if len(parts.value) > MAX_PIXEL_BYTES:
+        raise DicomError(
+            "not-exact", f"more than {MAX_PIXEL_BYTES} bytes of pixels are not encoded and compared at once"
+        )
     if header.bits_allocated not in (8, 16):
         raise DicomError("not-exact", f"pixels of {header.bits_allocated} bits are not encoded")
     shape = (header.frames, header.rows, header.columns, 3)[: 4 if colour else 3]

@@ -11,7 +11,7 @@ from pydicom import Dataset
 
 from gateway.dicom import derivation
 from gateway.dicom.derivation import DerivationFacts
-from gateway.dicom.explicit import encode, make_explicit
+from gateway.dicom.explicit import encode_around, make_explicit
 from gateway.dicom.library import foreign_errors
 from gateway.dicom.parts import Parts, split
 from gateway.dicom.pixels import Pixels, pixels_of
@@ -64,7 +64,8 @@ def derive(
         derivation.set_lossy_history(ds, pixels.lossy, parts.syntax.method, _ratio(parts))
         _describe_pixels(ds, pixels, marked_frames)
         write_block(ds, facts.token, facts.hint, sealed_key=facts.sealed_key, payload=facts.payload)
-        return encode(ds, _pixel_element(containers, pixels.bits_allocated))
+        before, behind = encode_around(ds)
+        return before + _pixel_element(containers, pixels.bits_allocated) + behind
 
 
 def _ratio(parts: Parts) -> float | None:

@@ -34,28 +34,27 @@ def make_explicit(ds: Dataset, parts: Parts) -> None:
     correct_ambiguous_vr(ds, True)
 
 
-def encode(ds: Dataset, pixel_data: bytes = b"") -> bytes:
-    """Every element of `ds` in Explicit VR Little Endian, in tag order (PS3.5 7.1).
+def encode(ds: Dataset) -> bytes:
+    """Every element of `ds` in Explicit VR Little Endian, in tag order (PS3.5 7.1)."""
+    return b"".join(encode_around(ds))
 
-    Parameters
-    ----------
-    pixel_data
-        The encoded pixel data element, which is no part of `ds`; it comes before what scanners put behind it (7FE1).
+
+def encode_around(ds: Dataset) -> tuple[bytes, bytes]:
+    """As `encode`, in two: what comes before the pixel data, which is no part of `ds`, and what comes behind it.
+
+    Behind it lie what scanners put into group 7FE1, and retired elements of higher groups.
     """
-    out = io.BytesIO()
+    before, behind = io.BytesIO(), io.BytesIO()
     character_sets = _character_sets(ds)
-    behind = False
     for tag in sorted(ds.keys()):
-        if tag >> 16 > _PIXEL_GROUP and not behind:
-            out.write(pixel_data)
-            behind = True
+        out = behind if tag >> 16 > _PIXEL_GROUP else before
         raw = ds.get_item(tag, keep_deferred=True)
         try:
             out.write(_written(raw, character_sets))
         except Exception:  # a raw element without VR inside an explicit data set, or a value against its VR
             value = _undecoded(raw)
             out.write(_written(ds[tag] if value is None else DataElement(tag, "UN", value), character_sets))
-    return out.getvalue() if behind else out.getvalue() + pixel_data
+    return before.getvalue(), behind.getvalue()
 
 
 def _undecoded(element: DataElement | RawDataElement) -> bytes | None:

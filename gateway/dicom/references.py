@@ -14,7 +14,7 @@ from gateway.dicom import derivation
 from gateway.dicom.depth import check_depth
 from gateway.dicom.derivation import DerivationFacts
 from gateway.dicom.encoded import InstanceHeader
-from gateway.dicom.explicit import encode, make_explicit
+from gateway.dicom.explicit import encode_around, make_explicit
 from gateway.dicom.library import foreign_errors
 from gateway.dicom.parts import Parts, split
 from gateway.dicom.private import write_block
@@ -48,7 +48,8 @@ def derive_references(original: bytes, transfer_syntax_uid: str, facts: Derivati
         derivation.set_uids(ds, facts)
         derivation.describe_remapping(ds, facts)
         write_block(ds, facts.token, facts.hint, sealed_key=facts.sealed_key, payload=facts.payload)
-        return encode(ds, _pixels(parts))
+        before, behind = encode_around(ds)
+        return before + _pixels(parts) + behind
 
 
 def references_syntax(transfer_syntax_uid: str) -> str:

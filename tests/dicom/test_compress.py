@@ -20,6 +20,7 @@ from gateway.dicom.syntaxes import (
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
     HTJ2K_LOSSLESS,
+    IMPLICIT_LITTLE,
     JPEG_2000_LOSSLESS,
     JPEG_LS_LOSSLESS,
     LOSSLESS_NAMES,
@@ -139,6 +140,12 @@ def test_what_no_encoder_takes_is_not_exact():
     assert code_of(encode(tiny), JPEG_LS_LOSSLESS) == code_of(encode(tiny), JPEG_2000_LOSSLESS) == "not-exact"
     assert code_of(encode(image()), EXPLICIT_BIG) == "no-encoder"
     assert code_of(encode(image(PixelData=None, Rows=None, Columns=None)), JPEG_LS_LOSSLESS) == "no-pixels"
+
+
+def test_what_is_too_large_to_be_compared_is_not_encoded(monkeypatch):
+    monkeypatch.setattr("gateway.dicom.compress.MAX_PIXEL_BYTES", 1000)
+    assert code_of(encode(KINDS["8 bits"]), JPEG_LS_LOSSLESS) == "not-exact"
+    assert recode(encode(KINDS["8 bits"]), IMPLICIT_LITTLE) == encode(KINDS["8 bits"], IMPLICIT_LITTLE)
 
 
 def test_an_encoder_that_does_not_keep_its_word_is_found_out(monkeypatch):
