@@ -129,9 +129,11 @@ def _worker(config: Config) -> Callable[[], None]:
     store = FlowStore(engine, lease_owner())
     rooms = build_rooms(config, keys, store, engine, AuditLog(places(config).audit("worker")))
     _tell_of_clinical(config, rooms.audit)
+    rooms.passing.start()
     egress = Egress(config.destinations, rooms.audit)
     retainer = Retainer(config.retention, store, rooms.spool, rooms.derived, rooms.protector)
-    worker = FlowWorker(config.worker, config.destinations, store, Steps(rooms), egress, retainer)
+    further = [("emergencies", rooms.passing.tend, 1.0)]
+    worker = FlowWorker(config.worker, config.destinations, store, Steps(rooms), egress, retainer, further)
     for warning in rooms.protector.warnings():
         log.warning("surrogates", warning=warning)
     worker.start()
@@ -153,6 +155,7 @@ def _tell_of_clinical(config: Config, audit: AuditLog) -> None:
 
 def build_rooms(config: Config, keys: SealingKeys, store, engine: Engine, audit: AuditLog, folder: Path | None = None):
     """Everything that the steps work with. `folder` holds spool and derived files; default: the state folder."""
+    from gateway.flow.passing import Passing
     from gateway.flow.spool import Spool
     from gateway.flow.steps import Rooms
     from gateway.protect import Protector
@@ -165,6 +168,7 @@ def build_rooms(config: Config, keys: SealingKeys, store, engine: Engine, audit:
         derived=Spool(base.derived, keys.spool),
         protector=Protector(config, keys, engine, where.vault),
         routes={route.name: route for route in config.routes},
+        passing=Passing(config.routes, [d.name for d in config.destinations if d.trust_statement], engine, audit),
         audit=audit,
     )
 

@@ -35,6 +35,8 @@ INSTANCE_REMAPPED = "instance-remapped"  # an object that refers to images, now 
 INSTANCE_HELD = "instance-held"
 INSTANCE_RELEASED = "instance-released"
 INSTANCE_PASSED = "instance-passed"  # an unmarked original to a trusted destination, by an explicit route
+OVERRIDE_STARTED = "emergency-override-started"  # a route passes originals until the time that its break-glass names
+OVERRIDE_STOPPED = "emergency-override-stopped"  # that time has come, or the configuration no longer says it
 INSTANCE_DELETED = "instance-deleted"  # purge and retention
 DELIVERY = "delivery"  # one instance to one destination
 QUERY = "query"  # C-FIND
@@ -62,6 +64,8 @@ EVENTS: dict[str, EventCode] = {
     INSTANCE_HELD: EventCode("110103"),
     INSTANCE_RELEASED: EventCode("110113", "110132"),
     INSTANCE_PASSED: EventCode("110113", "110132"),
+    OVERRIDE_STARTED: EventCode("110113", "110127"),
+    OVERRIDE_STOPPED: EventCode("110113", "110138"),
     INSTANCE_DELETED: EventCode("110105"),
     DELIVERY: EventCode("110104"),
     QUERY: EventCode("110112"),

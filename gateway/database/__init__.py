@@ -1,12 +1,13 @@
 """The database: schema, engine, migrations. It knows rows, not what they mean."""
 
 from gateway.database.engine import migrate, open_database, reading, sqlite_url, transaction
-from gateway.database.tables import Base, DeliveryRow, InstanceRow, VaultRow
+from gateway.database.tables import Base, DeliveryRow, InstanceRow, OverrideRow, VaultRow
 
 __all__ = [
     "Base",
     "DeliveryRow",
     "InstanceRow",
+    "OverrideRow",
     "VaultRow",
     "migrate",
     "open_database",

@@ -91,6 +91,17 @@ class DeliveryRow(Base):
     )
 
 
+class OverrideRow(Base):
+    """An emergency pass (break-glass) of one route: when it was audited to begin and to end."""
+
+    __tablename__ = "emergency_override"
+
+    route: Mapped[str] = mapped_column(String(32), primary_key=True)
+    until: Mapped[float] = mapped_column(Float, primary_key=True)  # as the configuration says
+    started_at: Mapped[float] = mapped_column(Float)
+    stopped_at: Mapped[float | None] = mapped_column(Float)
+
+
 class VaultRow(Base):
     """One sealed original: the signed record, and beside it the columns that queries need.
 
