@@ -34,6 +34,7 @@ from gateway.keys.keyring import OpeningKeys, SealingKeys
 
 Role = Literal["all", "ingress", "worker", "restore"]
 
+REPORTS_S = 10.0  # between two looks for studies that came to rest
 CANNOT_START = 2  # exit code of a role whose configuration cannot be used (`gateway.commands.exits`)
 
 log = structlog.get_logger(__name__)
@@ -133,6 +134,8 @@ def _worker(config: Config) -> Callable[[], None]:
     egress = Egress(config.destinations, rooms.audit)
     retainer = Retainer(config.retention, store, rooms.spool, rooms.derived, rooms.protector)
     further = [("emergencies", rooms.passing.tend, 1.0)]
+    if any(route.report for route in config.routes):
+        further.append(("reports", build_reports(config, keys, store, engine, rooms).once, REPORTS_S))
     worker = FlowWorker(config.worker, config.destinations, store, Steps(rooms), egress, retainer, further)
     for warning in rooms.protector.warnings():
         log.warning("surrogates", warning=warning)
@@ -171,6 +174,15 @@ def build_rooms(config: Config, keys: SealingKeys, store, engine: Engine, audit:
         passing=Passing(config.routes, [d.name for d in config.destinations if d.trust_statement], engine, audit),
         audit=audit,
     )
+
+
+def build_reports(config: Config, keys: SealingKeys, store, engine: Engine, rooms):
+    """What makes the protection reports of the routes that want them."""
+    from gateway.flow.reports import Reports
+    from gateway.protect.reporting import Reporter
+
+    reporter = Reporter(config.site, keys, engine)
+    return Reports(config.routes, engine, store, rooms.derived, reporter, rooms.audit)
 
 
 def build_restorer(config: Config):

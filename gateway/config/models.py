@@ -172,8 +172,11 @@ class Route(Model):
     mark: Mark = Mark()
     opt_in: OptIn = OptIn()
     rules: tuple[Rule, ...] = ()
+    visible_text: bool = False  # words over the marked image, in an overlay plane
     source_reference: bool = True  # name the original's UID in Source Image Sequence
     restoration: Literal["escrow", "carried", "both"] = "escrow"  # where the sealed original lies: vault, copy, both
+    report: bool = False  # a protection report of each study goes to the destinations as well
+    report_after_s: Annotated[float, Field(gt=0)] = 300  # when no more of the study was marked for so long
 
     @property
     def passes(self) -> bool:

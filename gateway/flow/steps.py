@@ -30,7 +30,7 @@ from gateway.flow.backoff import STEP_ATTEMPTS, delay_s
 from gateway.flow.passing import Passing
 from gateway.flow.ports import Outgoing, Sender
 from gateway.flow.spool import Spool
-from gateway.flow.store import RECEIVED, SEALED, FlowStore, LeaseLost
+from gateway.flow.store import RECEIVED, REPORT, SEALED, FlowStore, LeaseLost
 from gateway.protect import Marked, MarkJob, Protector, Remapped, decide_pass
 from gateway.vault import VaultRecord
 
@@ -150,6 +150,8 @@ class Steps:
                 except BaseException:
                     writer.discard()
                     raise
+            if isinstance(marked, Marked) and marked.figures and record.derived_sha256 is None:
+                self._r.protector.note_figures(record, marked.figures)
             if self._r.protector.fix_derived(record, sha256):
                 break
             fixed = self._r.protector.record(record.locator).derived_sha256
@@ -181,8 +183,8 @@ class Steps:
     def _deliver(self, delivery: DeliveryRow, row: InstanceRow, sender: Sender, retry: Callable[[int], float]) -> bool:
         try:
             status = sender.send(delivery.destination, self._outgoing(row))
-            if self._r.store.sent(delivery, status):
-                self._r.spool.delete(row.spool_file or "")
+            if self._r.store.sent(delivery, status) and row.spool_file:
+                self._r.spool.delete(row.spool_file)
                 self._r.store.forget_spool_file([row.id])
         except LeaseLost:
             raise
@@ -217,6 +219,8 @@ class Steps:
     def _outgoing(self, row: InstanceRow) -> Outgoing:
         if row.action == "pass":
             return self._outgoing_original(row)
+        if row.action == REPORT:
+            return self._outgoing_report(row)
         record = self._r.protector.record(row.record)
         if row.derived_file != derived_name(record, record.derived_sha256 or ""):
             raise HoldError("derived-not-fixed", "the derived file is not the one that the vault record names")
@@ -240,6 +244,18 @@ class Steps:
             transfer_syntax_uid=row.transfer_syntax_uid,
             size=row.size,
             open=lambda: self._r.spool.open(row.spool_file),
+            instance_id=row.id,
+        )
+
+    def _outgoing_report(self, row: InstanceRow) -> Outgoing:
+        open_file = lambda: self._r.derived.open(row.derived_file)  # noqa: E731
+        return Outgoing(
+            sop_class_uid=row.sop_class_uid,
+            sop_instance_uid=row.sop_instance_uid,
+            transfer_syntax_uid=row.transfer_syntax_uid,
+            size=row.derived_size,
+            open=open_file,
+            in_syntax=lambda wanted: _recoded(open_file, row.transfer_syntax_uid, wanted),
             instance_id=row.id,
         )
 
