@@ -11,9 +11,10 @@ from pydicom.uid import UID
 from gateway.config import Config, Route
 from gateway.dicom.check import check_encoding
 from gateway.dicom.encoded import InstanceHeader, read_header
+from gateway.dicom.overlay import room_for_words
 from gateway.dicom.part10 import split_part10
 from gateway.dicom.pixels import decode_pixels
-from gateway.errors import DicomError
+from gateway.errors import DicomError, HoldError
 from gateway.mark import load_profiles
 from gateway.protect.marking import MAX_BYTES, MAX_FRAMES
 from gateway.protect.policy import Decision, decide
@@ -138,6 +139,11 @@ def _on_route(
     here = replace(here, destinations=route.destinations, restoration=route.restoration)
     if decision.action == "remap":
         return replace(here, outcome="remapped")
+    if route.visible_text:
+        try:
+            room_for_words(header.dataset, header.rows, header.columns)
+        except HoldError as error:
+            return replace(here, outcome="held", code=error.code, reason=error.message)
     return replace(here, profile=decision.profile.name, tier=route.mark.tier)
 
 

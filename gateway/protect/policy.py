@@ -148,6 +148,8 @@ def policy_digest(decision: Decision, route: Route) -> str:
     }
     if route.restoration != "escrow":  # left out otherwise: digests of records made before there was a choice stay
         shaping["restoration"] = route.restoration
+    if route.visible_text and decision.action == "mark":  # as above
+        shaping["visible_text"] = True
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
 

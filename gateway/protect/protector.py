@@ -275,6 +275,7 @@ class Protector:
             map_series=lambda uid: derived_uid(self._keys.uid_key, "series", uid),
             sealed_key=sealed_key,
             payload=payload,
+            visible_text=route.visible_text,
         )
 
     def _settings(self, route: Route) -> MarkSettings:
