@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.commands import config, demo, files, keys, mark, network, queue, serve, surrogates, train_mark, vault
+from gateway.commands import (
+    config,
+    demo,
+    files,
+    keys,
+    mark,
+    network,
+    queue,
+    report,
+    serve,
+    surrogates,
+    train_mark,
+    vault,
+)
 from gateway.commands.exits import MEANING, ExitCode, exit_code_of
 from gateway.commands.output import say, show_error, show_text
 from gateway.errors import GatewayError
@@ -35,6 +48,7 @@ app.command("train-mark")(train_mark.train_mark)
 app.command()(demo.demo)
 app.add_typer(config.app, name="config")
 app.command()(files.explain)
+app.command()(report.report)
 app.command()(network.echo)
 app.add_typer(surrogates.app, name="surrogates")
 app.add_typer(queue.app, name="queue")

@@ -11,9 +11,10 @@ from pydicom.uid import UID
 from gateway.config import Config, Route
 from gateway.dicom.check import check_encoding
 from gateway.dicom.encoded import InstanceHeader, read_header
+from gateway.dicom.overlay import room_for_words
 from gateway.dicom.part10 import split_part10
 from gateway.dicom.pixels import decode_pixels
-from gateway.errors import DicomError
+from gateway.errors import DicomError, HoldError
 from gateway.mark import load_profiles
 from gateway.protect.marking import MAX_BYTES, MAX_FRAMES
 from gateway.protect.policy import Decision, decide
@@ -24,8 +25,9 @@ class Explanation:
     """The way of one file over one route. No patient data in it.
 
     outcome: ``marked``, ``remapped`` (goes out with its references mapped to marked copies), ``passed`` (unmarked, to
-    trusted destinations), ``held`` (acknowledged, shown to a person), ``blocked`` (held as well, and never let out
-    by this policy) or ``refused`` (not even received). `code` and `reason` say why it does not leave.
+    destinations named trusted; `passes` says for how long), ``held`` (acknowledged, shown to a person), ``blocked``
+    (held as well, and never let out by this policy) or ``refused`` (not even received). `code` and `reason` say why it
+    does not leave.
     restoration: where the sealed original of what is marked or remapped lies (``escrow``, ``carried``, ``both``).
     """
 
@@ -39,6 +41,7 @@ class Explanation:
     profile: str = ""
     tier: str = ""
     restoration: str = ""
+    passes: str = ""
     sop_class: str = ""
     transfer_syntax: str = ""
     modality: str = ""
@@ -127,7 +130,7 @@ def _on_route(
         reason = "it carries this gateway's mark already, and is not marked twice"
         return replace(here, outcome="refused", code="already-marked", reason=reason)
     if decision.action == "pass":
-        return replace(here, outcome="passed", destinations=route.destinations)
+        return replace(here, outcome="passed", destinations=route.destinations, passes=_how_it_passes(route))
     if decision.action in ("hold", "block"):
         outcome = "held" if decision.action == "hold" else "blocked"
         return replace(here, outcome=outcome, code=decision.code, reason=decision.reason)
@@ -136,4 +139,16 @@ def _on_route(
     here = replace(here, destinations=route.destinations, restoration=route.restoration)
     if decision.action == "remap":
         return replace(here, outcome="remapped")
+    if route.visible_text:
+        try:
+            room_for_words(header.dataset, header.rows, header.columns)
+        except HoldError as error:
+            return replace(here, outcome="held", code=error.code, reason=error.message)
     return replace(here, profile=decision.profile.name, tier=route.mark.tier)
+
+
+def _how_it_passes(route: Route) -> str:
+    if route.break_glass is None:
+        return "unmarked, audited, for as long as the configuration says so"
+    end = route.break_glass.until.isoformat(sep=" ", timespec="minutes")
+    return f"unmarked, audited, in an emergency that ends at {end}, then held: {route.break_glass.reason}"

@@ -21,7 +21,7 @@ def preflight(config: Config, role: Role = "all") -> list[Finding]:
     The private key of the restore role is read for role ``restore`` only.
     """
     findings = check_config(config, role)
-    if any(finding.level == "error" for finding in findings):
+    if any(finding.level == "error" and finding.keeps_from_starting for finding in findings):
         return findings
     return [*_try_all(config, role), *findings]
 

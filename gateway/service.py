@@ -34,6 +34,7 @@ from gateway.keys.keyring import OpeningKeys, SealingKeys
 
 Role = Literal["all", "ingress", "worker", "restore"]
 
+REPORTS_S = 10.0  # between two looks for studies that came to rest
 CANNOT_START = 2  # exit code of a role whose configuration cannot be used (`gateway.commands.exits`)
 
 log = structlog.get_logger(__name__)
@@ -129,9 +130,13 @@ def _worker(config: Config) -> Callable[[], None]:
     store = FlowStore(engine, lease_owner())
     rooms = build_rooms(config, keys, store, engine, AuditLog(places(config).audit("worker")))
     _tell_of_clinical(config, rooms.audit)
+    rooms.passing.start()
     egress = Egress(config.destinations, rooms.audit)
     retainer = Retainer(config.retention, store, rooms.spool, rooms.derived, rooms.protector)
-    worker = FlowWorker(config.worker, config.destinations, store, Steps(rooms), egress, retainer)
+    further = [("emergencies", rooms.passing.tend, 1.0)]
+    if any(route.report for route in config.routes):
+        further.append(("reports", build_reports(config, keys, store, engine, rooms).once, REPORTS_S))
+    worker = FlowWorker(config.worker, config.destinations, store, Steps(rooms), egress, retainer, further)
     for warning in rooms.protector.warnings():
         log.warning("surrogates", warning=warning)
     worker.start()
@@ -153,6 +158,7 @@ def _tell_of_clinical(config: Config, audit: AuditLog) -> None:
 
 def build_rooms(config: Config, keys: SealingKeys, store, engine: Engine, audit: AuditLog, folder: Path | None = None):
     """Everything that the steps work with. `folder` holds spool and derived files; default: the state folder."""
+    from gateway.flow.passing import Passing
     from gateway.flow.spool import Spool
     from gateway.flow.steps import Rooms
     from gateway.protect import Protector
@@ -165,8 +171,18 @@ def build_rooms(config: Config, keys: SealingKeys, store, engine: Engine, audit:
         derived=Spool(base.derived, keys.spool),
         protector=Protector(config, keys, engine, where.vault),
         routes={route.name: route for route in config.routes},
+        passing=Passing(config.routes, [d.name for d in config.destinations if d.trust_statement], engine, audit),
         audit=audit,
     )
+
+
+def build_reports(config: Config, keys: SealingKeys, store, engine: Engine, rooms):
+    """What makes the protection reports of the routes that want them."""
+    from gateway.flow.reports import Reports
+    from gateway.protect.reporting import Reporter
+
+    reporter = Reporter(config.site, keys, engine)
+    return Reports(config.routes, engine, store, rooms.derived, reporter, rooms.audit)
 
 
 def build_restorer(config: Config):

@@ -32,9 +32,12 @@ INSTANCE_RECEIVED = "instance-received"
 INSTANCE_REFUSED = "instance-refused"  # a C-STORE answered with a failure, or an object aborted half way
 INSTANCE_MARKED = "instance-marked"
 INSTANCE_REMAPPED = "instance-remapped"  # an object that refers to images, now to their marked copies
+REPORT_MADE = "protection-report"  # of one study, on its way to the destinations of a route
 INSTANCE_HELD = "instance-held"
 INSTANCE_RELEASED = "instance-released"
 INSTANCE_PASSED = "instance-passed"  # an unmarked original to a trusted destination, by an explicit route
+OVERRIDE_STARTED = "emergency-override-started"  # a route passes originals until the time that its break-glass names
+OVERRIDE_STOPPED = "emergency-override-stopped"  # that time has come, or the configuration no longer says it
 INSTANCE_DELETED = "instance-deleted"  # purge and retention
 DELIVERY = "delivery"  # one instance to one destination
 QUERY = "query"  # C-FIND
@@ -59,9 +62,12 @@ EVENTS: dict[str, EventCode] = {
     INSTANCE_REFUSED: EventCode("110104"),
     INSTANCE_MARKED: EventCode("110103"),
     INSTANCE_REMAPPED: EventCode("110103"),
+    REPORT_MADE: EventCode("110103"),
     INSTANCE_HELD: EventCode("110103"),
     INSTANCE_RELEASED: EventCode("110113", "110132"),
     INSTANCE_PASSED: EventCode("110113", "110132"),
+    OVERRIDE_STARTED: EventCode("110113", "110127"),
+    OVERRIDE_STOPPED: EventCode("110113", "110138"),
     INSTANCE_DELETED: EventCode("110105"),
     DELIVERY: EventCode("110104"),
     QUERY: EventCode("110112"),

@@ -34,7 +34,7 @@ def serve(
     settings = load_config(config)
     set_up_logging(role.value, settings.log.format, settings.log.level)
     findings = preflight(settings, role.value)
-    errors = [finding for finding in findings if finding.level == "error"]
+    errors = [finding for finding in findings if finding.level == "error" and finding.keeps_from_starting]
     for finding in errors:
         say(f"error: {finding.where}: {finding.message}" + (f" ({finding.hint})" if finding.hint else ""))
     if errors:

@@ -6,7 +6,6 @@ from gateway.config.lines import KeyLines, format_path
 from gateway.config.load import load_config, read_text
 from gateway.config.models import (
     CLINICAL_STATEMENT,
-    PASS_STATEMENT,
     Config,
     Database,
     Destination,
@@ -23,12 +22,15 @@ from gateway.config.models import (
     Worker,
     Workstation,
 )
+from gateway.config.passing import PASS_STATEMENT, TRUST_STATEMENT, BreakGlass
 from gateway.config.problems import ConfigProblem, InvalidConfigError
 from gateway.config.secret import SecretRef
 
 __all__ = [
     "CLINICAL_STATEMENT",
     "PASS_STATEMENT",
+    "TRUST_STATEMENT",
+    "BreakGlass",
     "Config",
     "ConfigProblem",
     "Database",

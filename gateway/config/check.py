@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from gateway.config.lines import KeyPath, format_path
-from gateway.config.models import Config, Tls
+from gateway.config.models import Config, Route, Tls
+from gateway.config.passing import BREAK_GLASS_HOURS
 from gateway.config.secret import SecretRef
 from gateway.config.syntaxes import UNCOMPRESSED
 from gateway.errors import ConfigError
@@ -27,12 +29,16 @@ OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 @dataclass(frozen=True)
 class Finding:
-    """Something seen at `path`: an error keeps a role from working, a warning is a choice to know of."""
+    """Something seen at `path`: an error keeps a role from working, a warning is a choice to know of.
+
+    keeps_from_starting: of an error; False where the role starts all the same and does not do this one thing.
+    """
 
     level: Literal["error", "warning"]
     path: KeyPath
     message: str
     hint: str = ""
+    keeps_from_starting: bool = True
 
     @property
     def where(self) -> str:
@@ -206,10 +212,7 @@ def _check_routes(config: Config, role: Role) -> Iterator[Finding]:
     if role not in ("all", "worker"):
         return
     for index, route in enumerate(config.routes):
-        if route.action == "pass":
-            names = ", ".join(route.destinations)
-            message = f"route {route.name} lets UNMARKED ORIGINALS out to {names}; every instance is audited"
-            yield Finding("warning", ("routes", index, "action"), message)
+        yield from _check_pass(("routes", index), route)
         if route.action == "mark" and route.restoration == "carried":
             message = f"the vault keeps no original of route {route.name}: only the marked copies have them"
             hint = 'restoration = "both" keeps them in the vault as well'
@@ -227,15 +230,47 @@ def _check_routes(config: Config, role: Role) -> Iterator[Finding]:
             yield from _check_file(("routes", index, "mark", "generator"), route.mark.generator)
 
 
+def _check_pass(here: KeyPath, route: Route) -> Iterator[Finding]:
+    """What leaves unmarked, whither, and for how long."""
+    if not route.passes:
+        return
+    names, until = ", ".join(route.destinations), ""
+    if route.break_glass is not None:
+        end = route.break_glass.until.isoformat(sep=" ", timespec="minutes")
+        state = route.break_glass.state(time.time())
+        if state == "ended":
+            message = f"the emergency pass of route {route.name} ended at {end}: what it would pass is held"
+            hint = "take the table and the pass out, or name a new end"
+            yield Finding("error", (*here, "break_glass", "until"), message, hint, keeps_from_starting=False)
+            return
+        if state == "too-long":
+            message = f"{end} is more than {BREAK_GLASS_HOURS} hours ahead"
+            hint = "name an earlier end; an emergency that lasts is looked at again"
+            yield Finding("error", (*here, "break_glass", "until"), message, hint)
+            return
+        until = f" until {end} ({route.break_glass.reason})"
+    if route.action == "pass":
+        message = f"route {route.name} lets UNMARKED ORIGINALS out to {names}{until}; every instance is audited"
+        yield Finding("warning", (*here, "action"), message)
+    for position, rule in enumerate(route.rules):
+        if rule.action == "pass":
+            message = f"a rule of route {route.name} lets UNMARKED ORIGINALS out to {names}{until}; each is audited"
+            yield Finding("warning", (*here, "rules", position, "action"), message)
+
+
 def _check_destinations(config: Config, role: Role) -> Iterator[Finding]:
     if role not in ("all", "worker"):
         return
     used = {name for route in config.routes for name in route.destinations}
+    passed_to = {name for route in config.routes if route.passes for name in route.destinations}
     for index, destination in enumerate(config.destinations):
         here = ("destinations", index)
         if destination.type == "clinical":
             message = f"{destination.name} is CLINICAL and gets marked copies; nobody may read or treat from them"
             yield Finding("warning", (*here, "type"), message)
+        if destination.trust_statement and destination.name not in passed_to:
+            message = f"{destination.name} is named trusted with unmarked originals, and no route passes any to it"
+            yield Finding("warning", (*here, "trust_statement"), message)
         if destination.name not in used:
             yield Finding("warning", (*here, "name"), f"no route sends to {destination.name}")
         elif destination.tls is None and not _is_local(destination.host):

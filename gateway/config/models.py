@@ -7,86 +7,30 @@ The texts of the errors are for the person who wrote the file: `gateway.config.p
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from gateway.config.base import (
+    Address,
+    AETitle,
+    Device,
+    Host,
+    Model,
+    Name,
+    Port,
+    Problem,
+    Sha256,
+    checked,
+    doubled,
+    url_or_reference,
+)
+from gateway.config.passing import PASS_STATEMENT, TRUST_STATEMENT, BreakGlass
 from gateway.config.secret import SecretRef
 from gateway.config.syntaxes import UNCOMPRESSED, TransferSyntaxes
-
-
-def _ae_title(value: str) -> str:
-    """PS3.5 6.2, VR AE: 1 to 16 characters, no backslash or control character, not all spaces."""
-    title = value.strip(" ")
-    if not 1 <= len(title) <= 16 or "\\" in title or not title.isascii() or not title.isprintable():
-        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
-    return title
-
-
-def _network(value: str) -> str:
-    ipaddress.ip_network(value, strict=False)
-    return value
-
-
-def _name(value: str) -> str:
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", value):
-        raise ValueError("a name has 1 to 32 lower-case letters, digits, '-' or '_' and starts with a letter or digit")
-    return value
-
-
-def _sha256(value: str) -> str:
-    if not re.fullmatch(r"[0-9a-f]{64}", value):
-        raise ValueError("a SHA-256 digest has 64 lower-case hexadecimal digits")
-    return value
-
-
-def _device(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
-        raise ValueError("a device is 'auto', 'cpu', 'cuda' or 'cuda:N'")
-    return value
-
-
-def _url_or_reference(value: str) -> str:
-    return SecretRef(value) if value.startswith(("env:", "file:")) else value
-
-
-AETitle = Annotated[str, AfterValidator(_ae_title)]
-Address = Annotated[str, AfterValidator(_network)]  # an IP address or a network in CIDR notation
-Name = Annotated[str, AfterValidator(_name)]
-Sha256 = Annotated[str, AfterValidator(_sha256)]
-Device = Annotated[str, AfterValidator(_device)]
-Host = Annotated[str, Field(min_length=1)]  # a name or an IP address
-Port = Annotated[int, Field(ge=1, le=65535)]
-
-
-Problem = tuple[tuple[str | int, ...], str]  # a path below the table that is checked, and what is wrong there
-
-
-class Disagreement(ValueError):
-    """Values that are right one by one and wrong together."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("; ".join(text for _, text in problems))
-        self.problems = problems
-
-
-class Model(BaseModel):
-    """Base of all tables: unknown keys are refused and nothing changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-AnyModel = TypeVar("AnyModel", bound=Model)
-
-
-def _checked(table: AnyModel, problems: Iterator[Problem]) -> AnyModel:
-    if found := list(problems):
-        raise Disagreement(found)
-    return table
 
 
 class Site(Model):
@@ -105,7 +49,7 @@ class Database(Model):
     Empty means the embedded SQLite file `<state>/gateway.sqlite`. `Config.database_url` gives the URL to open.
     """
 
-    url: Annotated[str, AfterValidator(_url_or_reference)] = ""
+    url: Annotated[str, AfterValidator(url_or_reference)] = ""
 
 
 class Keys(Model):
@@ -166,7 +110,7 @@ class Mark(Model):
 
     @model_validator(mode="after")
     def _agrees(self) -> Mark:
-        return _checked(self, self._disagreements())
+        return checked(self, self._disagreements())
 
     def _disagreements(self) -> Iterator[Problem]:
         if self.mode == "paper" and self.tier != "lettered":
@@ -185,7 +129,7 @@ class OptIn(Model):
 
     @model_validator(mode="after")
     def _agrees(self) -> OptIn:
-        return _checked(self, self._disagreements())
+        return checked(self, self._disagreements())
 
     def _disagreements(self) -> Iterator[Problem]:
         for name, statement in OPT_IN_STATEMENTS.items():
@@ -201,12 +145,12 @@ OPT_IN_STATEMENTS = {
 
 
 class Rule(Model):
-    """An exception to the policy table; of a route's rules the first that fits decides. No rule can pass."""
+    """An exception to the policy table; of a route's rules the first that fits decides."""
 
     sop_class: str = ""  # SOP Class UID
     modality: str = ""  # (0008,0060), as "US"
     photometric: str = ""  # (0028,0004), as "PALETTE COLOR"
-    action: Literal["mark", "remap", "hold", "block"]
+    action: Literal["mark", "remap", "hold", "block", "pass"]
 
     @model_validator(mode="after")
     def _fits_something(self) -> Rule:
@@ -224,23 +168,30 @@ class Route(Model):
     called_ae: AETitle
     destinations: tuple[Name, ...] = Field(min_length=1)
     action: Literal["mark", "hold", "pass"] = "mark"
-    pass_statement: str = ""  # must read exactly as PASS_STATEMENT when action is "pass"
+    pass_statement: str = ""  # must read exactly as PASS_STATEMENT when the route or one of its rules passes
+    break_glass: BreakGlass | None = None  # the pass ends by itself; None: it stands
     mark: Mark = Mark()
     opt_in: OptIn = OptIn()
     rules: tuple[Rule, ...] = ()
+    visible_text: bool = False  # words over the marked image, in an overlay plane
     source_reference: bool = True  # name the original's UID in Source Image Sequence
     restoration: Literal["escrow", "carried", "both"] = "escrow"  # where the sealed original lies: vault, copy, both
+    report: bool = False  # a protection report of each study goes to the destinations as well
+    report_after_s: Annotated[float, Field(gt=0)] = 300  # when no more of the study was marked for so long
 
-
-PASS_STATEMENT = "I trust these destinations with unmarked originals"
+    @property
+    def passes(self) -> bool:
+        """Whether unmarked originals may leave by this route, all of them or those that a rule names."""
+        return self.action == "pass" or (self.action != "hold" and any(rule.action == "pass" for rule in self.rules))
 
 
 class Destination(Model):
-    """An AE outside that receives marked copies."""
+    """An AE outside that receives marked copies, and by a route that passes, unmarked originals."""
 
     name: Name
     type: Literal["research", "ai-vendor", "external", "clinical"]
     clinical_override: str = ""  # must read exactly as CLINICAL_STATEMENT when type is "clinical"
+    trust_statement: str = ""  # must read exactly as TRUST_STATEMENT when a route lets unmarked originals go there
     ae_title: AETitle
     calling_ae: AETitle = "MIAD_GATEWAY"
     host: Host
@@ -318,10 +269,10 @@ class Restore(Model):
 
     @model_validator(mode="after")
     def _agrees(self) -> Restore:
-        return _checked(self, self._disagreements())
+        return checked(self, self._disagreements())
 
     def _disagreements(self) -> Iterator[Problem]:
-        yield from _doubled("workstations", "ae_title", [w.ae_title for w in self.workstations])
+        yield from doubled("workstations", "ae_title", [w.ae_title for w in self.workstations])
         if self.tls_port is None and self.plain_port is None:
             yield ("plain_port",), "neither tls_port nor plain_port is set: nobody could connect"
         if self.tls_port is not None and self.tls is None:
@@ -378,13 +329,13 @@ class Config(Model):
 
     @model_validator(mode="after")
     def _agrees(self) -> Config:
-        return _checked(self, self._disagreements())
+        return checked(self, self._disagreements())
 
     def _disagreements(self) -> Iterator[Problem]:
-        yield from _doubled("routes", "name", [r.name for r in self.routes])
-        yield from _doubled("routes", "called_ae", [r.called_ae for r in self.routes])
-        yield from _doubled("destinations", "name", [d.name for d in self.destinations])
-        yield from _doubled("surrogates", "name", [s.name for s in self.surrogates])
+        yield from doubled("routes", "name", [r.name for r in self.routes])
+        yield from doubled("routes", "called_ae", [r.called_ae for r in self.routes])
+        yield from doubled("destinations", "name", [d.name for d in self.destinations])
+        yield from doubled("surrogates", "name", [s.name for s in self.surrogates])
         known = sorted(d.name for d in self.destinations)
         for index, route in enumerate(self.routes):
             here = ("routes", index)
@@ -392,16 +343,18 @@ class Config(Model):
                 if wanted not in known:
                     defined = ", ".join(known) or "none"
                     yield (*here, "destinations", position), f"no destination is named {wanted!r}; defined: {defined}"
-            if route.action == "pass" and route.pass_statement != PASS_STATEMENT:
+            if route.passes and route.pass_statement != PASS_STATEMENT:
                 yield (*here, "pass_statement"), f'to let unmarked originals pass, it must read "{PASS_STATEMENT}"'
+            if route.break_glass is not None and not route.passes:
+                yield (*here, "break_glass"), "nothing of this route passes, so there is nothing that it would end"
+        passing = {name: route.name for route in self.routes if route.passes for name in route.destinations}
         for index, destination in enumerate(self.destinations):
+            if destination.trust_statement not in ("", TRUST_STATEMENT) or (
+                destination.name in passing and not destination.trust_statement
+            ):
+                route_name = passing.get(destination.name)
+                why = f"route {route_name} lets unmarked originals go there, so" if route_name else "when it is given,"
+                yield ("destinations", index, "trust_statement"), f'{why} it must read "{TRUST_STATEMENT}"'
             if destination.type == "clinical" and destination.clinical_override != CLINICAL_STATEMENT:
                 here = ("destinations", index)
                 yield (*here, "clinical_override"), f'a clinical destination needs it to read "{CLINICAL_STATEMENT}"'
-
-
-def _doubled(table: str, key: str, values: list[str]) -> Iterator[Problem]:
-    """A problem for each entry of an array of tables whose `key` repeats that of an earlier entry."""
-    for index, value in enumerate(values):
-        if value in values[:index]:
-            yield (table, index, key), f"{value!r} is taken by {table}[{values.index(value)}]"

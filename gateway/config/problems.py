@@ -12,8 +12,9 @@ from pathlib import Path
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from gateway.config.base import Disagreement, Model
 from gateway.config.lines import KeyLines, KeyPath, format_path
-from gateway.config.models import Config, Disagreement, Model
+from gateway.config.models import Config
 from gateway.errors import ConfigError
 
 

@@ -41,7 +41,7 @@ class InstanceRow(Base):
     spool_file: Mapped[str | None] = mapped_column(String(128))  # name in the spool folder; None once purged
 
     # what became of it
-    action: Mapped[str | None] = mapped_column(String(8))  # what the policy decided: mark, remap or pass
+    action: Mapped[str | None] = mapped_column(String(8))  # what the policy decided: mark, remap or pass; report
     record: Mapped[str | None] = mapped_column(String(32))  # locator of its vault record
     derived_file: Mapped[str | None] = mapped_column(String(128))  # name in the derived folder; None once purged
     derived_size: Mapped[int | None] = mapped_column(BigInteger)  # bytes of the derived data set
@@ -64,6 +64,7 @@ class InstanceRow(Base):
         Index("instance_work", "state", "next_attempt_at", "lease_until"),
         Index("instance_record", "record"),
         Index("instance_sop", "sop_instance_uid"),
+        Index("instance_marked", "route", "marked_at"),
     )
 
 
@@ -89,6 +90,47 @@ class DeliveryRow(Base):
         UniqueConstraint("instance_id", "destination"),
         Index("delivery_work", "destination", "state", "next_attempt_at", "lease_until"),
     )
+
+
+class OverrideRow(Base):
+    """An emergency pass (break-glass) of one route: when it was audited to begin and to end."""
+
+    __tablename__ = "emergency_override"
+
+    route: Mapped[str] = mapped_column(String(32), primary_key=True)
+    until: Mapped[float] = mapped_column(Float, primary_key=True)  # as the configuration says
+    started_at: Mapped[float] = mapped_column(Float)
+    stopped_at: Mapped[float | None] = mapped_column(Float)
+
+
+class FiguresRow(Base):
+    """Figures of one marked copy, for reports: numbers and names of the configuration, nothing of a patient."""
+
+    __tablename__ = "mark_figures"
+
+    locator: Mapped[str] = mapped_column(String(32), primary_key=True)  # of its vault record
+    route: Mapped[str] = mapped_column(String(32))
+    policy: Mapped[dict] = mapped_column(JSON)  # tier, mode, profile, restoration
+    frames: Mapped[int] = mapped_column(Integer)
+    psnr: Mapped[float] = mapped_column(Float)  # dB, primary window, worst frame
+    psnr_windows: Mapped[dict] = mapped_column(JSON)  # the same of the other windows, by name
+    region_share: Mapped[float] = mapped_column(Float)  # of the pixels, over all frames: where a mark was allowed,
+    stroke_share: Mapped[float] = mapped_column(Float)  # covered by lettering,
+    roi_share: Mapped[float] = mapped_column(Float)  # in the region of interest, untouched
+
+
+class ReportRow(Base):
+    """One protection report of a study: what it told of, and the `instance` row that brings it out."""
+
+    __tablename__ = "protection_report"
+
+    route: Mapped[str] = mapped_column(String(32), primary_key=True)
+    study_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)  # 1, then one more for each that tells of more
+    instance_id: Mapped[str] = mapped_column(String(32))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))
+    copies_sha256: Mapped[str] = mapped_column(String(64))  # of the locators that it tells of, sorted
+    last_marked_at: Mapped[float] = mapped_column(Float)  # of all that it tells of; moves on when nothing new came
 
 
 class VaultRow(Base):

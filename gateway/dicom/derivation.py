@@ -63,6 +63,8 @@ class DerivationFacts:
         Original UID to derived UID for references inside the image, or None to leave one as it is.
     sealed_key, payload
         For `carried` restoration.
+    visible_text
+        Words over the image, in an overlay plane.
     """
 
     derived_sop_uid: str
@@ -82,6 +84,7 @@ class DerivationFacts:
     creator_uid: str = IMPLEMENTATION_CLASS_UID
     sealed_key: bytes | None = None
     payload: bytes | None = None
+    visible_text: bool = False
 
 
 def drop_invalid(ds: Dataset, nested: bool = False) -> None:

@@ -13,6 +13,7 @@ from gateway.dicom import derivation
 from gateway.dicom.derivation import DerivationFacts
 from gateway.dicom.explicit import encode_around, make_explicit
 from gateway.dicom.library import foreign_errors
+from gateway.dicom.overlay import add_words
 from gateway.dicom.parts import Parts, split
 from gateway.dicom.pixels import Pixels, pixels_of
 from gateway.dicom.private import write_block
@@ -44,6 +45,8 @@ def derive(
     ------
     DicomError
         all of `decode_pixels`, "already-marked", "wrong-marked-frames", "no-free-private-block".
+    HoldError
+        as `gateway.dicom.overlay.add_words`, when the facts want visible text.
     """
     parts = split(original, transfer_syntax_uid)
     if pixels is None:
@@ -63,6 +66,8 @@ def derive(
         derivation.refer_to_source(ds, header.sop_class_uid, header.sop_instance_uid, facts.source_reference)
         derivation.set_lossy_history(ds, pixels.lossy, parts.syntax.method, _ratio(parts))
         _describe_pixels(ds, pixels, marked_frames)
+        if facts.visible_text:
+            add_words(ds, header.rows, header.columns)
         write_block(ds, facts.token, facts.hint, sealed_key=facts.sealed_key, payload=facts.payload)
         before, behind = encode_around(ds)
         return before + _pixel_element(containers, pixels.bits_allocated) + behind

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, select, update
 
 from gateway.database import DeliveryRow, InstanceRow, reading, transaction
 from gateway.errors import GatewayError, NotFoundError
-from gateway.flow.store import DELIVERED, HELD, MARKED, QUEUED, RECEIVED
+from gateway.flow.store import DELIVERED, HELD, MARKED, QUEUED, RECEIVED, REPORT
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ def hold(engine: Engine, ids: Sequence[str], reason: str = "held by the operator
 
 
 def release(engine: Engine, ids: Sequence[str]) -> int:
-    """Let held instances begin anew: they are decided and marked again, never sent as they are.
+    """Let held instances begin anew: they are decided and marked again, never sent as they are. (A protection report
+    has nothing to be marked: it is sent again.)
 
     Raises
     ------
@@ -81,6 +82,12 @@ def release(engine: Engine, ids: Sequence[str]) -> int:
         released = 0
         for row in _rows(session, ids):
             if row.state != HELD:
+                continue
+            if row.action == REPORT and row.derived_file is not None:  # its bytes are what they were
+                row.state, row.held_from = MARKED, None
+                _start_again(row)
+                _send_again(session, row)
+                released += 1
                 continue
             if row.spool_file is None:
                 raise GatewayError("spool-purged", f"instance {row.id}: its received bytes are gone", "send it again")
@@ -107,13 +114,17 @@ def replay(engine: Engine, ids: Sequence[str]) -> int:
                 raise GatewayError("derived-purged", f"instance {row.id}: its derived file is gone", "send it again")
             row.state, row.delivered_at = MARKED, None
             _start_again(row)
-            session.execute(
-                update(DeliveryRow)
-                .where(DeliveryRow.instance_id == row.id)
-                .values(state=QUEUED, attempts=0, next_attempt_at=0.0, lease_owner=None, lease_until=0.0)
-            )
+            _send_again(session, row)
             replayed += 1
     return replayed
+
+
+def _send_again(session, row: InstanceRow) -> None:
+    session.execute(
+        update(DeliveryRow)
+        .where(DeliveryRow.instance_id == row.id)
+        .values(state=QUEUED, attempts=0, next_attempt_at=0.0, lease_owner=None, lease_until=0.0)
+    )
 
 
 def _start_again(row: InstanceRow) -> None:

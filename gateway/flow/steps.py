@@ -27,13 +27,15 @@ from gateway.dicom.references import references_syntax
 from gateway.dicom.syntaxes import EXPLICIT_LITTLE
 from gateway.errors import CapacityError, GatewayError, HoldError, PermanentError, TransientError, fault
 from gateway.flow.backoff import STEP_ATTEMPTS, delay_s
+from gateway.flow.passing import Passing
 from gateway.flow.ports import Outgoing, Sender
 from gateway.flow.spool import Spool
-from gateway.flow.store import RECEIVED, SEALED, FlowStore, LeaseLost
-from gateway.protect import Marked, MarkJob, Protector, Remapped
+from gateway.flow.store import RECEIVED, REPORT, SEALED, FlowStore, LeaseLost
+from gateway.protect import Marked, MarkJob, Protector, Remapped, decide_pass
 from gateway.vault import VaultRecord
 
 _TRANSIENT = {"vault-busy", "device-failed"}  # codes of errors that pass by themselves
+PASS_ENDS = {"pass-expired", "pass-too-long", "destination-not-trusted"}  # codes that say why originals pass no more
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +49,7 @@ class Rooms:
     derived: Spool
     protector: Protector
     routes: dict[str, Route]
+    passing: Passing
     audit: AuditLog
 
 
@@ -63,9 +66,12 @@ class Steps:
         with _Outcome(self._r, row, RECEIVED) as outcome:
             route = self._route(row)
             header = self._r.protector.read_header(lambda: self._r.spool.open(row.spool_file), row.transfer_syntax_uid)
-            decision = self._r.protector.decide(header, route)
+            decision = self._r.passing.checked(self._r.protector.decide(header, route), route)
             if decision.action == "pass":
-                outcome.audit(events.INSTANCE_PASSED, route=route.name)  # first: without this line nothing passes
+                how = "break-glass" if route.break_glass else "standing"
+                outcome.audit(  # first: without this line nothing passes
+                    events.INSTANCE_PASSED, route=route.name, policy=how, sop_instance_uid=row.sop_instance_uid
+                )
                 self._r.store.passed(row.id, route.destinations)
                 return
             record = self._r.protector.seal(
@@ -144,6 +150,8 @@ class Steps:
                 except BaseException:
                     writer.discard()
                     raise
+            if isinstance(marked, Marked) and marked.figures and record.derived_sha256 is None:
+                self._r.protector.note_figures(record, marked.figures)
             if self._r.protector.fix_derived(record, sha256):
                 break
             fixed = self._r.protector.record(record.locator).derived_sha256
@@ -175,8 +183,8 @@ class Steps:
     def _deliver(self, delivery: DeliveryRow, row: InstanceRow, sender: Sender, retry: Callable[[int], float]) -> bool:
         try:
             status = sender.send(delivery.destination, self._outgoing(row))
-            if self._r.store.sent(delivery, status):
-                self._r.spool.delete(row.spool_file or "")
+            if self._r.store.sent(delivery, status) and row.spool_file:
+                self._r.spool.delete(row.spool_file)
                 self._r.store.forget_spool_file([row.id])
         except LeaseLost:
             raise
@@ -211,6 +219,8 @@ class Steps:
     def _outgoing(self, row: InstanceRow) -> Outgoing:
         if row.action == "pass":
             return self._outgoing_original(row)
+        if row.action == REPORT:
+            return self._outgoing_report(row)
         record = self._r.protector.record(row.record)
         if row.derived_file != derived_name(record, record.derived_sha256 or ""):
             raise HoldError("derived-not-fixed", "the derived file is not the one that the vault record names")
@@ -228,8 +238,7 @@ class Steps:
         )
 
     def _outgoing_original(self, row: InstanceRow) -> Outgoing:
-        if self._route(row).action != "pass":
-            raise HoldError("not-a-pass-route", f"route {row.route} no longer passes originals", "release it anew")
+        self._check_passes(row)
         return Outgoing(
             sop_class_uid=row.sop_class_uid,
             sop_instance_uid=row.sop_instance_uid,
@@ -238,6 +247,32 @@ class Steps:
             open=lambda: self._r.spool.open(row.spool_file),
             instance_id=row.id,
         )
+
+    def _outgoing_report(self, row: InstanceRow) -> Outgoing:
+        open_file = lambda: self._r.derived.open(row.derived_file)  # noqa: E731
+        return Outgoing(
+            sop_class_uid=row.sop_class_uid,
+            sop_instance_uid=row.sop_instance_uid,
+            transfer_syntax_uid=row.transfer_syntax_uid,
+            size=row.derived_size,
+            open=open_file,
+            in_syntax=lambda wanted: _recoded(open_file, row.transfer_syntax_uid, wanted),
+            instance_id=row.id,
+        )
+
+    def _check_passes(self, row: InstanceRow) -> None:
+        """Whether it may still leave unmarked: between receipt and delivery a pass may end, or be taken back."""
+        route = self._route(row)
+        if route.rules or route.action != "pass":
+            header = self._r.protector.read_header(lambda: self._r.spool.open(row.spool_file), row.transfer_syntax_uid)
+            decision = self._r.protector.decide(header, route)
+        else:
+            decision = decide_pass(route)
+        decision = self._r.passing.checked(decision, route)
+        if decision.code in PASS_ENDS:
+            raise decision.as_error()
+        if decision.action != "pass":
+            raise HoldError("not-a-pass-route", f"route {row.route} no longer passes this original", "release it anew")
 
     def _route(self, row: InstanceRow) -> Route:
         try:

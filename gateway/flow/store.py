@@ -14,13 +14,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Engine, func, or_, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from gateway.database import DeliveryRow, InstanceRow, reading, transaction
+from gateway.database import DeliveryRow, InstanceRow, ReportRow, reading, transaction
 from gateway.flow.ports import ReceivedFacts
 
 RECEIVED, SEALED, MARKED, DELIVERED, HELD = "received", "sealed", "marked", "delivered", "held"
 QUEUED, SENT = "queued", "sent"
+REPORT = "report"  # action of a protection report, which was made here and not received
 
 
 class LeaseLost(Exception):
@@ -136,6 +138,17 @@ class FlowStore:
         with transaction(self._engine) as session:
             self._advance_in(session, instance_id, RECEIVED, state=MARKED, action="pass", marked_at=time.time())
             _queue(session, instance_id, destinations, keep_sent=False)
+
+    def add_report(self, row: InstanceRow, report: ReportRow, destinations: Sequence[str]) -> bool:
+        """A protection report on its way, its file written already. False when there is one of this number."""
+        try:
+            with transaction(self._engine) as session:
+                session.add_all((row, report))
+                session.flush()
+                _queue(session, row.id, destinations, keep_sent=False)
+        except IntegrityError:
+            return False
+        return True
 
     def held(self, instance_id: str, state: str, code: str, reason: str) -> None:
         """Any state -> held, with the reason that an operator sees. `reason` holds no PHI."""

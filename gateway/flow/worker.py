@@ -27,7 +27,14 @@ log = structlog.get_logger(__name__)
 
 
 class FlowWorker:
-    """Runs the steps on whatever the database says is due."""
+    """Runs the steps on whatever the database says is due.
+
+    Parameters
+    ----------
+    further
+        More that is to be done again and again, each in a thread of its own: name, what to do (it returns how much
+        there was), and seconds of pause when there was nothing.
+    """
 
     def __init__(
         self,
@@ -37,6 +44,7 @@ class FlowWorker:
         steps: Steps,
         sender: Sender,
         retainer: Retainer,
+        further: Sequence[tuple[str, Callable[[], int], float]] = (),
     ) -> None:
         self._settings = settings
         self._destinations = destinations
@@ -44,6 +52,7 @@ class FlowWorker:
         self._steps = steps
         self._sender = sender
         self._retainer = retainer
+        self._further = further
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -56,6 +65,7 @@ class FlowWorker:
             ("seal", self.seal_once, self._settings.poll_s),
             ("mark", self.mark_once, self._settings.poll_s),
             ("retain", self._retainer.once, RETENTION_S),
+            *self._further,
         ]
         for destination in self._destinations:
             loops.append(

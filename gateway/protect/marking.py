@@ -20,7 +20,7 @@ from gateway.dicom.encoded import InstanceHeader
 from gateway.dicom.pixels import Pixels, decode_pixels
 from gateway.errors import GatewayError, HoldError, IntegrityError
 from gateway.mark import MarkedImage, MarkRequest, ModalityProfile
-from gateway.vault import VaultRecord
+from gateway.vault import MarkFigures, VaultRecord
 
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 MAX_BYTES = 512 << 20  # encoded; what is larger waits for frame-by-frame marking
@@ -49,6 +49,8 @@ class Marked:
 
     psnr
         Display PSNR in dB of the worst frame, primary window.
+    figures
+        For the protection report.
     """
 
     original: bytes
@@ -57,6 +59,7 @@ class Marked:
     frames: np.ndarray
     psnr: float
     facts_of: Callable[[VaultRecord], DerivationFacts]
+    figures: MarkFigures | None = None
 
     def derive(self, record: VaultRecord) -> tuple[bytes, str]:
         """The derived data set (Explicit VR Little Endian) and its SHA-256.
@@ -163,6 +166,25 @@ def marked_frames(opened: Opened, results: Sequence[MarkedImage | GatewayError])
     if not residual.any():
         raise HoldError("self-check-failed", "the mark changed nothing")
     return frames, min(result.quality.psnr for result in results)
+
+
+def figures_of(results: Sequence[MarkedImage], route: Route, profile: str) -> MarkFigures:
+    """What a report tells of the marked frames of one instance: PSNR of the worst frame, shares over all of them."""
+    windows: dict[str, float] = {}
+    for result in results:
+        for name, psnr in result.quality.psnr_windows.items():
+            windows[name] = min(psnr, windows.get(name, psnr))
+    mark = route.mark
+    return MarkFigures(
+        route=route.name,
+        policy={"tier": mark.tier, "mode": mark.mode, "profile": profile, "restoration": route.restoration},
+        frames=len(results),
+        psnr=min(result.quality.psnr for result in results),
+        psnr_windows=windows,
+        region_share=float(np.mean([result.region.mean() for result in results])),
+        stroke_share=float(np.mean([result.quality.stroke_share for result in results])),
+        roi_share=float(np.mean([result.roi.mean() for result in results])),
+    )
 
 
 def _windows(pixels: Pixels, profile: ModalityProfile) -> tuple[tuple[float, float] | None, dict]:

@@ -1,19 +1,21 @@
 """What becomes of one object on one route: `mark | remap | hold | block | pass`. Nothing falls through to "as it is".
 
 The defaults stand in `gateway.protect.policy_table`. A route may pass or hold everything, give up a hazard in so many
-words (`[routes.opt_in]`), and override the table by rules, which can only choose what is safe for the kind of object:
-only a whole route can pass, never a rule.
+words (`[routes.opt_in]`), and override the table by rules, which can only choose what is safe for the kind of object.
+Passing is never a default: the route says it in so many words, and in an emergency (break-glass) until when.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from gateway.config.models import Route, Rule
+from gateway.config.passing import BREAK_GLASS_HOURS
 from gateway.dicom.encoded import InstanceHeader
 from gateway.dicom.references import is_signed
 from gateway.errors import HoldError
@@ -37,7 +39,8 @@ class Decision:
     """What happens to one instance on one route.
 
     profile is set when action is "mark"; code and reason when it is "hold" or "block". Both end as held, shown to a
-    person; what is blocked is blocked again when it is released, for as long as the policy stands.
+    person; what is blocked is blocked again when it is released, for as long as the policy stands. What may "pass" goes
+    only to destinations that the site names trusted: whoever sends it sees to that.
     """
 
     action: Literal["mark", "remap", "hold", "block", "pass"]
@@ -47,23 +50,32 @@ class Decision:
 
     def as_error(self) -> HoldError:
         """The hold or block as an error, to be shown and stored."""
+        if not self.code:
+            return HoldError("decision-changed", f"the policy now says {self.action}", "release it: it begins anew")
         return HoldError(self.code, self.reason)
 
 
-def decide(header: InstanceHeader, route: Route, profiles: Mapping[str, ModalityProfile]) -> Decision:
+def decide(
+    header: InstanceHeader, route: Route, profiles: Mapping[str, ModalityProfile], now: float | None = None
+) -> Decision:
     """Decide from the header alone; the pixels may still turn out to be unmarkable.
+
+    Parameters
+    ----------
+    now
+        Seconds since 1970, for a pass that ends; default: the present.
 
     Raises
     ------
     DicomError
         "undecodable-header": a report whose signatures cannot be looked for.
     """
-    if route.action == "pass":
-        return Decision("pass")
     if route.action == "hold":
         return Decision("hold", code="route-holds", reason=f"route {route.name} holds everything for a person")
     row = TABLE.get(header.sop_class_uid, _UNLISTED)
     rule = next((rule for rule in route.rules if _matches(rule, header)), None)
+    if (rule.action if rule else route.action) == "pass":
+        return decide_pass(route, now)
     if rule is not None and rule.action == "block":
         return Decision(
             "block", code="blocked-by-rule", reason=f"a rule of route {route.name} blocks this kind of object"
@@ -81,6 +93,17 @@ def decide(header: InstanceHeader, route: Route, profiles: Mapping[str, Modality
     if action == "remap":
         return _decide_remap(header)
     return _decide_mark(header, row, route, profiles)
+
+
+def decide_pass(route: Route, now: float | None = None) -> Decision:
+    """Of what the route lets pass: whether it still does at `now` (seconds since 1970; default: the present)."""
+    state = route.break_glass.state(time.time() if now is None else now) if route.break_glass else "open"
+    if state == "ended":
+        return Decision("hold", code="pass-expired", reason=f"the emergency pass of route {route.name} has ended")
+    if state == "too-long":
+        reason = f"the emergency pass of route {route.name} would last more than {BREAK_GLASS_HOURS} hours"
+        return Decision("hold", code="pass-too-long", reason=reason)
+    return Decision("pass")
 
 
 def _decide_remap(header: InstanceHeader) -> Decision:
@@ -125,6 +148,8 @@ def policy_digest(decision: Decision, route: Route) -> str:
     }
     if route.restoration != "escrow":  # left out otherwise: digests of records made before there was a choice stay
         shaping["restoration"] = route.restoration
+    if route.visible_text and decision.action == "mark":  # as above
+        shaping["visible_text"] = True
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
 
 

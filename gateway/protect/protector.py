@@ -24,10 +24,28 @@ from gateway.errors import GatewayError
 from gateway.keys import SealingKeys, mark_seed
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, ModalityProfile, load_packs, load_profiles
 from gateway.mark.foreign import read_packs
-from gateway.protect.marking import Marked, MarkJob, Opened, marked_frames, open_original, read_original, requests_of
+from gateway.protect.marking import (
+    Marked,
+    MarkJob,
+    Opened,
+    figures_of,
+    marked_frames,
+    open_original,
+    read_original,
+    requests_of,
+)
 from gateway.protect.policy import Decision, decide, policy_digest
 from gateway.protect.remapping import Remapped
-from gateway.vault import PayloadStore, RecordFacts, RecordStore, VaultRecord, seal_carried, seal_payload
+from gateway.vault import (
+    FigureStore,
+    MarkFigures,
+    PayloadStore,
+    RecordFacts,
+    RecordStore,
+    VaultRecord,
+    seal_carried,
+    seal_payload,
+)
 
 DESCRIPTION = {
     "lettered": "Lettering with an adversarial texture was added to the pixels outside the region of interest, "
@@ -57,6 +75,7 @@ class Protector:
         self._keys = keys
         self._profiles = load_profiles()
         self._payloads = PayloadStore(vault_folder)
+        self._figures = FigureStore(engine)
         self._records = RecordStore(
             engine,
             keys.signer,
@@ -129,6 +148,10 @@ class Protector:
         """Fix the digest of the derived bytes before the first delivery; False when another digest is fixed."""
         return self._records.fix_derived(record.locator, sha256)
 
+    def note_figures(self, record: VaultRecord, figures: MarkFigures) -> None:
+        """Keep what a report tells of a copy: before its bytes are fixed, so that no copy leaves without figures."""
+        self._figures.note(record.locator, figures)
+
     def new_generation(self, record: VaultRecord, source: Callable[[], BinaryIO]) -> VaultRecord:
         """A further record of the same original, sealed under a UID of its own."""
         newer = self._records.new_generation(record)
@@ -188,7 +211,7 @@ class Protector:
             for index, opened, requests in members:
                 own, frames = frames[: len(requests)], frames[len(requests) :]
                 try:
-                    results[index] = self._marked(jobs[index], opened, own)
+                    results[index] = self._marked(jobs[index], opened, own, profile_name)
                 except GatewayError as error:
                     results[index] = error
         return results
@@ -212,7 +235,9 @@ class Protector:
         key = mark_seed(self._keys.mark_key, job.record.original_series_uid)
         return opened, decision.profile, requests_of(opened, decision.profile, key)
 
-    def _marked(self, job: MarkJob, opened: Opened, results: Sequence[MarkedImage | GatewayError]) -> Marked:
+    def _marked(
+        self, job: MarkJob, opened: Opened, results: Sequence[MarkedImage | GatewayError], profile: str
+    ) -> Marked:
         frames, psnr = marked_frames(opened, results)
         body = pack(opened.data, job.transfer_syntax_uid, opened.pixels, frames) if _carries(job) else None
         return Marked(
@@ -222,6 +247,7 @@ class Protector:
             frames=frames,
             psnr=psnr,
             facts_of=partial(self._facts, job.route, body),
+            figures=figures_of(results, job.route, profile),
         )
 
     def _facts(self, route: Route, body: bytes | None, record: VaultRecord) -> DerivationFacts:
@@ -249,6 +275,7 @@ class Protector:
             map_series=lambda uid: derived_uid(self._keys.uid_key, "series", uid),
             sealed_key=sealed_key,
             payload=payload,
+            visible_text=route.visible_text,
         )
 
     def _settings(self, route: Route) -> MarkSettings:

@@ -1,6 +1,7 @@
 """Sealed originals, their signed records, and the index that C-FIND answers from."""
 
 from gateway.vault.carried import Carried, open_carried, seal_carried
+from gateway.vault.figures import FigureStore, MarkFigures
 from gateway.vault.index import Index, Scope
 from gateway.vault.payloads import PayloadStore
 from gateway.vault.record import RecordFacts, VaultRecord
@@ -9,7 +10,9 @@ from gateway.vault.sealed import PayloadReader, open_payload, seal_payload
 
 __all__ = [
     "Carried",
+    "FigureStore",
     "Index",
+    "MarkFigures",
     "PayloadReader",
     "PayloadStore",
     "RecordFacts",

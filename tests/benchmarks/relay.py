@@ -25,7 +25,7 @@ import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from gateway.config.models import PASS_STATEMENT
+from gateway.config import PASS_STATEMENT
 from tests.benchmarks.programs import free_port, listening, program, running
 from tests.benchmarks.site import gateway_site
 

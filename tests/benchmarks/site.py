@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.config import TRUST_STATEMENT
 from gateway.keys.generate import make_keys
 from tests.benchmarks.programs import free_port, listening, running
 
@@ -53,6 +54,7 @@ type = "research"
 ae_title = "SINK"
 host = "127.0.0.1"
 port = {sink_port}
+trust_statement = "{TRUST_STATEMENT}"
 [[routes]]
 name = "relay"
 called_ae = "RELAY"

@@ -26,7 +26,7 @@ from gateway.errors import (
 
 COMMANDS = {
     "serve", "protect", "restore", "mark", "demo", "config check", "explain", "echo", "queue ls", "queue hold",
-    "queue release", "queue replay", "vault verify", "vault backup", "vault recover", "keys make",
+    "queue release", "queue replay", "vault verify", "vault backup", "vault recover", "keys make", "report",
 }  # fmt: skip
 
 

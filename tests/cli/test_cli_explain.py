@@ -8,6 +8,9 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
+from gateway.config import load_config
+from gateway.explain import explain
+
 
 def data(name: str) -> str:
     return get_testdata_file(name, download=False)
@@ -90,3 +93,16 @@ def test_every_route_has_its_own_answer_and_the_called_ae_chooses_one(run, sampl
     assert (one.code, [row["route"] for row in one.rows]) == (0, ["research"])
     none = run("explain", data("CT_small.dcm"), "--config", sample, "--json", "--called-ae", "NOBODY")
     assert (none.code, none.rows[0]["code"]) == (3, "no-route")
+
+
+def test_visible_text_that_an_image_cannot_take_is_told(sample: Path, tmp_path: Path) -> None:
+    """In this process: a CT that takes the words, and the same with functional groups."""
+    called = 'called_ae = "MIAD_RESEARCH"'
+    text = sample.read_text("utf-8").replace(called, f"{called}\nvisible_text = true")
+    sample.write_text(text, "utf-8")
+    config = load_config(sample)
+    grouped = pydicom.dcmread(data("CT_small.dcm"))
+    grouped.SharedFunctionalGroupsSequence = [pydicom.Dataset()]
+    grouped.save_as(tmp_path / "grouped.dcm")
+    found = [explain(config, file)[0] for file in (Path(data("CT_small.dcm")), tmp_path / "grouped.dcm")]
+    assert [(one.outcome, one.code) for one in found] == [("marked", ""), ("held", "no-overlay-allowed")]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from gateway.config import Finding, SecretRef, check_config, default_config, default_state_folder
-from gateway.config.models import CLINICAL_STATEMENT, OPT_IN_STATEMENTS, PASS_STATEMENT
+from gateway.config.models import CLINICAL_STATEMENT, OPT_IN_STATEMENTS
+from gateway.config.passing import BREAK_GLASS_HOURS, PASS_STATEMENT, TRUST_STATEMENT
 
 ROLES = ("all", "ingress", "worker", "restore")
 
@@ -119,6 +121,9 @@ def test_a_state_folder_that_cannot_be_made_is_an_error(site) -> None:
 
 RAW = OPT_IN_STATEMENTS["for_processing"]
 
+PASS = f'pass_statement = "{PASS_STATEMENT}"'
+TRUSTED = f'name = "pacs"\ntrust_statement = "{TRUST_STATEMENT}"'
+
 # what is changed, what is added, level, where, words
 SAID = {
     "password in the file": ({}, "[database]\nurl = 'postgresql://u:pw@h/d'\n", "warning", "database.url", "password"),
@@ -138,8 +143,16 @@ SAID = {
     ),
     "clear text out": ({'"localhost"': '"pacs.example"'}, "", "warning", "destinations[0]", "pacs.example in clear"),
     "a pass route": (
-        {'called_ae = "RESEARCH"': f'called_ae = "R"\naction = "pass"\npass_statement = "{PASS_STATEMENT}"'}, "",
-        "warning", "routes[0].action", "UNMARKED ORIGINALS out to pacs",
+        {'called_ae = "RESEARCH"': f'called_ae = "R"\naction = "pass"\n{PASS}', 'name = "pacs"': TRUSTED}, "",
+        "warning", "routes[0].action", "UNMARKED ORIGINALS out to pacs; every",
+    ),
+    "a rule that passes": (
+        {'called_ae = "RESEARCH"': f'called_ae = "R"\n{PASS}\nrules = [{{ modality = "DOC", action = "pass" }}]',
+         'name = "pacs"': TRUSTED}, "",
+        "warning", "routes[0].rules[0].action", "a rule of route research lets UNMARKED ORIGINALS out to pacs",
+    ),
+    "trust that nobody needs": (
+        {'name = "pacs"': TRUSTED}, "", "warning", "destinations[0].trust_statement", "no route passes any to it",
     ),
     "a hazard given up": (
         {"[[destinations]]": f"[routes.opt_in]\nfor_processing = '{RAW}'\n[[destinations]]"},
@@ -181,6 +194,34 @@ def test_what_is_bold_or_wrong_is_said_in_words(site, changed, added, level, whe
     (finding,) = check_config(site.config(changed, added))
     assert (finding.level, finding.where) == (level, where)
     assert words in finding.message
+
+
+def emergency(site, hours: float) -> list[Finding]:
+    """Findings of a route whose pass ends that many hours from now."""
+    until = (datetime.now(UTC) + timedelta(hours=hours)).isoformat(timespec="seconds")
+    table = f"[routes.break_glass]\nuntil = {until}\nreason = 'storage of the ward failed'\n[[destinations]]"
+    passing = f'called_ae = "R"\naction = "pass"\n{PASS}'
+    return check_config(
+        site.config({'called_ae = "RESEARCH"': passing, 'name = "pacs"': TRUSTED, "[[destinations]]": table})
+    )
+
+
+def test_an_emergency_is_told_with_its_end_and_its_reason(site) -> None:
+    (finding,) = emergency(site, 1)
+    assert (finding.level, finding.where) == ("warning", "routes[0].action")
+    assert "out to pacs until 20" in finding.message
+    assert "(storage of the ward failed)" in finding.message
+
+
+def test_an_emergency_that_is_over_or_too_long_is_an_error(site) -> None:
+    """One that is over must not keep the other routes from starting again: its own holds."""
+    (over,) = emergency(site, -0.01)
+    assert (over.level, over.where, over.keeps_from_starting) == ("error", "routes[0].break_glass.until", False)
+    assert "what it would pass is held" in over.message
+    (too_long,) = emergency(site, BREAK_GLASS_HOURS + 0.1)
+    assert (too_long.level, too_long.where, too_long.keeps_from_starting) == ("error", over.where, True)
+    assert f"more than {BREAK_GLASS_HOURS} hours ahead" in too_long.message
+    assert [finding.level for finding in emergency(site, BREAK_GLASS_HOURS - 0.1)] == ["warning"]
 
 
 def test_the_password_itself_is_not_repeated(site) -> None:

@@ -8,10 +8,15 @@ import pytest
 
 from gateway.config import ConfigProblem, InvalidConfigError, load_config
 from gateway.config.load import parse_config
+from gateway.config.passing import PASS_STATEMENT, TRUST_STATEMENT
 from gateway.errors import ConfigError
 
 DESTINATION = '[[destinations]]\nname = "pacs"\ntype = "research"\nae_title = "PACS"\nhost = "h"\nport = 104\n'
 ROUTE = '[[routes]]\nname = "r"\ncalled_ae = "R"\ndestinations = ["pacs"]\n'
+TRUSTED = DESTINATION + f'trust_statement = "{TRUST_STATEMENT}"\n'
+PASS = f'action = "pass"\npass_statement = "{PASS_STATEMENT}"\n'
+GLASS = "[routes.break_glass]\nuntil = {}\nreason = 'ward server down      '\n"
+UNTIL = "routes[0].break_glass.until"
 WORKSTATION = '[restore]\nplain_port = 1\n[restore.tls]\ncertificate = "c"\nprivate_key = "k"\ntrust = "t"\n'
 WORKSTATION += '[[restore.workstations]]\nae_title = "W"\naddresses = ["10.0.0.1"]\n'
 
@@ -73,6 +78,43 @@ MISTAKES = {
     ),
     "pass without the statement": (
         DESTINATION + ROUTE + 'action = "pass"\n', "routes[0].pass_statement", 7, "I trust these destinations", "",
+    ),
+    "pass to a destination that is not named trusted": (
+        DESTINATION + ROUTE + PASS, "destinations[0].trust_statement", 1,
+        'unmarked originals go there, so it must read "this destination is trusted', "",
+    ),
+    "a rule passes to a destination that is not named trusted": (
+        DESTINATION + ROUTE + PASS.replace('action = "pass"', 'rules = [{ modality = "DOC", action = "pass" }]'),
+        "destinations[0].trust_statement", 1, "must read", "",
+    ),
+    "a rule passes without the statement": (
+        TRUSTED + ROUTE + 'rules = [{ modality = "DOC", action = "pass" }]\n', "routes[0].pass_statement", 8,
+        "I trust", "",
+    ),
+    "trust in other words": (
+        DESTINATION + "trust_statement = 'yes'\n", "destinations[0].trust_statement", 7, "when it is given", "",
+    ),
+    "an emergency that ends nothing": (
+        DESTINATION + ROUTE + GLASS.format("2026-01-01T00:00:00Z"), "routes[0].break_glass", 11, "nothing of this", "",
+    ),
+    "an emergency without time zone": (
+        TRUSTED + ROUTE + PASS + GLASS.format("2026-01-01T00:00:00"), UNTIL, 15, "does not say in which time zone", "",
+    ),
+    "an emergency that ends on a date": (
+        TRUSTED + ROUTE + PASS + GLASS.format("2026-01-01"), UNTIL, 15, "does not say in which time zone", "",
+    ),
+    "an emergency that ends at some hour": (
+        TRUSTED + ROUTE + PASS + GLASS.format("08:00:00"), UNTIL, 15, "is no date and time: write it as 2026", "",
+    ),
+    "an emergency that ends some day": (
+        TRUSTED + ROUTE + PASS + GLASS.format("'tomorrow'"), UNTIL, 15, "is no date and time: write it as 2026", "",
+    ),
+    "an emergency that ends at a number": (
+        TRUSTED + ROUTE + PASS + GLASS.format("1767225600"), UNTIL, 15, "must be a date and a time", "",
+    ),
+    "an emergency without a reason": (
+        TRUSTED + ROUTE + PASS + GLASS.format("2026-01-01T00:00:00Z").replace("ward server", ""),
+        "routes[0].break_glass.reason", 16, "at least 10 characters", "",
     ),
     "clinical without the override": (
         DESTINATION.replace("research", "clinical"), "destinations[0].clinical_override", 1, "clinical reading", "",
@@ -192,6 +234,14 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
         load_config(tmp_path / "none.toml")
     assert caught.value.code == "config-missing"
     assert "No such file" in str(caught.value)
+
+
+@pytest.mark.parametrize("written", ["2026-01-01T08:00:00+01:00", "2026-01-01 07:00:00Z", "'2026-01-01T07:00:00Z'"])
+def test_the_end_of_an_emergency_is_a_toml_time_or_the_same_as_text(written: str) -> None:
+    config = parse_config(TRUSTED + ROUTE + PASS + GLASS.format(written), Path("gateway.toml"))
+    glass = config.routes[0].break_glass
+    assert (glass.until.timestamp(), glass.reason) == (1767250800.0, "ward server down")
+    assert type(config).model_validate_json(config.model_dump_json(), strict=True) == config
 
 
 def test_settings_do_not_change_after_loading() -> None:

@@ -14,6 +14,7 @@ from pydicom import Dataset, dcmread
 from sqlalchemy import Engine, select
 
 from gateway.audit import AuditLog
+from gateway.config import TRUST_STATEMENT
 from gateway.config.load import make_absolute
 from gateway.config.models import Config, Destination, Ingress, Mark, Route, Site, Worker
 from gateway.database import DeliveryRow, InstanceRow, open_database, reading, sqlite_url
@@ -106,10 +107,11 @@ ROUTE = Route(name="relay", called_ae="RELAY", destinations=("outside",), mark=M
 
 
 def configuration(state: Path, keys: Path, *routes: Route) -> Config:
-    """A site with these routes (default: `ROUTE`) and the destinations "outside" and "second"."""
+    """A site with these routes (default: `ROUTE`) and the destinations "outside", which is trusted, and "second"."""
+    outside = Destination(name="outside", type="research", ae_title="OUT", host="127.0.0.1", port=104)
     destinations = [
-        Destination(name=name, type="research", ae_title="OUT", host="127.0.0.1", port=104)
-        for name in ("outside", "second")
+        outside.model_copy(update={"trust_statement": TRUST_STATEMENT}),
+        outside.model_copy(update={"name": "second"}),
     ]
     config = Config(
         site=Site(name="tests", state=state),

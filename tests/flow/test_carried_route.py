@@ -218,3 +218,30 @@ def test_a_carried_record_has_a_retention_too(flow):
     assert flow.rooms.protector.expire(before=4e9, keep=()) == 1
     assert list(Index(flow.engine).find("STUDY", "IMAGE", ct(), Scope(), 10)) == []
     assert carried(flow, data) == encode(ct())  # what has left cannot be recalled
+
+
+@pytest.mark.parametrize("restoration", ["escrow", "carried", "both"])
+def test_with_visible_text_the_original_comes_back_bit_exact(make_flow, restoration):
+    """From the vault, and from the copy alone."""
+    flow = make_flow(ROUTE.model_copy(update={"restoration": restoration, "visible_text": True}))
+    flow.receive(ct())
+    flow.run()
+    [data] = sent(flow)
+    assert decoded(data).overlay_array(0x6000).any()
+    if restoration != "escrow":
+        assert carried(flow, data) == encode(ct())
+    if restoration != "carried":
+        assert flow.restored(decoded(data).SOPInstanceUID) == encode(ct())
+
+
+def test_visible_text_is_part_of_the_policy_and_absent_by_default(make_flow):
+    """Another decision, another record, another UID: one UID never names two byte strings."""
+    flow = make_flow(ROUTE)
+    flow.receive(ct())
+    flow.run()
+    later = flow.again(ROUTE.model_copy(update={"visible_text": True}))
+    later.receive(ct())
+    later.run()
+    plain, worded = map(decoded, sent(flow))
+    assert (0x6000, 0x3000) not in plain and (0x6000, 0x3000) in worded
+    assert plain.SOPInstanceUID != worded.SOPInstanceUID

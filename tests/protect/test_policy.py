@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pydicom.uid as uids
 import pytest
 from pydicom import Dataset
 
-from gateway.config.models import OPT_IN_STATEMENTS, PASS_STATEMENT, Mark, OptIn, Route, Rule
+from gateway.config.models import OPT_IN_STATEMENTS, Mark, OptIn, Route, Rule
+from gateway.config.passing import BREAK_GLASS_HOURS, PASS_STATEMENT, BreakGlass
 from gateway.dicom.encoded import InstanceHeader, read_header
 from gateway.dicom.syntaxes import EXPLICIT_LITTLE
 from gateway.mark import load_profiles
@@ -254,8 +256,6 @@ def test_no_rule_lets_out_what_is_not_safe():
             decision = ruled({"sop_class": str(sop_class), "action": action}, sop_class_uid=str(sop_class))
             assert (decision.action, decision.code) == ("hold", "rule-does-not-fit")
     with pytest.raises(ValueError):
-        Rule(modality="CT", action="pass")
-    with pytest.raises(ValueError):
         Rule(action="block")
 
 
@@ -307,8 +307,36 @@ def test_a_route_that_holds_holds_everything():
 def test_only_a_route_that_says_so_passes():
     passing = ROUTE.model_copy(update={"action": "pass", "pass_statement": PASS_STATEMENT})
     assert decide(HEADER, passing, PROFILES).action == "pass"
+    assert ruled({"modality": "CT", "action": "pass"}).action == "pass"
+    assert ruled({"modality": "MR", "action": "pass"}).action == "mark"
     classes = [*MARKED, *REMAPPED, *BLOCKED, *(uid for many in HELD.values() for uid in many)]
     assert not any(decided(sop_class_uid=str(uid)).action == "pass" for uid in classes)
+
+
+def test_on_a_route_that_passes_rules_make_exceptions():
+    passing = ROUTE.model_copy(update={"action": "pass", "pass_statement": PASS_STATEMENT})
+    for action in ("mark", "hold", "block"):
+        excepting = passing.model_copy(update={"rules": (Rule(modality="CT", action=action),)})
+        assert decide(HEADER, excepting, PROFILES).action == action
+        assert decide(header(modality="MR"), excepting, PROFILES).action == "pass"
+
+
+def test_on_a_route_that_holds_no_rule_passes():
+    holding = ROUTE.model_copy(update={"action": "hold", "rules": (Rule(modality="CT", action="pass"),)})
+    assert decide(HEADER, holding, PROFILES).code == "route-holds"
+
+
+@pytest.mark.parametrize("by", ["route", "rule"])
+def test_an_emergency_passes_until_its_end_and_never_longer_than_a_day(by):
+    end = datetime(2026, 1, 2, 8, tzinfo=timezone(timedelta(hours=1)))
+    glass = BreakGlass(until=end, reason="the ward's server failed")
+    changes = {"action": "pass"} if by == "route" else {"rules": (Rule(modality="CT", action="pass"),)}
+    route = ROUTE.model_copy(update={**changes, "break_glass": glass})
+    last = end.timestamp()
+    first = last - BREAK_GLASS_HOURS * 3600
+    codes = {now: decide(HEADER, route, PROFILES, now).code for now in (first - 1, first, last - 0.1, last, last + 1)}
+    assert list(codes.values()) == ["pass-too-long", "", "", "pass-expired", "pass-expired"]
+    assert decide(HEADER, route, PROFILES, first).action == "pass"
 
 
 def test_every_storage_class_of_the_standard_is_decided_without_passing():

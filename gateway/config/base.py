@@ -1,0 +1,91 @@
+"""What the tables of the configuration are made of: checked kinds of text, and the base of all tables."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from gateway.config.secret import SecretRef
+
+
+def _ae_title(value: str) -> str:
+    """PS3.5 6.2, VR AE: 1 to 16 characters, no backslash or control character, not all spaces."""
+    title = value.strip(" ")
+    if not 1 <= len(title) <= 16 or "\\" in title or not title.isascii() or not title.isprintable():
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+    return title
+
+
+def _network(value: str) -> str:
+    ipaddress.ip_network(value, strict=False)
+    return value
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,31}", value):
+        raise ValueError("a name has 1 to 32 lower-case letters, digits, '-' or '_' and starts with a letter or digit")
+    return value
+
+
+def _sha256(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ValueError("a SHA-256 digest has 64 lower-case hexadecimal digits")
+    return value
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
+        raise ValueError("a device is 'auto', 'cpu', 'cuda' or 'cuda:N'")
+    return value
+
+
+def url_or_reference(value: str) -> str:
+    """A URL, or a reference to a secret that holds it."""
+    return SecretRef(value) if value.startswith(("env:", "file:")) else value
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Address = Annotated[str, AfterValidator(_network)]  # an IP address or a network in CIDR notation
+Name = Annotated[str, AfterValidator(_name)]
+Sha256 = Annotated[str, AfterValidator(_sha256)]
+Device = Annotated[str, AfterValidator(_device)]
+Host = Annotated[str, Field(min_length=1)]  # a name or an IP address
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+Problem = tuple[tuple[str | int, ...], str]  # a path below the table that is checked, and what is wrong there
+
+
+class Disagreement(ValueError):
+    """Values that are right one by one and wrong together."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(text for _, text in problems))
+        self.problems = problems
+
+
+class Model(BaseModel):
+    """Base of all tables: unknown keys are refused and nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+AnyModel = TypeVar("AnyModel", bound=Model)
+
+
+def checked(table: AnyModel, problems: Iterator[Problem]) -> AnyModel:
+    """The table itself; raises `Disagreement` when there are problems."""
+    if found := list(problems):
+        raise Disagreement(found)
+    return table
+
+
+def doubled(table: str, key: str, values: list[str]) -> Iterator[Problem]:
+    """A problem for each entry of an array of tables whose `key` repeats that of an earlier entry."""
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            yield (table, index, key), f"{value!r} is taken by {table}[{values.index(value)}]"
