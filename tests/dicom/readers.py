@@ -1,4 +1,8 @@
-"""Foreign programs that judge and read what is derived: dicom3tools, DCMTK, GDCM."""
+"""Foreign programs that judge and read what is derived: dicom3tools, DCMTK, GDCM.
+
+dicom-validator (PyPI) is not among them: it reads the DocBook of PS3.3, 3.4 and 3.6, which neither its wheel nor its
+source distribution (0.9.0) holds and which it fetches from NEMA's server; tests need no network. dciodvfy judges alone.
+"""
 
 from __future__ import annotations
 
