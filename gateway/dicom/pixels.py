@@ -20,7 +20,7 @@ from gateway.dicom.encoded import PIXEL_DATA, InstanceHeader
 from gateway.dicom.library import foreign_errors
 from gateway.dicom.parts import Parts, split
 from gateway.dicom.syntaxes import Syntax
-from gateway.dicom.windows import Display, Window, display_of
+from gateway.dicom.windows import Display, displays_of
 from gateway.errors import DicomError
 
 MAX_PIXEL_BYTES = 2 << 30
@@ -50,8 +50,8 @@ class Pixels:
         True where a pixel is padding (N, H, W); None when the header names no padding value.
     padding_range
         (low, high) of padding, inclusive, in stored values (PS3.3 C.7.5.1.1.2).
-    display
-        Rescale, windows, polarity.
+    displays
+        Rescale, windows and polarity of each frame.
     lossy
         True when the image was ever compressed with loss.
     """
@@ -65,7 +65,7 @@ class Pixels:
     raw: np.ndarray | None
     padding: np.ndarray | None
     padding_range: tuple[int, int] | None
-    display: Display
+    displays: tuple[Display, ...]
     lossy: bool
 
     @property
@@ -74,27 +74,6 @@ class Pixels:
         if self.signed:
             return -(1 << (self.bits_stored - 1)), (1 << (self.bits_stored - 1)) - 1
         return 0, (1 << self.bits_stored) - 1
-
-    @property
-    def slope(self) -> float:
-        return self.display.slope
-
-    @property
-    def intercept(self) -> float:
-        return self.display.intercept
-
-    @property
-    def inverted(self) -> bool:
-        return self.display.inverted
-
-    @property
-    def windows(self) -> tuple[Window, ...]:
-        return self.display.windows
-
-    @property
-    def primary(self) -> tuple[float, float] | None:
-        """Display range (low, high) in stored values of the header's first VOI, or None."""
-        return self.display.primary
 
     def containers(self, frames: np.ndarray) -> np.ndarray:
         """Encode stored values into unsigned little endian containers, unused bits as they came.
@@ -125,6 +104,7 @@ def decode_pixels(dataset: bytes | BinaryIO, transfer_syntax_uid: str) -> Pixels
     DicomError
         all of `check_encoding`, and "palette-colour", "float-pixels", "one-bit-pixels", "thirty-two-bit-pixels",
         "unsupported-bits", "unsupported-photometric", "unsupported-transfer-syntax", "modality-lut",
+        "wrong-functional-groups",
         "pixels-too-large", "wrong-number-of-frames", "pixel-values-out-of-range", "undecodable-pixels".
     """
     data = dataset if isinstance(dataset, bytes) else dataset.read()
@@ -135,7 +115,7 @@ def pixels_of(parts: Parts) -> Pixels:
     """As `decode_pixels`, of an instance that is cut into its parts already."""
     header = parts.header
     _refuse(header, parts.pixels.tag)
-    display = display_of(header.dataset)
+    displays = displays_of(header.dataset, header.frames)
     with foreign_errors("undecodable-pixels", "the pixel data cannot be decoded"):
         containers = _decompress(parts) if parts.syntax.encapsulated else _native(parts)
     frames, raw, shift = _stored_values(containers, header)
@@ -153,7 +133,7 @@ def pixels_of(parts: Parts) -> Pixels:
         raw=raw,
         padding=padding,
         padding_range=padding_range,
-        display=display,
+        displays=displays,
         lossy=is_lossy(header, parts.syntax),
     )
 

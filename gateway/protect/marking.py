@@ -17,7 +17,9 @@ import numpy as np
 from gateway.config.models import Route
 from gateway.dicom.derive import DerivationFacts, derive
 from gateway.dicom.encoded import InstanceHeader
+from gateway.dicom.geometry import frame_positions
 from gateway.dicom.pixels import Pixels, decode_pixels
+from gateway.dicom.windows import Display
 from gateway.errors import GatewayError, HoldError, IntegrityError
 from gateway.mark import MarkedImage, MarkRequest, ModalityProfile
 from gateway.vault import VaultRecord
@@ -110,31 +112,42 @@ def open_original(data: bytes, header: InstanceHeader, transfer_syntax_uid: str)
 def requests_of(opened: Opened, profile: ModalityProfile, key: bytes) -> list[MarkRequest]:
     """One mark request for each frame.
 
-    The display range is the header's first VOI window, else the profile's preset in modality units, else left to the
-    mark (0.5 to 99.5 percentile of the foreground). Slices of a series share the series' key and differ in position;
-    frames of one instance count as neighbouring slices. A single image without geometry has a key of its own.
+    The display range is the header's first VOI window for that frame, else the profile's preset in modality units, else
+    left to the mark (0.5 to 99.5 percentile of the foreground). Slices of a series share the series' key and differ in
+    position, frames of an enhanced image as well; frames without a place count as neighbouring slices in their order. A
+    single image without geometry has a key of its own.
     """
     header, pixels = opened.header, opened.pixels
-    display, other = _windows(pixels, profile)
-    position = header.slice_position
-    if position is None:
-        key = hmac.new(key, b"miad-mark/instance/v1" + header.sop_instance_uid.encode(), hashlib.sha256).digest()
-        position = 0.0 if len(pixels.frames) > 1 else None
-    return [
-        MarkRequest(
-            image=np.ascontiguousarray(frame),
-            key=key,
-            position=None if position is None else position + index,
-            valid_range=pixels.limits,
-            display=display,
-            other_windows=other,
-            inverted=pixels.inverted != (pixels.slope < 0),
-            padding=None if pixels.padding is None else pixels.padding[index],
-            padding_value=None if pixels.padding_range is None else pixels.padding_range[0],
-            slope=None if pixels.photometric == "RGB" else pixels.slope,
+    key, positions = _places(header, key)
+    requests = []
+    for index, frame in enumerate(pixels.frames):
+        display = pixels.displays[index]
+        primary, other = _windows(display, profile) if pixels.photometric != "RGB" else (None, {})
+        requests.append(
+            MarkRequest(
+                image=np.ascontiguousarray(frame),
+                key=key,
+                position=positions[index],
+                valid_range=pixels.limits,
+                display=primary,
+                other_windows=other,
+                inverted=display.inverted != (display.slope < 0),
+                padding=None if pixels.padding is None else pixels.padding[index],
+                padding_value=None if pixels.padding_range is None else pixels.padding_range[0],
+                slope=None if pixels.photometric == "RGB" else display.slope,
+            )
         )
-        for index, frame in enumerate(pixels.frames)
-    ]
+    return requests
+
+
+def _places(header: InstanceHeader, series_key: bytes) -> tuple[bytes, list[float | None]]:
+    """Key of the marks of one instance, and the position of each of its frames."""
+    if found := frame_positions(header.dataset, header.frames):
+        return series_key, list(found)
+    if header.slice_position is not None:
+        return series_key, [header.slice_position + index for index in range(header.frames)]
+    own = hmac.new(series_key, b"miad-mark/instance/v1" + header.sop_instance_uid.encode(), hashlib.sha256).digest()
+    return own, [float(index) for index in range(header.frames)] if header.frames > 1 else [None]
 
 
 def marked_frames(opened: Opened, results: Sequence[MarkedImage | GatewayError]) -> tuple[np.ndarray, float]:
@@ -165,18 +178,16 @@ def marked_frames(opened: Opened, results: Sequence[MarkedImage | GatewayError])
     return frames, min(result.quality.psnr for result in results)
 
 
-def _windows(pixels: Pixels, profile: ModalityProfile) -> tuple[tuple[float, float] | None, dict]:
+def _windows(display: Display, profile: ModalityProfile) -> tuple[tuple[float, float] | None, dict]:
     """Primary display range and further windows (the header's others, the profile's presets), in stored values."""
-    if pixels.photometric == "RGB":
-        return None, {}
-    others = enumerate(pixels.display.windows[1:], 2)
-    further = {f"header {number}": pixels.display.stored(window) for number, window in others}
+    others = enumerate(display.windows[1:], 2)
+    further = {f"header {number}": display.stored(window) for number, window in others}
     presets = {}
     for window in profile.windows:
         low, high = window.limits()
-        ends = sorted(((low - pixels.intercept) / pixels.slope, (high - pixels.intercept) / pixels.slope))
+        ends = sorted(((low - display.intercept) / display.slope, (high - display.intercept) / display.slope))
         presets[window.name] = (ends[0], ends[1])
-    primary = pixels.primary
+    primary = display.primary
     if primary is None and presets:
         primary = next(iter(presets.values()))
     return primary, {**presets, **further}
