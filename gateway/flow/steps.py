@@ -30,7 +30,7 @@ from gateway.flow.backoff import STEP_ATTEMPTS, delay_s
 from gateway.flow.ports import Outgoing, Sender
 from gateway.flow.spool import Spool
 from gateway.flow.store import RECEIVED, SEALED, FlowStore, LeaseLost
-from gateway.protect import Marked, MarkJob, Protector, Remapped
+from gateway.protect import LargeMarked, Marked, MarkJob, Protector, Remapped
 from gateway.vault import VaultRecord
 
 _TRANSIENT = {"vault-busy", "device-failed"}  # codes of errors that pass by themselves
@@ -96,7 +96,7 @@ class Steps:
                 jobs.append((row, self._job(row, record)))
         if not jobs:
             return
-        results: Sequence[Marked | Remapped | Exception]
+        results: Sequence[Marked | LargeMarked | Remapped | Exception]
         try:
             results = self._r.protector.mark([job for _, job in jobs])
         except Exception as error:
@@ -131,7 +131,7 @@ class Steps:
         self._r.store.marked(row.id, name, self._r.derived.size(name), record.locator, self._route(row).destinations)
         return True
 
-    def _commit_derived(self, row: InstanceRow, record: VaultRecord, marked: Marked | Remapped) -> None:
+    def _commit_derived(self, row: InstanceRow, record: VaultRecord, marked: Marked | LargeMarked | Remapped) -> None:
         """File first, then its digest into the record, then the row: a kill in between leaves nothing half true."""
         while True:
             data, sha256 = marked.derive(record)
@@ -139,7 +139,8 @@ class Steps:
             if not self._r.derived.exists(name):
                 writer = self._r.derived.create(name)
                 try:
-                    writer.write(data)
+                    for piece in [data] if isinstance(data, bytes) else data:
+                        writer.write(piece)
                     writer.publish()
                 except BaseException:
                     writer.discard()

@@ -1,8 +1,19 @@
 """One instance in, one marked instance and one sealed original out."""
 
+from gateway.protect.large import LargeMarked
 from gateway.protect.marking import Marked, MarkJob
 from gateway.protect.policy import Decision, decide, policy_digest, traits_of
 from gateway.protect.protector import Protector
 from gateway.protect.remapping import Remapped
 
-__all__ = ["Decision", "MarkJob", "Marked", "Protector", "Remapped", "decide", "policy_digest", "traits_of"]
+__all__ = [
+    "Decision",
+    "LargeMarked",
+    "MarkJob",
+    "Marked",
+    "Protector",
+    "Remapped",
+    "decide",
+    "policy_digest",
+    "traits_of",
+]

@@ -25,8 +25,7 @@ from gateway.mark import MarkedImage, MarkRequest, ModalityProfile
 from gateway.vault import VaultRecord
 
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
-MAX_BYTES = 512 << 20  # encoded; what is larger waits for frame-by-frame marking
-MAX_FRAMES = 64
+MAX_BYTES = 512 << 20  # worked in memory; larger ones piece by piece (`gateway.protect.large`), unless they are carried
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,11 @@ def read_original(job: MarkJob) -> bytes:
         Code ``too-large``.
     """
     if job.record.original_size > MAX_BYTES:
-        raise HoldError("too-large", f"{job.record.original_size} bytes, more than {MAX_BYTES} are not marked at once")
+        raise HoldError(
+            "too-large",
+            f"{job.record.original_size} bytes, more than {MAX_BYTES} are not worked in memory",
+            'an uncompressed or compressed image is worked in pieces on a route with restoration = "escrow"',
+        )
     with job.open() as file:
         data = file.read()
     if hashlib.sha256(data).hexdigest() != job.record.original_sha256:
@@ -101,16 +104,13 @@ def read_original(job: MarkJob) -> bytes:
 
 def open_original(data: bytes, header: InstanceHeader, transfer_syntax_uid: str) -> Opened:
     """Decode the pixels; HoldError or DicomError where they cannot be marked."""
-    pixels = decode_pixels(data, transfer_syntax_uid)
-    if len(pixels.frames) > MAX_FRAMES:
-        raise HoldError(
-            "too-many-frames", f"{len(pixels.frames)} frames, more than {MAX_FRAMES} are not marked at once"
-        )
-    return Opened(data, header, pixels)
+    return Opened(data, header, decode_pixels(data, transfer_syntax_uid))
 
 
-def requests_of(opened: Opened, profile: ModalityProfile, key: bytes) -> list[MarkRequest]:
-    """One mark request for each frame.
+def requests_of(
+    opened: Opened, profile: ModalityProfile, key: bytes, places: Sequence[float | None] | None = None
+) -> list[MarkRequest]:
+    """One mark request for each frame; of a piece of an object with the key and positions that `places_of` gave.
 
     The display range is the header's first VOI window for that frame, else the profile's preset in modality units, else
     left to the mark (0.5 to 99.5 percentile of the foreground). Slices of a series share the series' key and differ in
@@ -118,7 +118,8 @@ def requests_of(opened: Opened, profile: ModalityProfile, key: bytes) -> list[Ma
     single image without geometry has a key of its own.
     """
     header, pixels = opened.header, opened.pixels
-    key, positions = _places(header, key)
+    if places is None:
+        key, places = places_of(header, key)
     requests = []
     for index, frame in enumerate(pixels.frames):
         display = pixels.displays[index]
@@ -127,7 +128,7 @@ def requests_of(opened: Opened, profile: ModalityProfile, key: bytes) -> list[Ma
             MarkRequest(
                 image=np.ascontiguousarray(frame),
                 key=key,
-                position=positions[index],
+                position=places[index],
                 valid_range=pixels.limits,
                 display=primary,
                 other_windows=other,
@@ -140,7 +141,7 @@ def requests_of(opened: Opened, profile: ModalityProfile, key: bytes) -> list[Ma
     return requests
 
 
-def _places(header: InstanceHeader, series_key: bytes) -> tuple[bytes, list[float | None]]:
+def places_of(header: InstanceHeader, series_key: bytes) -> tuple[bytes, list[float | None]]:
     """Key of the marks of one instance, and the position of each of its frames."""
     if found := frame_positions(header.dataset, header.frames):
         return series_key, list(found)
@@ -160,22 +161,30 @@ def marked_frames(opened: Opened, results: Sequence[MarkedImage | GatewayError])
     HoldError
         Code ``self-check-failed``.
     """
+    frames, psnr = marked_piece(opened, results)
+    if np.array_equal(frames, opened.pixels.frames):
+        raise HoldError("self-check-failed", "the mark changed nothing")
+    return frames, psnr
+
+
+def marked_piece(opened: Opened, results: Sequence[MarkedImage | GatewayError]) -> tuple[np.ndarray, float]:
+    """As `marked_frames`, of some frames of an object: these few may be ones that nothing changed in."""
     for result in results:
         if isinstance(result, GatewayError):
             raise result
-    frames = np.stack([result.image for result in results])
-    residual = np.stack([result.residual for result in results])
     before = opened.pixels
-    exact = frames.dtype == before.frames.dtype and np.array_equal(
-        frames.astype(np.int64) - residual, before.frames.astype(np.int64)
-    )
-    if not exact:
-        raise HoldError("self-check-failed", "marked minus residual is not the original")
-    if before.padding is not None and residual[before.padding].any():
-        raise HoldError("self-check-failed", "padding pixels were changed")
-    if not residual.any():
-        raise HoldError("self-check-failed", "the mark changed nothing")
-    return frames, min(result.quality.psnr for result in results)
+    for index, result in enumerate(
+        results
+    ):  # one by one: wide integers of all frames would take eight times the object
+        original = before.frames[index]
+        exact = result.image.dtype == original.dtype and np.array_equal(
+            result.image.astype(np.int64) - result.residual, original.astype(np.int64)
+        )
+        if not exact:
+            raise HoldError("self-check-failed", "marked minus residual is not the original")
+        if before.padding is not None and result.residual[before.padding[index]].any():
+            raise HoldError("self-check-failed", "padding pixels were changed")
+    return np.stack([result.image for result in results]), min(result.quality.psnr for result in results)
 
 
 def _windows(display: Display, profile: ModalityProfile) -> tuple[tuple[float, float] | None, dict]:
