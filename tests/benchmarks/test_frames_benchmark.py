@@ -11,8 +11,8 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-OBJECT_MIB = 384
-BOUND_MIB = 256  # above what the gateway takes without any object; in memory it would be several times the object
+OBJECT_MIB = 192
+BOUND_MIB = 288  # above what the gateway takes without any object; in memory it would be several times the object
 
 
 def test_memory_does_not_follow_the_size_of_the_object(tmp_path: Path) -> None:
