@@ -11,12 +11,15 @@ from pydicom.uid import UID
 from gateway.config import Config, Route
 from gateway.dicom.check import check_encoding
 from gateway.dicom.encoded import InstanceHeader, read_header
+from gateway.dicom.frames import FrameReader, decoded_bytes
 from gateway.dicom.overlay import room_for_words
 from gateway.dicom.part10 import split_part10
 from gateway.dicom.pixels import decode_pixels
+from gateway.dicom.syntaxes import syntax_of
 from gateway.errors import DicomError, HoldError
 from gateway.mark import load_profiles
-from gateway.protect.marking import MAX_BYTES, MAX_FRAMES
+from gateway.protect.large import LARGE_BYTES
+from gateway.protect.marking import MAX_BYTES
 from gateway.protect.policy import Decision, decide
 
 
@@ -108,12 +111,15 @@ def _fault(file: Path, header: InstanceHeader, transfer_syntax: str, action: str
     with file.open("rb") as stream:
         _, offset = split_part10(stream)
         size = file.stat().st_size - offset
-        if size > MAX_BYTES or (action == "mark" and header.frames > MAX_FRAMES):
-            limits = f"more than {MAX_FRAMES} frames or {MAX_BYTES >> 20} MiB are not marked at once"
-            return DicomError("too-large", limits)
+        is_deflated = syntax_of(transfer_syntax).deflated
+        if size > MAX_BYTES and (action != "mark" or is_deflated):
+            return DicomError("too-large", f"more than {MAX_BYTES >> 20} MiB are not worked in memory")
         try:
             stream.seek(offset)
-            if action == "mark":
+            if action == "mark" and max(size, decoded_bytes(header)) > LARGE_BYTES and not is_deflated:
+                for _ in FrameReader(stream, size, transfer_syntax).pieces():
+                    pass
+            elif action == "mark":
                 decode_pixels(stream, transfer_syntax)
             else:
                 check_encoding(stream, size, transfer_syntax)
@@ -136,6 +142,10 @@ def _on_route(
         return replace(here, outcome=outcome, code=decision.code, reason=decision.reason)
     if fault is not None:
         return replace(here, outcome="held", code=fault.code, reason=str(fault))
+    size = max(here.file.stat().st_size, decoded_bytes(header))
+    if decision.action == "mark" and size > MAX_BYTES and route.restoration != "escrow":
+        reason = f'more than {MAX_BYTES >> 20} MiB are worked in pieces, on a route with restoration = "escrow" only'
+        return replace(here, outcome="held", code="too-large", reason=reason)
     here = replace(here, destinations=route.destinations, restoration=route.restoration)
     if decision.action == "remap":
         return replace(here, outcome="remapped")

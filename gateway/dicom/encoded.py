@@ -17,6 +17,7 @@ from gateway.dicom import values
 from gateway.dicom.attributes import query_attributes
 from gateway.dicom.elements import BULK_VRS, UNDEFINED, Element, Layout, skip_value, top_level
 from gateway.dicom.geometry import slice_position
+from gateway.dicom.groups import body_part_of
 from gateway.dicom.library import foreign_errors
 from gateway.dicom.private import has_block
 from gateway.dicom.source import InflatingReader, Source
@@ -183,7 +184,7 @@ def describe(ds: Dataset, pixel_tag: int | None) -> InstanceHeader:
         rows=values.integer(ds, "Rows") or 0,
         columns=values.integer(ds, "Columns") or 0,
         frames=max(frames or 0, 0) if values.present(ds, "NumberOfFrames") else 1,
-        body_part=values.text(ds, "BodyPartExamined"),
+        body_part=body_part_of(ds),
         image_type=values.texts(ds, "ImageType"),
         presentation_intent=values.text(ds, "PresentationIntentType"),
         has_pixel_data=pixel_tag is not None,

@@ -5,7 +5,7 @@ PS3.3 C.7.6.3 (Image Pixel module), PS3.5 section 8. What a mark cannot be put i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -20,10 +20,10 @@ from gateway.dicom.encoded import PIXEL_DATA, InstanceHeader
 from gateway.dicom.library import foreign_errors
 from gateway.dicom.parts import Parts, split
 from gateway.dicom.syntaxes import Syntax
-from gateway.dicom.windows import Display, Window, display_of
+from gateway.dicom.windows import Display, displays_of
 from gateway.errors import DicomError
 
-MAX_PIXEL_BYTES = 2 << 30
+MAX_PIXEL_BYTES = 512 << 20  # decoded at once; `gateway.dicom.frames` reads what is larger in pieces
 _MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _RGB = ("RGB", "YBR_RCT")  # the codec itself gives RGB back of the latter, exactly
@@ -50,8 +50,8 @@ class Pixels:
         True where a pixel is padding (N, H, W); None when the header names no padding value.
     padding_range
         (low, high) of padding, inclusive, in stored values (PS3.3 C.7.5.1.1.2).
-    display
-        Rescale, windows, polarity.
+    displays
+        Rescale, windows and polarity of each frame.
     lossy
         True when the image was ever compressed with loss.
     """
@@ -65,7 +65,7 @@ class Pixels:
     raw: np.ndarray | None
     padding: np.ndarray | None
     padding_range: tuple[int, int] | None
-    display: Display
+    displays: tuple[Display, ...]
     lossy: bool
 
     @property
@@ -74,27 +74,6 @@ class Pixels:
         if self.signed:
             return -(1 << (self.bits_stored - 1)), (1 << (self.bits_stored - 1)) - 1
         return 0, (1 << self.bits_stored) - 1
-
-    @property
-    def slope(self) -> float:
-        return self.display.slope
-
-    @property
-    def intercept(self) -> float:
-        return self.display.intercept
-
-    @property
-    def inverted(self) -> bool:
-        return self.display.inverted
-
-    @property
-    def windows(self) -> tuple[Window, ...]:
-        return self.display.windows
-
-    @property
-    def primary(self) -> tuple[float, float] | None:
-        """Display range (low, high) in stored values of the header's first VOI, or None."""
-        return self.display.primary
 
     def containers(self, frames: np.ndarray) -> np.ndarray:
         """Encode stored values into unsigned little endian containers, unused bits as they came.
@@ -125,17 +104,22 @@ def decode_pixels(dataset: bytes | BinaryIO, transfer_syntax_uid: str) -> Pixels
     DicomError
         all of `check_encoding`, and "palette-colour", "float-pixels", "one-bit-pixels", "thirty-two-bit-pixels",
         "unsupported-bits", "unsupported-photometric", "unsupported-transfer-syntax", "modality-lut",
+        "wrong-functional-groups",
         "pixels-too-large", "wrong-number-of-frames", "pixel-values-out-of-range", "undecodable-pixels".
     """
     data = dataset if isinstance(dataset, bytes) else dataset.read()
     return pixels_of(split(data, transfer_syntax_uid))
 
 
-def pixels_of(parts: Parts) -> Pixels:
-    """As `decode_pixels`, of an instance that is cut into its parts already."""
+def pixels_of(parts: Parts, displays: tuple[Display, ...] | None = None) -> Pixels:
+    """As `decode_pixels`, of an instance that is cut into its parts already.
+
+    `displays`: of a piece of an instance, what `displays_of` the whole says of its frames.
+    """
     header = parts.header
     _refuse(header, parts.pixels.tag)
-    display = display_of(header.dataset)
+    if displays is None:
+        displays = displays_of(header.dataset, header.frames)
     with foreign_errors("undecodable-pixels", "the pixel data cannot be decoded"):
         containers = _decompress(parts) if parts.syntax.encapsulated else _native(parts)
     frames, raw, shift = _stored_values(containers, header)
@@ -153,7 +137,7 @@ def pixels_of(parts: Parts) -> Pixels:
         raw=raw,
         padding=padding,
         padding_range=padding_range,
-        display=display,
+        displays=displays,
         lossy=is_lossy(header, parts.syntax),
     )
 
@@ -189,7 +173,11 @@ def _refuse(header: InstanceHeader, tag: int) -> None:
         raise DicomError("unsupported-bits", "colour with unused bits, signed colour, or YBR with 16 bits")
     size = header.rows * header.columns * header.frames * header.samples * (header.bits_allocated // 8)
     if size > MAX_PIXEL_BYTES:
-        raise DicomError("pixels-too-large", f"the decoded pixels have {size} bytes, more than {MAX_PIXEL_BYTES}")
+        raise DicomError(
+            "pixels-too-large",
+            f"the decoded pixels have {size} bytes, more than {MAX_PIXEL_BYTES} are not decoded at once",
+            'a route with restoration = "escrow" works them in pieces',
+        )
 
 
 def _shape(header: InstanceHeader) -> tuple[int, ...]:
@@ -233,28 +221,51 @@ def _decompress(parts: Parts) -> np.ndarray:
 
 
 def _frames(parts: Parts) -> Iterator[bytes]:
-    """The encoded frames, put together from their fragments (PS3.5 A.4).
-
-    One fragment a frame; else by the offset table; else a new frame wherever a codestream begins.
-
-    Raises DicomError "wrong-number-of-frames" when none of these gives Number of Frames.
-    """
-    wanted = parts.header.frames
+    """The encoded frames, put together from their fragments (PS3.5 A.4); errors as `first_fragments`."""
     table, fragments, starts = parts.fragments()
-    if len(fragments) == wanted:
+    firsts = first_fragments(parts.header.frames, table, starts, lambda i: bytes(fragments[i][:8]), parts.syntax)
+    for first, end in zip(firsts, [*firsts[1:], len(fragments)], strict=True):
+        yield b"".join(fragments[first:end])
+
+
+def first_fragments(
+    wanted: int, table: bytes, starts: list[int], head: Callable[[int], bytes], syntax: Syntax
+) -> list[int]:
+    """Numbers (from 0) of the fragments that frames begin with.
+
+    One fragment a frame, which is also what an extended offset table stands for (PS3.3 C.7.6.3.1.8); else by the
+    offset table; else a new frame wherever a codestream begins.
+
+    Parameters
+    ----------
+    wanted
+        Number of Frames.
+    table
+        Basic Offset Table.
+    starts
+        Offset of each fragment from the first one's item.
+    head
+        The first eight bytes of a fragment.
+
+    Raises
+    ------
+    DicomError
+        "wrong-number-of-frames" when none of these gives Number of Frames.
+    """
+    if len(starts) == wanted:
         firsts = list(range(wanted))
-    elif parts.syntax.codec == "rle":
+    elif syntax.codec == "rle":
         firsts = []  # PS3.5 A.4.2: each frame is exactly one fragment
     else:
         offsets = np.frombuffer(table[: len(table) // 4 * 4], "<u4").tolist()
-        if len(offsets) == wanted and set(offsets) <= set(starts):
-            firsts = sorted(starts.index(offset) for offset in offsets)
+        numbers = {start: number for number, start in enumerate(starts)}
+        if len(offsets) == wanted and set(offsets) <= numbers.keys():
+            firsts = sorted(numbers[offset] for offset in offsets)
         else:
-            firsts = [i for i, part in enumerate(fragments) if starts_frame(bytes(part[:8]), parts.syntax)]
+            firsts = [number for number in range(len(starts)) if starts_frame(head(number), syntax)]
     if len(firsts) != wanted or firsts[0] != 0:
         raise DicomError("wrong-number-of-frames", f"the fragments do not make up {wanted} frames")
-    for first, end in zip(firsts, [*firsts[1:], len(fragments)], strict=True):
-        yield b"".join(fragments[first:end])
+    return firsts
 
 
 def _stored_values(containers: np.ndarray, header: InstanceHeader) -> tuple[np.ndarray, np.ndarray | None, int]:

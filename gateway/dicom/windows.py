@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pydicom import Dataset
 
 from gateway.dicom import values
+from gateway.dicom.groups import FunctionalGroups
 from gateway.errors import DicomError
 
 
@@ -71,29 +72,43 @@ class Display:
         return min(ends), max(ends)
 
 
-def display_of(ds: Dataset) -> Display:
-    """Read slope, intercept, windows and polarity, of a multi-frame image from its shared or first frame's groups.
+def displays_of(ds: Dataset, frames: int) -> tuple[Display, ...]:
+    """Read slope, intercept, windows and polarity of each frame.
+
+    Of an enhanced image out of its functional groups (Pixel Value Transformation, PS3.3 C.7.6.16.2.9; Frame VOI LUT,
+    C.7.6.16.2.10), a frame's own before the shared ones; what neither has stands at the top level, as in any image.
 
     Raises
     ------
     DicomError
         "modality-lut" for a Modality LUT Sequence (0028,3000): its output is no linear function of stored values.
+        "wrong-functional-groups" as `FunctionalGroups`.
     """
-    groups = _functional_groups(ds)
-    transform = _first(groups, "PixelValueTransformationSequence") or ds
     if values.items(ds, "ModalityLUTSequence"):
         raise DicomError("modality-lut", "the image has a Modality LUT, whose units cannot be marked in")
-    slope = values.number(transform, "RescaleSlope")
-    intercept = values.number(transform, "RescaleIntercept")
-    voi = _first(groups, "FrameVOILUTSequence") or ds
+    groups = FunctionalGroups(ds, frames)
+    signed = values.integer(ds, "PixelRepresentation") == 1
     shape = values.text(ds, "PresentationLUTShape")
-    photometric = values.text(ds, "PhotometricInterpretation")
+    inverted = values.text(ds, "PhotometricInterpretation") == "MONOCHROME1" or shape == "INVERSE"
+    found: dict[tuple[int, int], Display] = {}  # one object for all frames that share their groups
+    result = []
+    for frame in range(frames):
+        transform = groups.macro(frame, "PixelValueTransformationSequence") or ds
+        voi = groups.macro(frame, "FrameVOILUTSequence") or ds
+        place = (id(transform), id(voi))
+        if place not in found:
+            found[place] = _display(transform, voi, signed, inverted)
+        result.append(found[place])
+    return tuple(result)
+
+
+def _display(transform: Dataset, voi: Dataset, signed: bool, inverted: bool) -> Display:
     return Display(
-        slope=slope or 1.0,
-        intercept=intercept or 0.0,
+        slope=values.number(transform, "RescaleSlope") or 1.0,
+        intercept=values.number(transform, "RescaleIntercept") or 0.0,
         windows=tuple(_windows(voi)),
-        voi_range=_voi_range(voi, values.integer(ds, "PixelRepresentation") == 1),
-        inverted=photometric == "MONOCHROME1" or shape == "INVERSE",
+        voi_range=_voi_range(voi, signed),
+        inverted=inverted,
     )
 
 
@@ -115,15 +130,3 @@ def _voi_range(ds: Dataset, signed: bool) -> tuple[float, float] | None:
     entries = descriptor[0] or 65536
     first = descriptor[1] - 65536 if signed and descriptor[1] > 32767 else descriptor[1]
     return (first, first + entries - 1) if entries > 1 else None
-
-
-def _functional_groups(ds: Dataset) -> list[Dataset]:
-    shared = values.items(ds, "SharedFunctionalGroupsSequence")[:1]
-    return shared + values.items(ds, "PerFrameFunctionalGroupsSequence")[:1]
-
-
-def _first(groups: list[Dataset], keyword: str) -> Dataset | None:
-    for group in groups:
-        if found := values.items(group, keyword):
-            return found[0]
-    return None

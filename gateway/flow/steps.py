@@ -31,7 +31,7 @@ from gateway.flow.passing import Passing
 from gateway.flow.ports import Outgoing, Sender
 from gateway.flow.spool import Spool
 from gateway.flow.store import RECEIVED, REPORT, SEALED, FlowStore, LeaseLost
-from gateway.protect import Marked, MarkJob, Protector, Remapped, decide_pass
+from gateway.protect import LargeMarked, Marked, MarkJob, Protector, Remapped, decide_pass
 from gateway.vault import VaultRecord
 
 _TRANSIENT = {"vault-busy", "device-failed"}  # codes of errors that pass by themselves
@@ -102,7 +102,7 @@ class Steps:
                 jobs.append((row, self._job(row, record)))
         if not jobs:
             return
-        results: Sequence[Marked | Remapped | Exception]
+        results: Sequence[Marked | LargeMarked | Remapped | Exception]
         try:
             results = self._r.protector.mark([job for _, job in jobs])
         except Exception as error:
@@ -137,7 +137,7 @@ class Steps:
         self._r.store.marked(row.id, name, self._r.derived.size(name), record.locator, self._route(row).destinations)
         return True
 
-    def _commit_derived(self, row: InstanceRow, record: VaultRecord, marked: Marked | Remapped) -> None:
+    def _commit_derived(self, row: InstanceRow, record: VaultRecord, marked: Marked | LargeMarked | Remapped) -> None:
         """File first, then its digest into the record, then the row: a kill in between leaves nothing half true."""
         while True:
             data, sha256 = marked.derive(record)
@@ -145,12 +145,13 @@ class Steps:
             if not self._r.derived.exists(name):
                 writer = self._r.derived.create(name)
                 try:
-                    writer.write(data)
+                    for piece in [data] if isinstance(data, bytes) else data:
+                        writer.write(piece)
                     writer.publish()
                 except BaseException:
                     writer.discard()
                     raise
-            if isinstance(marked, Marked) and marked.figures and record.derived_sha256 is None:
+            if not isinstance(marked, Remapped) and marked.figures and record.derived_sha256 is None:
                 self._r.protector.note_figures(record, marked.figures)
             if self._r.protector.fix_derived(record, sha256):
                 break

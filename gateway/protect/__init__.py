@@ -1,5 +1,6 @@
 """One instance in, one marked instance and one sealed original out."""
 
+from gateway.protect.large import LargeMarked
 from gateway.protect.marking import Marked, MarkJob
 from gateway.protect.policy import Decision, decide, decide_pass, policy_digest, traits_of
 from gateway.protect.protector import Protector
@@ -7,6 +8,7 @@ from gateway.protect.remapping import Remapped
 
 __all__ = [
     "Decision",
+    "LargeMarked",
     "MarkJob",
     "Marked",
     "Protector",

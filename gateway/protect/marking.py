@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -17,14 +17,15 @@ import numpy as np
 from gateway.config.models import Route
 from gateway.dicom.derive import DerivationFacts, derive
 from gateway.dicom.encoded import InstanceHeader
+from gateway.dicom.geometry import frame_positions
 from gateway.dicom.pixels import Pixels, decode_pixels
+from gateway.dicom.windows import Display
 from gateway.errors import GatewayError, HoldError, IntegrityError
 from gateway.mark import MarkedImage, MarkRequest, ModalityProfile
 from gateway.vault import MarkFigures, VaultRecord
 
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
-MAX_BYTES = 512 << 20  # encoded; what is larger waits for frame-by-frame marking
-MAX_FRAMES = 64
+MAX_BYTES = 512 << 20  # worked in memory; larger ones piece by piece (`gateway.protect.large`), unless they are carried
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,11 @@ def read_original(job: MarkJob) -> bytes:
         Code ``too-large``.
     """
     if job.record.original_size > MAX_BYTES:
-        raise HoldError("too-large", f"{job.record.original_size} bytes, more than {MAX_BYTES} are not marked at once")
+        raise HoldError(
+            "too-large",
+            f"{job.record.original_size} bytes, more than {MAX_BYTES} are not worked in memory",
+            'an uncompressed or compressed image is worked in pieces on a route with restoration = "escrow"',
+        )
     with job.open() as file:
         data = file.read()
     if hashlib.sha256(data).hexdigest() != job.record.original_sha256:
@@ -102,42 +107,51 @@ def read_original(job: MarkJob) -> bytes:
 
 def open_original(data: bytes, header: InstanceHeader, transfer_syntax_uid: str) -> Opened:
     """Decode the pixels; HoldError or DicomError where they cannot be marked."""
-    pixels = decode_pixels(data, transfer_syntax_uid)
-    if len(pixels.frames) > MAX_FRAMES:
-        raise HoldError(
-            "too-many-frames", f"{len(pixels.frames)} frames, more than {MAX_FRAMES} are not marked at once"
-        )
-    return Opened(data, header, pixels)
+    return Opened(data, header, decode_pixels(data, transfer_syntax_uid))
 
 
-def requests_of(opened: Opened, profile: ModalityProfile, key: bytes) -> list[MarkRequest]:
-    """One mark request for each frame.
+def requests_of(
+    opened: Opened, profile: ModalityProfile, key: bytes, places: Sequence[float | None] | None = None
+) -> list[MarkRequest]:
+    """One mark request for each frame; of a piece of an object with the key and positions that `places_of` gave.
 
-    The display range is the header's first VOI window, else the profile's preset in modality units, else left to the
-    mark (0.5 to 99.5 percentile of the foreground). Slices of a series share the series' key and differ in position;
-    frames of one instance count as neighbouring slices. A single image without geometry has a key of its own.
+    The display range is the header's first VOI window for that frame, else the profile's preset in modality units, else
+    left to the mark (0.5 to 99.5 percentile of the foreground). Slices of a series share the series' key and differ in
+    position, frames of an enhanced image as well; frames without a place count as neighbouring slices in their order. A
+    single image without geometry has a key of its own.
     """
     header, pixels = opened.header, opened.pixels
-    display, other = _windows(pixels, profile)
-    position = header.slice_position
-    if position is None:
-        key = hmac.new(key, b"miad-mark/instance/v1" + header.sop_instance_uid.encode(), hashlib.sha256).digest()
-        position = 0.0 if len(pixels.frames) > 1 else None
-    return [
-        MarkRequest(
-            image=np.ascontiguousarray(frame),
-            key=key,
-            position=None if position is None else position + index,
-            valid_range=pixels.limits,
-            display=display,
-            other_windows=other,
-            inverted=pixels.inverted != (pixels.slope < 0),
-            padding=None if pixels.padding is None else pixels.padding[index],
-            padding_value=None if pixels.padding_range is None else pixels.padding_range[0],
-            slope=None if pixels.photometric == "RGB" else pixels.slope,
+    if places is None:
+        key, places = places_of(header, key)
+    requests = []
+    for index, frame in enumerate(pixels.frames):
+        display = pixels.displays[index]
+        primary, other = _windows(display, profile) if pixels.photometric != "RGB" else (None, {})
+        requests.append(
+            MarkRequest(
+                image=np.ascontiguousarray(frame),
+                key=key,
+                position=places[index],
+                valid_range=pixels.limits,
+                display=primary,
+                other_windows=other,
+                inverted=display.inverted != (display.slope < 0),
+                padding=None if pixels.padding is None else pixels.padding[index],
+                padding_value=None if pixels.padding_range is None else pixels.padding_range[0],
+                slope=None if pixels.photometric == "RGB" else display.slope,
+            )
         )
-        for index, frame in enumerate(pixels.frames)
-    ]
+    return requests
+
+
+def places_of(header: InstanceHeader, series_key: bytes) -> tuple[bytes, list[float | None]]:
+    """Key of the marks of one instance, and the position of each of its frames."""
+    if found := frame_positions(header.dataset, header.frames):
+        return series_key, list(found)
+    if header.slice_position is not None:
+        return series_key, [header.slice_position + index for index in range(header.frames)]
+    own = hmac.new(series_key, b"miad-mark/instance/v1" + header.sop_instance_uid.encode(), hashlib.sha256).digest()
+    return own, [float(index) for index in range(header.frames)] if header.frames > 1 else [None]
 
 
 def marked_frames(opened: Opened, results: Sequence[MarkedImage | GatewayError]) -> tuple[np.ndarray, float]:
@@ -150,55 +164,77 @@ def marked_frames(opened: Opened, results: Sequence[MarkedImage | GatewayError])
     HoldError
         Code ``self-check-failed``.
     """
+    frames, psnr = marked_piece(opened, results)
+    if np.array_equal(frames, opened.pixels.frames):
+        raise HoldError("self-check-failed", "the mark changed nothing")
+    return frames, psnr
+
+
+def marked_piece(opened: Opened, results: Sequence[MarkedImage | GatewayError]) -> tuple[np.ndarray, float]:
+    """As `marked_frames`, of some frames of an object: these few may be ones that nothing changed in."""
     for result in results:
         if isinstance(result, GatewayError):
             raise result
-    frames = np.stack([result.image for result in results])
-    residual = np.stack([result.residual for result in results])
     before = opened.pixels
-    exact = frames.dtype == before.frames.dtype and np.array_equal(
-        frames.astype(np.int64) - residual, before.frames.astype(np.int64)
-    )
-    if not exact:
-        raise HoldError("self-check-failed", "marked minus residual is not the original")
-    if before.padding is not None and residual[before.padding].any():
-        raise HoldError("self-check-failed", "padding pixels were changed")
-    if not residual.any():
-        raise HoldError("self-check-failed", "the mark changed nothing")
-    return frames, min(result.quality.psnr for result in results)
+    # one by one: wide integers of all frames would take eight times the object
+    for index, result in enumerate(results):
+        original = before.frames[index]
+        exact = result.image.dtype == original.dtype and np.array_equal(
+            result.image.astype(np.int64) - result.residual, original.astype(np.int64)
+        )
+        if not exact:
+            raise HoldError("self-check-failed", "marked minus residual is not the original")
+        if before.padding is not None and result.residual[before.padding[index]].any():
+            raise HoldError("self-check-failed", "padding pixels were changed")
+    return np.stack([result.image for result in results]), min(result.quality.psnr for result in results)
 
 
-def figures_of(results: Sequence[MarkedImage], route: Route, profile: str) -> MarkFigures:
-    """What a report tells of the marked frames of one instance: PSNR of the worst frame, shares over all of them."""
-    windows: dict[str, float] = {}
-    for result in results:
-        for name, psnr in result.quality.psnr_windows.items():
-            windows[name] = min(psnr, windows.get(name, psnr))
-    mark = route.mark
-    return MarkFigures(
-        route=route.name,
-        policy={"tier": mark.tier, "mode": mark.mode, "profile": profile, "restoration": route.restoration},
-        frames=len(results),
-        psnr=min(result.quality.psnr for result in results),
-        psnr_windows=windows,
-        region_share=float(np.mean([result.region.mean() for result in results])),
-        stroke_share=float(np.mean([result.quality.stroke_share for result in results])),
-        roi_share=float(np.mean([result.roi.mean() for result in results])),
-    )
+class FigureTally:
+    """What a report tells of the marked frames of one instance, gathered as they come.
+
+    PSNR of the worst frame, shares over all of them.
+    """
+
+    def __init__(self) -> None:
+        self._frames, self._psnr = 0, float("inf")
+        self._windows: dict[str, float] = {}
+        self._shares = np.zeros(3)
+
+    def add(self, results: Iterable[MarkedImage]) -> None:
+        """Count frames in."""
+        for result in results:
+            self._frames += 1
+            self._psnr = min(self._psnr, result.quality.psnr)
+            for name, psnr in result.quality.psnr_windows.items():
+                self._windows[name] = min(psnr, self._windows.get(name, psnr))
+            self._shares += (result.region.mean(), result.quality.stroke_share, result.roi.mean())
+
+    def figures(self, route: Route, profile: str) -> MarkFigures:
+        """What was gathered, with the route's way of marking."""
+        mark = route.mark
+        region, stroke, roi = (float(share) for share in self._shares / self._frames)
+        return MarkFigures(
+            route=route.name,
+            policy={"tier": mark.tier, "mode": mark.mode, "profile": profile, "restoration": route.restoration},
+            frames=self._frames,
+            psnr=self._psnr,
+            psnr_windows=dict(self._windows),
+            region_share=region,
+            stroke_share=stroke,
+            roi_share=roi,
+        )
 
 
-def _windows(pixels: Pixels, profile: ModalityProfile) -> tuple[tuple[float, float] | None, dict]:
+def _windows(display: Display, profile: ModalityProfile) -> tuple[tuple[float, float] | None, dict]:
     """Primary display range and further windows (the header's others, the profile's presets), in stored values."""
-    if pixels.photometric == "RGB":
-        return None, {}
-    others = enumerate(pixels.display.windows[1:], 2)
-    further = {f"header {number}": pixels.display.stored(window) for number, window in others}
+    others = enumerate(display.windows[1:], 2)
+    further = {f"header {number}": display.stored(window) for number, window in others}
     presets = {}
     for window in profile.windows:
         low, high = window.limits()
-        ends = sorted(((low - pixels.intercept) / pixels.slope, (high - pixels.intercept) / pixels.slope))
+        ends = sorted(((low - display.intercept) / display.slope, (high - display.intercept) / display.slope))
         presets[window.name] = (ends[0], ends[1])
-    primary = pixels.primary
+    primary = display.primary
     if primary is None and presets:
         primary = next(iter(presets.values()))
     return primary, {**presets, **further}

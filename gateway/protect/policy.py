@@ -17,6 +17,7 @@ from typing import Literal
 from gateway.config.models import Route, Rule
 from gateway.config.passing import BREAK_GLASS_HOURS
 from gateway.dicom.encoded import InstanceHeader
+from gateway.dicom.groups import has_groups
 from gateway.dicom.references import is_signed
 from gateway.errors import HoldError
 from gateway.mark import ImageTraits, ModalityProfile, choose_profile
@@ -123,6 +124,9 @@ def _decide_mark(header: InstanceHeader, row: Row, route: Route, profiles: Mappi
             return Decision("hold", code=name, reason=hazard.reason)
     if not header.has_pixel_data:
         return Decision("hold", code="no-pixels", reason="an image object without pixel data")
+    if row.enhanced and not has_groups(header.dataset):
+        reason = "an enhanced image without per-frame functional groups: what its values mean is not told"
+        return Decision("hold", code="missing-functional-groups", reason=reason)
     profile = choose_profile(traits_of(header), profiles)
     if profile is None:
         return Decision("hold", code="no-profile", reason="no modality profile takes this kind of image")

@@ -14,10 +14,14 @@ _STORAGE = "1.2.840.10008.5.1.4.1.1."
 
 @dataclass(frozen=True)
 class Row:
-    """The default of one SOP class; `hazards` name what stands against marking it, the first one not given up holds."""
+    """The default of one SOP class; `hazards` name what stands against marking it, the first one not given up holds.
+
+    `enhanced`: what is true of each frame stands in functional groups (PS3.3 C.7.6.16), so there must be some.
+    """
 
     action: Literal["mark", "remap", "block"]
     hazards: tuple[str, ...] = ()
+    enhanced: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,6 @@ HAZARDS = {
     "quantitative": Hazard(
         "values of this class are measurements (SUV, counts, parameters); a mark would corrupt them", "quantitative"
     ),
-    "per-frame-groups": Hazard("enhanced multi-frame objects are not marked by this version"),
 }
 
 # Of images of any class: Modality (0008,0060), and Presentation Intent Type (0008,0068).
@@ -61,15 +64,21 @@ _ROWS: tuple[tuple[Row, tuple[str, ...]], ...] = (
     ),
     (Row("mark", ("mammography",)), ("1.2",)),
     (Row("mark", ("mammography", "for-processing")), ("1.2.1",)),
-    (Row("mark", ("mammography", "per-frame-groups")), ("13.1.3", "13.1.4")),  # tomosynthesis, breast projections
-    (Row("mark", ("mammography", "for-processing", "per-frame-groups")), ("13.1.5",)),
+    (Row("mark", ("mammography",), enhanced=True), ("13.1.3", "13.1.4")),  # tomosynthesis, breast projections
+    (Row("mark", ("mammography", "for-processing"), enhanced=True), ("13.1.5",)),
     (Row("mark", ("for-processing",)), ("1.1.1", "1.3.1")),  # DX, intra-oral
-    (Row("mark", ("quantitative",)), ("128", "20")),  # PET, NM
-    # Enhanced PET and its legacy-converted form, Parametric Map, MR Spectroscopy
-    (Row("mark", ("quantitative", "per-frame-groups")), ("128.1", "130", "30", "4.2")),
+    (Row("mark", ("quantitative",)), ("128", "20", "4.2")),  # PET, NM, MR Spectroscopy
+    # Enhanced PET and its legacy-converted form, Parametric Map
+    (Row("mark", ("quantitative",), enhanced=True), ("128.1", "130", "30")),
     (
-        Row("mark", ("per-frame-groups",)),
-        ("2.1", "2.2", "4.1", "4.3", "4.4", "12.1.1", "12.2.1", "6.2", "13.1.1", "13.1.2"),
+        Row("mark", enhanced=True),
+        (
+            *("2.1", "2.2"),  # CT: enhanced, legacy-converted
+            *("4.1", "4.3", "4.4"),  # MR: enhanced, enhanced colour, legacy-converted
+            *("12.1.1", "12.2.1"),  # enhanced XA and XRF
+            "6.2",  # enhanced ultrasound volume
+            *("13.1.1", "13.1.2"),  # X-Ray 3D angiographic, craniofacial
+        ),
     ),
     (
         Row("remap"),

@@ -19,16 +19,18 @@ from gateway.config.models import Config, Route
 from gateway.dicom.carry import pack, pack_whole
 from gateway.dicom.derive import DerivationFacts
 from gateway.dicom.encoded import InstanceHeader, read_header
+from gateway.dicom.syntaxes import syntax_of
 from gateway.dicom.uids import derived_uid
 from gateway.errors import GatewayError
 from gateway.keys import SealingKeys, mark_seed
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, ModalityProfile, load_packs, load_profiles
 from gateway.mark.foreign import read_packs
+from gateway.protect.large import LargeMarked, is_large, mark_large
 from gateway.protect.marking import (
+    FigureTally,
     Marked,
     MarkJob,
     Opened,
-    figures_of,
     marked_frames,
     open_original,
     read_original,
@@ -76,6 +78,7 @@ class Protector:
         self._profiles = load_profiles()
         self._payloads = PayloadStore(vault_folder)
         self._figures = FigureStore(engine)
+        self._scratch = vault_folder
         self._records = RecordStore(
             engine,
             keys.signer,
@@ -181,17 +184,20 @@ class Protector:
 
     # -- mark ----------------------------------------------------------------------------------------------------------
 
-    def mark(self, jobs: Sequence[MarkJob]) -> list[Marked | Remapped | Exception]:
+    def mark(self, jobs: Sequence[MarkJob]) -> list[Marked | LargeMarked | Remapped | Exception]:
         """Mark a batch; one result for each job, in order, an error where it could not be marked.
 
         What only refers to images is not marked: its result maps the references.
 
         Frames of the same kind under the same settings go to the mark together, whatever instance they are of.
         """
-        results: list[Marked | Remapped | Exception | None] = [None] * len(jobs)
+        results: list[Marked | LargeMarked | Remapped | Exception | None] = [None] * len(jobs)
         batches: dict[tuple[str, MarkSettings], list[tuple[int, Opened, list[MarkRequest]]]] = {}
         for index, job in enumerate(jobs):
             try:
+                if large := self._mark_large(job):
+                    results[index] = large
+                    continue
                 data = read_original(job)
                 header = self.read_header(lambda data=data: io.BytesIO(data), job.transfer_syntax_uid)
                 decision = self.decide(header, job.route)
@@ -226,6 +232,22 @@ class Protector:
                     found.update(dict.fromkeys(marker.licence_warnings(profile)))
         return list(found)
 
+    def _mark_large(self, job: MarkJob) -> LargeMarked | None:
+        """Mark an object that is too large to be worked as a whole, piece by piece; None for any other."""
+        if _carries(job):
+            return None
+        header = self.read_header(job.open, job.transfer_syntax_uid)
+        if not is_large(job, header):
+            return None
+        decision = self.decide(header, job.route)
+        if decision.action == "remap" or syntax_of(job.transfer_syntax_uid).deflated:
+            return None
+        if decision.profile is None:
+            raise decision.as_error()
+        key = mark_seed(self._keys.mark_key, job.record.original_series_uid)
+        marker, facts_of = self._marker(self._settings(job.route)), partial(self._facts, job.route, None)
+        return mark_large(job, decision.profile, key, marker, facts_of, self._scratch)
+
     def _prepare(
         self, job: MarkJob, data: bytes, header: InstanceHeader, decision: Decision
     ) -> tuple[Opened, ModalityProfile, list[MarkRequest]]:
@@ -239,6 +261,8 @@ class Protector:
         self, job: MarkJob, opened: Opened, results: Sequence[MarkedImage | GatewayError], profile: str
     ) -> Marked:
         frames, psnr = marked_frames(opened, results)
+        tally = FigureTally()
+        tally.add(results)
         body = pack(opened.data, job.transfer_syntax_uid, opened.pixels, frames) if _carries(job) else None
         return Marked(
             original=opened.data,
@@ -247,7 +271,7 @@ class Protector:
             frames=frames,
             psnr=psnr,
             facts_of=partial(self._facts, job.route, body),
-            figures=figures_of(results, job.route, profile),
+            figures=tally.figures(job.route, profile),
         )
 
     def _facts(self, route: Route, body: bytes | None, record: VaultRecord) -> DerivationFacts:

@@ -252,7 +252,7 @@ def test_frame_types_of_enhanced_images():
     frame_type, group = Dataset(), Dataset()
     frame_type.FrameType = ["ORIGINAL", "PRIMARY", "M", "NONE"]
     group.MRImageFrameTypeSequence = [frame_type]
-    ds = image()
+    ds = image(np.zeros((2, 6, 8), np.uint16))
     ds.SharedFunctionalGroupsSequence = [group]
     ds.PerFrameFunctionalGroupsSequence = [group, group]
     for syntax in (EXPLICIT_LITTLE, IMPLICIT_LITTLE):

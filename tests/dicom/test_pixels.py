@@ -240,35 +240,22 @@ def test_padding():
 def test_windows_in_stored_values():
     ds = image(WindowCenter=[40, 300], WindowWidth=[400, 1500], RescaleSlope=2, RescaleIntercept=-1024)
     pixels = decode_pixels(encode(ds), EXPLICIT_LITTLE)
-    assert pixels.windows == (Window(40, 400), Window(300, 1500))
+    assert pixels.displays[0].windows == (Window(40, 400), Window(300, 1500))
     # PS3.3 C.11.2.1.2.1: 40 - 0.5 -+ 399 / 2 = -160 and 239 in output units
-    assert pixels.primary == ((-160 + 1024) / 2, (239 + 1024) / 2)
-    assert (pixels.slope, pixels.intercept, pixels.inverted) == (2, -1024, False)
+    assert pixels.displays[0].primary == ((-160 + 1024) / 2, (239 + 1024) / 2)
+    assert (pixels.displays[0].slope, pixels.displays[0].intercept, pixels.displays[0].inverted) == (2, -1024, False)
     ds.VOILUTFunction = "LINEAR_EXACT"
-    assert decode_pixels(encode(ds), EXPLICIT_LITTLE).primary == ((-160 + 1024) / 2, (240 + 1024) / 2)
+    assert decode_pixels(encode(ds), EXPLICIT_LITTLE).displays[0].primary == ((-160 + 1024) / 2, (240 + 1024) / 2)
     ds.RescaleSlope = -2
-    low, high = decode_pixels(encode(ds), EXPLICIT_LITTLE).primary
+    low, high = decode_pixels(encode(ds), EXPLICIT_LITTLE).displays[0].primary
     assert low < high
     for broken in ({"WindowWidth": 0}, {"WindowWidth": None}, {"WindowCenter": "x"}, {"VOILUTFunction": "CUBIC"}):
         given = {"WindowCenter": 40, "WindowWidth": 400} | broken
         given = {key: value for key, value in given.items() if value is not None}
         data = encode(image(**{k: v for k, v in given.items() if v != "x"}))
-        assert decode_pixels(data, EXPLICIT_LITTLE).primary is None
-    assert decode_pixels(encode(image(PhotometricInterpretation="MONOCHROME1")), EXPLICIT_LITTLE).inverted
-    assert decode_pixels(encode(image(PresentationLUTShape="INVERSE")), EXPLICIT_LITTLE).inverted
-
-
-def test_windows_of_functional_groups():
-    window, rescale, shared = pydicom.Dataset(), pydicom.Dataset(), pydicom.Dataset()
-    window.WindowCenter, window.WindowWidth, window.VOILUTFunction = 100, 50, "LINEAR_EXACT"
-    rescale.RescaleSlope, rescale.RescaleIntercept = 2, 10
-    shared.PixelValueTransformationSequence = [rescale]
-    per_frame = pydicom.Dataset()
-    per_frame.FrameVOILUTSequence = [window]
-    ds = image()
-    ds.SharedFunctionalGroupsSequence = [shared]
-    ds.PerFrameFunctionalGroupsSequence = [per_frame]
-    assert decode_pixels(encode(ds), EXPLICIT_LITTLE).primary == (32.5, 57.5)
+        assert decode_pixels(data, EXPLICIT_LITTLE).displays[0].primary is None
+    assert decode_pixels(encode(image(PhotometricInterpretation="MONOCHROME1")), EXPLICIT_LITTLE).displays[0].inverted
+    assert decode_pixels(encode(image(PresentationLUTShape="INVERSE")), EXPLICIT_LITTLE).displays[0].inverted
 
 
 def test_a_table_instead_of_a_window():
@@ -276,7 +263,7 @@ def test_a_table_instead_of_a_window():
     table.add_new(0x00283002, "US", [1000, 200, 16])
     ds = image()
     ds.VOILUTSequence = [table]
-    assert decode_pixels(encode(ds), EXPLICIT_LITTLE).primary == (200, 1199)
+    assert decode_pixels(encode(ds), EXPLICIT_LITTLE).displays[0].primary == (200, 1199)
 
 
 def _with_uids(path) -> bytes:

@@ -20,6 +20,8 @@ _GROUPS: tuple[tuple[Expected, tuple[str, ...]], ...] = (
             *("us", "us-multi-frame", "us-retired", "us-multi-frame-retired"),
             *("endoscopic", "microscopic", "photographic", "dermoscopic", "op-8", "op-16"),
             *("sc", "sc-byte", "sc-word", "sc-colour"),
+            *("enhanced-ct", "legacy-ct", "enhanced-mr", "enhanced-mr-colour", "legacy-mr"),
+            *("enhanced-xa", "enhanced-rf", "us-volume", "xa-3d", "craniofacial-3d"),
             *("htj2k", "jpeg-ls-planes", "jpeg-ls-samples", "jpeg-ls-near-lossless"),
         ),
     ),
@@ -34,13 +36,6 @@ _GROUPS: tuple[tuple[Expected, tuple[str, ...]], ...] = (
     (
         Expected("hold", "quantitative"),
         ("pet", "nm", "enhanced-pet", "legacy-pet", "parametric-map", "spectroscopy"),
-    ),
-    (
-        Expected("hold", "per-frame-groups"),
-        (
-            *("enhanced-ct", "legacy-ct", "enhanced-mr", "enhanced-mr-colour", "legacy-mr"),
-            *("enhanced-xa", "enhanced-rf", "us-volume", "xa-3d", "craniofacial-3d"),
-        ),
     ),
     (
         Expected("remap"),

@@ -36,7 +36,7 @@ HELD = {
     ("1.2.840.10008.1.2.4.80", "RGB"),  # JPEG-LS
     ("1.2.840.10008.1.2.4.81", "RGB"),
 }
-UNKNOWN_TO_GDCM = ["dermoscopic"]  # GDCM 3.0 does not count this class among the images
+UNKNOWN_TO_GDCM = ["dermoscopic", "enhanced-rf"]  # GDCM 3.0 does not count these classes among the images
 
 
 @dataclass(frozen=True)

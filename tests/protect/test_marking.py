@@ -17,7 +17,7 @@ from gateway.dicom.syntaxes import EXPLICIT_LITTLE
 from gateway.errors import HoldError, IntegrityError, MarkError
 from gateway.mark import MarkedImage, Marker, MarkSettings, load_profiles
 from gateway.protect import marking
-from gateway.protect.marking import Marked, MarkJob, Opened, marked_frames, open_original, read_original, requests_of
+from gateway.protect.marking import Marked, MarkJob, Opened, marked_frames, read_original, requests_of
 from tests.dicom.samples import encode, facts, image
 
 ROUTE = Route(name="research", called_ae="RESEARCH", destinations=("outside",))
@@ -77,14 +77,6 @@ def test_what_is_too_large_is_held_before_it_is_read():
     with pytest.raises(HoldError) as caught:
         read_original(large)
     assert caught.value.code == "too-large"
-
-
-def test_too_many_frames_are_held():
-    many = np.zeros((marking.MAX_FRAMES + 1, 8, 8), np.uint16)
-    with pytest.raises(HoldError) as caught:
-        data = encode(image(many))
-        open_original(data, read_header(io.BytesIO(data), EXPLICIT_LITTLE), EXPLICIT_LITTLE)
-    assert caught.value.code == "too-many-frames"
 
 
 def test_the_display_range_is_the_header_s_window_else_the_profile_s_preset():

@@ -17,6 +17,7 @@ from gateway.dicom.encoded import InstanceHeader, read_header
 from gateway.dicom.syntaxes import EXPLICIT_LITTLE
 from gateway.mark import load_profiles
 from gateway.protect import Decision, decide, policy_digest
+from tests.dicom.enhanced import grouped, item
 from tests.dicom.samples import encode, image
 
 ROUTE = Route(name="research", called_ae="RESEARCH", destinations=("outside",))
@@ -56,18 +57,18 @@ HELD = {
         uids.ParametricMapStorage,
         uids.MRSpectroscopyStorage,
     ],
-    "per-frame-groups": [
-        uids.EnhancedCTImageStorage,
-        uids.LegacyConvertedEnhancedCTImageStorage,
-        uids.EnhancedMRImageStorage,
-        uids.EnhancedMRColorImageStorage,
-        uids.LegacyConvertedEnhancedMRImageStorage,
-        uids.EnhancedXAImageStorage,
-        uids.EnhancedXRFImageStorage,
-        uids.EnhancedUSVolumeStorage,
-        uids.XRay3DAngiographicImageStorage,
-        uids.XRay3DCraniofacialImageStorage,
-    ],
+}
+ENHANCED = {
+    uids.EnhancedCTImageStorage: ("CT", "ct"),
+    uids.LegacyConvertedEnhancedCTImageStorage: ("CT", "ct"),
+    uids.EnhancedMRImageStorage: ("MR", "mr"),
+    uids.EnhancedMRColorImageStorage: ("MR", "generic-rgb"),
+    uids.LegacyConvertedEnhancedMRImageStorage: ("MR", "mr"),
+    uids.EnhancedXAImageStorage: ("XA", "generic-gray"),
+    uids.EnhancedXRFImageStorage: ("RF", "generic-gray"),
+    uids.EnhancedUSVolumeStorage: ("US", "us"),
+    uids.XRay3DAngiographicImageStorage: ("XA", "generic-gray"),
+    uids.XRay3DCraniofacialImageStorage: ("DX", "cr-dx"),
 }
 LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.7"  # not in pydicom's dictionary yet
 REMAPPED = [
@@ -123,6 +124,25 @@ def test_marked_with_the_profile_of_its_kind(sop_class, expected):
     modality, profile = expected
     decision = decided(sop_class_uid=str(sop_class), modality=modality)
     assert (decision.action, decision.profile.name) == ("mark", profile)
+
+
+@pytest.mark.parametrize(("sop_class", "expected"), ENHANCED.items(), ids=lambda value: getattr(value, "name", None))
+def test_enhanced_images_are_marked_when_they_say_what_holds_for_each_frame(sop_class, expected):
+    modality, profile = expected
+    colour = {"photometric": "RGB", "samples": 3} if profile == "generic-rgb" else {}
+    changes = {"sop_class_uid": str(sop_class), "modality": modality, **colour}
+    decision = decided(**changes, dataset=grouped(image(), [item()]))
+    assert (decision.action, decision.profile.name) == ("mark", profile)
+    decision = decided(**changes)
+    assert (decision.action, decision.code) == ("hold", "missing-functional-groups")
+
+
+def test_an_enhanced_mr_of_the_brain_says_so_in_its_groups():
+    region = item(AnatomicRegionSequence=[item(CodeValue="12738006")])
+    changes = {"SOPClassUID": str(uids.EnhancedMRImageStorage), "Modality": "MR"}
+    ds = grouped(image(**changes), [item(FrameAnatomySequence=[region])])
+    found = decide(read_header(io.BytesIO(encode(ds)), EXPLICIT_LITTLE), ROUTE, PROFILES)
+    assert found.profile.name == "brain-mr"
 
 
 @pytest.mark.parametrize(
@@ -205,7 +225,8 @@ PET, TOMO = uids.PositronEmissionTomographyImageStorage, uids.BreastTomosynthesi
         (MG, "MG", ["quantitative", "for_processing"], "mammography"),
         (MG_RAW, "MG", ["mammography"], "for-processing"),
         (MG_RAW, "MG", ["mammography", "for_processing"], ""),
-        (TOMO, "MG", ["mammography"], "per-frame-groups"),
+        (TOMO, "MG", ["mammography"], "missing-functional-groups"),
+        (uids.EnhancedPETImageStorage, "PT", ["quantitative"], "missing-functional-groups"),
         (PET, "PT", ["quantitative"], ""),
         (PET, "PT", ["mammography"], "quantitative"),
         (uids.SecondaryCaptureImageStorage, "NM", ["quantitative"], ""),
