@@ -24,7 +24,7 @@ from gateway.mark.resample import apply_separable, resample_matrix
 
 FEATURE_WEIGHT = 2.0
 """Weight of the feature term; one margin unit is one logit."""
-SIZE_FACTORS = (1.0, 0.875, 0.875, 1.125, 1.125, 0.75)
+SIZE_FACTORS = (1.0, 0.875, 0.875, 1.125, 1.0, 0.75)
 """Input sizes of the surrogates' views in turn, as factors of the size they were trained for: a texture that fits one
 size only is lost on a network that reads another."""
 
