@@ -3,13 +3,13 @@
 Of an uncompressed original: every byte but the pixels, and the residual between marked and original stored values.
 The marked *stored values* are all that rebuilding asks of the copy, so the copy may be coerced, re-encoded or
 losslessly compressed on its way. Of any other original (compressed, deflated, YBR that became RGB) and
-whenever the residual does not give the exact bytes back: the whole of it, compressed; then the copy's pixels do not
-matter. Layout: deploy/formats.md, "carried body".
+whenever the residual does not give the exact bytes back: the whole of it, compressed, behind a fingerprint of the
+copy's pixels. Either way a copy whose pixels were changed gives nothing back, and the reason is told. Layout:
+deploy/formats.md, "carried body".
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import struct
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ import zstandard
 
 from gateway.dicom import values
 from gateway.dicom.encoded import MAX_HEADER, describe, open_source, parse, split_header
+from gateway.dicom.fingerprint import SIZE, is_same, of_frames, of_object, stored_digest
 from gateway.dicom.library import foreign_errors
 from gateway.dicom.parts import Parts, split
 from gateway.dicom.pixels import Pixels, decode_pixels
@@ -28,8 +29,8 @@ from gateway.dicom.residual import original_of, residual
 from gateway.dicom.syntaxes import syntax_of
 from gateway.errors import DicomError
 
-VERSION = 1
 WHOLE, RESIDUAL = 1, 2
+VERSIONS = {WHOLE: 2, RESIDUAL: 1}  # as written; what version 1 carries whole comes back from any pixels
 _HEAD = struct.Struct(">BB")  # version, method
 _SHAPE = struct.Struct(">32sQIIIBBBB")  # digest of the marked values, offset, frames, rows, columns, 4 small ones
 _LEVEL_SLICE = 19  # of zstd, for residuals up to _SLICE: they go out with every copy; 0.1 s for 512x512x16 bit
@@ -114,12 +115,18 @@ def pack(original: bytes, transfer_syntax_uid: str, pixels: Pixels, marked: np.n
         body = _pack_residual(original, layout, marked)
         if _unpack_residual(body, len(original), marked) == original:
             return body
-    return pack_whole(original)
+    return _pack_whole(original, of_frames(marked))
 
 
-def pack_whole(original: bytes) -> bytes:
-    """The same for a copy whose pixels, if it has any, do not matter: the whole original, compressed."""
-    return _HEAD.pack(VERSION, WHOLE) + zstandard.ZstdCompressor(level=_LEVEL_WHOLE).compress(original)
+def pack_referring(original: bytes, transfer_syntax_uid: str) -> bytes:
+    """The same for an object that only refers to images: its copy's pixels, if it has any, are its own.
+
+    Raises
+    ------
+    DicomError
+        as `gateway.dicom.fingerprint.of_object`.
+    """
+    return _pack_whole(original, of_object(original, transfer_syntax_uid))
 
 
 def rebuild(body: bytes, size: int, copy: bytes, transfer_syntax_uid: str) -> bytes:
@@ -132,17 +139,21 @@ def rebuild(body: bytes, size: int, copy: bytes, transfer_syntax_uid: str) -> by
     size
         Bytes of the original: no more than that is ever made.
     copy
-        Encoded data set of the marked copy as it came back, in `transfer_syntax_uid`. Its pixels are decoded only
-        where the body needs them.
+        Encoded data set of the marked copy as it came back, in `transfer_syntax_uid`.
 
     Raises
     ------
     DicomError
         "carried-format"; "marked-pixels-changed" when the copy's stored values are not those that went out (lossy
-        compression, cropping, editing); all of `decode_pixels`.
+        compression, cropping, editing); all of `decode_pixels` and `gateway.dicom.fingerprint.is_same`.
     """
-    if body[: _HEAD.size] == _HEAD.pack(VERSION, WHOLE):
-        return _decompress(body[_HEAD.size :], size)
+    head, rest = body[: _HEAD.size], body[_HEAD.size :]
+    if head == _HEAD.pack(1, WHOLE):
+        return _decompress(rest, size)
+    if head == _HEAD.pack(2, WHOLE) and len(rest) > SIZE:
+        if not is_same(rest[:SIZE], copy, transfer_syntax_uid):
+            raise _changed("they are not those that were sent out")
+        return _decompress(rest[SIZE:], size)
     return _unpack_residual(body, size, decode_pixels(copy, transfer_syntax_uid).frames)
 
 
@@ -161,12 +172,9 @@ def read_copy(copy: BinaryIO, transfer_syntax_uid: str) -> tuple[str, PrivateBlo
         return describe(ds, pixels.tag if pixels else None).sop_instance_uid, read_block(ds)
 
 
-def stored_digest(frames: np.ndarray) -> bytes:
-    """SHA-256 of stored values, whatever type holds them: each as 32 bits, signed, big-endian, in their order."""
-    digest = hashlib.sha256()
-    for frame in frames:
-        digest.update(frame.astype(">i4").tobytes())
-    return digest.digest()
+def _pack_whole(original: bytes, fingerprint: bytes) -> bytes:
+    frame = zstandard.ZstdCompressor(level=_LEVEL_WHOLE).compress(original)
+    return _HEAD.pack(VERSIONS[WHOLE], WHOLE) + fingerprint + frame
 
 
 def _layout_of(parts: Parts, pixels: Pixels, marked: np.ndarray) -> _Layout | None:
@@ -214,21 +222,21 @@ def _pack_residual(original: bytes, layout: _Layout, marked: np.ndarray) -> byte
     )
     level = _LEVEL_SLICE if len(content) <= _SLICE else _LEVEL_LARGE
     frame = zstandard.ZstdCompressor(level=level).compress(content)
-    return _HEAD.pack(VERSION, RESIDUAL) + head + frame
+    return _HEAD.pack(VERSIONS[RESIDUAL], RESIDUAL) + head + frame
 
 
 def _unpack_residual(body: bytes, size: int, marked: np.ndarray) -> bytes:
     start = _HEAD.size + _SHAPE.size
-    if len(body) < start or body[: _HEAD.size] != _HEAD.pack(VERSION, RESIDUAL):
+    if len(body) < start or body[: _HEAD.size] != _HEAD.pack(VERSIONS[RESIDUAL], RESIDUAL):
         raise DicomError("carried-format", "what the copy carries is of no version that is known here")
     layout = _Layout(*_SHAPE.unpack_from(body, _HEAD.size))
     outside = size - layout.length  # bytes of the original that are no pixels
     if not layout.fits(size):
         raise DicomError("carried-format", "what the copy carries does not fit its original")
     if marked.shape != layout.shape:
-        raise _changed(f"it has the shape {marked.shape}, not {layout.shape}")
+        raise _changed(f"they have the shape {marked.shape}, not {layout.shape}")
     if not hmac.compare_digest(stored_digest(marked), layout.digest):
-        raise _changed("its stored values are not those that were sent out")
+        raise _changed("their stored values are not those that were sent out")
     content = memoryview(_decompress(body[start:], size))
     words = original_of(content[outside:], layout.in_order(marked))
     return b"".join((content[: layout.offset], words.astype(layout.word).tobytes(), content[layout.offset : outside]))

@@ -6,6 +6,7 @@ import io
 import struct
 from dataclasses import dataclass
 
+import numpy as np
 from pydicom import Dataset
 
 from gateway.dicom.check import check_pixel_data
@@ -114,6 +115,23 @@ def split(data: bytes, transfer_syntax_uid: str, *, without_pixels: bool = False
         value = memoryview(data)[pixels.value : end]
         check_pixel_data(header, syntax, pixels, fragments, len(value))
         return Parts(header, syntax, layout, pixels, value, header_bytes, bytes(trailer))
+
+
+def native_value(parts: Parts) -> bytes:
+    """Uncompressed pixel data with the bytes of its words in little endian order (PS3.5 7.3), its padding included.
+
+    Raises
+    ------
+    DicomError
+        "swapped-pixels": big endian pixel data whose words cannot be told.
+    """
+    vr = parts.pixels.vr or b"OW"  # Implicit VR: OW (PS3.5 A.1)
+    value = bytes(parts.value)
+    if parts.layout.little_endian or vr == b"OB":
+        return value
+    if vr != b"OW" or len(value) % 2:
+        raise DicomError("swapped-pixels", "big endian pixel data that is neither bytes nor 16-bit words")
+    return np.frombuffer(value, ">u2").astype("<u2").tobytes()
 
 
 def _inflate(data: bytes) -> bytes:

@@ -7,7 +7,6 @@ syntax where it is compressed. The bytes sealed in the vault are the original's,
 
 from __future__ import annotations
 
-import numpy as np
 from pydicom import Dataset
 
 from gateway.dicom import derivation
@@ -16,7 +15,7 @@ from gateway.dicom.derivation import DerivationFacts
 from gateway.dicom.encoded import InstanceHeader
 from gateway.dicom.explicit import encode_around, make_explicit
 from gateway.dicom.library import foreign_errors
-from gateway.dicom.parts import Parts, split
+from gateway.dicom.parts import Parts, native_value, split
 from gateway.dicom.private import write_block
 from gateway.dicom.remap import is_sequence, remap_references
 from gateway.dicom.syntaxes import EXPLICIT_LITTLE, syntax_of
@@ -90,16 +89,11 @@ def _pixels(parts: Parts) -> bytes:
     element = parts.pixels
     if element is None:
         return b""
-    value = bytes(parts.value)
-    vr = element.vr or b"OW"  # Implicit VR: OW (PS3.5 A.1)
     if parts.syntax.encapsulated:
-        length = b"\xff\xff\xff\xff"
+        value, length = bytes(parts.value), b"\xff\xff\xff\xff"
     else:
-        if not parts.layout.little_endian and vr != b"OB":
-            if vr != b"OW" or len(value) % 2:
-                raise DicomError("swapped-pixels", "big endian pixel data that is neither bytes nor 16-bit words")
-            value = np.frombuffer(value, ">u2").astype("<u2").tobytes()
+        value = native_value(parts)
         value += b"\0" * (len(value) % 2)
         length = len(value).to_bytes(4, "little")
     group, number = (element.tag >> 16).to_bytes(2, "little"), (element.tag & 0xFFFF).to_bytes(2, "little")
-    return group + number + vr + b"\0\0" + length + value
+    return group + number + (element.vr or b"OW") + b"\0\0" + length + value

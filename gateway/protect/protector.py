@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from gateway import __version__
 from gateway.config.models import Config, Route
-from gateway.dicom.carry import pack, pack_whole
+from gateway.dicom.carry import pack, pack_referring
 from gateway.dicom.derive import DerivationFacts
 from gateway.dicom.encoded import InstanceHeader, read_header
 from gateway.dicom.syntaxes import syntax_of
@@ -202,7 +202,7 @@ class Protector:
                 header = self.read_header(lambda data=data: io.BytesIO(data), job.transfer_syntax_uid)
                 decision = self.decide(header, job.route)
                 if decision.action == "remap":
-                    body = pack_whole(data) if _carries(job) else None
+                    body = pack_referring(data, job.transfer_syntax_uid) if _carries(job) else None
                     results[index] = Remapped(data, job.transfer_syntax_uid, partial(self._facts, job.route, body))
                     continue
                 opened, profile, requests = self._prepare(job, data, header, decision)

@@ -169,6 +169,13 @@ def structure_set(images: Sequence[Dataset]) -> Dataset:
     return ds
 
 
+def bare(ds: Dataset) -> Dataset:
+    """Without File Meta, as it travels."""
+    plain = Dataset()
+    plain.update({tag: ds[tag] for tag in ds.keys()})  # noqa: SIM118 - a Dataset iterates over elements
+    return plain
+
+
 def others(images: Sequence[Dataset]) -> dict[str, Dataset]:
     """One of each kind of object that refers to the images, by modality."""
     return {

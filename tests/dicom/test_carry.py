@@ -11,15 +11,18 @@ import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom import Dataset
 
 from gateway.dicom import carry
-from gateway.dicom.carry import RESIDUAL, WHOLE, pack, read_copy, rebuild, stored_digest
+from gateway.dicom.carry import RESIDUAL, WHOLE, pack, pack_referring, read_copy, rebuild
 from gateway.dicom.derive import derive
+from gateway.dicom.fingerprint import FRAGMENTS, NATIVE, NONE, STORED, stored_digest
 from gateway.dicom.pixels import decode_pixels
 from gateway.dicom.syntaxes import DEFLATED_LITTLE, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.errors import DicomError
 from tests.dicom.samples import OneWay, encode, facts, image, slightly_changed
 
+JPEG_XL = "1.2.840.10008.1.2.4.110"
 RNG = np.random.default_rng(7)
 GRAY8 = RNG.integers(0, 255, (1, 6, 8)).astype(np.uint8)
 SIGNED = RNG.integers(-2000, 2000, (2, 6, 8)).astype(np.int16)
@@ -184,9 +187,83 @@ def test_the_digest_is_of_values_not_of_types():
     assert stored_digest(values - 1) != stored_digest(values)
 
 
-def test_what_is_carried_whole_needs_no_pixels():
-    data, body, _ = carried(image(COLOUR, PhotometricInterpretation="YBR_FULL"))
-    assert rebuild(body, len(data), b"", EXPLICIT_LITTLE) == data
+def test_what_is_carried_whole_comes_back_from_the_same_pixels_only():
+    data, body, marked = carried(image(COLOUR, PhotometricInterpretation="YBR_FULL"))
+    assert body[:3] == bytes([2, WHOLE, STORED])
+    assert rebuild(body, len(data), encode(image(marked, PatientName="A^B"), IMPLICIT_LITTLE), IMPLICIT_LITTLE) == data
+    one_off = marked.copy()
+    one_off[0, 3, 3, 1] ^= 1
+    turned = marked.reshape(1, 8, 6, 3)  # the same bytes in other rows
+    for other in (one_off, turned, marked[:, :-1], marked[..., 0]):
+        assert code_of(body, len(data), encode(image(other)), EXPLICIT_LITTLE) == "marked-pixels-changed"
+    without = image(marked, PixelData=None, Rows=None, Columns=None)
+    assert code_of(body, len(data), encode(without), EXPLICIT_LITTLE) == "marked-pixels-changed"
+    assert code_of(body, len(data), b"", EXPLICIT_LITTLE) == "not-dicom"
+
+
+def test_version_1_of_what_is_carried_whole_comes_back_from_any_pixels():
+    data, body, marked = carried(image(COLOUR, PhotometricInterpretation="YBR_FULL"))
+    assert rebuild(b"\1\1" + body[35:], len(data), encode(image(marked[:, :-1])), EXPLICIT_LITTLE) == data
+
+
+def one_bit(value: bytes = b"\x5a\xa5") -> Dataset:
+    """A segmentation of 3 x 5 pixels: 15 bits, so the last one of the value is none of a pixel (PS3.5 8.1.1)."""
+    ds = image(Rows=3, Columns=5, BitsAllocated=1, BitsStored=1, HighBit=0, PixelData=None)
+    ds.add_new(0x7FE00010, "OB", value)
+    return ds
+
+
+def floats(value: bytes = b"\1\2\3\4" * 6) -> Dataset:
+    ds = image(Rows=2, Columns=3, BitsAllocated=32, PixelData=None)
+    ds.add_new(0x7FE00008, "OF", value)
+    return ds
+
+
+def report() -> Dataset:
+    return image(PixelData=None, Rows=None, Columns=None)
+
+
+REFERRING = {
+    "without pixels": (NONE, report(), image()),
+    "stored values": (STORED, image(GRAY8), image(GRAY8 ^ 1)),
+    "one bit": (NATIVE, one_bit(), one_bit(b"\x5b\xa5")),
+    "floats": (NATIVE, floats(), floats(b"\1\2\3\5" * 6)),
+}
+
+
+@pytest.mark.parametrize("kind", REFERRING)
+def test_an_object_that_refers_comes_back_from_the_same_pixels_only(kind):
+    number, ds, other = REFERRING[kind]
+    data = encode(ds)
+    body = pack_referring(data, EXPLICIT_LITTLE)
+    assert body[:3] == bytes([2, WHOLE, number])
+    ds = ds.copy()
+    ds.PatientName = "Somebody^Else"
+    for syntax in (EXPLICIT_LITTLE, IMPLICIT_LITTLE, EXPLICIT_BIG)[: 2 if kind == "floats" else 3]:
+        assert rebuild(body, len(data), encode(ds, syntax), syntax) == data
+    assert code_of(body, len(data), encode(other), EXPLICIT_LITTLE) == "marked-pixels-changed"
+
+
+def test_the_order_of_bytes_in_big_endian_words_does_not_count():
+    data = encode(one_bit())
+    body = pack_referring(data, EXPLICIT_LITTLE)
+    swapped = encode(one_bit(b"\xa5\x5a"), EXPLICIT_BIG).replace(b"\x7f\xe0\x00\x10OB", b"\x7f\xe0\x00\x10OW")
+    assert rebuild(body, len(data), swapped, EXPLICIT_BIG) == data
+
+
+def test_pixels_that_nothing_decodes_are_compared_as_they_are():
+    fragment = struct.pack("<HHI", 0xFFFE, 0xE000, 4)
+    head = encode(image(PixelData=None)) + b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff" + fragment[:4] + bytes(4)
+    end = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    data = head + fragment + b"JXL1" + end
+    body = pack_referring(data, JPEG_XL)
+    assert body[:3] == bytes([2, WHOLE, FRAGMENTS])
+    assert rebuild(body, len(data), data, JPEG_XL) == data
+    assert code_of(body, len(data), head + fragment + b"JXL2" + end, JPEG_XL) == "marked-pixels-changed"
+    assert code_of(body, len(data), encode(image()), EXPLICIT_LITTLE) == "marked-pixels-changed"
+    of_bits = pack_referring(encode(one_bit()), EXPLICIT_LITTLE)
+    assert code_of(of_bits, len(data), data, JPEG_XL) == "encapsulated"
+    assert code_of(b"\2\1\x09" + bytes(40), len(data), data, JPEG_XL) == "carried-format"
 
 
 def test_a_copy_is_read_up_to_its_pixels():

@@ -20,6 +20,7 @@ from tests.conftest import missing
 from tests.dicom import studies
 from tests.dicom.readers import dciodvfy_errors, missing_programs
 from tests.dicom.samples import corpus, encode
+from tests.dicom.studies import bare
 from tests.flow.support import ROUTE, Flow, decoded
 
 BY_RULE = ROUTE.model_copy(update={"rules": (Rule(modality="RTSTRUCT", action="remap"),)})
@@ -27,13 +28,6 @@ IMAGES = studies.slices()
 OTHERS = studies.others(IMAGES)
 UIDS = {str(ds.SOPInstanceUID) for ds in (*IMAGES, *OTHERS.values())}
 SERIES = {str(ds.SeriesInstanceUID) for ds in (*IMAGES, *OTHERS.values())}
-
-
-def bare(ds: Dataset) -> Dataset:
-    """Without File Meta, as it travels."""
-    plain = Dataset()
-    plain.update({tag: ds[tag] for tag in ds.keys()})  # noqa: SIM118 - a Dataset iterates over elements
-    return plain
 
 
 def sent(flow: Flow) -> dict[str, Dataset]:

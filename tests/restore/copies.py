@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from gateway.dicom.carry import pack, pack_whole
+from gateway.dicom.carry import pack, pack_referring
 from gateway.dicom.derivation import DerivationFacts
 from gateway.dicom.derive import derive
 from gateway.dicom.encoded import read_header
@@ -69,7 +69,7 @@ class Gateway:
 
     def remapped(self, data: bytes, syntax: str) -> bytes:
         """The copy, in `references_syntax`, of an object that refers to images."""
-        return derive_references(data, syntax, self._facts(pack_whole(data), self.record(data, syntax)))
+        return derive_references(data, syntax, self._facts(pack_referring(data, syntax), self.record(data, syntax)))
 
     def _facts(self, body: bytes, record: VaultRecord) -> DerivationFacts:
         sealed_key, payload = seal_carried(body, record, self.restore.public_key(), Signer(self.signing))

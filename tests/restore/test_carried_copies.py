@@ -22,6 +22,7 @@ from gateway.dicom.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTL
 from gateway.errors import DicomError, IntegrityError, SealError, VaultError
 from gateway.restore import CopyRestorer
 from tests.conftest import missing
+from tests.dicom import studies
 from tests.dicom.readers import dciodvfy_errors, dcmtk_reads, gdcm_pixels, missing_programs
 from tests.dicom.samples import corpus, encode, image, sample, slightly_changed
 from tests.network.peers import run
@@ -31,10 +32,12 @@ GATEWAY = Gateway()
 JPEG_LS, JPEG_2000, RLE = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5"
 DEFLATED, BASELINE, NEAR_LOSSLESS = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.81"
 FRAMES = np.random.default_rng(3).integers(-900, 2000, (1, 40, 48)).astype(np.int16)
+COLOUR = np.random.default_rng(4).integers(0, 256, (1, 40, 48, 3)).astype(np.uint8)
 ORIGINALS = {
     "gray": encode(image(FRAMES)),
     "12 bits": encode(image(FRAMES, BitsStored=12)),
     "colour": encode(image(np.abs(FRAMES % 256).astype(np.uint8)[..., None].repeat(3, -1))),
+    "whole": encode(image(COLOUR, PhotometricInterpretation="YBR_FULL")),  # has no residual
 }
 
 
@@ -156,9 +159,13 @@ def moved_block(ds: Dataset) -> None:
 
 
 @pytest.mark.parametrize("change", [coerced, unknown_vrs, moved_block])
-@pytest.mark.parametrize("syntax", [EXPLICIT_LITTLE, IMPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED])
-def test_other_attributes_and_encodings(change, syntax):
-    data = ORIGINALS["gray"]
+@pytest.mark.parametrize(
+    ("kind", "syntax"),
+    [(kind, syntax) for kind in ("gray", "whole") for syntax in (EXPLICIT_LITTLE, IMPLICIT_LITTLE, DEFLATED)]
+    + [("gray", EXPLICIT_BIG)],
+)
+def test_other_attributes_and_encodings(change, kind, syntax):
+    data = ORIGINALS[kind]
     assert original_of(rewritten(GATEWAY.copy(data, EXPLICIT_LITTLE), syntax, change), syntax) == data
 
 
@@ -217,15 +224,17 @@ def turned(ds: Dataset) -> None:
 
 
 @pytest.mark.parametrize("change", [cropped, one_value, turned])
-def test_other_pixels_are_refused(change):
-    copy = rewritten(GATEWAY.copy(ORIGINALS["gray"], EXPLICIT_LITTLE), change=change)
+@pytest.mark.parametrize("kind", ["gray", "whole"])
+def test_other_pixels_are_refused(change, kind):
+    copy = rewritten(GATEWAY.copy(ORIGINALS[kind], EXPLICIT_LITTLE), change=change)
     assert code_of(copy) == "marked-pixels-changed"
 
 
 @pytest.mark.peers
 @pytest.mark.parametrize("command", [("dcmcjpls", "+en"), ("dcmcjpeg", "+eb"), ("dcmscale", "+Sxf", "0.5")])
-def test_loss_is_refused(tmp_path, command):
-    copy = GATEWAY.copy(ORIGINALS["colour"], EXPLICIT_LITTLE)
+@pytest.mark.parametrize("kind", ["colour", "whole"])
+def test_loss_is_refused(tmp_path, command, kind):
+    copy = GATEWAY.copy(ORIGINALS[kind], EXPLICIT_LITTLE)
     with_loss, syntax = through_dcmtk(tmp_path, copy, *command)  # another instance, as the standard wants it
     assert code_of(with_loss, syntax, kind=SealError) == "carried-not-for-this-object"
     with_loss, syntax = through_dcmtk(tmp_path, copy, *command, "+un")  # under the copy's own UID
@@ -241,11 +250,38 @@ def test_pixels_that_cannot_be_decoded_are_refused_with_the_reason():
     assert code_of(data_set(out.getvalue())) == "thirty-two-bit-pixels"
 
 
-def test_a_compressed_original_comes_back_even_from_other_pixels(miad_data):
-    """It is carried whole, so its copy's pixels need not be what they were."""
+@pytest.mark.peers
+def test_a_compressed_original_rides_as_it_is(miad_data, tmp_path):
+    """Its copy may be written anew; with other pixels, or without the private block, it gives nothing back."""
     data, syntax = sample(miad_data, "pydicom/MR_small_RLE.dcm").read()
-    copy = rewritten(GATEWAY.copy(data, syntax), change=one_value)
-    assert original_of(copy) == data
+    copy = GATEWAY.copy(data, syntax)
+    assert original_of(*through_dcmtk(tmp_path, rewritten(copy, change=coerced), "dcmcjpls")) == data
+    assert code_of(rewritten(copy, change=one_value)) == "marked-pixels-changed"
+    assert code_of(rewritten(copy, change=cropped)) == "marked-pixels-changed"
+    assert code_of(rewritten(copy, change=stripped)) == "nothing-carried"
+
+
+def flipped(ds: Dataset) -> None:
+    ds.PixelData = bytes([ds.PixelData[0] ^ 1]) + ds.PixelData[1:]
+
+
+def with_picture(ds: Dataset) -> None:
+    ds.update(pydicom.dcmread(as_file(encode(image()))))
+
+
+@pytest.mark.parametrize(("kind", "change"), [("segmentation", flipped), ("report", with_picture)])
+def test_objects_that_refer(kind, change):
+    data = encode(studies.bare(getattr(studies, kind)(studies.slices())))
+    copy = GATEWAY.remapped(data, EXPLICIT_LITTLE)
+    for syntax in (EXPLICIT_LITTLE, IMPLICIT_LITTLE, DEFLATED):
+        assert original_of(rewritten(copy, syntax, coerced), syntax) == data
+    kept = pydicom.dcmread(as_file(copy))
+
+    def changed(ds: Dataset) -> None:
+        change(ds)
+        ds.SOPInstanceUID, ds.SOPClassUID = kept.SOPInstanceUID, kept.SOPClassUID
+
+    assert code_of(rewritten(copy, change=changed)) == "marked-pixels-changed"
 
 
 # -- somebody else's -------------------------------------------------------------------------------------------------

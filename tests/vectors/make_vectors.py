@@ -15,7 +15,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from gateway.dicom.carry import pack
+from gateway.dicom.carry import pack, pack_referring
 from gateway.dicom.pixels import decode_pixels
 from gateway.dicom.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE
 from gateway.keys import ChunkedWriter, Signer, SpoolCipher, hkdf, key_id, make_token, mark_seed
@@ -112,7 +112,8 @@ def vectors() -> dict[str, dict[str, object]]:
             "payload": carried.hex(),
         },
         "carried-body-residual-1": _body(EXPLICIT_BIG),
-        "carried-body-whole-1": _body(EXPLICIT_LITTLE, odd=True),
+        "carried-body-whole-2": _body(EXPLICIT_LITTLE, odd=True),
+        "carried-body-referring-2": _referring(),
         "payload-1": keys
         | {"document": made.document().hex(), "plaintext": ORIGINAL.hex(), "file": payload.getvalue().hex()},
     }
@@ -133,6 +134,16 @@ def _body(transfer_syntax_uid: str, odd: bool = False) -> dict[str, object]:
         "copy": encode(copy, EXPLICIT_LITTLE).hex(),
         "body": pack(original, transfer_syntax_uid, pixels, marked).hex(),
     }
+
+
+def _referring() -> dict[str, object]:
+    """A mask of single bits, and what its copy carries."""
+    ds = image(Rows=3, Columns=5, BitsAllocated=1, BitsStored=1, HighBit=0, PixelData=None)
+    ds.add_new(0x7FE00010, "OB", b"\x5a\x25")
+    original = encode(ds)
+    body = pack_referring(original, EXPLICIT_LITTLE)
+    ds.PatientName = "Somebody^Else"
+    return {"original": original.hex(), "copy": encode(ds).hex(), "body": body.hex()}
 
 
 def main() -> None:

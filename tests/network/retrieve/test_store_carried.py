@@ -35,6 +35,7 @@ pytestmark = pytest.mark.peers
 GATEWAY = Gateway()
 CT, JPEG = (from_file(name, FOLDER / FILES[name]) for name in ("ct", "sc-jpeg"))
 COPY = GATEWAY.copy(CT.data, CT.transfer_syntax)
+WHOLE = GATEWAY.copy(JPEG.data, JPEG.transfer_syntax)  # carries its original whole
 
 
 @pytest.fixture
@@ -66,9 +67,9 @@ def ask(scp, copy: bytes = COPY, sample: Sample = CT, syntax: str = EXPLICIT_LIT
     return store(scp, copy, "2.25.1001", sample.sop_class, syntax)
 
 
-def changed(change, syntax: str = EXPLICIT_LITTLE) -> bytes:
+def changed(change, syntax: str = EXPLICIT_LITTLE, copy: bytes = COPY) -> bytes:
     """The copy, as an archive that changed something writes it."""
-    ds = pydicom.dcmread(io.BytesIO(part10(COPY, EXPLICIT_LITTLE)))
+    ds = pydicom.dcmread(io.BytesIO(part10(copy, EXPLICIT_LITTLE)))
     change(ds)
     return encode(ds, syntax)
 
@@ -104,15 +105,18 @@ def test_a_remapped_copy_gives_its_original(desk, name):
     assert received(folder) == {sample.uid: sample.data}
 
 
-def test_a_coerced_copy_in_implicit_vr(desk):
+@pytest.mark.parametrize(("copy", "sample"), [(COPY, CT), (WHOLE, JPEG)], ids=["residual", "whole"])
+def test_a_coerced_copy_in_implicit_vr(desk, copy, sample):
     scp, folder = desk
-    assert ask(scp, changed(other_patient, IMPLICIT_LITTLE), syntax=IMPLICIT_LITTLE).status == 0
-    assert received(folder) == {CT.uid: CT.data}
+    coerced = changed(other_patient, IMPLICIT_LITTLE, copy)
+    assert ask(scp, coerced, sample, IMPLICIT_LITTLE).status == 0
+    assert received(folder) == {sample.uid: sample.data}
 
 
-def test_changed_pixels_are_refused_with_the_reason(desk, audit):
+@pytest.mark.parametrize(("copy", "sample"), [(COPY, CT), (WHOLE, JPEG)], ids=["residual", "whole"])
+def test_changed_pixels_are_refused_with_the_reason(desk, audit, copy, sample):
     scp, folder = desk
-    response = ask(scp, changed(one_value))
+    response = ask(scp, changed(one_value, copy=copy), sample)
     assert (response.status, response.comment[:35]) == (0xC001, "the pixels of the marked copy were ")
     assert received(folder) == {}
     (line,) = audit.lines(events.RESTORE_REFUSED)
