@@ -262,7 +262,7 @@ def _show(outcome: Outcome, site: Site, picture: Path, seconds: float) -> int:
     if fall is not None and noise is not None:
         screen.print(
             f"On average the mark lowers the classifier's margin by {fall:.2f}, noise of equal energy by {noise:.2f}.\n"
-            "The mark was not optimised on this classifier."
+            "The mark was not optimised on this classifier, which was trained on other kinds of images than these."
         )
     screen.print(
         f"What you see: {ARCHIVE_AE} sent its images to {GATEWAY_AE}; {OUTSIDE_AE} got marked copies under new UIDs.\n"

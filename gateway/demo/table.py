@@ -60,6 +60,10 @@ class Line:
             yield "a stranger was not refused"
 
 
+LEAST_ASKED = 20
+"""Images below which the mean margin is shown and not judged: of seven it falls or rises with the site's key."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """All lines, and whether the run is a success."""
@@ -84,7 +88,7 @@ class Outcome:
         twice = Counter(line.derived_sop_uid for line in self.lines if line.derived_sop_uid)
         found += [f"{uid} names more than one marked copy" for uid, count in twice.items() if count > 1]
         mark, noise = self.mean_fall, self.mean_fall_noise
-        if mark is None or noise is None or mark <= noise:
+        if len(self.lines) >= LEAST_ASKED and (mark is None or noise is None or mark <= noise):
             found.append("the classifier's mean margin does not fall more than under noise of equal energy")
         return found
 
