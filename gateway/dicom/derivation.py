@@ -34,6 +34,13 @@ _DROPPED = frozenset(
         0x00280109,
         0x00280110,  # Smallest and Largest Image Pixel Value in Plane (retired)
         0x00280111,
+        0x00080054,  # Retrieve AE Title, and below all that says where the archive has what a reference names
+        0x00080056,  # Instance Availability
+        0x00081190,  # Retrieve URL
+        0x0040E010,  # Retrieve URI
+        0x0040E011,  # Retrieve Location UID
+        0x00880130,  # Storage Media File-Set ID and UID
+        0x00880140,
     }
 )
 _DROPPED_GROUPS = frozenset({0x0000, 0x0002, 0x7FE0})

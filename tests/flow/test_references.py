@@ -112,6 +112,29 @@ def test_only_references_and_what_says_so_change(make_flow, modality):
     assert flow.audited(events.INSTANCE_MARKED) == []
 
 
+def test_a_copy_does_not_say_where_the_archive_keeps_what_it_refers_to(flow):
+    original = bare(OTHERS["SR"])
+    series = original.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0]
+    places = {
+        "RetrieveAETitle": "ARCHIVE",
+        "RetrieveURL": "http://archive.example/wado",
+        "RetrieveURI": "http://archive.example/rs",
+        "RetrieveLocationUID": "1.2.3.4",
+        "StorageMediaFileSetID": "DISC1",
+        "StorageMediaFileSetUID": "1.2.3.5",
+        "InstanceAvailability": "ONLINE",
+    }
+    for keyword, value in places.items():
+        setattr(series, keyword, value)
+        setattr(original, keyword, value)
+    flow.receive(original)
+    flow.run()
+    [(_, item, data)] = flow.sender.received
+    found = {element.keyword for element in decoded(data).iterall()}
+    assert "ReferencedSeriesSequence" in found and not found & set(places)
+    assert flow.restored(item.sop_instance_uid) == encode(original)
+
+
 def _without_uids(ds: Dataset) -> dict[str, bytes]:
     """Keyword -> bytes of each public element, with every UID masked."""
     copy = bare(dcmread(io.BytesIO(_part10(encode(ds, EXPLICIT_LITTLE)))))
