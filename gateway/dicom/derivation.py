@@ -140,13 +140,18 @@ def describe_derivation(ds: Dataset, facts: DerivationFacts) -> None:
         _code("113042", "DCM", "Pixel by pixel addition"),
         _code("MARK", SCHEME, "Adversarial protection mark"),
     ]
+    schemes = [i for i in values.items(ds, "CodingSchemeIdentificationSequence") if _designator(i) != SCHEME]
+    ds.CodingSchemeIdentificationSequence = [*schemes, scheme_identification()]
+    _contribute(ds, facts, "Adversarial protection mark")
+
+
+def scheme_identification() -> Dataset:
+    """The item of Coding Scheme Identification Sequence that says whose codes those of `SCHEME` are (PS3.3 C.12.1)."""
     scheme = Dataset()
     scheme.CodingSchemeDesignator = SCHEME
     scheme.CodingSchemeName = "MIAD Gateway private codes"
     scheme.CodingSchemeResponsibleOrganization = "MIAD Gateway"
-    schemes = [i for i in values.items(ds, "CodingSchemeIdentificationSequence") if _designator(i) != SCHEME]
-    ds.CodingSchemeIdentificationSequence = [*schemes, scheme]
-    _contribute(ds, facts, "Adversarial protection mark")
+    return scheme
 
 
 def describe_remapping(ds: Dataset, facts: DerivationFacts) -> None:

@@ -14,12 +14,11 @@ from typing import BinaryIO
 
 from pydicom.encaps import encapsulate
 
-from gateway.dicom.check import check_pixel_data, native_length
-from gateway.dicom.depth import check_depth
-from gateway.dicom.elements import SEQUENCE_END, UNDEFINED, Element, Layout, skip_value, top_level
+from gateway.dicom.check import native_length
+from gateway.dicom.elements import SEQUENCE_END, UNDEFINED, Element, Layout
 from gateway.dicom.encoded import MAX_HEADER, InstanceHeader, describe, open_source, parse, split_header
 from gateway.dicom.library import foreign_errors
-from gateway.dicom.parts import Parts
+from gateway.dicom.parts import Parts, read_behind
 from gateway.dicom.pixels import Pixels, first_fragments, pixels_of
 from gateway.dicom.syntaxes import EXPLICIT_LITTLE, syntax_of
 from gateway.dicom.windows import displays_of
@@ -56,21 +55,13 @@ class FrameReader:
             header_bytes, element = split_header(source, layout, bulk=MAX_HEADER)
             if element is None:
                 raise DicomError("no-pixels", "the object has no pixel data")
-            fragments = skip_value(source, element, layout)
-            self.encoded_bytes = source.position - element.value
-            trailer = source.keep(at_most=MAX_HEADER)
-            for following in top_level(source, layout):
-                skip_value(source, following, layout)
-            source.keep_no_more()
-            header = describe(parse(header_bytes, layout), element.tag)
-            check_depth(header.dataset)
-            check_depth(parse(bytes(trailer), layout))
-            check_pixel_data(header, syntax, element, fragments, self.encoded_bytes)
+            header, end, trailer = read_behind(source, layout, syntax, header_bytes, element, MAX_HEADER)
+        self.encoded_bytes = end - element.value
         self.native_bytes = decoded_bytes(header)
         if self.native_bytes > MAX_NATIVE:
             raise DicomError("pixels-too-large", f"the decoded pixels have more than {MAX_NATIVE} bytes")
         self._displays = displays_of(header.dataset, header.frames)
-        self.parts = Parts(header, syntax, layout, element, memoryview(b""), header_bytes, bytes(trailer))
+        self.parts = Parts(header, syntax, layout, element, memoryview(b""), header_bytes, trailer)
         self._places = self._frame_places(element, layout) if syntax.encapsulated else []
 
     @property

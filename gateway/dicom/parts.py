@@ -14,7 +14,7 @@ from gateway.dicom.depth import check_depth
 from gateway.dicom.elements import SEQUENCE_END, UNDEFINED, Element, Layout, skip_value, top_level
 from gateway.dicom.encoded import InstanceHeader, describe, open_source, parse, split_header
 from gateway.dicom.library import foreign_errors
-from gateway.dicom.source import MAX_INFLATED, InflatingReader
+from gateway.dicom.source import MAX_INFLATED, InflatingReader, Source
 from gateway.dicom.syntaxes import Syntax, syntax_of
 from gateway.errors import DicomError
 
@@ -103,18 +103,44 @@ def split(data: bytes, transfer_syntax_uid: str, *, without_pixels: bool = False
             if header.rows or header.columns:
                 raise DicomError("no-pixels", "the object has no pixel data")
             return Parts(header, syntax, layout, None, memoryview(b""), header_bytes, b"")
-        fragments = skip_value(source, pixels, layout)
-        end = source.position
-        trailer = source.keep(at_most=len(data))
-        for element in top_level(source, layout):
-            skip_value(source, element, layout)
-        source.keep_no_more()
-        header = describe(parse(header_bytes, layout), pixels.tag)
-        check_depth(header.dataset)
-        check_depth(parse(bytes(trailer), layout))
+        header, end, trailer = read_behind(source, layout, syntax, header_bytes, pixels, len(data))
         value = memoryview(data)[pixels.value : end]
-        check_pixel_data(header, syntax, pixels, fragments, len(value))
-        return Parts(header, syntax, layout, pixels, value, header_bytes, bytes(trailer))
+        return Parts(header, syntax, layout, pixels, value, header_bytes, trailer)
+
+
+def read_behind(
+    source: Source, layout: Layout, syntax: Syntax, header_bytes: bytes, pixels: Element, at_most: int
+) -> tuple[InstanceHeader, int, bytes]:
+    """Walk over the pixel data and what comes behind it, and check all of it as `check_encoding` does.
+
+    Parameters
+    ----------
+    source
+        At the value of the pixel data, as `split_header` leaves it.
+    at_most
+        Bytes that may come behind the pixel data.
+
+    Returns
+    -------
+    tuple
+        The header, the position where the pixel data ends, and the elements behind it.
+
+    Raises
+    ------
+    DicomError
+        all of `check_encoding`.
+    """
+    fragments = skip_value(source, pixels, layout)
+    end = source.position
+    trailer = source.keep(at_most=at_most)
+    for element in top_level(source, layout):
+        skip_value(source, element, layout)
+    source.keep_no_more()
+    header = describe(parse(header_bytes, layout), pixels.tag)
+    check_depth(header.dataset)
+    check_depth(parse(bytes(trailer), layout))
+    check_pixel_data(header, syntax, pixels, fragments, end - pixels.value)
+    return header, end, bytes(trailer)
 
 
 def native_value(parts: Parts) -> bytes:

@@ -16,11 +16,11 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ComprehensiveSRStorage
 
 from gateway.dicom.attributes import PATIENT, STUDY
+from gateway.dicom.derivation import SCHEME, scheme_identification
 from gateway.dicom.explicit import encode
 from gateway.dicom.part10 import IMPLEMENTATION_CLASS_UID
 
 SOP_CLASS = str(ComprehensiveSRStorage)
-SCHEME = "99MIAD"
 NO_PROMISE = (
     "The mark lowers the accuracy of the models that it was tested on. It is a deterrent, no encryption, no access "
     "control and no de-identification. It can be detected, and a determined party can remove it. It may also mislead "
@@ -112,11 +112,7 @@ def build_report(facts: ReportFacts) -> bytes:
         software_versions=facts.software_version[:64],
         device_serial_number=facts.device_serial[:64] or None,
     )
-    scheme = Dataset()
-    scheme.CodingSchemeDesignator = SCHEME
-    scheme.CodingSchemeName = "MIAD Gateway private codes"
-    scheme.CodingSchemeResponsibleOrganization = "MIAD Gateway"
-    document.CodingSchemeIdentificationSequence = [scheme]
+    document.CodingSchemeIdentificationSequence = [scheme_identification()]
     return encode(document)
 
 

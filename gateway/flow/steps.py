@@ -117,7 +117,7 @@ class Steps:
                     log.info("references mapped", instance=row.id)
                     continue
                 outcome.audit(events.INSTANCE_MARKED, locator=row.record)
-                log.info("marked", instance=row.id, psnr_db=round(result.psnr, 1))
+                log.info("marked", instance=row.id, psnr_db=round(result.figures.psnr, 1))
 
     def _job(self, row: InstanceRow, record: VaultRecord) -> MarkJob:
         return MarkJob(
@@ -151,7 +151,7 @@ class Steps:
                 except BaseException:
                     writer.discard()
                     raise
-            if not isinstance(marked, Remapped) and marked.figures and record.derived_sha256 is None:
+            if not isinstance(marked, Remapped) and record.derived_sha256 is None:
                 self._r.protector.note_figures(record, marked.figures)
             if self._r.protector.fix_derived(record, sha256):
                 break

@@ -45,7 +45,6 @@ class LargeMarked:
     """As `gateway.protect.marking.Marked`; the derived bytes come in pieces."""
 
     job: MarkJob
-    psnr: float
     facts_of: Callable[[VaultRecord], DerivationFacts]
     extremes: tuple[int, int]
     sample: Pixels  # of the first frames, for what holds for all of them
@@ -195,7 +194,7 @@ def mark_large(
     """
     _check_digest(job)
     changes, tally = Changes(folder), FigureTally()
-    psnr, extremes, real, changed, sample = np.inf, None, None, False, None
+    extremes, real, changed, sample = None, None, False, None
     with job.open() as file:
         reader = FrameReader(file, job.record.original_size, job.transfer_syntax_uid)
         key, places = places_of(reader.header, key)
@@ -203,10 +202,9 @@ def mark_large(
             opened = Opened(b"", reader.header, pixels)
             piece_places = places[first : first + len(pixels.frames)]
             results = marker.mark(requests_of(opened, profile, key, piece_places), profile)
-            frames, lowest = marked_piece(opened, results)
+            frames = marked_piece(opened, results)
             tally.add(results)
             changes.add(pixels.frames, frames)
-            psnr = min(psnr, lowest)
             changed = changed or not np.array_equal(frames, pixels.frames)
             extremes = _wider(extremes, shown_extremes(frames, None))
             if pixels.padding is None or not pixels.padding.all():
@@ -216,7 +214,7 @@ def mark_large(
     if not changed:
         raise HoldError("self-check-failed", "the mark changed nothing")
     figures = tally.figures(job.route, profile.name)
-    return LargeMarked(job, psnr, facts_of, real or extremes, sample, changes, figures)
+    return LargeMarked(job, facts_of, real or extremes, sample, changes, figures)
 
 
 def _check_digest(job: MarkJob) -> None:

@@ -48,19 +48,16 @@ class MarkJob:
 class Marked:
     """A marked instance that still lacks its header: `derive` gives the bytes under a record's UIDs.
 
-    psnr
-        Display PSNR in dB of the worst frame, primary window.
     figures
-        For the protection report.
+        For log and protection report.
     """
 
     original: bytes
     transfer_syntax_uid: str
     pixels: Pixels
     frames: np.ndarray
-    psnr: float
     facts_of: Callable[[VaultRecord], DerivationFacts]
-    figures: MarkFigures | None = None
+    figures: MarkFigures
 
     def derive(self, record: VaultRecord) -> tuple[bytes, str]:
         """The derived data set (Explicit VR Little Endian) and its SHA-256.
@@ -154,8 +151,8 @@ def places_of(header: InstanceHeader, series_key: bytes) -> tuple[bytes, list[fl
     return own, [float(index) for index in range(header.frames)] if header.frames > 1 else [None]
 
 
-def marked_frames(opened: Opened, results: Sequence[MarkedImage | GatewayError]) -> tuple[np.ndarray, float]:
-    """Put marked frames together and check them; returns stored values as `Pixels.frames`, and the lowest PSNR.
+def marked_frames(opened: Opened, results: Sequence[MarkedImage | GatewayError]) -> np.ndarray:
+    """Put marked frames together and check them; returns stored values as `Pixels.frames`.
 
     Raises
     ------
@@ -164,13 +161,13 @@ def marked_frames(opened: Opened, results: Sequence[MarkedImage | GatewayError])
     HoldError
         Code ``self-check-failed``.
     """
-    frames, psnr = marked_piece(opened, results)
+    frames = marked_piece(opened, results)
     if np.array_equal(frames, opened.pixels.frames):
         raise HoldError("self-check-failed", "the mark changed nothing")
-    return frames, psnr
+    return frames
 
 
-def marked_piece(opened: Opened, results: Sequence[MarkedImage | GatewayError]) -> tuple[np.ndarray, float]:
+def marked_piece(opened: Opened, results: Sequence[MarkedImage | GatewayError]) -> np.ndarray:
     """As `marked_frames`, of some frames of an object: these few may be ones that nothing changed in."""
     for result in results:
         if isinstance(result, GatewayError):
@@ -186,7 +183,7 @@ def marked_piece(opened: Opened, results: Sequence[MarkedImage | GatewayError]) 
             raise HoldError("self-check-failed", "marked minus residual is not the original")
         if before.padding is not None and result.residual[before.padding[index]].any():
             raise HoldError("self-check-failed", "padding pixels were changed")
-    return np.stack([result.image for result in results]), min(result.quality.psnr for result in results)
+    return np.stack([result.image for result in results])
 
 
 class FigureTally:

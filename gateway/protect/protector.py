@@ -5,7 +5,6 @@ This room knows what an instance is; it does not know where it came from, where 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -195,17 +194,21 @@ class Protector:
         batches: dict[tuple[str, MarkSettings], list[tuple[int, Opened, list[MarkRequest]]]] = {}
         for index, job in enumerate(jobs):
             try:
-                if large := self._mark_large(job):
-                    results[index] = large
+                header = self.read_header(job.open, job.transfer_syntax_uid)
+                decision = self.decide(header, job.route)
+                if decision.action != "remap" and decision.profile is None:
+                    raise decision.as_error()
+                if _in_pieces(job, header, decision):
+                    results[index] = self._mark_large(job, decision.profile)
                     continue
                 data = read_original(job)
-                header = self.read_header(lambda data=data: io.BytesIO(data), job.transfer_syntax_uid)
-                decision = self.decide(header, job.route)
                 if decision.action == "remap":
                     body = pack_referring(data, job.transfer_syntax_uid) if _carries(job) else None
                     results[index] = Remapped(data, job.transfer_syntax_uid, partial(self._facts, job.route, body))
                     continue
-                opened, profile, requests = self._prepare(job, data, header, decision)
+                profile = decision.profile
+                opened = open_original(data, header, job.transfer_syntax_uid)
+                requests = requests_of(opened, profile, self._series_key(job))
             except Exception as error:
                 results[index] = error
                 continue
@@ -232,35 +235,17 @@ class Protector:
                     found.update(dict.fromkeys(marker.licence_warnings(profile)))
         return list(found)
 
-    def _mark_large(self, job: MarkJob) -> LargeMarked | None:
-        """Mark an object that is too large to be worked as a whole, piece by piece; None for any other."""
-        if _carries(job):
-            return None
-        header = self.read_header(job.open, job.transfer_syntax_uid)
-        if not is_large(job, header):
-            return None
-        decision = self.decide(header, job.route)
-        if decision.action == "remap" or syntax_of(job.transfer_syntax_uid).deflated:
-            return None
-        if decision.profile is None:
-            raise decision.as_error()
-        key = mark_seed(self._keys.mark_key, job.record.original_series_uid)
+    def _mark_large(self, job: MarkJob, profile: ModalityProfile) -> LargeMarked:
         marker, facts_of = self._marker(self._settings(job.route)), partial(self._facts, job.route, None)
-        return mark_large(job, decision.profile, key, marker, facts_of, self._scratch)
+        return mark_large(job, profile, self._series_key(job), marker, facts_of, self._scratch)
 
-    def _prepare(
-        self, job: MarkJob, data: bytes, header: InstanceHeader, decision: Decision
-    ) -> tuple[Opened, ModalityProfile, list[MarkRequest]]:
-        if decision.profile is None:
-            raise decision.as_error()
-        opened = open_original(data, header, job.transfer_syntax_uid)
-        key = mark_seed(self._keys.mark_key, job.record.original_series_uid)
-        return opened, decision.profile, requests_of(opened, decision.profile, key)
+    def _series_key(self, job: MarkJob) -> bytes:
+        return mark_seed(self._keys.mark_key, job.record.original_series_uid)
 
     def _marked(
         self, job: MarkJob, opened: Opened, results: Sequence[MarkedImage | GatewayError], profile: str
     ) -> Marked:
-        frames, psnr = marked_frames(opened, results)
+        frames = marked_frames(opened, results)
         tally = FigureTally()
         tally.add(results)
         body = pack(opened.data, job.transfer_syntax_uid, opened.pixels, frames) if _carries(job) else None
@@ -269,7 +254,6 @@ class Protector:
             transfer_syntax_uid=job.transfer_syntax_uid,
             pixels=opened.pixels,
             frames=frames,
-            psnr=psnr,
             facts_of=partial(self._facts, job.route, body),
             figures=tally.figures(job.route, profile),
         )
@@ -313,6 +297,12 @@ class Protector:
         if settings not in self._markers:
             self._markers[settings] = Marker(settings, self._packs)
         return self._markers[settings]
+
+
+def _in_pieces(job: MarkJob, header: InstanceHeader, decision: Decision) -> bool:
+    """Whether an image is too large to be worked as a whole, and can be read in pieces."""
+    whole = _carries(job) or decision.action == "remap" or syntax_of(job.transfer_syntax_uid).deflated
+    return not whole and is_large(job, header)
 
 
 def _carries(job: MarkJob) -> bool:

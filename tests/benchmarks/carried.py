@@ -92,7 +92,7 @@ def measure(
 ) -> Line:
     """Mark, pack, seal, derive, rebuild; GatewayError where there is no room for a mark."""
     data, syntax = sample.read()
-    frames, _ = marked_frames(opened, marker.mark(requests_of(opened, profile, KEY), profile))
+    frames = marked_frames(opened, marker.mark(requests_of(opened, profile, KEY), profile))
     start = time.perf_counter()
     body = pack(data, syntax, opened.pixels, frames)
     took = time.perf_counter() - start

@@ -7,9 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, missing
 
 OBJECT_MIB = 192
 BOUND_MIB = 288  # above what the gateway takes without any object; in memory it would be several times the object
@@ -17,7 +15,7 @@ BOUND_MIB = 288  # above what the gateway takes without any object; in memory it
 
 def test_memory_does_not_follow_the_size_of_the_object(tmp_path: Path) -> None:
     if not Path("/proc/self/clear_refs").exists():
-        pytest.skip("the high-water mark is read from Linux's /proc")
+        missing("/proc/self/clear_refs, which resets the high-water mark")
     options = ["--gib", str(OBJECT_MIB / 1024), "--stand-in", "--folder", str(tmp_path)]
     command = [sys.executable, "-m", "tests.benchmarks.frames", *options]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)

@@ -37,6 +37,12 @@ def slices(count: int = 2) -> list[Dataset]:
 
 def segmentation(images: Sequence[Dataset]) -> Dataset:
     """A binary SEG of one segment."""
+    uids = {"series_instance_uid": "1.2.826.0.9.10", "sop_instance_uid": "1.2.826.0.9.11"}
+    return liver(images, hd.seg.SegmentationTypeValues.BINARY, series_number=10, **uids)
+
+
+def liver(images: Sequence[Dataset], kind: hd.seg.SegmentationTypeValues, **identity: object) -> Dataset:
+    """A segmentation of one segment; `identity`: UIDs and numbers of its own."""
     mask = np.zeros((len(images), images[0].Rows, images[0].Columns), np.uint8)
     mask[:, 40:60, 50:80] = 1
     segment = hd.seg.SegmentDescription(
@@ -49,12 +55,10 @@ def segmentation(images: Sequence[Dataset]) -> Dataset:
     return hd.seg.Segmentation(
         source_images=images,
         pixel_array=mask,
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segmentation_type=kind,
         segment_descriptions=[segment],
-        series_instance_uid="1.2.826.0.9.10",
-        series_number=10,
-        sop_instance_uid="1.2.826.0.9.11",
         instance_number=1,
+        **identity,
         **MAKER,
     )
 

@@ -15,6 +15,7 @@ from pydicom.encaps import encapsulate
 from pydicom.sr.codedict import codes
 from pydicom.uid import MPEG4HP41, UID
 
+from tests.dicom import studies
 from tests.made.multiframe import add_groups, volume
 from tests.made.parts import MAKER, Real, add_pixels, code, composite, item, reference, uid
 
@@ -225,23 +226,5 @@ def _display(images: Sequence[Dataset]) -> Dataset:
 
 def _label_map(images: Sequence[Dataset]) -> Dataset:
     """A segmentation whose stored values are the numbers of segments (PS3.3 A.51)."""
-    labels = np.zeros((len(images), images[0].Rows, images[0].Columns), np.uint8)
-    labels[:, 40:60, 50:80] = 1
-    segment = hd.seg.SegmentDescription(
-        segment_number=1,
-        segment_label="liver",
-        segmented_property_category=codes.SCT.Organ,
-        segmented_property_type=codes.SCT.Liver,
-        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.MANUAL,
-    )
-    return hd.seg.Segmentation(
-        source_images=images,
-        pixel_array=labels,
-        segmentation_type=hd.seg.SegmentationTypeValues.LABELMAP,
-        segment_descriptions=[segment],
-        series_instance_uid=uid("label-map", "series"),
-        series_number=1,
-        sop_instance_uid=uid("label-map", "instance"),
-        instance_number=1,
-        **MAKER,
-    )
+    uids = {"series_instance_uid": uid("label-map", "series"), "sop_instance_uid": uid("label-map", "instance")}
+    return studies.liver(images, hd.seg.SegmentationTypeValues.LABELMAP, series_number=1, **uids)

@@ -17,7 +17,7 @@ from gateway.dicom.syntaxes import EXPLICIT_LITTLE
 from gateway.errors import HoldError, IntegrityError, MarkError
 from gateway.mark import MarkedImage, Marker, MarkSettings, load_profiles
 from gateway.protect import marking
-from gateway.protect.marking import Marked, MarkJob, Opened, marked_frames, read_original, requests_of
+from gateway.protect.marking import FigureTally, Marked, MarkJob, Opened, marked_frames, read_original, requests_of
 from tests.dicom.samples import encode, facts, image
 
 ROUTE = Route(name="research", called_ae="RESEARCH", destinations=("outside",))
@@ -133,12 +133,13 @@ def test_frames_of_one_instance_are_neighbouring_slices():
 
 def test_padding_is_left_alone_and_the_rest_is_marked():
     one = opened()
-    frames, psnr = marked_frames(one, marks(one))
+    results = marks(one)
+    frames = marked_frames(one, results)
     changed = frames != one.pixels.frames
     assert changed.any()
     assert not changed[one.pixels.padding].any()
     assert (frames[~one.pixels.padding] != PADDING).all()
-    assert psnr >= 26
+    assert min(result.quality.psnr for result in results) >= 26
 
 
 def tampered(change) -> tuple[Opened, list[MarkedImage]]:
@@ -190,12 +191,14 @@ def test_one_frame_that_cannot_be_marked_holds_the_instance():
 
 
 def derivable(one: Opened, frames: np.ndarray) -> Marked:
-    return Marked(one.data, EXPLICIT_LITTLE, one.pixels, frames, 30.0, facts_of=lambda record: facts())
+    tally = FigureTally()
+    tally.add(marks(one))
+    return Marked(one.data, EXPLICIT_LITTLE, one.pixels, frames, lambda record: facts(), tally.figures(ROUTE, "ct"))
 
 
 def test_derived_bytes_decode_to_the_marked_values_and_come_out_the_same_again():
     one = opened()
-    frames, _ = marked_frames(one, marks(one))
+    frames = marked_frames(one, marks(one))
     record = SimpleNamespace()
     data, sha256 = derivable(one, frames).derive(record)
     assert hashlib.sha256(data).hexdigest() == sha256
@@ -205,7 +208,7 @@ def test_derived_bytes_decode_to_the_marked_values_and_come_out_the_same_again()
 
 def test_a_derived_data_set_that_decodes_to_something_else_is_held(monkeypatch):
     one = opened()
-    frames, _ = marked_frames(one, marks(one))
+    frames = marked_frames(one, marks(one))
     monkeypatch.setattr(marking, "derive", lambda original, *_: original)  # the original in place of the copy
     with pytest.raises(HoldError) as caught:
         derivable(one, frames).derive(SimpleNamespace())
