@@ -28,7 +28,15 @@ from gateway.mark.lettering import (
     render_stamp,
 )
 from gateway.mark.packs import Surrogate
-from gateway.mark.region import dilate, find_foreground, free_region, local_detail, luminance, salient_region
+from gateway.mark.region import (
+    dilate,
+    find_foreground,
+    free_region,
+    local_detail,
+    luminance,
+    salient_region,
+    widen,
+)
 from gateway.mark.resample import resize
 from gateway.mark.saliency import saliency
 from gateway.mark.search import remaining_belief
@@ -146,8 +154,7 @@ class Drafter:
         """
         for free in (readable, region):
             try:
-                placement = self._placement(request, display, free)
-                lettering = self._lettering(request.key, placement, free)
+                placement, lettering = self._placed(request, display, free)
             except MarkError as error:
                 if error.code != "no-free-area" or free is region:
                     raise
@@ -156,8 +163,8 @@ class Drafter:
             return lettering, stroke_lift(polarity, lettering.outline)
         raise AssertionError("the loop returns or raises")
 
-    def _placement(self, request: MarkRequest, display: np.ndarray, region: np.ndarray) -> Placement:
-        """Return the placement: by slice position in a series, else the best of several keyed ones.
+    def _placed(self, request: MarkRequest, display: np.ndarray, region: np.ndarray) -> tuple[Placement, Lettering]:
+        """Return placement and lettering: by slice position in a series, else the best of several keyed placements.
 
         Where the one by slice position leaves no room for a letter, it is the first keyed one that does; in mode
         ``generator``, which has no time for a search, always that.
@@ -165,24 +172,23 @@ class Drafter:
         Raises:
             MarkError: ``no-free-area`` when no letter fits anywhere.
         """
-        shape = working_shape(region.shape, WORKING_SIDE)
-        free = shrink(region, shape)
         placements = draw_placements(request.key, self._settings.placements)
         if request.position is not None:
             placements.insert(0, place(request.key, request.position))
         if request.position is not None or not self._surrogates or self._settings.mode == "generator":
-            return next(self._fitting(request.key, placements, free))[0]
+            return next(self._fitting(request.key, placements, region))
+        shape = working_shape(region.shape, WORKING_SIDE)
         small = resize(to_tensor(display, self._device), *shape)
-        fitting = list(self._fitting(request.key, placements, free))
+        fitting = list(self._fitting(request.key, placements, shrink(region, shape)))
         changes = [self._lettered(found, placement, _to_display(small)) for placement, found in fitting]
         images = (small + torch.from_numpy(np.stack(changes))[:, None].to(self._device)).clamp(0.0, 1.0)
-        best = remaining_belief(images, small, self._surrogates, self._profile.tasks).argmin()
-        return fitting[int(best)][0]
+        best = fitting[int(remaining_belief(images, small, self._surrogates, self._profile.tasks).argmin())][0]
+        return best, self._lettering(request.key, best, region)
 
     def _fitting(
         self, key: bytes, placements: Sequence[Placement], free: np.ndarray
     ) -> Iterator[tuple[Placement, Lettering]]:
-        """Yield the placements that have room for letters, and the lettering, at working resolution; at least one.
+        """Yield the placements that have room for letters, and the lettering; at least one.
 
         Raises:
             MarkError: ``no-free-area`` when there is none.
@@ -224,7 +230,7 @@ class Drafter:
                 if not lettering.strokes.any():
                     raise
                 break
-            free = region & ~dilate(lettering.strokes, LETTER_GAP * size)
+            free = region & ~widen(lettering.strokes, LETTER_GAP * size)
             left = most - int(lettering.strokes.sum())
             lettering = lettering.joined(render_lettering(stamp, key, placement.moved(number), size, free, left))
             if lettering.strokes.sum() >= ENOUGH * most or size == LEAST_LETTER:

@@ -194,47 +194,50 @@ def render_lettering(
 
     Its strokes may be empty when no word fits.
     """
-    rows, columns = np.indices(region.shape, dtype=np.float32)
-    rows -= region.shape[0] / 2.0
-    columns -= region.shape[1] / 2.0
-    cosine, sine = math.cos(placement.angle), math.sin(placement.angle)
-    pitch = stamp.ink.shape[0] / _OVERSAMPLE + LINE_GAP * height
-    length = stamp.ink.shape[1] / _OVERSAMPLE
-    along = columns * cosine + rows * sine
-    across = rows * cosine - columns * sine + (placement.shift_line + 100.0) * pitch
-    line = np.floor(across / pitch).astype(int)
+    cosine, sine = np.float32(math.cos(placement.angle)), np.float32(math.sin(placement.angle))
+    pitch = np.float32(stamp.ink.shape[0] / _OVERSAMPLE + LINE_GAP * height)
+    length = np.float32(stamp.ink.shape[1] / _OVERSAMPLE)
+    rows, columns = (np.arange(side, dtype=np.float32) - np.float32(side / 2.0) for side in region.shape)
+    across = (rows * cosine)[:, None] - columns * sine + np.float32(placement.shift_line + 100.0) * pitch
+    line = np.floor(across / pitch)
+    v = ((across - line * pitch) * _OVERSAMPLE).astype(np.int32)
+    line = line.astype(np.int32) % _RANKS
     # every second line is shifted by a keyed part of the text, so that words do not stand in columns
-    stagger = keyed(key, "stagger").uniform(0.2, 0.8, _RANKS)[line % _RANKS]
-    along = along + (placement.shift_text + stagger + 100.0) * length
-    cell = np.floor(along / length).astype(int)
-    v = ((across - line * pitch) * _OVERSAMPLE).astype(int)
-    u = np.minimum(((along - cell * length) * _OVERSAMPLE).astype(int), stamp.ink.shape[1] - 1)
-    ink = (v < stamp.ink.shape[0]) & stamp.ink[np.minimum(v, stamp.ink.shape[0] - 1), u]
-    place_id = (line % _RANKS) * _RANKS + cell % _RANKS  # one repetition of the text
+    stagger = keyed(key, "stagger").uniform(0.2, 0.8, _RANKS) + placement.shift_text + 100.0
+    along = (rows * sine)[:, None] + columns * cosine + (stagger * length).astype(np.float32)[line]
+    cell = np.floor(along / length)
+    u = np.minimum(((along - cell * length) * _OVERSAMPLE).astype(np.int32), stamp.ink.shape[1] - 1)
+    lined = np.pad(stamp.ink, ((0, 1), (0, 0)))  # below the ink of a line there is none
+    ink = np.flatnonzero(lined[np.minimum(v, stamp.ink.shape[0]), u])
+    # From here on ink alone counts: (n,) values, one per pixel of ink.
+    place_id = line.ravel()[ink] * _RANKS + cell.ravel()[ink].astype(np.int32) % _RANKS  # one repetition of the text
+    letter = stamp.letter[u.ravel()[ink]]
     letters, words = len(stamp.word_of), int(stamp.word_of.max()) + 1
-    letter_id = place_id * letters + stamp.letter[u]
-    word_id = place_id * words + stamp.word_of[stamp.letter[u]]
-    kept = ink & region & _mostly(ink, region, letter_id, _RANKS**2 * letters, LETTER_INSIDE)
-    kept &= _mostly(ink, kept, word_id, _RANKS**2 * words, WORD_INSIDE)
-    order = keyed(key, "words").permutation(_RANKS**2 * words)
-    strokes = kept & _first(kept, word_id, order, max_pixels)
-    present = np.bincount(letter_id.ravel(), minlength=_RANKS**2 * letters) > 0
-    numbers = (np.cumsum(present) - 1)[letter_id]
+    letter_id = place_id * letters + letter
+    word_id = place_id * words + stamp.word_of[letter]
+    inside = region.ravel()[ink]
+    kept = inside & _mostly(inside, letter_id, LETTER_INSIDE)
+    kept &= _mostly(kept, word_id, WORD_INSIDE)
+    kept &= _first(kept, word_id, keyed(key, "words").permutation(_RANKS**2 * words), max_pixels)
+    strokes = np.zeros(region.size, bool)
+    strokes[ink] = kept
+    strokes = strokes.reshape(region.shape)
+    numbers = np.zeros(region.size, np.int32)
+    present = np.bincount(letter_id) > 0
+    numbers[ink] = (np.cumsum(present) - 1)[letter_id]
     inner = ndimage.binary_erosion(strokes, iterations=max(1, round(OUTLINE * height)))
-    return Lettering(strokes, numbers.astype(np.int32), strokes & ~inner)
+    return Lettering(strokes, numbers.reshape(region.shape), strokes & ~inner)
 
 
-def _mostly(ink: np.ndarray, inside: np.ndarray, identity: np.ndarray, count: int, share: float) -> np.ndarray:
-    """Return the (H, W) bool pixels of those units of ink of which at least ``share`` lies ``inside``."""
-    whole = np.bincount(identity[ink], minlength=count)
-    part = np.bincount(identity[ink & inside], minlength=count)
+def _mostly(inside: np.ndarray, identity: np.ndarray, share: float) -> np.ndarray:
+    """Return the (n,) bool pixels of those units of ink of which at least ``share`` is ``inside``."""
+    whole, part = np.bincount(identity), np.bincount(identity[inside], minlength=int(identity.max(initial=0)) + 1)
     return (part >= share * whole)[identity]
 
 
 def _first(kept: np.ndarray, identity: np.ndarray, order: np.ndarray, max_pixels: int) -> np.ndarray:
-    """Return the (H, W) bool pixels of the words that come first in ``order``, as many as ``max_pixels`` allow."""
+    """Return the (n,) bool pixels of the words that come first in ``order``, as many as ``max_pixels`` allow."""
     sizes = np.bincount(identity[kept], minlength=len(order))
-    by_rank = np.argsort(order)
     chosen = np.zeros(len(order), bool)
-    chosen[by_rank] = np.cumsum(sizes[by_rank]) <= max_pixels
+    chosen[order] = np.cumsum(sizes[order]) <= max_pixels
     return chosen[identity]

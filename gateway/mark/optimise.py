@@ -7,14 +7,14 @@ second time; momentum.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gateway.errors import MarkError
-from gateway.mark.consensus import consensus
+from gateway.mark.consensus import Beliefs, consensus
 from gateway.mark.objective import Target, draw_views, margins
 from gateway.mark.packs import Surrogate
 from gateway.mark.resample import resize
@@ -85,7 +85,13 @@ def optimise_texture(
     return texture
 
 
-def first_pull(clean: Tensor, offset: Tensor, surrogates: Sequence[Surrogate], tasks: Sequence[str]) -> Tensor:
+def first_pull(
+    clean: Tensor,
+    offset: Tensor,
+    surrogates: Sequence[Surrogate],
+    tasks: Sequence[str],
+    spread: Callable[..., Iterable] = map,
+) -> Tensor:
     """Return (B, C, h, w) float32: the direction that lowers all surrogates' margins at the lettered image, any unit.
 
     One gradient per surrogate, of the whole image upright; balanced and without labels, as in ``optimise_texture``.
@@ -95,18 +101,22 @@ def first_pull(clean: Tensor, offset: Tensor, surrogates: Sequence[Surrogate], t
         offset: (B, 1, h, w) float32, what the letters add.
         surrogates: none gives zeros.
         tasks: heads to mislead; empty: all.
+        spread: maps a function over the surrogates, results in order: cores may share them.
 
     Raises:
         MarkError: ``surrogate-nan`` when a network gives a value that is not finite.
     """
-    total = torch.zeros_like(clean)
-    if not surrogates:
-        return total
-    for surrogate, beliefs in zip(surrogates, consensus(clean, surrogates, tasks), strict=True):
+
+    def pull(surrogate: Surrogate, beliefs: Beliefs) -> Tensor:
         images = (clean + offset).clamp(0.0, 1.0).requires_grad_(True)
         margin = margins(surrogate.net(resize(images, surrogate.input_size, surrogate.input_size)), beliefs)
         (gradient,) = torch.autograd.grad(margin.sum(), images)
-        total -= balanced_gradient(gradient, margin.detach(), surrogate.name)
+        return balanced_gradient(gradient, margin.detach(), surrogate.name)
+
+    total = torch.zeros_like(clean)
+    if surrogates:
+        for gradient in spread(pull, surrogates, consensus(clean, surrogates, tasks, spread)):
+            total -= gradient
     return total
 
 

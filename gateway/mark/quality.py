@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -78,6 +79,7 @@ def measure(
     foreground: np.ndarray | None = None,
     slope: float | None = None,
     unit: str = "",
+    spread: Callable[..., Iterable] = map,
 ) -> Quality:
     """Return the quality of ``marked`` (stored values) against the canvas's image.
 
@@ -90,28 +92,29 @@ def measure(
         foreground: (H, W) bool, for the bias; None: the canvas's region.
         slope: modality units per stored value; None: not known.
         unit: the modality's unit, e.g. ``HU``; empty: there is none.
+        spread: maps a function over the figures, results in order: cores may share them.
     """
     before, after = canvas.display.shown(canvas.stored), canvas.display.shown(marked)
     visible = visible_pixels(before, after, canvas.threshold)
-    windows = {}
-    jnd = {PRIMARY: _on_screens(before, after, canvas.strokes)}
+    shown = {PRIMARY: (before, after)}
     for name, (low, high) in other_windows.items():
         window = DisplayMap(low, high, canvas.display.inverted)
-        first, second = window.shown(canvas.stored), window.shown(marked)
-        windows[name] = round(psnr(first, second), 3)
-        jnd[name] = _on_screens(first, second, canvas.strokes)
+        shown[name] = window.shown(canvas.stored), window.shown(marked)
     residual = marked.astype(np.int64) - canvas.stored
-    gray_before, gray_after = luminance(before), luminance(after)
+    grays = luminance(before), luminance(after)
+    figures = [partial(ms_ssim, *grays), partial(ssim, *grays)]
+    figures += [partial(_on_screens, *pair, canvas.strokes) for pair in shown.values()]
+    similar_at_scales, similar, *screens = spread(lambda figure: figure(), figures)
     return Quality(
         psnr=psnr(before, after),
-        psnr_windows=windows,
-        ssim=ssim(gray_before, gray_after),
+        psnr_windows={name: round(psnr(*shown[name]), 3) for name in other_windows},
+        ssim=similar,
         stroke_share=float(canvas.strokes.mean()),
         above_threshold=float((visible & ~canvas.strokes).mean()),
         roi_difference=int(np.abs(residual[untouchable]).max(initial=0)),
         saturated=saturated,
-        ms_ssim=ms_ssim(gray_before, gray_after),
-        jnd=jnd,
+        ms_ssim=similar_at_scales,
+        jnd=dict(zip(shown, screens, strict=True)),
         bias=bias_of(residual, canvas.region if foreground is None else foreground, canvas.region, slope, unit),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy import ndimage
 
@@ -57,6 +59,11 @@ def dilate(mask: np.ndarray, radius: float) -> np.ndarray:
     if not mask.any():
         return mask.copy()
     return ndimage.distance_transform_edt(~mask) <= radius
+
+
+def widen(mask: np.ndarray, distance: float) -> np.ndarray:
+    """Return ``mask`` grown by ``distance`` pixels (rounded up), square instead of round: faster than ``dilate``."""
+    return ndimage.maximum_filter(mask, 2 * math.ceil(distance) + 1)
 
 
 def local_detail(gray: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from gateway.mark.resample import resize
 
 MARGIN_WEIGHT = 0.02
 """A logit of margin counts this much beside a probability of 1, so that candidates differ where all are believed."""
-_BATCH = 8
+_BATCH = 24
 
 
 def remaining_belief(

@@ -1,5 +1,7 @@
 """Frames on a CPU: as many at once as there are cores, each computed by one core alone.
 
+Parts of one frame's work may be shared by a second set of threads: their results come in a fixed order.
+
 Small networks gain little from a second core inside one convolution, and what a sum over two cores gives in its last
 bit depends on how many there are. One core per frame is faster for a backlog, and a frame's stored values depend
 neither on the number of cores nor on what else is marked beside it.
@@ -13,7 +15,6 @@ from typing import TypeVar
 
 import torch
 
-T = TypeVar("T")
 R = TypeVar("R")
 
 
@@ -28,9 +29,12 @@ class FrameThreads:
         self.count = torch.get_num_threads() if count is None else count
         self._pool = ThreadPoolExecutor(self.count, "mark", _use_one_core)
 
-    def map(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-        """Yield ``function(item)`` for every item, in order; an exception is raised where its result would be."""
-        return self._pool.map(function, items)
+    def map(self, function: Callable[..., R], *items: Sequence[object]) -> Iterator[R]:
+        """Yield the function's results as ``map`` does, in order; an exception is raised where its result would be.
+
+        A function that runs here must not map on the same threads: they could all be waiting.
+        """
+        return self._pool.map(function, *items)
 
 
 def _use_one_core() -> None:

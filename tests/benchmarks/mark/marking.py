@@ -14,8 +14,9 @@ import numpy as np
 
 from gateway.errors import MarkError
 from gateway.mark import MarkedImage, Marker, MarkRequest, ModalityProfile
+from gateway.mark.marker import GPU_BATCH
 
-CHUNK = 8
+CHUNK = GPU_BATCH
 """Images marked and written down together."""
 
 
