@@ -59,8 +59,10 @@ class Marker:
         self.settings = settings
         self.device = resolve_device(settings.device)
         self._logo = None if settings.logo is None else load_logo(settings.logo)
-        self._threads, self._shared = FrameThreads(), FrameThreads()  # for frames; for parts of one frame
-        self._batch = 1 if self.device.type == "cpu" else GPU_BATCH
+        on_cpu = self.device.type == "cpu"
+        self._threads = FrameThreads() if on_cpu else None
+        self._spread = FrameThreads().map if on_cpu else map  # over parts of one frame
+        self._batch = 1 if on_cpu else GPU_BATCH
         self._packs = list(load_packs().values()) if packs is None else list(packs)
         self._profiles = profiles
         self._loaded: dict[str, tuple[Surrogate, ...]] = {}
@@ -88,9 +90,9 @@ class Marker:
             profile: their profile, or its name.
             progress: called after every frame.
 
-        On CPU each frame is computed by a core of its own. On CUDA the textures of frames of one shape are computed
-        together, and cores share what comes before and after. Either way the same request gives the same stored values
-        whatever else is in the batch (on one device with one set of libraries).
+        Textures of frames of one shape are computed together on CUDA, each frame by a core of its own on CPU; either way
+        the same request gives the same stored values whatever else is in the batch (on one device with one set of
+        libraries).
 
         Error codes: ``bad-request``, ``wrong-channels``, ``image-too-small``, ``image-empty``, ``no-free-area``,
         ``no-surrogate``, ``weights-corrupt``, ``surrogate-nan``, ``over-budget``, ``device-failed``, ``logo-too-fine``,
@@ -141,22 +143,20 @@ class Marker:
             _attempt(self._surrogates, profile, channels)  # loaded once, before threads share them
             if self._generators is not None:
                 _attempt(self._generators.get, profile, channels)
-        return map(mark, groups) if self._batch > 1 else self._threads.map(mark, groups)
+        return map(mark, groups) if self._threads is None else self._threads.map(mark, groups)
 
     def _mark_group(self, requests: Sequence[MarkRequest], profile: ModalityProfile) -> list[MarkedImage | MarkError]:
         """Mark frames of one shape: drafts and roundings one by one, textures as one batch."""
-        # A group of one may be on one of these threads already, and then must not wait for another.
-        spread = map if len(requests) == 1 else self._threads.map
-        drafts = list(spread(lambda request: _attempt(self._draft, request, profile), requests))
+        drafts = [_attempt(self._draft, request, profile) for request in requests]
         good = [draft for draft in drafts if isinstance(draft, Draft)]
         textures = iter(self._textures(good, profile)) if good else iter(())
-        pairs = [(draft, None if isinstance(draft, MarkError) else next(textures)) for draft in drafts]
-
-        def finish(pair: tuple[Draft | MarkError, np.ndarray | FlatMark | MarkError | None]) -> MarkedImage | MarkError:
-            failed = next((one for one in pair if isinstance(one, MarkError)), None)
-            return failed if failed is not None else _attempt(self._finish, *pair, profile)
-
-        return list(spread(finish, pairs))
+        results: list[MarkedImage | MarkError] = []
+        for draft in drafts:
+            texture = draft if isinstance(draft, MarkError) else next(textures)
+            results.append(
+                texture if isinstance(texture, MarkError) else _attempt(self._finish, draft, texture, profile)
+            )
+        return results
 
     def _surrogates(self, profile: ModalityProfile, channels: int) -> tuple[Surrogate, ...]:
         """Return the networks for this profile and channel count that have a head for one of its tasks."""
@@ -220,7 +220,7 @@ class Marker:
             keys = [draft.request.key for draft in filled]
             generator = self._generators.get(profile, clean.shape[1])
             members = self._surrogates(profile, clean.shape[1]) if steps else ()
-            pull = first_pull(clean, offset, members, profile.tasks, self._shared.map)
+            pull = first_pull(clean, offset, members, profile.tasks, self._spread)
             begin = generate_texture(generator, clean, amplitude, offset, keys, pull, constrain)
             steps = self.settings.refine
         texture = optimise_texture(
@@ -278,7 +278,7 @@ class Marker:
             draft.foreground,
             request.slope,
             profile.unit,
-            self._shared.map,
+            self._spread,
         )
         residual = (marked - canvas.stored).astype(np.int32)
         image = marked.astype(request.image.dtype)

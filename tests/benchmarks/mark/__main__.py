@@ -1,7 +1,7 @@
 """Measure the mark: what it does to networks that it was and was not made for, and what removal gets back.
 
     python -m tests.benchmarks.mark --out DIR [--sets brain_mri,skin] [--victims resnet,vit] [--stage columns,removal]
-                                    [--sample 48 | --full] [--tiny] [--device auto]
+                                    [--sample 48 | --full] [--pairs 100] [--tiny] [--device auto]
 
 Stages, in order: ``victims`` trains or reads the held-out networks (kept in the cache folder); ``columns`` makes and
 judges every column; ``alone`` marks against one victim each; ``removal``, ``learned`` (pair-trained remover, averaging,
@@ -80,12 +80,17 @@ def options_of(arguments: argparse.Namespace) -> Options:
         methods=tuple(arguments.methods.split(",")),
         sample=None if arguments.full else arguments.sample,
         steps=arguments.steps,
-        averaging=(10, 100, 1000) if arguments.full else (10, 100),
-        finetune=(50, 200, 1000) if arguments.full else (50, 200),
-        pairs=600 if arguments.full else 100,
+        averaging=(10, 100, 1000) if arguments.full else numbers(arguments.averaging),
+        finetune=(50, 200, 1000) if arguments.full else numbers(arguments.retrain),
+        pairs=600 if arguments.full else arguments.pairs,
         curve_sample=48 if arguments.full else 12,
         device=arguments.device,
     )
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Return comma-separated whole numbers."""
+    return tuple(int(one) for one in text.split(","))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -103,6 +108,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--methods", default=",".join(METHODS))
     result.add_argument("--stage", default=",".join(STAGES), help="comma-separated; the report is always written")
     result.add_argument("--sample", type=int, default=48, help="test images per set")
+    result.add_argument("--pairs", type=int, default=100, help="marked images that the remover learns from")
+    result.add_argument("--averaging", default="10,100", help="numbers of marked images averaged over")
+    result.add_argument("--retrain", default="50,200", help="numbers of marked images that victims are retrained on")
     result.add_argument("--full", action="store_true", help="all test images, N = 1000; for a GPU")
     result.add_argument(
         "--tiny", action="store_true", help="what CI runs, in minutes; --sets and the like do not count"

@@ -1,8 +1,9 @@
 """Averaging (A4 of mark.md section 4): what many marked images of one site have in common is taken off the next.
 
-Three adversaries; the report takes the best. ``pairs``: knows the originals of its N images and averages the true
+Four adversaries; the report takes the best. ``pairs``: knows the originals of its N images and averages the true
 differences (Yang et al. 2024, grey box). ``blind``: has marked images only and averages what a Gaussian takes away.
-``subspace``: knows the pairs and takes off what the first principal components of the differences explain.
+``subspace``: knows the pairs and takes off what the first principal components of the differences explain. ``line``:
+knows the pairs and fits marked = offset + slope * original at every pixel, which undoes a fixed blended logo.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from scipy import ndimage
 GAINS = (0.5, 1.0, 2.0, 4.0)
 """How much of the estimate is taken off: an average over marks that differ is too small."""
 COMPONENTS = (4, 16, 64)
+LEAST_SLOPE = 0.25
+"""A slope of the fitted line below it says nothing about the original."""
 SIGMA = 3.0  # pixels; what is smoother counts as anatomy
 
 
 def settings(count: int) -> list[str]:
     """Return the settings that ``removed`` yields for ``count`` marked images."""
     names = [f"{name}-{gain:g}" for name in ("pairs", "blind") for gain in GAINS]
-    return names + [f"subspace-{components}" for components in COMPONENTS if components < count]
+    return names + [f"subspace-{components}" for components in COMPONENTS if components < count] + ["line"]
 
 
 def estimates(marked: np.ndarray, clean: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
@@ -60,6 +63,18 @@ def removed(images: np.ndarray, marked: np.ndarray, clean: np.ndarray) -> Iterat
         seen = _fine(images).reshape(len(images), -1) - mean
         off = mean + (seen @ basis) @ basis.T
         yield f"subspace-{count}", np.clip(images - off.reshape(images.shape), 0.0, 1.0).astype(np.float32)
+    yield "line", _off_the_line(images, marked, clean)
+
+
+def _off_the_line(images: np.ndarray, marked: np.ndarray, clean: np.ndarray) -> np.ndarray:
+    """Return images with each pixel's fitted line taken back; a slope of 1 where the originals do not differ."""
+    spread = clean - clean.mean(axis=0)
+    variance = (spread**2).mean(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope = (spread * marked).mean(axis=0) / variance
+    slope = np.where(variance > 1e-6, np.clip(slope, LEAST_SLOPE, 1.0), 1.0)
+    offset = marked.mean(axis=0) - slope * clean.mean(axis=0)
+    return np.clip((images - offset) / slope, 0.0, 1.0).astype(np.float32)
 
 
 def _fine(images: np.ndarray) -> np.ndarray:
