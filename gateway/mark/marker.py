@@ -90,8 +90,8 @@ class Marker:
             profile: their profile, or its name.
             progress: called after every frame.
 
-        Textures of frames of one shape are computed together on CUDA, each frame by a core of its own on CPU; either way
-        the same request gives the same stored values whatever else is in the batch (on one device with one set of
+        On CUDA textures of frames of one shape are computed together; on CPU each frame has a core of its own. Either
+        way the same request gives the same stored values whatever else is in the batch (on one device with one set of
         libraries).
 
         Error codes: ``bad-request``, ``wrong-channels``, ``image-too-small``, ``image-empty``, ``no-free-area``,
