@@ -20,8 +20,6 @@ from plugins.surrogates import rgb as rgb_surrogates
 
 CPU = torch.device("cpu")
 PACKS = (gray.PACK, rgb.PACK)
-TRAINED_ON = ("efficientnet-lite0", "mobile", "vgg")
-"""Families that the packs held when the shipped generators were trained (their cards)."""
 SETS = {"gray": datasets.GRAY_SETS, "rgb": datasets.RGB_SETS}
 
 
@@ -52,26 +50,30 @@ def test_card_names_data_split_licence_and_commands(pack: GeneratorPack) -> None
 def test_it_misleads_the_networks_that_it_was_trained_on(
     task: str, profile: str, surrogates: object, miad_data: Path
 ) -> None:
-    """On test images: mean accuracy of these networks falls by more than a fifth of what it was."""
+    """On test images the probability of the right class falls at least twice as far as by lettering without texture."""
     test = datasets.load_test(miad_data / task)
     index = np.arange(0, len(test.labels), len(test.labels) // 12)[:12]
     images = [np.ascontiguousarray(test.images[one]) for one in index]
-    made = Marker(MarkSettings(mode="generator", device="cpu")).mark(
-        [MarkRequest(image, bytes([number] * 32)) for number, image in enumerate(images)], profile
+    requests = [MarkRequest(image, bytes([number] * 32)) for number, image in enumerate(images)]
+    drawn, plain = (
+        Marker(MarkSettings(device="cpu", **settings)).mark(requests, profile)
+        for settings in ({"mode": "generator"}, {"steps": 0})
     )
-    kept = [number for number, one in enumerate(made) if isinstance(one, MarkedImage)]
+    pairs = zip(drawn, plain, strict=True)
+    kept = [number for number, pair in enumerate(pairs) if all(isinstance(one, MarkedImage) for one in pair)]
     assert len(kept) >= 10
     labels = torch.from_numpy(test.labels[index[kept]])
+    members = surrogates.load(CPU)
 
-    def accuracy(stack: list[np.ndarray]) -> float:
+    def belief(stack: list[np.ndarray]) -> float:
         x = channels_first(np.stack(stack)).float() / 255.0
-        right = []
-        for member in surrogates.load(CPU):
-            if member.net.family not in TRAINED_ON:
-                continue
+        found = []
+        for member in members:
             with torch.no_grad():
                 logits = member.net(resize(x, member.input_size, member.input_size)).logits[task]
-            right.append(float((logits.argmax(1) == labels).float().mean()))
-        return float(np.mean(right))
+            found.append(float(logits.softmax(1)[torch.arange(len(labels)), labels].mean()))
+        return float(np.mean(found))
 
-    assert accuracy([made[one].image for one in kept]) < 0.8 * accuracy([images[one] for one in kept])
+    clean = belief([images[one] for one in kept])
+    lost, lost_by_letters = (clean - belief([marks[one].image for one in kept]) for marks in (drawn, plain))
+    assert lost > 0.03 and lost > 2.0 * lost_by_letters
