@@ -8,6 +8,8 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
 from pydicom import Dataset
 from pydicom.data import get_testdata_file
 from pynetdicom.dsutils import encode as encode_identifier
@@ -21,11 +23,16 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import build_context
 
+from gateway.dicom.compress import recode
+from gateway.dicom.encoded import read_header
 from gateway.dicom.part10 import split_part10
-from gateway.dicom.private import write_block
+from gateway.dicom.parts import split
+from gateway.dicom.private import read_block, write_block
+from gateway.dicom.syntaxes import LOSSLESS_NAMES
 from gateway.errors import DicomError
 from gateway.network import command
 from tests.dicom.samples import encode, image
+from tests.fuzz.carried import GATEWAY, body, original
 from tests.fuzz.targets import SYNTAXES, chunked_file, compressed_payload, sealed_token
 
 LARGEST = 16 << 10  # bytes of a file: larger ones make a fuzzer slow and teach it nothing
@@ -48,6 +55,35 @@ def _instances() -> Iterator[bytes]:
                 yield bytes([SYNTAXES.index(meta.transfer_syntax_uid)]) + file.read()
     for number in range(3):
         yield bytes([number]) + encode(image(), SYNTAXES[number])
+    yield from _compressed()
+
+
+def _compressed() -> Iterator[bytes]:
+    """Two frames in every lossless syntax that can be written here, so that each decoder is reached from a seed."""
+    gray = encode(image(np.arange(2560, dtype=np.uint16).reshape(2, 32, 40), BitsStored=12))
+    colour = encode(image(np.arange(3840, dtype=np.uint16).astype(np.uint8).reshape(1, 32, 40, 3)))
+    for syntax in LOSSLESS_NAMES.values():
+        for native in (gray, colour):
+            yield bytes([SYNTAXES.index(syntax)]) + recode(native, syntax)
+
+
+def _decoded() -> Iterator[bytes]:
+    """Those that have pixels. A lossless frame also stands in for the syntaxes that nothing here writes."""
+    twins = {_of(f".4.{written}"): _of(f".4.{other}") for written, other in ((70, 57), (80, 81), (201, 203), (90, 91))}
+    for seed in _instances():
+        syntax = SYNTAXES[seed[0]]
+        try:
+            parts = split(seed[1:], syntax)
+        except DicomError:
+            continue
+        if parts.header.bits_allocated in (8, 16):
+            yield seed
+            if seed[0] in twins:
+                yield bytes([twins[seed[0]]]) + seed[1:]
+
+
+def _of(suffix: str) -> int:
+    return SYNTAXES.index(f"1.2.840.10008.1.2{suffix}")
 
 
 def _private() -> Iterator[bytes]:
@@ -117,16 +153,53 @@ def _identifiers() -> Iterator[bytes]:
         yield bytes([number]) + encode_identifier(ds, implicit, little)
 
 
+def _bodies() -> Iterator[bytes]:
+    for number in range(2):
+        yield bytes([number]) + body(number)
+        yield bytes([number | 2]) + original(number)[0]
+
+
+def _sealed() -> Iterator[bytes]:
+    data, syntax, _ = original(0)
+    found = read_block(read_header(io.BytesIO(GATEWAY.copy(data, syntax)), syntax).dataset)
+    for key, content in ((found.sealed_key, found.payload), (found.sealed_key, b"MGCP\x01"), (b"MGK\x01", b"")):
+        yield bytes([len(key)]) + key + content
+
+
+def _logos() -> Iterator[bytes]:
+    from gateway.mark.logo import FORMATS
+
+    drawn = Image.new("L", (24, 12), 255)
+    drawn.paste(0, (4, 2, 18, 9))
+    for kind, mode in (("PNG", "RGBA"), ("PNG", "P"), *((kind, "L") for kind in FORMATS)):
+        out = io.BytesIO()
+        drawn.convert(mode).save(out, kind)
+        yield out.getvalue()
+
+
+def _configurations() -> Iterator[bytes]:
+    whole = (Path(__file__).parents[2] / "deploy" / "gateway.toml").read_bytes()
+    yield whole
+    yield b"\n".join(line.removeprefix(b"#").strip() for line in whole.splitlines() if b"=" in line or b"[" in line)
+    yield b'[ingress]\nport = 11112\n[[ingress.peers]]\nae_title = "ARCHIVE"\naddresses = ["10.0.0.1"]\n'
+    yield b'[mark]\ntier = "lettered"\nlogo = 2026-01-02\n"a b"."c" = { d = 1, e = [1, 2] }\n'
+
+
 SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
-    **dict.fromkeys(("header", "parts", "pixels", "derived"), _instances),
+    **dict.fromkeys(("header", "parts", "references"), _instances),
+    **dict.fromkeys(("pixels", "frames", "derived"), _decoded),
     "part10": lambda: (path.read_bytes()[:4096] for path in _files()),
     "private": _private,
     "token": lambda: iter((sealed_token(), b"site" + bytes(44))),
     "chunked": lambda: (chunked_file(bytes(size)) for size in (0, 10, 1024, 3000)),
     "payload": lambda: (compressed_payload(bytes(range(256)) * times) for times in (0, 1, 40)),
+    "residual_body": _bodies,
+    "sealed_parts": _sealed,
     "dicomdir": lambda: (path.read_bytes() for path in _files() if path.name.startswith("DICOMDIR")),
     "archive": _archives,
     "pdu": _pdus,
     "command": _commands,
     "identifier": _identifiers,
+    "logo": _logos,
+    "config": _configurations,
 }

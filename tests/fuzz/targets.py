@@ -19,16 +19,19 @@ import zstandard
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydicom.filereader import read_dataset
 
+from gateway.config.load import load_config
 from gateway.dicom.check import check_encoding
 from gateway.dicom.derive import derive
 from gateway.dicom.directory import read_directory
 from gateway.dicom.encoded import read_header
+from gateway.dicom.frames import FrameReader
 from gateway.dicom.library import foreign_errors
 from gateway.dicom.part10 import split_part10
 from gateway.dicom.parts import split
 from gateway.dicom.pixels import decode_pixels
 from gateway.dicom.private import read_block
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE
+from gateway.dicom.references import derive_references, is_signed, references_syntax
+from gateway.dicom.syntaxes import EXPLICIT_LITTLE, syntax_of
 from gateway.errors import GatewayError
 from gateway.files.archive import Archive
 from gateway.files.inputs import Inputs
@@ -40,6 +43,7 @@ from gateway.network.upper_layer import GatewayDul
 from gateway.vault.record import VaultRecord
 from gateway.vault.sealed import open_payload, payload_context
 from tests.dicom.samples import facts, slightly_changed
+from tests.fuzz.carried import residual_body, sealed_parts
 
 PHI = "Doe^Jane"  # stands in the seeds; must stand in no error
 _ROOT = "1.2.840.10008.1.2"
@@ -137,6 +141,31 @@ def derived(data: bytes) -> None:
     assert read_block(read_header(io.BytesIO(copy), EXPLICIT_LITTLE).dataset).token == facts().token
 
 
+def frames(data: bytes) -> None:
+    """Frame by frame an object gives the pixels that it gives as a whole."""
+    syntax, data = _with_syntax(data)
+    if _size(syntax, data) > 1 << 20 or syntax_of(syntax).deflated:
+        return
+    try:
+        whole = decode_pixels(data, syntax).frames
+    except GatewayError:
+        whole = None
+    reader = FrameReader(io.BytesIO(data), len(data), syntax)
+    count, pieces = reader.header.frames, []
+    for first in range(0, count, 2):
+        pieces.append(reader.piece(first, min(first + 2, count)).frames)
+    assert whole is None or np.array_equal(np.concatenate(pieces), whole)
+
+
+def references(data: bytes) -> None:
+    """Any object, with or without pixels, remapped: its copy reads, under the UIDs that it was given."""
+    syntax, data = _with_syntax(data)
+    copy = derive_references(data, syntax, facts(map_uid=lambda uid: f"2.25.{len(uid)}"))
+    found = read_header(io.BytesIO(copy), references_syntax(syntax))
+    assert (found.sop_instance_uid, found.series_uid) == (facts().derived_sop_uid, facts().derived_series_uid)
+    is_signed(found.dataset)
+
+
 def private(data: bytes) -> None:
     """The private block, in whatever group 4D49 holds; and the token in it."""
     with foreign_errors("undecodable-header", "the header cannot be decoded"):
@@ -223,11 +252,33 @@ def dicomdir(data: bytes) -> None:
             assert not entry.file.is_absolute() and ".." not in entry.file.parts and "\0" not in str(entry.file)
 
 
+def _as_file(data: bytes, name: str, use: Callable[[Path], None]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(data)
+        use(path)
+
+
+def logo(data: bytes) -> None:
+    """A logo's file: ink is there, and no more of it than the limit on pixels."""
+    from gateway.mark.logo import MAX_PIXELS, load_logo  # here: it brings torch, which no other target needs
+
+    def use(path: Path) -> None:
+        ink = load_logo(path)
+        assert ink.any() and ink.size <= MAX_PIXELS
+
+    _as_file(data, "logo.png", use)
+
+
+def config(data: bytes) -> None:
+    """A configuration file: a configuration, or problems with their lines."""
+    _as_file(data, "gateway.toml", lambda path: str(load_config(path)))
+
+
 def archive(data: bytes) -> None:
     """A zip archive: members that can be read have the size that they claim, or less."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "foreign.zip"
-        path.write_bytes(data)
+
+    def use(path: Path) -> None:
         with Inputs([path], 1 << 20) as inputs:
             for found in inputs.found:
                 assert found.member.isprintable()
@@ -238,6 +289,8 @@ def archive(data: bytes) -> None:
                         assert len(stream.read()) <= member.file_size <= 1 << 20
                 except GatewayError:
                     continue
+
+    _as_file(data, "foreign.zip", use)
 
 
 class _Socket:
@@ -278,8 +331,8 @@ def identifier(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     run.__name__: _answers(run)
     for run in (
-        header, parts, part10, pixels, derived, private, token, chunked, payload, dicomdir, archive, pdu, command,
-        identifier,
+        header, parts, part10, pixels, frames, derived, references, private, token, chunked, payload, residual_body,
+        sealed_parts, dicomdir, archive, pdu, command, identifier, logo, config,
     )
 }  # fmt: skip
 
