@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import tracemalloc
+
 import numpy as np
 import pytest
 import zstandard
@@ -9,8 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from gateway.dicom.carry import pack, rebuild
+from gateway.dicom.derive import derive
+from gateway.dicom.pixels import decode_pixels
 from gateway.dicom.residual import original_of, residual
+from gateway.dicom.syntaxes import EXPLICIT_LITTLE
 from gateway.errors import DicomError
+from tests.dicom.samples import encode, facts, image, slightly_changed
 
 TYPES = st.sampled_from([np.uint8, np.uint16])
 
@@ -74,3 +82,66 @@ def test_planes_of_another_length(planes):
 def test_only_flat_containers_have_a_residual(original, marked):
     with pytest.raises(ValueError):
         residual(original, marked)
+
+
+# --- the body that a marked copy carries (deploy/formats.md, "carried body")
+
+ORIGINAL = encode(image(BitsStored=12))
+MARKED = slightly_changed(decode_pixels(ORIGINAL, EXPLICIT_LITTLE).frames, (0, 4095))
+COPY = derive(ORIGINAL, EXPLICIT_LITTLE, MARKED, facts())
+BODY = pack(ORIGINAL, EXPLICIT_LITTLE, decode_pixels(ORIGINAL, EXPLICIT_LITTLE), MARKED)
+HEAD = 58  # bytes before the zstd frame
+CUTS = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 9), st.binary(max_size=9)), min_size=1, max_size=3)
+
+
+def cut(data: bytes, cuts: list[tuple[float, int, bytes]]) -> bytes:
+    """The data with some bytes taken out and others put in."""
+    for where, out, junk in cuts:
+        at = int(where * len(data))
+        data = data[:at] + junk + data[at + out :]
+    return data
+
+
+def rebuilt(body: bytes) -> bytes | None:
+    """What comes of a body; None for the typed error."""
+    tracemalloc.start()
+    try:
+        return rebuild(body, len(ORIGINAL), COPY, EXPLICIT_LITTLE)
+    except DicomError as error:
+        assert error.code in ("carried-format", "marked-pixels-changed")
+        return None
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1 << 20  # whatever sizes it claims: the original and its copy have 1 KiB
+
+
+@settings(deadline=None, max_examples=200)
+@given(cuts=CUTS)
+def test_a_damaged_body_is_refused_or_has_the_length_of_the_original(cuts):
+    out = rebuilt(cut(BODY, cuts))
+    assert out is None or len(out) == len(ORIGINAL)
+
+
+@settings(deadline=None, max_examples=200)
+@given(cuts=CUTS)
+def test_no_damage_to_the_residual_passes_for_the_original(cuts):
+    content = zstandard.decompress(BODY[HEAD:])
+    other = (cut(content, cuts) + bytes(len(content)))[: len(content)]
+    out = rebuilt(BODY[:HEAD] + zstandard.compress(other))
+    assert (out == ORIGINAL) == (other == content)  # so the signed digest of the original tells every change
+
+
+@settings(deadline=None, max_examples=100)
+@given(sizes=st.tuples(*[st.sampled_from((0, 1, 6, 8, 0xFFFF, 0xFFFFFFFF))] * 3), offset=st.sampled_from((0, 2**63)))
+def test_a_body_that_claims_any_size_is_refused_before_memory_is_taken(sizes, offset):
+    if (sizes, offset) == ((1, 6, 8), 0):
+        sizes = (1, 8, 6)
+    head = BODY[:34] + struct.pack(">QIII", offset, *sizes) + BODY[54:HEAD]
+    assert rebuilt(head + BODY[HEAD:]) is None
+
+
+@pytest.mark.parametrize("says_its_size", [True, False])
+def test_a_body_that_inflates_is_refused_before_memory_is_taken(says_its_size):
+    bomb = zstandard.ZstdCompressor(write_content_size=says_its_size).compress(bytes(64 << 20))
+    assert len(bomb) < 10_000 and rebuilt(BODY[:HEAD] + bomb) is None

@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import UID
@@ -351,3 +354,16 @@ def _zstd(data: bytes) -> bytes:
     import zstandard
 
     return zstandard.compress(data)
+
+
+COPY = GATEWAY.copy(ORIGINALS["gray"], EXPLICIT_LITTLE)
+SEALED_AT = COPY.index(b"MIAD GATEWAY 1")  # from here to the pixels there is nothing but the block
+
+
+@settings(deadline=None, max_examples=120)
+@given(where=st.floats(0, 1, exclude_max=True), bits=st.integers(1, 255), length=st.integers(1, 40))
+def test_damage_to_what_is_carried_gives_the_exact_original_or_an_error(where, bits, length):
+    at = SEALED_AT + int(where * (len(COPY) - FRAMES.nbytes - 12 - SEALED_AT))
+    damaged = bytes(byte ^ bits for byte in COPY[at : at + length])
+    with suppress(DicomError, SealError, IntegrityError):
+        assert original_of(COPY[:at] + damaged + COPY[at + length :]) == ORIGINALS["gray"]
