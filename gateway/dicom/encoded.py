@@ -14,6 +14,7 @@ from pydicom import Dataset
 from pydicom.filereader import read_dataset
 
 from gateway.dicom import values
+from gateway.dicom.amount import count
 from gateway.dicom.attributes import query_attributes
 from gateway.dicom.elements import BULK_VRS, UNDEFINED, Element, Layout, skip_value, top_level
 from gateway.dicom.geometry import slice_position
@@ -29,7 +30,7 @@ PIXEL_DATA = 0x7FE00010
 PIXEL_TAGS = {PIXEL_DATA, 0x7FE00008, 0x7FE00009}  # Pixel Data, Float and Double Float Pixel Data
 MAX_HEADER = 64 << 20  # bytes before the pixel data; enhanced multi-frame objects reach a few MiB
 BULK = 1 << 20  # larger binary values (documents, waveforms, spectra) are not part of a header
-MAX_ITEMS = 1 << 18  # of all sequences; each empty one of 8 bytes takes some 700 in memory once it is decoded
+_SMALL = 1 << 18  # bytes of a header that take little memory and time whatever they are
 MAX_VALUES = 1 << 21  # in multi-valued text; each empty one of a single byte takes some 170 in memory
 
 
@@ -126,7 +127,7 @@ def split_header(
     Parameters
     ----------
     bulk
-        Binary values of more bytes are left out.
+        Binary values of more bytes are left out; `UNDEFINED`: none are.
     at_most
         Bytes of header, beyond which DicomError "header-too-large" is raised.
     """
@@ -149,17 +150,17 @@ def split_header(
 def parse(header: bytes, layout: Layout) -> Dataset:
     """Decode collected header bytes.
 
-    Sequences of defined length and values are decoded when they are looked at, and nobody counts then: so whatever can
-    be the head of an item (PS3.5 7.5) or a delimiter between values (6.4) is counted before.
+    Sequences of defined length and values are decoded when they are looked at, and nobody counts then: so their
+    elements and items, and whatever can be a delimiter between values (PS3.5 6.4), are counted before.
 
     Raises
     ------
     DicomError
-        "undecodable-header", "too-many-items", "too-many-values".
+        "undecodable-header", "too-many-elements", "too-many-items", "nested-too-deep", "bad-sequence",
+        "too-many-values".
     """
-    item = b"\xfe\xff\x00\xe0" if layout.little_endian else b"\xff\xfe\xe0\x00"
-    if header.count(item) > MAX_ITEMS:
-        raise DicomError("too-many-items", f"the sequences of the header have more than {MAX_ITEMS} items")
+    if len(header) > _SMALL:
+        count(header, layout)
     if header.count(b"\\") > MAX_VALUES:
         raise DicomError("too-many-values", f"the text of the header has more than {MAX_VALUES} values")
     with foreign_errors("undecodable-header", "the header cannot be decoded"):

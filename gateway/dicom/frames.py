@@ -52,7 +52,7 @@ class FrameReader:
             raise DicomError("deflated-too-large", "a deflated object of this size cannot be read frame by frame")
         with foreign_errors("undecodable-header", "the data set cannot be read"):
             source, layout = open_source(stream, syntax, size)
-            header_bytes, element = split_header(source, layout, bulk=MAX_HEADER)
+            header_bytes, element = split_header(source, layout, bulk=UNDEFINED)
             if element is None:
                 raise DicomError("no-pixels", "the object has no pixel data")
             header, end, trailer = read_behind(source, layout, syntax, header_bytes, element, MAX_HEADER)
@@ -136,7 +136,7 @@ def native_parts(head: bytes) -> Parts:
     """The parts of a derived data set (Explicit VR Little Endian) whose `head` ends where its pixels begin."""
     syntax = syntax_of(EXPLICIT_LITTLE)
     source, layout = open_source(io.BytesIO(head), syntax)
-    header_bytes, element = split_header(source, layout, bulk=len(head), at_most=len(head))
+    header_bytes, element = split_header(source, layout, bulk=UNDEFINED, at_most=len(head))
     header = describe(parse(header_bytes, layout), element.tag)
     return Parts(header, syntax, layout, element, memoryview(b""), header_bytes, b"")
 

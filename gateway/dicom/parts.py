@@ -94,7 +94,7 @@ def split(data: bytes, transfer_syntax_uid: str, *, without_pixels: bool = False
             data = _inflate(data)
         plain = Syntax(syntax.uid, implicit=syntax.implicit, little_endian=syntax.little_endian)
         source, layout = open_source(io.BytesIO(data), plain, len(data))
-        header_bytes, pixels = split_header(source, layout, bulk=len(data), at_most=len(data))
+        header_bytes, pixels = split_header(source, layout, bulk=UNDEFINED, at_most=len(data))
         if pixels is None:
             if not without_pixels:
                 raise DicomError("no-pixels", "the object has no pixel data")

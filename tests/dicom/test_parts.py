@@ -1,0 +1,48 @@
+"""Taking an instance apart loses nothing of it, wherever an element stands."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from pydicom import Dataset
+from pydicom.filereader import read_dataset
+
+from gateway.dicom.derive import derive
+from gateway.dicom.frames import FrameReader
+from gateway.dicom.parts import split
+from gateway.dicom.pixels import decode_pixels
+from gateway.dicom.references import derive_references
+from gateway.dicom.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from tests.dicom.samples import encode, facts, image
+
+
+def behind_the_pixels(undefined: bool) -> Dataset:
+    """A scanner's private sequence, whose group comes after that of the pixel data."""
+    ds, item = Dataset(), Dataset()
+    ds.add_new(0x7FE10010, "LO", "SCANNER")
+    item.add_new(0x7FE10010, "LO", "SCANNER")
+    item.add_new(0x7FE11002, "OB", b"raw data")
+    ds.add_new(0x7FE11001, "SQ", [item])
+    ds[0x7FE11001].is_undefined_length = undefined
+    return ds
+
+
+@pytest.mark.parametrize("undefined", [True, False])
+@pytest.mark.parametrize("syntax", [EXPLICIT_LITTLE, IMPLICIT_LITTLE, EXPLICIT_BIG])
+def test_private_sequences_out_of_order_before_the_pixels(syntax, undefined):
+    """Found by fuzzing: a sequence without length was taken for bulk data, and left out of the header."""
+    whole, private = encode(image(), syntax), encode(behind_the_pixels(undefined), syntax)
+    at = split(whole, syntax).pixels.start
+    data = whole[:at] + private + whole[at:]
+    header = data[: at + len(private)]
+    assert split(data, syntax).header_bytes == header
+    assert FrameReader(io.BytesIO(data), len(data), syntax).parts.header_bytes == header
+    assert b"raw data" in derive(data, syntax, decode_pixels(data, syntax).frames, facts())
+
+
+@pytest.mark.parametrize("undefined", [True, False])
+def test_an_object_without_pixels_keeps_them(undefined):
+    data = encode(image(PixelData=None, Rows=None, Columns=None)) + encode(behind_the_pixels(undefined))
+    copy = read_dataset(io.BytesIO(derive_references(data, EXPLICIT_LITTLE, facts())), False, True)
+    assert copy[0x7FE11001].value[0][0x7FE11002].value == b"raw data"
