@@ -11,6 +11,7 @@ from io import BytesIO
 
 from pydicom.dataset import Dataset
 
+from gateway.dicom.amount import count
 from gateway.dicom.depth import check_depth
 from gateway.dicom.elements import UNDEFINED
 from gateway.dicom.encoded import open_source, parse, split_header
@@ -20,6 +21,7 @@ from gateway.errors import DicomError
 from gateway.network.retrieve.receiving import BoundedBuffer
 
 MAX_IDENTIFIER = 4 << 20  # bytes: room for 65535 UIDs, as many as one retrieval may name (PS3.7 annex E, US)
+MAX_KEYS = 1 << 12  # elements at all levels: a query asks for some hundred; each costs a tenth of a millisecond
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ def read_identifier(data: BytesIO | None, transfer_syntax: str) -> Dataset:
         encoded, pixels = split_header(source, layout, bulk=UNDEFINED, at_most=MAX_IDENTIFIER)
         if pixels is not None:
             raise DicomError("identifier-unreadable", "the identifier holds pixel data")
+        if count(encoded, layout)[0] > MAX_KEYS:
+            raise DicomError("identifier-too-large", f"the identifier has more than {MAX_KEYS} elements")
         identifier = parse(encoded, layout)
         check_depth(identifier)
         for element in identifier:  # values are decoded on access: have it done here, where failing has an answer

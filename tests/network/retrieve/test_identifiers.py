@@ -114,9 +114,28 @@ def sequences(depth: int) -> bytes:
     return value
 
 
+def elements(number: int, nested: bool) -> bytes:
+    """So many empty elements, each of another tag; in one item of a sequence, or not."""
+    value = b"".join(struct.pack("<HH2sH", 0x0009 + 2 * (n >> 16), n & 0xFFFF, b"LO", 0) for n in range(number))
+    if not nested:
+        return value
+    item = struct.pack("<HHI", 0xFFFE, 0xE000, len(value)) + value
+    return struct.pack("<HH2sHI", 0x0008, 0x1140, b"SQ", 0, len(item)) + item
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_an_identifier_has_some_thousand_elements_at_most(nested):
+    level = encode(identifier("STUDY"), False, True)
+    assert read_identifier(BytesIO(level + elements(4000, nested)), EXPLICIT).QueryRetrieveLevel == "STUDY"
+    with pytest.raises(DicomError) as caught:
+        read_identifier(BytesIO(level + elements(5000, nested)), EXPLICIT)
+    assert caught.value.code == "identifier-too-large"
+
+
 @pytest.mark.parametrize(
     ("data", "syntax", "code"),
     [
+        (elements(520_000, True), EXPLICIT, "identifier-too-large"),
         (sequences(900), EXPLICIT, "nested-too-deep"),  # pydicom never comes to the end of its error text
         (struct.pack("<HH2sHI", 0x0010, 0x0010, b"UT", 0, 3 << 20) + b"\\" * (3 << 20), EXPLICIT, "too-many-values"),
         (bytes(64 << 20), DEFLATED, "header-too-large"),
