@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom import Dataset
 from pydicom.filereader import read_dataset
 
 from gateway.dicom.amount import MAX_ITEMS, count
@@ -25,24 +24,10 @@ from gateway.dicom.parts import split
 from gateway.dicom.source import MAX_ELEMENTS
 from gateway.dicom.syntaxes import DEFLATED_LITTLE, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, syntax_of
 from gateway.errors import DicomError
-from tests.dicom.samples import corpus, encode, image
+from tests.dicom.samples import corpus, decoded, encode, image
 from tests.dicom.test_properties import DATASETS, NATIVE, dataset
 
 LAYOUTS = [Layout(implicit, little) for implicit, little in ((False, True), (True, True), (False, False))]
-
-
-def decoded(ds: Dataset) -> tuple[int, int]:
-    """Elements and items that pydicom makes of a data set when everything in it is looked at."""
-    elements, items = len(ds), 0
-    for tag in list(ds.keys()):
-        try:
-            element = ds[tag]
-        except Exception:
-            continue
-        for item in element.value or () if element.VR == "SQ" else ():
-            inner = decoded(item)
-            elements, items = elements + inner[0], items + 1 + inner[1]
-    return elements, items
 
 
 def code_of(read, *given) -> str:

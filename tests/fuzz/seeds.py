@@ -86,6 +86,16 @@ def _of(suffix: str) -> int:
     return SYNTAXES.index(f"1.2.840.10008.1.2{suffix}")
 
 
+def _headers() -> Iterator[bytes]:
+    """Headers with sequences, each behind a byte that tells its layout."""
+    for seed in _instances():
+        try:
+            parts = split(seed[1:], SYNTAXES[seed[0]], without_pixels=True)
+        except DicomError:
+            continue
+        yield bytes([parts.layout.implicit | (not parts.layout.little_endian) << 1]) + parts.header_bytes
+
+
 def _private() -> Iterator[bytes]:
     for number, syntax in enumerate(SYNTAXES[:3]):
         ds = Dataset()
@@ -188,6 +198,7 @@ def _configurations() -> Iterator[bytes]:
 SEEDS: dict[str, Callable[[], Iterator[bytes]]] = {
     **dict.fromkeys(("header", "parts", "references"), _instances),
     **dict.fromkeys(("pixels", "frames", "derived"), _decoded),
+    "amount": _headers,
     "part10": lambda: (path.read_bytes()[:4096] for path in _files()),
     "private": _private,
     "token": lambda: iter((sealed_token(), b"site" + bytes(44))),

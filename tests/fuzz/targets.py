@@ -20,9 +20,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydicom.filereader import read_dataset
 
 from gateway.config.load import load_config
+from gateway.dicom.amount import count
 from gateway.dicom.check import check_encoding
 from gateway.dicom.derive import derive
 from gateway.dicom.directory import read_directory
+from gateway.dicom.elements import Layout
 from gateway.dicom.encoded import read_header
 from gateway.dicom.frames import FrameReader
 from gateway.dicom.library import foreign_errors
@@ -42,7 +44,7 @@ from gateway.network.retrieve.identifiers import read_identifier, retrieve_level
 from gateway.network.upper_layer import GatewayDul
 from gateway.vault.record import VaultRecord
 from gateway.vault.sealed import open_payload, payload_context
-from tests.dicom.samples import facts, slightly_changed
+from tests.dicom.samples import decoded, facts, slightly_changed
 from tests.fuzz.carried import residual_body, sealed_parts
 
 PHI = "Doe^Jane"  # stands in the seeds; must stand in no error
@@ -103,6 +105,15 @@ def parts(data: bytes) -> None:
         value = data[found.pixels.value : found.pixels.value + len(found.value)]
         assert data.startswith(found.header_bytes) and value == bytes(found.value)
         assert data.startswith(found.trailer_bytes, found.pixels.value + len(value))
+
+
+def amount(data: bytes) -> None:
+    """Elements and items of a header, counted before they are decoded: never fewer than pydicom then makes."""
+    layout = Layout(implicit=bool(data[:1] and data[0] & 1), little_endian=not (data[:1] and data[0] & 2))
+    elements, items = count(data[1:], layout)
+    with foreign_errors("undecodable-header", "the header cannot be decoded"):
+        made = decoded(read_dataset(io.BytesIO(data[1:]), layout.implicit, layout.little_endian))
+    assert made[0] <= elements and made[1] <= items
 
 
 def part10(data: bytes) -> None:
@@ -331,8 +342,8 @@ def identifier(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     run.__name__: _answers(run)
     for run in (
-        header, parts, part10, pixels, frames, derived, references, private, token, chunked, payload, residual_body,
-        sealed_parts, dicomdir, archive, pdu, command, identifier, logo, config,
+        header, parts, amount, part10, pixels, frames, derived, references, private, token, chunked, payload,
+        residual_body, sealed_parts, dicomdir, archive, pdu, command, identifier, logo, config,
     )
 }  # fmt: skip
 
