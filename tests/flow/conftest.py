@@ -16,6 +16,7 @@ from gateway.config.models import Route
 from gateway.database import open_database, sqlite_url
 from gateway.keys.generate import make_keys
 from tests.conftest import missing
+from tests.flow.received import site
 from tests.flow.support import Flow, configuration
 
 
@@ -93,3 +94,11 @@ def make_flow(tmp_path, site_keys) -> Iterator[Callable[..., Flow]]:
 def flow(make_flow) -> Flow:
     """A flow with the one route that marks."""
     return make_flow()
+
+
+@pytest.fixture(scope="module")
+def whole_site(tmp_path_factory, site_keys) -> Iterator[Flow]:
+    """The site of `tests.flow.received`, one for all tests of a module: what they send goes in at once."""
+    flow = site(tmp_path_factory.mktemp("state"), site_keys)
+    yield flow
+    flow.engine.dispose()

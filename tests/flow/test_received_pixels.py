@@ -11,7 +11,7 @@ from pydicom import Dataset
 from gateway.dicom.pixels import decode_pixels
 from gateway.dicom.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE
 from tests.dicom.samples import encode, image
-from tests.flow.received import Sent, check_marked_and_restored, outcomes, site
+from tests.flow.received import Sent, check_marked_and_restored, outcomes
 from tests.flow.support import Flow, ct, decoded
 
 RGB = np.random.default_rng(3).integers(90, 160, (1, 64, 64, 3)).astype("u1")
@@ -104,32 +104,25 @@ def numbered(kinds: dict[str, Callable[[], Dataset]], start: int) -> dict[str, t
 
 
 @pytest.fixture(scope="module")
-def flow(tmp_path_factory, site_keys):
-    flow = site(tmp_path_factory.mktemp("state"), site_keys)
-    yield flow
-    flow.engine.dispose()
-
-
-@pytest.fixture(scope="module")
-def sent(flow: Flow) -> dict[str, Sent]:
-    return outcomes(flow, numbered(MARKED, 100) | numbered(HELD, 200))
+def sent(whole_site: Flow) -> dict[str, Sent]:
+    return outcomes(whole_site, numbered(MARKED, 100) | numbered(HELD, 200))
 
 
 @pytest.mark.parametrize("kind", MARKED)
-def test_it_is_marked_and_restored(flow, sent, kind):
+def test_it_is_marked_and_restored(whole_site, sent, kind):
     one = sent[kind]
     assert one.state == "delivered", one.reason
-    check_marked_and_restored(flow, one)
+    check_marked_and_restored(whole_site, one)
     if "RGB" in kind or "YBR" in kind:
         copy = decoded(one.copy)
         assert (copy.PhotometricInterpretation, copy.PlanarConfiguration) == ("RGB", 0)
 
 
 @pytest.mark.parametrize("code", HELD)
-def test_it_is_held_with_the_reason_and_restored(flow, sent, code):
+def test_it_is_held_with_the_reason_and_restored(whole_site, sent, code):
     one = sent[code]
     assert one.state == code and one.reason and not one.copy
-    assert flow.restored(str(decoded(one.data).SOPInstanceUID)) == one.data
+    assert whole_site.restored(str(decoded(one.data).SOPInstanceUID)) == one.data
 
 
 @pytest.mark.parametrize(("kind", "stored"), [("overlay above", 0x0FFF), ("overlay on both sides", 0x0FFF << 2)])
@@ -146,11 +139,11 @@ def test_padding_is_untouched_and_no_marked_pixel_becomes_padding(sent):
     assert np.array_equal(before.frames[before.padding], after.frames[before.padding])
 
 
-def test_a_window_table_is_no_reason_to_hold(flow):
+def test_a_window_table_is_no_reason_to_hold(whole_site):
     ds = with_table(ct(77), "VOILUTSequence")
     swapped = ct(78)
     swapped.PixelData = np.frombuffer(swapped.PixelData, "<i2").astype(">i2").tobytes()
     archive = {"VOI LUT": (encode(ds), EXPLICIT_LITTLE), "big endian": (encode(swapped, EXPLICIT_BIG), EXPLICIT_BIG)}
-    for one in outcomes(flow, archive).values():
+    for one in outcomes(whole_site, archive).values():
         assert one.state == "delivered", one.reason
-        check_marked_and_restored(flow, one)
+        check_marked_and_restored(whole_site, one)

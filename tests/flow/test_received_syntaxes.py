@@ -24,7 +24,7 @@ from gateway.dicom.syntaxes import (
     syntax_of,
 )
 from tests.dicom.samples import encode, image, sample
-from tests.flow.received import Sent, check_marked_and_restored, outcomes, site
+from tests.flow.received import Sent, check_marked_and_restored, outcomes
 from tests.flow.support import Flow, ct
 
 HTJ2K_RPCL, HTJ2K = "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203"
@@ -108,31 +108,25 @@ def encoded(ds: Dataset, syntax: str) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def flow(tmp_path_factory, site_keys):
-    flow = site(tmp_path_factory.mktemp("state"), site_keys)
-    yield flow
-    flow.engine.dispose()
+def from_corpus(whole_site: Flow, miad_data: Path) -> dict[str, Sent]:
+    return outcomes(whole_site, {name: sample(miad_data, name).read() for name in CORPUS})
 
 
 @pytest.fixture(scope="module")
-def from_corpus(flow: Flow, miad_data: Path) -> dict[str, Sent]:
-    return outcomes(flow, {name: sample(miad_data, name).read() for name in CORPUS})
-
-
-@pytest.fixture(scope="module")
-def made(flow: Flow) -> dict[tuple[str, str], Sent]:
+def made(whole_site: Flow) -> dict[tuple[str, str], Sent]:
     pairs = [(kind, syntax) for kind in MADE for syntax in MADE_SYNTAXES]
     return outcomes(
-        flow, {(kind, syntax): (encoded(MADE[kind](n), syntax), syntax) for n, (kind, syntax) in enumerate(pairs, 1)}
+        whole_site,
+        {(kind, syntax): (encoded(MADE[kind](n), syntax), syntax) for n, (kind, syntax) in enumerate(pairs, 1)},
     )
 
 
 @pytest.mark.parametrize("name", CORPUS)
-def test_a_real_file_is_marked_and_restored_or_held_with_the_reason(flow, from_corpus, name):
+def test_a_real_file_is_marked_and_restored_or_held_with_the_reason(whole_site, from_corpus, name):
     sent = from_corpus[name]
     assert sent.state == CORPUS[name], sent.reason
     if sent.state == "delivered":
-        check_marked_and_restored(flow, sent)
+        check_marked_and_restored(whole_site, sent)
     else:
         assert sent.reason and not sent.copy
 
@@ -145,7 +139,7 @@ def test_the_real_files_are_of_every_syntax_that_is_decoded(from_corpus):
 
 @pytest.mark.parametrize("syntax", MADE_SYNTAXES)
 @pytest.mark.parametrize("kind", MADE)
-def test_an_image_encoded_here_is_marked_and_restored(flow, made, kind, syntax):
+def test_an_image_encoded_here_is_marked_and_restored(whole_site, made, kind, syntax):
     sent = made[kind, syntax]
     assert sent.state == "delivered", sent.reason
-    check_marked_and_restored(flow, sent)
+    check_marked_and_restored(whole_site, sent)
