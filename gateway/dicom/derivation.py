@@ -15,6 +15,7 @@ from pydicom.tag import Tag
 
 from gateway.dicom import values
 from gateway.dicom.part10 import IMPLEMENTATION_CLASS_UID
+from gateway.dicom.remap import is_sequence
 
 SERIES_SUFFIX = " [MARKED COPY]"
 COMMENT = (
@@ -100,7 +101,7 @@ def drop_invalid(ds: Dataset, nested: bool = False) -> None:
         number = int(tag)
         if number in _DROPPED or number & 0xFFFF == 0 or (number >> 16 in _DROPPED_GROUPS and not nested):
             del ds[tag]
-        elif not number >> 16 & 1 and ds.get_item(tag, keep_deferred=True).VR == "SQ":
+        elif not number >> 16 & 1 and is_sequence(ds, number):
             for item in ds[tag].value or ():
                 drop_invalid(item, nested=True)
 
@@ -225,7 +226,7 @@ def _set_frame_types(ds: Dataset) -> None:
     for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         for group in values.items(ds, keyword):
             for tag in list(group.keys()):
-                if group.get_item(tag, keep_deferred=True).VR != "SQ":
+                if not is_sequence(group, int(tag)):
                     continue
                 for item in group[tag].value or ():
                     if "FrameType" in item:

@@ -4,7 +4,8 @@ Mapped are SOP Instance UIDs that refer (0008,1155 and a few like it) and, insid
 of them, since a keyed map needs no list of the instances that a study has. Tag and context say which elements those
 are, not a comparison of values: an object may come before everything that it names. Never mapped: the instance's own
 UIDs, Study Instance UID, Frame of Reference UID, tracking and observation UIDs, references to studies, procedure steps,
-patients and visits (also inside RT Referenced Study Sequence), and whatever stands in private sequences.
+patients and visits (also inside RT Referenced Study Sequence), well-known instances of the standard, and whatever
+stands in private sequences.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from collections.abc import Callable
 from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_VR
 from pydicom.multival import MultiValue
+from pydicom.uid import UID
+from pydicom.values import convert_SQ
 
+from gateway.dicom.depth import check_depth
 from gateway.dicom.library import foreign_errors
 from gateway.errors import DicomError
 
@@ -38,8 +42,13 @@ _NOT_INSTANCES = frozenset(
         0x00081125,  # Referenced Visit Sequence
     }
 )
-# Referenced SOP Class UIDs of patients, visits, studies and procedure steps: no composite instances (PS3.6 table A-1).
-_NOT_INSTANCE_CLASSES = "1.2.840.10008.3.1."
+# Referenced SOP Class UIDs of what is no composite instance, so that no copy of it goes out (PS3.6 table A-1).
+_NOT_INSTANCE_CLASSES = (
+    "1.2.840.10008.3.1.",  # patients, visits, studies, performed procedure steps
+    "1.2.840.10008.5.1.1.",  # print management
+    "1.2.840.10008.5.1.4.32.",  # general purpose procedure steps
+    "1.2.840.10008.5.1.4.34.6.",  # unified procedure steps
+)
 _RT_STUDIES = 0x30060012  # RT Referenced Study Sequence: its own (0008,1155) is the study's UID (PS3.3 C.8.8.5)
 _VALUE_UID = 0x0040A124  # UID of an SR content item of type UIDREF
 # DCM: Series Instance UID; Source series for segmentation, and for image processing operation (CID 7210)
@@ -103,19 +112,30 @@ def _replace(element: DataElement, uid_map: UidMap) -> int:
 
 def _mapped(uid: str, uid_map: UidMap) -> str | None:
     original = uid.strip(" \0")
-    return uid_map(original) if original else None
+    if not original or UID(original).type == "Well-known SOP Instance":  # of the standard, the same everywhere
+        return None
+    return uid_map(original)
 
 
 def is_sequence(ds: Dataset, tag: int) -> bool:
-    """Whether the element is a sequence, also one whose VR got lost on the way (UN, PS3.5 6.2.2)."""
+    """Whether the element is a sequence, which is decoded if its VR got lost on the way (UN, PS3.5 6.2.2)."""
     vr = ds.get_item(tag, keep_deferred=True).VR
     if vr is None or vr == "UN":
         try:
             vr = dictionary_VR(tag)
         except KeyError:
             return False
-        return vr == "SQ" and ds[tag].VR == "SQ"
+        if vr == "SQ" and ds[tag].VR == "UN":
+            _decode_long(ds, tag)
     return vr == "SQ"
+
+
+def _decode_long(ds: Dataset, tag: int) -> None:
+    """pydicom leaves UN of 64 KiB and more as bytes, since few elements with a VR of their own can be that long."""
+    items = convert_SQ(ds[tag].value, False, True)
+    for item in items:
+        check_depth(item, 1)
+    ds[tag] = DataElement(tag, "SQ", items)
 
 
 def _referenced_class(ds: Dataset) -> str:

@@ -19,6 +19,13 @@ MAKER = {
     "device_serial_number": "1",
 }
 LIVER = CodedConcept("10200004", "SCT", "Liver")
+# Titles of the notes by which IHE IOCM takes images back (PS3.16 CID 7011)
+REJECTIONS = {
+    "113001": "Rejected for Quality Reasons",
+    "113037": "Rejected for Patient Safety Reasons",
+    "113038": "Incorrect Modality Worklist Entry",
+    "113039": "Data Retention Policy Expired",
+}
 
 
 def slices(count: int = 2) -> list[Dataset]:
@@ -98,10 +105,10 @@ def report(images: Sequence[Dataset]) -> Dataset:
     )
 
 
-def rejection_note(images: Sequence[Dataset]) -> Dataset:
-    """A Key Object Selection that rejects images for quality (IHE IOCM)."""
+def rejection_note(images: Sequence[Dataset], code: str = "113001") -> Dataset:
+    """A Key Object Selection that rejects images, by default for their quality (IHE IOCM)."""
     content = hd.ko.KeyObjectSelection(
-        document_title=CodedConcept("113001", "DCM", "Rejected for Quality Reasons"), referenced_objects=images
+        document_title=CodedConcept(code, "DCM", REJECTIONS[code]), referenced_objects=images
     )
     return hd.ko.KeyObjectSelectionDocument(
         evidence=images,
