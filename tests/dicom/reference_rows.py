@@ -7,6 +7,7 @@ their names in PS3.6, outermost first.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -271,6 +272,14 @@ REMOVED = [
 ]
 
 ROWS = [*FOLLOWED, *BESIDES, *KEPT, *REMOVED]
+OUTCOMES = {row.key: row.outcome for row in ROWS}
+
+OWN = {("", "SOPInstanceUID"), ("", "SeriesInstanceUID")}
+# UIDs of kinds and makers, not of instances.
+NO_REFERENCES = {
+    "SOPClassUID", "ReferencedSOPClassUID", "SOPClassesInStudy", "RelatedGeneralSOPClassUID", "InstanceCreatorUID",
+    "CreatorVersionUID", "CodingSchemeUID", "ContextUID", "MappingResourceUID", "ContextGroupExtensionCreatorUID",
+}  # fmt: skip
 
 
 def holding(row: Row, value: object, into: Dataset) -> Dataset:
@@ -299,3 +308,20 @@ def found(row: Row, ds: Dataset) -> object:
             return None
         [ds] = ds[name].value
     return ds[attribute].value if attribute in ds else None
+
+
+def uids(ds: Dataset, around: str = "") -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """(`Row.key` of its place, values) of every public UID at any level that may name an instance, series or the like.
+
+    The object's own are among them, as `OWN`.
+    """
+    for element in ds:
+        if element.tag.is_private or element.keyword in NO_REFERENCES:
+            continue
+        if element.VR == "SQ":
+            for item in element.value:
+                yield from uids(item, element.keyword)
+        elif element.VR == "UI":
+            code = (ds.ConceptNameCodeSequence[0].CodeValue,) if element.keyword == "UID" else ()
+            values = element.value or []
+            yield (around, element.keyword, *code), (values,) if isinstance(values, str) else tuple(map(str, values))

@@ -158,7 +158,7 @@ def structure_set(images: Sequence[Dataset]) -> Dataset:
     ds.StructureSetLabel, ds.StructureSetDate, ds.StructureSetTime = "LIVER", "20260101", "120000"
     series = Dataset()
     series.SeriesInstanceUID = first.SeriesInstanceUID
-    series.ContourImageSequence = [_reference(image) for image in images]
+    series.ContourImageSequence = [reference(image) for image in images]
     study = Dataset()
     study.ReferencedSOPClassUID, study.ReferencedSOPInstanceUID = "1.2.840.10008.3.1.2.3.1", first.StudyInstanceUID
     study.RTReferencedSeriesSequence = [series]
@@ -201,13 +201,14 @@ def others(images: Sequence[Dataset]) -> dict[str, Dataset]:
 def _contour(image: Dataset) -> Dataset:
     z = image.ImagePositionPatient[2]
     contour = Dataset()
-    contour.ContourImageSequence = [_reference(image)]
+    contour.ContourImageSequence = [reference(image)]
     contour.ContourGeometricType, contour.NumberOfContourPoints = "CLOSED_PLANAR", 3
     contour.ContourData = [0, 0, z, 10, 0, z, 10, 10, z]
     return contour
 
 
-def _reference(image: Dataset) -> Dataset:
+def reference(image: Dataset) -> Dataset:
+    """SOP class and instance of an object, as an item of a sequence that refers to it."""
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
     return item

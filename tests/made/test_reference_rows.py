@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from pydicom import Dataset
-
 from gateway.dicom.references import derive_references, references_syntax
-from tests.dicom.reference_rows import ROWS
+from tests.dicom.reference_rows import OUTCOMES, OWN, ROWS, uids
 from tests.dicom.samples import facts
 from tests.flow.support import decoded
 from tests.made.expected import named
 from tests.made.test_policy_rows import RULED
 
-OUTCOMES = {row.key: row.outcome for row in ROWS}
-# UIDs of kinds and makers, not of instances.
-NO_REFERENCES = {
-    "SOPClassUID", "ReferencedSOPClassUID", "InstanceCreatorUID", "CodingSchemeUID", "ContextUID", "MappingResourceUID",
-    "SOPClassesInStudy", "CreatorVersionUID",
-    "RelatedGeneralSOPClassUID", "ContextGroupExtensionCreatorUID", "TemplateExtensionCreatorUID",
-}  # fmt: skip
-OWN = {("", "SOPInstanceUID"), ("", "SeriesInstanceUID")}
 PREFIX = {"instance": "2.25.1.", "series": "2.25.2.", "kept": ""}
-
-
-def uids(ds: Dataset, around: str = "") -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """(key of its row, values) of every UID that may name an instance, series, study or the like."""
-    for element in ds:
-        if element.tag.is_private or element.keyword in NO_REFERENCES:
-            continue
-        if element.VR == "SQ":
-            for item in element.value:
-                yield from uids(item, element.keyword)
-        elif element.VR == "UI":
-            code = (ds.ConceptNameCodeSequence[0].CodeValue,) if element.keyword == "UID" else ()
-            values = element.value or []
-            yield (around, element.keyword, *code), (values,) if isinstance(values, str) else tuple(values)
 
 
 def test_no_two_rows_differ_over_one_place():
