@@ -211,6 +211,7 @@ def _is_local(host: str) -> bool:
 def _check_routes(config: Config, role: Role) -> Iterator[Finding]:
     if role not in ("all", "worker"):
         return
+    yield from _check_studies(config)
     for index, route in enumerate(config.routes):
         yield from _check_pass(("routes", index), route)
         if route.action == "mark" and route.restoration == "carried":
@@ -256,6 +257,18 @@ def _check_pass(here: KeyPath, route: Route) -> Iterator[Finding]:
         if rule.action == "pass":
             message = f"a rule of route {route.name} lets UNMARKED ORIGINALS out to {names}{until}; each is audited"
             yield Finding("warning", (*here, "rules", position, "action"), message)
+
+
+def _check_studies(config: Config) -> Iterator[Finding]:
+    """What one destination gets of a study is one study: the routes that send copies there agree on its UID."""
+    first: dict[str, Route] = {}
+    for index, route in enumerate(config.routes):
+        for name in route.destinations if route.action == "mark" else ():
+            other = first.setdefault(name, route)
+            if other.study_uid != route.study_uid:
+                message = f'{name} gets copies with study_uid = "{other.study_uid}" by route {other.name} already'
+                hint = "the objects of one study would refer to two: give both routes the same study_uid"
+                yield Finding("error", ("routes", index, "study_uid"), message, hint)
 
 
 def _check_destinations(config: Config, role: Role) -> Iterator[Finding]:

@@ -67,8 +67,11 @@ class DerivationFacts:
         Name the original's UID in Source Image Sequence.
     token, hint
         For the private block: sealed key reference; restore service hint.
-    map_uid, map_series
-        Original UID to derived UID for references inside the image, or None to leave one as it is.
+    derived_study_uid
+        Empty: the original's Study Instance UID stays.
+    map_uid, map_series, map_study
+        Original UID to derived UID for references inside the image, or None to leave one as it is; without map_study
+        those to studies stay.
     sealed_key, payload
         For `carried` restoration.
     visible_text
@@ -89,6 +92,8 @@ class DerivationFacts:
     model: str = "MIAD Gateway"
     map_uid: Callable[[str], str | None] = _leave
     map_series: Callable[[str], str | None] = _leave
+    derived_study_uid: str = ""
+    map_study: Callable[[str], str | None] | None = None
     creator_uid: str = IMPLEMENTATION_CLASS_UID
     sealed_key: bytes | None = None
     payload: bytes | None = None
@@ -118,9 +123,11 @@ def set_identity(ds: Dataset, facts: DerivationFacts) -> None:
 
 
 def set_uids(ds: Dataset, facts: DerivationFacts) -> None:
-    """New SOP Instance and Series Instance UID, and who assigned them when (C.12.1)."""
+    """New SOP Instance and Series Instance UID, of the study too if wanted, and who assigned them when (C.12.1)."""
     ds.SOPInstanceUID = facts.derived_sop_uid
     ds.SeriesInstanceUID = facts.derived_series_uid
+    if facts.derived_study_uid:
+        ds.StudyInstanceUID = facts.derived_study_uid
     moment = _in_zone_of(ds, facts.created_at)
     ds.InstanceCreationDate = moment.strftime("%Y%m%d")
     ds.InstanceCreationTime = moment.strftime("%H%M%S")

@@ -170,6 +170,10 @@ SAID = {
         {"[[routes]]": '[[routes]]\nrestoration = "carried"'}, "",
         "warning", "routes[0].restoration", "only the marked",
     ),
+    "one destination, two studies": (
+        {}, '[[routes]]\nname = "b"\ncalled_ae = "B"\ndestinations = ["pacs"]\nstudy_uid = "new"\n',
+        "error", "routes[1].study_uid", 'pacs gets copies with study_uid = "keep" by route research already',
+    ),
     "a clinical destination": (
         {'type = "research"': f'type = "clinical"\nclinical_override = "{CLINICAL_STATEMENT}"'}, "",
         "warning", "destinations[0].type", "CLINICAL and gets marked copies",

@@ -33,12 +33,13 @@ TIMEOUT_S = 150
 SOURCE = ("SourceImageSequence", "ReferencedSOPInstanceUID")
 
 
-@pytest.fixture
-def site(tmp_path) -> Site:
-    """The demo's site, with a mark of 0 steps, on a route that lets structure sets out."""
+@pytest.fixture(params=["keep", "new"])
+def site(tmp_path, request) -> Site:
+    """The demo's site, with a mark of 0 steps, on a route that lets structure sets out; both kinds of study UID."""
     site = prepare_site(tmp_path / "demo")
     text = site.config_file.read_text()
     mark = 'mark = { tier = "lettered", steps = 0 }\nrules = [{ modality = "RTSTRUCT", action = "remap" }]'
+    mark += f'\nstudy_uid = "{request.param}"'
     site.config_file.write_text(text.replace('mark = { tier = "lettered" }', mark))
     return site
 
@@ -85,7 +86,8 @@ def test_a_study_goes_out_whole_and_comes_back_as_the_archive_has_it(site, tmp_p
         files = _held_by(archive)
         before = _from(ARCHIVE_AE, ports.archive, objects, objects)
         after = _from(RESTORE_AE, ports.restore, [ds for ds, _ in copies.values()], objects, site)
-    _assert_whole({uid: ds for uid, (ds, _) in copies.items()}, objects)
+    keeps = load_config(site.config_file).routes[0].study_uid == "keep"
+    _assert_whole({uid: ds for uid, (ds, _) in copies.items()}, objects, keeps)
     assert {received.sop_instance_uid for received in after} == {str(ds.SOPInstanceUID) for ds in objects}
     witness = {received.sop_instance_uid: received for received in before}
     for received in after:
@@ -136,15 +138,17 @@ def _from(title: str, port: int, wanted: list[Dataset], kinds: list[Dataset], si
     return answers
 
 
-def _assert_whole(copies: dict[str, Dataset], objects: list[Dataset]) -> None:
+def _assert_whole(copies: dict[str, Dataset], objects: list[Dataset], keeps_study: bool) -> None:
     """As many as were sent, one study, and every UID that refers names an instance, a series or the study there."""
     originals = {str(ds.SOPInstanceUID) for ds in objects}
     of_originals = {str(ds.SeriesInstanceUID) for ds in objects}
     assert len(copies) == len(objects) and not originals & set(copies)
     series = {str(ds.SeriesInstanceUID) for ds in copies.values()}
     assert len(series) == len(of_originals) and not of_originals & series
-    assert {str(ds.StudyInstanceUID) for ds in copies.values()} == {str(objects[0].StudyInstanceUID)}
-    there = {"instance": set(copies), "series": series}
+    [study] = {str(ds.StudyInstanceUID) for ds in copies.values()}
+    of_original = str(objects[0].StudyInstanceUID)
+    assert (study == of_original) == keeps_study
+    there = {"instance": set(copies), "series": series, "study": {study}}
     for ds in copies.values():
         found = [(key, uid) for key, values in uids(ds) if key not in OWN for uid in values]
         if ds.Modality == "CT":  # its own original, which a site may have named or not
@@ -155,7 +159,7 @@ def _assert_whole(copies: dict[str, Dataset], objects: list[Dataset]) -> None:
         for key, uid in found:
             if (outcome := OUTCOMES[key]) in there:
                 assert uid in there[outcome], (ds.Modality, key)
-                named += 1
+                named += outcome != "study"
             else:
-                assert uid not in originals | of_originals, (ds.Modality, key)
+                assert uid not in originals | of_originals | {of_original}, (ds.Modality, key)
         assert named, ds.Modality

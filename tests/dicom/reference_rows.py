@@ -1,8 +1,8 @@
 """Every place where a UID refers to instances, series or studies, and what becomes of it there.
 
 The rows of `FOLLOWED` are those of the project's list of references (tags in its order), each followed down to its
-UIDs; below them stands what is followed besides, what stays as it is, and what is taken out. A path lists attributes by
-their names in PS3.6, outermost first.
+UIDs; below them stands what is followed besides, what names a study, what stays as it is, and what is taken out. A path
+lists attributes by their names in PS3.6, outermost first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 from pydicom import Dataset
 from pydicom.datadict import DicomDictionary
 
-Outcome = Literal["instance", "series", "kept", "removed"]
+Outcome = Literal["instance", "series", "study", "kept", "removed"]
 
 # Tags of the sequences (and of the one UID) that the list names.
 LISTED = """
@@ -32,7 +32,7 @@ class Row:
     path
         Attributes by name; all but the last are sequences.
     outcome
-        ``instance`` or ``series``: mapped as such a UID; ``kept``; ``removed``.
+        ``instance`` or ``series``: mapped as such a UID; ``study``: kept or mapped, by choice; ``kept``; ``removed``.
     on_image
         What becomes of it in the marked copy of an image, where that differs.
     code
@@ -74,6 +74,7 @@ _SERIES = "Series Instance UID"
 _LIST = "Referenced Series Sequence > Referenced SOP Sequence > Referenced SOP Instance UID"
 _EVIDENCE = "Referenced Series Sequence > Series Instance UID"
 _PRESENTATION = "Referenced Presentation State Sequence"
+_STUDY = "1.2.840.10008.3.1.2.3.1"
 _RT = "Referenced Frame of Reference Sequence > RT Referenced Study Sequence > RT Referenced Series Sequence"
 
 FOLLOWED = [
@@ -178,11 +179,10 @@ BESIDES = [
     ),
 ]
 
-KEPT = [
+STUDIES = [
     *_rows(
         """
         Study Instance UID
-        Frame of Reference UID
         Current Requested Procedure Evidence Sequence > Study Instance UID
         Pertinent Other Evidence Sequence > Study Instance UID
         Predecessor Documents Sequence > Study Instance UID
@@ -196,29 +196,32 @@ KEPT = [
         Advanced Blending Sequence > Study Instance UID
         Contributing SOP Instances Reference Sequence > Study Instance UID
         """,
-        "kept",
+        "study",
     ),
-    # Objects of which no copy is made: studies, procedure steps, patients, visits
-    Row(f"Referenced Study Sequence > {_INSTANCE}", "kept", sop_class="1.2.840.10008.3.1.2.3.1"),
+    Row("Content Sequence > UID", "study", code="110180"),  # Study Instance UID
+    Row("Content Sequence > UID", "study", code="121018"),  # Procedure Study Instance UID
+    # A reference to a study by its own SOP class (retired) names it by its UID
+    Row(f"Referenced Study Sequence > {_INSTANCE}", "study", sop_class=_STUDY),
+    Row(f"Request Attributes Sequence > Referenced Study Sequence > {_INSTANCE}", "study", sop_class=_STUDY),
+    Row(
+        f"Referenced Frame of Reference Sequence > RT Referenced Study Sequence > {_INSTANCE}",
+        "study",
+        sop_class=_STUDY,
+    ),
+]
+
+KEPT = [
+    # Objects of which no copy is made: procedure steps, patients, visits
     Row(f"Referenced Performed Procedure Step Sequence > {_INSTANCE}", "kept", sop_class="1.2.840.10008.3.1.2.3.3"),
     Row(f"Referenced Patient Sequence > {_INSTANCE}", "kept", sop_class="1.2.840.10008.3.1.2.1.1"),
     Row(f"Referenced Visit Sequence > {_INSTANCE}", "kept", sop_class="1.2.840.10008.3.1.2.2.1"),
-    Row(
-        f"Request Attributes Sequence > Referenced Study Sequence > {_INSTANCE}",
-        "kept",
-        sop_class="1.2.840.10008.3.1.2.3.1",
-    ),
-    Row(
-        f"Referenced Frame of Reference Sequence > RT Referenced Study Sequence > {_INSTANCE}",
-        "kept",
-        sop_class="1.2.840.10008.3.1.2.3.1",
-    ),
     Row(f"Related Procedure Step Sequence > {_INSTANCE}", "kept", sop_class="1.2.840.10008.5.1.4.34.6.1"),
     # Objects of no patient; a well-known instance has its UID from the standard (PS3.6 table A-1)
     Row("Referenced Color Palette Instance UID", "kept"),
     # Frames of reference, and what else is told apart by a UID of its own
     *_rows(
         """
+        Frame of Reference UID
         Referenced Frame of Reference Sequence > Frame of Reference UID
         Structure Set ROI Sequence > Referenced Frame of Reference UID
         Registration Sequence > Frame of Reference UID
@@ -243,7 +246,6 @@ KEPT = [
         """,
         "kept",
     ),
-    Row("Content Sequence > UID", "kept", code="110180"),  # Study Instance UID
     Row("Content Sequence > UID", "kept", code="112040"),  # Tracking Unique Identifier
     Row("Content Sequence > UID", "kept", code="112227"),  # Frame of Reference UID
     Row("Content Sequence > UID", "kept", code="113769"),  # Irradiation Event UID
@@ -271,7 +273,7 @@ REMOVED = [
     )
 ]
 
-ROWS = [*FOLLOWED, *BESIDES, *KEPT, *REMOVED]
+ROWS = [*FOLLOWED, *BESIDES, *STUDIES, *KEPT, *REMOVED]
 OUTCOMES = {row.key: row.outcome for row in ROWS}
 
 OWN = {("", "SOPInstanceUID"), ("", "SeriesInstanceUID")}

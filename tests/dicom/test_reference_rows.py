@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import pytest
 from pydicom import Dataset
@@ -19,7 +20,7 @@ from tests.dicom.samples import encode, facts, image
 
 UID = "1.2.826.0.5.77"
 OTHER = "1.2.826.0.5.78"
-PREFIX = {"instance": "2.25.1.", "series": "2.25.2."}
+PREFIX = {"instance": "2.25.1.", "series": "2.25.2.", "study": "2.25.3."}
 TEXTS = {"RetrieveAETitle": "ARCHIVE", "InstanceAvailability": "ONLINE", "StorageMediaFileSetID": "DISC1"}
 UNDEFINED = 0xFFFFFFFF
 
@@ -33,13 +34,13 @@ def _value(row: Row) -> str:
     return TEXTS.get(row.keywords[-1], UID)
 
 
-def _copy(kind: str, original: bytes, syntax: str) -> Dataset:
+def _map(level: str) -> Callable[[str], str]:
+    return lambda uid: PREFIX[level] + uid
+
+
+def _copy(kind: str, original: bytes, syntax: str, **changes: object) -> Dataset:
     """The copy of an object, as an image that is marked or as one that only has its references mapped."""
-    given = facts(
-        map_uid=lambda uid: PREFIX["instance"] + uid,
-        map_series=lambda uid: PREFIX["series"] + uid,
-        source_reference=False,
-    )
+    given = facts(map_uid=_map("instance"), map_series=_map("series"), source_reference=False, **changes)
     if kind == "remapped":
         return _decoded(derive_references(original, syntax, given))
     return _decoded(derive(original, syntax, decode_pixels(original, syntax).frames, given))
@@ -78,8 +79,10 @@ ENCODINGS = {
 
 
 def _expected(row: Row, kind: str) -> str | None:
+    """Where studies keep their UIDs."""
     outcome = row.outcome_in(kind)
-    return None if outcome == "removed" else PREFIX.get(outcome, "") + _value(row)
+    mapped = {level: PREFIX[level] for level in ("instance", "series")}
+    return None if outcome == "removed" else mapped.get(outcome, "") + _value(row)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -95,22 +98,37 @@ def test_what_becomes_of_it(row, kind, encoding):
     assert left == (row.outcome_in(kind) != "removed"), "it stands elsewhere in the copy"
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("kind", ["marked", "remapped"])
+def test_what_becomes_of_studies_where_they_get_new_uids(kind, encoding):
+    encoder, syntax = ENCODINGS[encoding]
+    for row in ROWS:
+        original = encoder(holding(row, _value(row), image()))
+        copy = _copy(kind, original, syntax, derived_study_uid=PREFIX["study"] + UID, map_study=_map("study"))
+        mapped = row.outcome_in(kind) == "study"
+        assert found(row, copy) == (PREFIX["study"] + UID if mapped else _expected(row, kind)), row.path
+        assert copy.StudyInstanceUID == PREFIX["study"] + UID and copy.FrameOfReferenceUID in ("1.2.3.3", UID)
+
+
+def test_a_study_is_told_by_its_class_wherever_it_is_referred_to():
+    """Detached Study Management (retired): the instance is the study. A study component is nothing that has a copy."""
+    for sop_class, expected in (("1.2.840.10008.3.1.2.3.1", PREFIX["study"] + UID), ("1.2.840.10008.3.1.2.3.2", UID)):
+        row = Row("Referenced SOP Sequence > Referenced SOP Instance UID", "study", sop_class=sop_class)
+        ds = holding(row, UID, image())
+        remap_references(ds, _map("instance"), _map("series"), _map("study"))
+        assert found(row, ds) == expected
+
+
 def test_the_list_is_followed_whole():
-    """No line of the list is without a row; the list's study and frame of reference are among those that are kept."""
+    """No line of the list is without a row; its study is kept by choice, its frame of reference always."""
     named = {f"{Tag(keyword):08X}" for row in FOLLOWED for keyword in row.keywords}
     assert {tag.replace(",", "") for tag in LISTED.split()} - named == set()
-    kept = {row.path for row in ROWS if row.outcome == "kept"}
-    assert {"Study Instance UID", "Frame of Reference UID"} <= kept
+    outcomes = {row.path: row.outcome for row in ROWS}
+    assert (outcomes["Study Instance UID"], outcomes["Frame of Reference UID"]) == ("study", "kept")
 
 
 @pytest.mark.parametrize("row", FOLLOWED, ids=lambda row: f"{row.path} {row.code}".strip())
 def test_several_follow_each_and_an_empty_one_names_nothing(row):
-    def instance(uid: str) -> str:
-        return PREFIX["instance"] + uid
-
-    def series(uid: str) -> str:
-        return PREFIX["series"] + uid
-
     prefix = PREFIX[row.outcome]
     for given, expected in (
         (None, None),
@@ -120,7 +138,7 @@ def test_several_follow_each_and_an_empty_one_names_nothing(row):
     ):
         ds = _decoded(encode(holding(row, given, Dataset())))
         wanted = [uid for uid in (expected if isinstance(expected, list) else [expected]) if uid]
-        assert remap_references(ds, instance, series) == len(wanted)
+        assert remap_references(ds, _map("instance"), _map("series")) == len(wanted)
         value = found(row, ds)
         assert (list(value) if isinstance(expected, list) else value or None) == (expected or None)
 

@@ -9,7 +9,7 @@ from tests.flow.support import decoded
 from tests.made.expected import named
 from tests.made.test_policy_rows import RULED
 
-PREFIX = {"instance": "2.25.1.", "series": "2.25.2.", "kept": ""}
+PREFIX = {"instance": "2.25.1.", "series": "2.25.2.", "study": "2.25.3.", "kept": ""}
 
 
 def test_no_two_rows_differ_over_one_place():
@@ -18,12 +18,17 @@ def test_no_two_rows_differ_over_one_place():
 
 def test_every_uid_of_every_object_is_in_the_table(made):
     """Of all that may ever go out: a document, a video and the like are blocked whatever a site says."""
-    given = facts(map_uid=lambda uid: "2.25.1." + uid, map_series=lambda uid: "2.25.2." + uid)
+    maps = {
+        "map_uid": lambda uid: "2.25.1." + uid,
+        "map_series": lambda uid: "2.25.2." + uid,
+        "map_study": lambda uid: "2.25.3." + uid,
+    }
     met, unknown = set(), set()
     for name in {*named("mark"), *named("remap"), *named("hold"), *RULED}:
         one = made[name]
         if name == "spectroscopy":  # no pixel data, and so no copy of any kind
             continue
+        given = facts(derived_study_uid=f"2.25.3.{one.ds.StudyInstanceUID}", **maps)
         copy = derive_references(one.data, one.transfer_syntax_uid, given)
         before = [found for found in uids(one.ds) if found[0] not in OWN]
         after = [
