@@ -12,10 +12,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config as AlembicConfig
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import select, update
+from sqlalchemy import inspect, select, update
 
-from gateway.database import VaultRow, transaction
+from gateway.database import VaultRow, engine, transaction
 from gateway.dicom.uids import derived_uid
 from gateway.errors import GatewayError, IntegrityError, NotFoundError, VaultError
 from gateway.keys import Signer, Verifier, read_token
@@ -136,6 +138,19 @@ def test_a_new_study_is_signed_and_counted_by_itself(vault):
         derived_uid(vault.sealing.uid_key, "instance", "1.2.3.1", 2),
     )
     assert vault.records.new_generation(new).derived_study_uid == new.derived_study_uid
+
+
+def test_records_of_the_schema_before_are_read_as_they_were(vault):
+    """Revision 0003 knew no study UID of copies: theirs is the original's."""
+    record = vault.records.create(facts_of(b"a"))
+    alembic = AlembicConfig()
+    alembic.set_main_option("script_location", str(Path(engine.__file__).parent / "migrations"))
+    with vault.engine.begin() as connection:
+        alembic.attributes["connection"] = connection
+        command.downgrade(alembic, "0003")
+    assert "derived_study_uid" not in {column["name"] for column in inspect(vault.engine).get_columns("vault_record")}
+    engine.migrate(vault.engine)
+    assert vault.records.by_locator(record.locator) == record
 
 
 TAMPERED = {
