@@ -40,6 +40,9 @@ _DROPPED = frozenset(
         0x00081190,  # Retrieve URL
         0x0040E010,  # Retrieve URI
         0x0040E011,  # Retrieve Location UID
+        *range(0x0040E021, 0x0040E026),  # DICOM, DICOM Media, WADO, XDS and WADO-RS Retrieval Sequence
+        0x0040E030,  # Repository Unique ID
+        0x0040E031,  # Home Community ID
         0x00880130,  # Storage Media File-Set ID and UID
         0x00880140,
     }

@@ -253,24 +253,36 @@ KEPT = [
 ]
 
 # Where the archive has what is referred to: true of originals only (PS3.3 C.17.2, 10.3.2; PS3.4 C.6)
+_RETRIEVALS = """
+    DICOM Retrieval Sequence > Retrieve AE Title
+    DICOM Media Retrieval Sequence > Storage Media File-set UID
+    WADO Retrieval Sequence > Retrieve URI
+    XDS Retrieval Sequence > Repository Unique ID
+    XDS Retrieval Sequence > Home Community ID
+    WADO-RS Retrieval Sequence > Retrieve URL
+"""
 REMOVED = [
-    Row(f"{around}{name}", "removed")
-    for around in (
-        "",
-        "Referenced Series Sequence > ",
-        "Referenced Image Evidence Sequence > Referenced Series Sequence > ",
-        "Current Requested Procedure Evidence Sequence > Referenced Series Sequence > ",
-        "Referenced Series Sequence > Referenced SOP Sequence > ",
-    )
-    for name in (
-        "Retrieve AE Title",
-        "Instance Availability",
-        "Retrieve URL",
-        "Retrieve URI",
-        "Retrieve Location UID",
-        "Storage Media File-set ID",
-        "Storage Media File-set UID",
-    )
+    *_rows(_RETRIEVALS, "removed"),
+    *_rows(_RETRIEVALS.replace("    ", "Referenced Instance Sequence > "), "removed"),
+    *(
+        Row(f"{around}{name}", "removed")
+        for around in (
+            "",
+            "Referenced Series Sequence > ",
+            "Referenced Image Evidence Sequence > Referenced Series Sequence > ",
+            "Current Requested Procedure Evidence Sequence > Referenced Series Sequence > ",
+            "Referenced Series Sequence > Referenced SOP Sequence > ",
+        )
+        for name in (
+            "Retrieve AE Title",
+            "Instance Availability",
+            "Retrieve URL",
+            "Retrieve URI",
+            "Retrieve Location UID",
+            "Storage Media File-set ID",
+            "Storage Media File-set UID",
+        )
+    ),
 ]
 
 ROWS = [*FOLLOWED, *BESIDES, *STUDIES, *KEPT, *REMOVED]
