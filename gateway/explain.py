@@ -32,6 +32,7 @@ class Explanation:
     (held as well, and never let out by this policy) or ``refused`` (not even received). `code` and `reason` say why it
     does not leave.
     restoration: where the sealed original of what is marked or remapped lies (``escrow``, ``carried``, ``both``).
+    study_uid: whether the copy gets the Study Instance UID of its original (``keep``) or one of its own (``new``).
     """
 
     file: Path
@@ -44,6 +45,7 @@ class Explanation:
     profile: str = ""
     tier: str = ""
     restoration: str = ""
+    study_uid: str = ""
     passes: str = ""
     sop_class: str = ""
     transfer_syntax: str = ""
@@ -146,7 +148,7 @@ def _on_route(
     if decision.action == "mark" and size > MAX_BYTES and route.restoration != "escrow":
         reason = f'more than {MAX_BYTES >> 20} MiB are worked in pieces, on a route with restoration = "escrow" only'
         return replace(here, outcome="held", code="too-large", reason=reason)
-    here = replace(here, destinations=route.destinations, restoration=route.restoration)
+    here = replace(here, destinations=route.destinations, restoration=route.restoration, study_uid=route.study_uid)
     if decision.action == "remap":
         return replace(here, outcome="remapped")
     if route.visible_text:

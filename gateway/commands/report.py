@@ -14,7 +14,7 @@ from gateway.errors import GatewayError, NotFoundError
 
 
 def report(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="Study Instance UID.")],
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="Study Instance UID, of originals or copies.")],
     out: Annotated[Path, typer.Option("--out", "-o", dir_okay=False, help="The file to write, a Comprehensive SR.")],
     config: ConfigFile,
 ) -> None:
@@ -34,9 +34,9 @@ def report(
     locators = reporter.marked_of_study(study)
     if not locators:
         message = "no image of this study was marked here"
-        raise NotFoundError("no-such-study", message, "give the Study Instance UID; marked copies keep it")
+        raise NotFoundError("no-such-study", message, "give the Study Instance UID of the originals or of their copies")
     series_uid, sop_uid = generate_uid(prefix=None), generate_uid(prefix=None)  # of this file alone
-    data = reporter.build(study, locators, series_uid, sop_uid)
+    data = reporter.build(locators, series_uid, sop_uid)
     try:
         descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:

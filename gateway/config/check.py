@@ -211,6 +211,7 @@ def _is_local(host: str) -> bool:
 def _check_routes(config: Config, role: Role) -> Iterator[Finding]:
     if role not in ("all", "worker"):
         return
+    yield from _check_studies(config)
     for index, route in enumerate(config.routes):
         yield from _check_pass(("routes", index), route)
         if route.action == "mark" and route.restoration == "carried":
@@ -256,6 +257,32 @@ def _check_pass(here: KeyPath, route: Route) -> Iterator[Finding]:
         if rule.action == "pass":
             message = f"a rule of route {route.name} lets UNMARKED ORIGINALS out to {names}{until}; each is audited"
             yield Finding("warning", (*here, "rules", position, "action"), message)
+
+
+def _check_studies(config: Config) -> Iterator[Finding]:
+    """What one destination gets of a study is one study, and references in it name what is there."""
+    first: dict[str, Route] = {}
+    alike: dict[str, Route] = {}
+    for index, route in enumerate(config.routes):
+        if route.action != "mark":
+            continue
+        here = ("routes", index, "study_uid")
+        for name in route.destinations:
+            other = first.setdefault(name, route)
+            if other.study_uid != route.study_uid:
+                message = f'{name} gets copies with study_uid = "{other.study_uid}" by route {other.name} already'
+                hint = "the objects of one study would refer to two: give both routes the same study_uid"
+                yield Finding("error", here, message, hint)
+        other = alike.setdefault(route.study_uid, route)
+        if _look(other) != _look(route):
+            message = f"of an original that goes out by {other.name} and by {route.name} there are two different copies"
+            hint = 'what refers to it names the one made first: give one of the two routes study_uid = "new"'
+            yield Finding("warning", here, message, hint)
+
+
+def _look(route: Route) -> tuple[object, ...]:
+    """What of a route shapes its copies: an original gets a further copy, with a UID of its own, for each."""
+    return route.mark, route.source_reference, route.visible_text, route.restoration
 
 
 def _check_destinations(config: Config, role: Role) -> Iterator[Finding]:

@@ -175,6 +175,7 @@ class Route(Model):
     rules: tuple[Rule, ...] = ()
     visible_text: bool = False  # words over the marked image, in an overlay plane
     source_reference: bool = True  # name the original's UID in Source Image Sequence
+    study_uid: Literal["keep", "new"] = "keep"  # Study Instance UID of copies: the original's, or a derived one
     restoration: Literal["escrow", "carried", "both"] = "escrow"  # where the sealed original lies: vault, copy, both
     report: bool = False  # a protection report of each study goes to the destinations as well
     report_after_s: Annotated[float, Field(gt=0)] = 300  # when no more of the study was marked for so long

@@ -149,6 +149,7 @@ class VaultRow(Base):
     study_uid: Mapped[str] = mapped_column(String(64))
     derived_sop_uid: Mapped[str] = mapped_column(String(64), unique=True)
     derived_series_uid: Mapped[str] = mapped_column(String(64))
+    derived_study_uid: Mapped[str] = mapped_column(String(64), default="", server_default="")  # "": the original's
     sop_class_uid: Mapped[str] = mapped_column(String(64))
     transfer_syntax_uid: Mapped[str] = mapped_column(String(64))
     original_sha256: Mapped[str] = mapped_column(String(64))
@@ -175,6 +176,7 @@ class VaultRow(Base):
         Index("vault_study", "study_uid"),
         Index("vault_series", "original_series_uid"),
         Index("vault_derived_series", "derived_series_uid"),
+        Index("vault_derived_study", "derived_study_uid"),
         Index("vault_patient", "patient_id"),
         Index("vault_study_date", "study_date"),
         Index("vault_accession", "accession_number"),

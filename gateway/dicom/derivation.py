@@ -15,6 +15,7 @@ from pydicom.tag import Tag
 
 from gateway.dicom import values
 from gateway.dicom.part10 import IMPLEMENTATION_CLASS_UID
+from gateway.dicom.remap import is_sequence
 
 SERIES_SUFFIX = " [MARKED COPY]"
 COMMENT = (
@@ -39,6 +40,9 @@ _DROPPED = frozenset(
         0x00081190,  # Retrieve URL
         0x0040E010,  # Retrieve URI
         0x0040E011,  # Retrieve Location UID
+        *range(0x0040E021, 0x0040E026),  # DICOM, DICOM Media, WADO, XDS and WADO-RS Retrieval Sequence
+        0x0040E030,  # Repository Unique ID
+        0x0040E031,  # Home Community ID
         0x00880130,  # Storage Media File-Set ID and UID
         0x00880140,
     }
@@ -66,8 +70,11 @@ class DerivationFacts:
         Name the original's UID in Source Image Sequence.
     token, hint
         For the private block: sealed key reference; restore service hint.
-    map_uid, map_series
-        Original UID to derived UID for references inside the image, or None to leave one as it is.
+    derived_study_uid
+        Empty: the original's Study Instance UID stays.
+    map_uid, map_series, map_study
+        Original UID to derived UID for references inside the image, or None to leave one as it is; without map_study
+        those to studies stay.
     sealed_key, payload
         For `carried` restoration.
     visible_text
@@ -88,6 +95,8 @@ class DerivationFacts:
     model: str = "MIAD Gateway"
     map_uid: Callable[[str], str | None] = _leave
     map_series: Callable[[str], str | None] = _leave
+    derived_study_uid: str = ""
+    map_study: Callable[[str], str | None] | None = None
     creator_uid: str = IMPLEMENTATION_CLASS_UID
     sealed_key: bytes | None = None
     payload: bytes | None = None
@@ -100,7 +109,7 @@ def drop_invalid(ds: Dataset, nested: bool = False) -> None:
         number = int(tag)
         if number in _DROPPED or number & 0xFFFF == 0 or (number >> 16 in _DROPPED_GROUPS and not nested):
             del ds[tag]
-        elif not number >> 16 & 1 and ds.get_item(tag, keep_deferred=True).VR == "SQ":
+        elif not number >> 16 & 1 and is_sequence(ds, number):
             for item in ds[tag].value or ():
                 drop_invalid(item, nested=True)
 
@@ -117,9 +126,11 @@ def set_identity(ds: Dataset, facts: DerivationFacts) -> None:
 
 
 def set_uids(ds: Dataset, facts: DerivationFacts) -> None:
-    """New SOP Instance and Series Instance UID, and who assigned them when (C.12.1)."""
+    """New SOP Instance and Series Instance UID, of the study too if wanted, and who assigned them when (C.12.1)."""
     ds.SOPInstanceUID = facts.derived_sop_uid
     ds.SeriesInstanceUID = facts.derived_series_uid
+    if facts.derived_study_uid:
+        ds.StudyInstanceUID = facts.derived_study_uid
     moment = _in_zone_of(ds, facts.created_at)
     ds.InstanceCreationDate = moment.strftime("%Y%m%d")
     ds.InstanceCreationTime = moment.strftime("%H%M%S")
@@ -225,7 +236,7 @@ def _set_frame_types(ds: Dataset) -> None:
     for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
         for group in values.items(ds, keyword):
             for tag in list(group.keys()):
-                if group.get_item(tag, keep_deferred=True).VR != "SQ":
+                if not is_sequence(group, int(tag)):
                     continue
                 for item in group[tag].value or ():
                     if "FrameType" in item:

@@ -28,7 +28,8 @@ def derive_references(original: bytes, transfer_syntax_uid: str, facts: Derivati
     """Build the derived data set, in `references_syntax(transfer_syntax_uid)`: the same inputs give the same bytes.
 
     New SOP Instance and Series Instance UID, every reference mapped, private block and equipment added, signatures
-    and icons dropped. Study and Frame of Reference UID stay, and Image Type too: nothing was derived from pixels.
+    and icons dropped. Frame of Reference UID stays, Study Instance UID by choice of the facts, and Image Type too:
+    nothing was derived from pixels.
 
     Raises
     ------
@@ -65,7 +66,7 @@ def follow(ds: Dataset, header: InstanceHeader, facts: DerivationFacts) -> None:
     def series(uid: str) -> str | None:
         return facts.derived_series_uid if uid == header.series_uid else facts.map_series(uid)
 
-    remap_references(ds, instance, series)
+    remap_references(ds, instance, series, facts.map_study)
 
 
 def is_signed(ds: Dataset) -> bool:

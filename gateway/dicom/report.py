@@ -46,6 +46,7 @@ class CopyFacts:
     sop_class_uid: str
     sop_instance_uid: str
     series_uid: str
+    study_uid: str
     policy: str
     frames: int | None = None
     psnr: float | None = None
@@ -63,6 +64,8 @@ class ReportFacts:
     ----------
     attributes
         Patient and study, DICOM JSON model, as `gateway.dicom.attributes.query_attributes` gives it.
+    study_uid
+        Study Instance UID of the report itself: that of the copies.
     contact
         Who restores originals; may be empty.
     number
@@ -95,7 +98,7 @@ def build_report(facts: ReportFacts) -> bytes:
     """
     study = _study(facts)
     document = hd.sr.ComprehensiveSR(
-        evidence=[_reference(study, facts, copy) for copy in facts.copies],
+        evidence=[_reference(study, copy) for copy in facts.copies],
         content=_content(facts),
         series_instance_uid=facts.series_uid,
         series_number=_SERIES_NUMBER,
@@ -130,12 +133,12 @@ def _study(facts: ReportFacts) -> Dataset:
     return study
 
 
-def _reference(study: Dataset, facts: ReportFacts, copy: CopyFacts) -> Dataset:
+def _reference(study: Dataset, copy: CopyFacts) -> Dataset:
     """A copy as evidence: what highdicom needs to know of an instance."""
     ds = Dataset()
     ds.update(study)
     ds.SOPClassUID, ds.SOPInstanceUID = copy.sop_class_uid, copy.sop_instance_uid
-    ds.SeriesInstanceUID, ds.StudyInstanceUID = copy.series_uid, facts.study_uid
+    ds.SeriesInstanceUID, ds.StudyInstanceUID = copy.series_uid, copy.study_uid
     return ds
 
 

@@ -8,7 +8,10 @@ from typing import Literal
 _LABEL = b"MIAD GATEWAY UID 1"
 
 
-def derived_uid(uid_key: bytes, level: Literal["instance", "series"], original_uid: str, generation: int = 0) -> str:
+Level = Literal["instance", "series", "study"]
+
+
+def derived_uid(uid_key: bytes, level: Level, original_uid: str, generation: int = 0) -> str:
     """`2.25.` and the first 128 bits of HMAC-SHA256(uid_key, label | level | original UID | generation).
 
     The same inputs give the same UID on every machine and in any order of arrival, so that references can be mapped
@@ -19,10 +22,10 @@ def derived_uid(uid_key: bytes, level: Literal["instance", "series"], original_u
     uid_key
         32 secret bytes, made once per site and never rotated.
     level
-        "instance" (SOP Instance UID) or "series".
+        "instance" (SOP Instance UID), "series" or "study".
     generation
-        Counts different byte strings under one original SOP Instance UID; always 0 for a series, since a reference to
-        a series cannot know it.
+        Counts different byte strings under one original SOP Instance UID; always 0 for a series or study, since
+        a reference to one cannot know it.
 
     Raises
     ------
@@ -31,9 +34,17 @@ def derived_uid(uid_key: bytes, level: Literal["instance", "series"], original_u
     """
     if len(uid_key) < 32:
         raise ValueError("the UID key has at least 32 bytes")
-    if level not in ("instance", "series") or not original_uid:
-        raise ValueError("a UID is derived from an instance or series UID")
-    if generation < 0 or (level == "series" and generation):
-        raise ValueError("a generation is 0 or more, and always 0 for a series")
+    if level not in ("instance", "series", "study") or not original_uid:
+        raise ValueError("a UID is derived from an instance, series or study UID")
+    if generation < 0 or (level != "instance" and generation):
+        raise ValueError("a generation is 0 or more, and always 0 for a series or study")
     message = b"\0".join((_LABEL, level.encode(), original_uid.encode("ascii"), str(generation).encode()))
     return f"2.25.{int.from_bytes(hmac.digest(uid_key, message, 'sha256')[:16], 'big')}"
+
+
+def in_new_study(original_uid: str) -> str:
+    """What UIDs of instances and series are derived from where their study gets a derived UID as well.
+
+    Not the original UID itself: a series that is copied with and without a new study would be one series in two.
+    """
+    return f"{original_uid}/study"

@@ -100,7 +100,7 @@ class Reports:
         number = before.number + 1 if before else 1
         series_uid, sop_uid = self._reporter.uids(study_uid, route.name, number)
         previous = before.sop_instance_uid if before else ""
-        data = self._reporter.build(study_uid, locators, series_uid, sop_uid, number, previous)
+        data = self._reporter.build(locators, series_uid, sop_uid, number, previous)
         row = _row(route, sop_uid, data)
         report = ReportRow(
             route=route.name,

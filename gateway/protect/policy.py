@@ -154,7 +154,14 @@ def policy_digest(decision: Decision, route: Route) -> str:
         shaping["restoration"] = route.restoration
     if route.visible_text and decision.action == "mark":  # as above
         shaping["visible_text"] = True
+    if has_new_study(decision, route):  # as above
+        shaping["study_uid"] = route.study_uid
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+
+
+def has_new_study(decision: Decision, route: Route) -> bool:
+    """Whether the copy gets a Study Instance UID of its own."""
+    return route.study_uid == "new" and decision.action in ("mark", "remap")
 
 
 def traits_of(header: InstanceHeader) -> ImageTraits:

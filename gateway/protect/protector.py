@@ -19,7 +19,7 @@ from gateway.dicom.carry import pack, pack_referring
 from gateway.dicom.derive import DerivationFacts
 from gateway.dicom.encoded import InstanceHeader, read_header
 from gateway.dicom.syntaxes import syntax_of
-from gateway.dicom.uids import derived_uid
+from gateway.dicom.uids import derived_uid, in_new_study
 from gateway.errors import GatewayError
 from gateway.keys import SealingKeys, mark_seed
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, ModalityProfile, load_packs, load_profiles
@@ -35,7 +35,7 @@ from gateway.protect.marking import (
     read_original,
     requests_of,
 )
-from gateway.protect.policy import Decision, decide, policy_digest
+from gateway.protect.policy import Decision, decide, has_new_study, policy_digest
 from gateway.protect.remapping import Remapped
 from gateway.vault import (
     FigureStore,
@@ -137,6 +137,7 @@ class Protector:
                 attributes=header.attributes,
                 received_at=received_at,
                 is_carried=route.restoration == "carried" and decision.action in ("mark", "remap"),
+                has_new_study=has_new_study(decision, route),
             )
         )
         self._put_payload(record, source)
@@ -264,6 +265,8 @@ class Protector:
         The same record gives the same facts, but for `body`, what the copy carries: it is sealed afresh each time.
         """
         site = self._config.site
+        derive, has_new_study = partial(derived_uid, self._keys.uid_key), bool(record.derived_study_uid)
+        name = in_new_study if has_new_study else str
         sealed_key = payload = None
         if body is not None:
             sealed_key, payload = seal_carried(body, record, self._keys.restore_public, self._keys.signer)
@@ -279,8 +282,10 @@ class Protector:
             source_reference=route.source_reference,
             token=record.token,
             hint=site.contact,
-            map_uid=lambda uid: derived_uid(self._keys.uid_key, "instance", uid, 1),
-            map_series=lambda uid: derived_uid(self._keys.uid_key, "series", uid),
+            map_uid=lambda uid: derive("instance", name(uid), 1),
+            map_series=lambda uid: derive("series", name(uid)),
+            derived_study_uid=record.derived_study_uid,
+            map_study=partial(derive, "study") if has_new_study else None,
             sealed_key=sealed_key,
             payload=payload,
             visible_text=route.visible_text,

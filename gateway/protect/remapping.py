@@ -37,6 +37,6 @@ class Remapped:
         data = derive_references(self.original, self.transfer_syntax_uid, self.facts_of(record))
         header = read_header(io.BytesIO(data), references_syntax(self.transfer_syntax_uid))
         found = (header.sop_class_uid, header.sop_instance_uid, header.series_uid, header.study_uid)
-        if found != (record.sop_class_uid, record.derived_sop_uid, record.derived_series_uid, record.study_uid):
+        if found != (record.sop_class_uid, record.derived_sop_uid, record.derived_series_uid, record.copy_study_uid):
             raise HoldError("self-check-failed", "the derived data set does not carry the UIDs of its record")
         return data, hashlib.sha256(data).hexdigest()

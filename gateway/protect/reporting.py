@@ -41,12 +41,11 @@ class Reporter:
         return self._derive("series", name), self._derive("instance", name, number)
 
     def marked_of_study(self, study_uid: str) -> list[str]:
-        """Locators of all marked copies of a study, whatever the route."""
+        """Locators of all marked copies of a study, named by the originals' UID or the copies', whatever the route."""
         return self._figures.marked_of_study(study_uid)
 
     def build(
         self,
-        study_uid: str,
         locators: Sequence[str],
         series_uid: str,
         sop_uid: str,
@@ -54,6 +53,8 @@ class Reporter:
         previous: str = "",
     ) -> bytes:
         """The encoded report (Explicit VR Little Endian) of the copies whose records are at `locators`.
+
+        It is of the study that the last of them is of: a route may have changed what Study Instance UID copies get.
 
         Parameters
         ----------
@@ -69,7 +70,7 @@ class Reporter:
         figures = self._figures.of(locators)
         return build_report(
             ReportFacts(
-                study_uid=study_uid,
+                study_uid=records[-1].copy_study_uid,
                 series_uid=series_uid,
                 sop_instance_uid=sop_uid,
                 number=number,
@@ -90,6 +91,7 @@ def _copy(record: VaultRecord, figures: MarkFigures | None) -> CopyFacts:
         "sop_class_uid": record.sop_class_uid,
         "sop_instance_uid": record.derived_sop_uid,
         "series_uid": record.derived_series_uid,
+        "study_uid": record.copy_study_uid,
     }
     if figures is None:
         return CopyFacts(**uids, policy="not kept")

@@ -1,7 +1,8 @@
 """Everything that a site needs to get its originals back, in one encrypted file; and the way back from it.
 
-A backup holds the keys (the private ones too), the records, and their sealed payloads. It is a tar stream inside a
-chunked file, under a key that scrypt (RFC 7914) makes from a passphrase; layout: deploy/formats.md, "backup".
+A backup holds the keys (the private ones too), the records, their sealed payloads, and what protection reports tell of
+them: the figures of marked copies, and which reports went out. It is a tar stream inside a chunked file, under a key
+that scrypt (RFC 7914) makes from a passphrase; layout: deploy/formats.md, "backup".
 
 Records are read first, payloads second: a payload that is sealed meanwhile may be in the backup without its record, and
 is then left out; a record whose payload was not put yet is in it, and its payload when it came in time.
@@ -24,11 +25,11 @@ from typing import Any, BinaryIO
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
-from sqlalchemy import Engine, LargeBinary, select
+from sqlalchemy import Engine, LargeBinary, inspect, select, tuple_
 
 from gateway.config.models import Config
 from gateway.config.secret import SecretRef
-from gateway.database import VaultRow, open_database, reading, sqlite_url, transaction
+from gateway.database import Base, FiguresRow, ReportRow, VaultRow, open_database, reading, sqlite_url, transaction
 from gateway.errors import NotFoundError, SealError, VaultError
 from gateway.keys import ChunkedReader, ChunkedWriter, pem
 from gateway.keys.generate import write_key_file
@@ -36,16 +37,22 @@ from gateway.vault.payloads import PayloadStore
 from gateway.vault.places import VAULT, vault_folder
 
 MAGIC = b"MGBK"
-VERSION = 1
+VERSION = 2
+_KNOWN = (1, 2)  # version 1 has records alone
 CONFIG_NAME = "recovered.toml"
 _HEAD = struct.Struct(">4sBBBB16s")  # magic, version, log2 of scrypt's N, r, p, salt
 _LOG_N, _R, _P = 17, 8, 1  # 128 MiB of memory, once
 _RECORDS = "records.jsonl"
+_TABLES: dict[str, type[Base]] = {
+    _RECORDS: VaultRow,
+    "figures.jsonl": FiguresRow,
+    "reports.jsonl": ReportRow,
+}
 _MANIFEST = "manifest.json"
 _KEYS = "keys"
 _PIECE = 1 << 20
 _PAGE = 500
-_BINARY = frozenset(c.name for c in VaultRow.__table__.columns if isinstance(c.type, LargeBinary))
+_ABOUT = ("institution", "manufacturer", "contact")  # of the site, in reports and copies
 
 
 def backup(config: Config, out: Path, passphrase: str) -> None:
@@ -101,7 +108,8 @@ def recover(archive: Path, folder: Path, passphrase: str, database_url: str = ""
         with open(archive, "rb") as file:
             manifest = _read_tar(_open_chunks(file, passphrase), made)
         _fill_database(made, database_url or sqlite_url(made / "state" / "gateway.sqlite"))
-        (made / _RECORDS).unlink()
+        for name in _TABLES:
+            (made / name).unlink(missing_ok=True)
         (made / CONFIG_NAME).write_text(_config_text(manifest, database_url), "utf-8")
         if folder.exists():
             folder.rmdir()
@@ -120,13 +128,17 @@ def _write_tar(chunks: ChunkedWriter, config: Config, engine: Engine) -> None:
     with tarfile.open(fileobj=chunks, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         for name, data in keys.items():
             _add(tar, digests, f"{_KEYS}/{name}", io.BytesIO(data), len(data))
-        with tempfile.TemporaryFile(dir=config.site.state) as rows:
-            locators = _dump(engine, rows)
-            size = rows.tell()
-            rows.seek(0)
-            _add(tar, digests, _RECORDS, rows, size)
+        live: list[str] = []
+        for name, table in _TABLES.items():
+            with tempfile.TemporaryFile(dir=config.site.state) as rows:
+                for row in _dump(engine, table, rows):
+                    if table is VaultRow and row.payload_file is not None:
+                        live.append(row.locator)
+                size = rows.tell()
+                rows.seek(0)
+                _add(tar, digests, name, rows, size)
         payloads = PayloadStore(vault_folder(config))
-        for locator in locators:
+        for locator in live:
             try:
                 payload = payloads.open(locator)
             except NotFoundError:
@@ -136,6 +148,7 @@ def _write_tar(chunks: ChunkedWriter, config: Config, engine: Engine) -> None:
                 _add(tar, digests, f"{VAULT}/{locator}", payload, size)
         signers = [name for name in keys if name.startswith(("signer-", "signing.public"))]
         manifest = {"version": VERSION, "site": config.site.name, "trusted_signers": signers, "sha256": digests}
+        manifest["about"] = {name: getattr(config.site, name) for name in _ABOUT}
         data = json.dumps(manifest, sort_keys=True).encode()
         _add(tar, {}, _MANIFEST, io.BytesIO(data), len(data))
 
@@ -158,25 +171,27 @@ def _key_files(config: Config) -> dict[str, bytes]:
     return files
 
 
-def _dump(engine: Engine, out: BinaryIO) -> list[str]:
-    """Write all rows of the records as JSON lines; gives the locators of the live ones."""
-    live: list[str] = []
-    after = ""
+def _dump(engine: Engine, table: type[Base], out: BinaryIO) -> Iterator[Base]:
+    """Write all rows of a table as JSON lines, and give each of them; read page by page, in the order of its key."""
+    key = inspect(table).primary_key
+    after: tuple[Any, ...] | None = None
     while True:
+        query = select(table).order_by(*key).limit(_PAGE)
         with reading(engine) as session:
-            page = session.scalars(
-                select(VaultRow).where(VaultRow.locator > after).order_by(VaultRow.locator).limit(_PAGE)
-            ).all()
+            page = session.scalars(query if after is None else query.where(tuple_(*key) > after)).all()
         for row in page:
-            values = {column.name: getattr(row, column.name) for column in VaultRow.__table__.columns}
-            for name in _BINARY:
+            values = {column.name: getattr(row, column.name) for column in table.__table__.columns}
+            after = tuple(values[column.name] for column in key)
+            for name in _binary(table):
                 values[name] = base64.b64encode(values[name]).decode("ascii")
             out.write(json.dumps(values, sort_keys=True).encode("ascii") + b"\n")
-            after = row.locator
-            if row.payload_file is not None:
-                live.append(row.locator)
+            yield row
         if len(page) < _PAGE:
-            return live
+            return
+
+
+def _binary(table: type[Base]) -> list[str]:
+    return [column.name for column in table.__table__.columns if isinstance(column.type, LargeBinary)]
 
 
 def _add(tar: tarfile.TarFile, digests: dict[str, str], name: str, source: BinaryIO, size: int) -> None:
@@ -205,7 +220,7 @@ class _Digesting:
 
 def _open_chunks(file: BinaryIO, passphrase: str) -> ChunkedReader:
     head = file.read(_HEAD.size)
-    if len(head) < _HEAD.size or head[:4] != MAGIC or head[4] != VERSION or not _is_bearable(*head[5:8]):
+    if len(head) < _HEAD.size or head[:4] != MAGIC or head[4] not in _KNOWN or not _is_bearable(*head[5:8]):
         raise VaultError("backup-format", "this is not a backup of a version that is known here")
     try:
         return ChunkedReader(file, _passphrase_key(passphrase, head), head)
@@ -237,8 +252,8 @@ def _read_tar(chunks: ChunkedReader, folder: Path) -> dict[str, Any]:
                     write_key_file(folder / _KEYS / name, source.read(), 0o644 if "public" in name else 0o600)
                 elif place == VAULT:
                     payloads.put(name, lambda out, source=source: shutil.copyfileobj(source, out, _PIECE))
-                elif member.name == _RECORDS:
-                    with open(folder / _RECORDS, "xb") as out:
+                elif member.name in _TABLES:
+                    with open(folder / member.name, "xb") as out:
                         shutil.copyfileobj(source, out, _PIECE)
                 else:
                     raise VaultError("backup-format", "the backup holds something that a backup never holds")
@@ -257,21 +272,24 @@ def _fill_database(folder: Path, url: str) -> None:
     with transaction(engine) as session:
         if session.scalars(select(VaultRow.locator).limit(1)).first() is not None:
             raise VaultError("database-not-empty", "the database to recover into holds records already")
-        with open(folder / _RECORDS, "rb") as lines:
-            for page in _pages(lines):
-                session.add_all(page)
-                session.flush()
-                session.expunge_all()
+        for name, table in _TABLES.items():
+            if not (folder / name).exists():
+                continue
+            with open(folder / name, "rb") as lines:
+                for page in _pages(lines, table):
+                    session.add_all(page)
+                    session.flush()
+                    session.expunge_all()
     engine.dispose()
 
 
-def _pages(lines: BinaryIO) -> Iterator[list[VaultRow]]:
-    page: list[VaultRow] = []
+def _pages(lines: BinaryIO, table: type[Base]) -> Iterator[list[Base]]:
+    page: list[Base] = []
     for line in lines:
         values = json.loads(line)
-        for name in _BINARY:
+        for name in _binary(table):
             values[name] = base64.b64decode(values[name])
-        page.append(VaultRow(**values))
+        page.append(table(**values))
         if len(page) == _PAGE:
             yield page
             page = []
@@ -280,6 +298,7 @@ def _pages(lines: BinaryIO) -> Iterator[list[VaultRow]]:
 
 def _config_text(manifest: dict[str, Any], database_url: str) -> str:
     """A configuration for what was recovered; the site's own, with its peers and routes, is kept elsewhere."""
+    about = manifest.get("about", {})
     signers = ", ".join(json.dumps(SecretRef(f"file:{_KEYS}/{name}")) for name in manifest["trusted_signers"])
     lines = [
         "# Made by `miad-gateway vault recover`: restores what the backup held.",
@@ -287,6 +306,7 @@ def _config_text(manifest: dict[str, Any], database_url: str) -> str:
         "",
         "[site]",
         f"name = {json.dumps(manifest['site'])}",
+        *(f"{name} = {json.dumps(about[name], ensure_ascii=False)}" for name in _ABOUT if name in about),
         "",
         "[keys]",
         f"trusted_signers = [{signers}]",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, or_, select
 
 from gateway.database import FiguresRow, VaultRow, reading, transaction
 
@@ -58,11 +58,15 @@ class FigureStore:
         return found
 
     def marked_of_study(self, study_uid: str) -> list[str]:
-        """Locators of the marked copies of a study that went out or may have (their bytes are fixed), oldest first."""
+        """Locators of the marked copies of a study that went out or may have (their bytes are fixed), oldest first.
+
+        `study_uid`: of the originals or of the copies.
+        """
         query = (
             select(VaultRow.locator)
             .join(FiguresRow, FiguresRow.locator == VaultRow.locator)
-            .where(VaultRow.study_uid == study_uid, VaultRow.derived_sha256.is_not(None))
+            .where(or_(VaultRow.study_uid == study_uid, VaultRow.derived_study_uid == study_uid))
+            .where(VaultRow.derived_sha256.is_not(None))
             .order_by(VaultRow.created_at, VaultRow.locator)
         )
         with reading(self._engine) as session:

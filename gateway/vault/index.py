@@ -245,7 +245,7 @@ def _is_one_of(level: str, values: Sequence[str]) -> ColumnElement[bool]:
     if level == "PATIENT":
         return VaultRow.patient_id.in_([value[:64] for value in values])
     if level == "STUDY":
-        return VaultRow.study_uid.in_(values)
+        return or_(VaultRow.study_uid.in_(values), VaultRow.derived_study_uid.in_(values))
     if level == "SERIES":
         return or_(VaultRow.original_series_uid.in_(values), VaultRow.derived_series_uid.in_(values))
     return or_(VaultRow.original_sop_uid.in_(values), VaultRow.derived_sop_uid.in_(values))

@@ -11,6 +11,7 @@ from gateway.errors import IntegrityError, SealError
 from gateway.keys import Verifier, canonical
 
 DOCUMENT_VERSION = 1
+NEW_STUDY_VERSION = 2  # of a document that names one more UID, that of the copy's study
 CARRIED = "carried"  # in place of a payload's name: the original rides in its marked copy, the vault holds none
 
 # What both the document and VaultRow hold, under one name.
@@ -32,6 +33,7 @@ SHARED = (
 )
 # created_ms: whole milliseconds, so that no float is signed
 _KEYS = frozenset(SHARED) | {"version", "vault", "key_id", "created_ms"}
+_KEYS_OF = {DOCUMENT_VERSION: _KEYS, NEW_STUDY_VERSION: _KEYS | {"derived_study_uid"}}
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,6 +52,8 @@ class RecordFacts:
         Seconds since 1970; see `RecordStore.create`. None: the order of receipt is not known.
     is_carried
         The original will ride in its marked copy only: no payload is to be put.
+    has_new_study
+        The copy will have a Study Instance UID of its own.
     """
 
     original_sop_uid: str
@@ -63,11 +67,16 @@ class RecordFacts:
     attributes: dict[str, Any]
     received_at: float | None = None
     is_carried: bool = False
+    has_new_study: bool = False
 
 
 @dataclass(frozen=True, repr=False)
 class VaultRecord:
-    """One record, as its document says; `token` and `attributes` are not signed. Bytes, and seconds since 1970."""
+    """One record, as its document says; `token` and `attributes` are not signed. Bytes, and seconds since 1970.
+
+    derived_study_uid: the copy's Study Instance UID where it is not the original's, else empty. What a marked copy
+    carries of its record does not name it.
+    """
 
     vault_id: str
     locator: str
@@ -88,6 +97,7 @@ class VaultRecord:
     created_at: float
     token: bytes
     attributes: dict[str, Any]
+    derived_study_uid: str = ""
 
     def __repr__(self) -> str:
         return f"VaultRecord({self.locator})"  # UIDs and attributes have no place in logs
@@ -96,6 +106,11 @@ class VaultRecord:
     def is_carried(self) -> bool:
         """Whether the vault holds no payload since the marked copy carries the original."""
         return self.payload_file == CARRIED
+
+    @property
+    def copy_study_uid(self) -> str:
+        """Study Instance UID of the marked copy."""
+        return self.derived_study_uid or self.study_uid
 
     def document(self) -> bytes:
         """What is signed: canonical JSON (deploy/formats.md, "record")."""
@@ -106,6 +121,8 @@ class VaultRecord:
             "key_id": self.key_id,
             "created_ms": round(self.created_at * 1000),
         }
+        if self.derived_study_uid:
+            content |= {"version": NEW_STUDY_VERSION, "derived_study_uid": self.derived_study_uid}
         return canonical(content)
 
 
@@ -133,7 +150,7 @@ def read_row(row: VaultRow, verifier: Verifier | None, vault_id: str = "") -> Va
     content = _parse(row)
     if vault_id and content["vault"] != vault_id:
         raise IntegrityError("record-of-another-vault", f"record {row.locator} belongs to another vault")
-    for name in SHARED:
+    for name in (*SHARED, "derived_study_uid"):
         if content[name] != getattr(row, name):
             raise IntegrityError("record-columns-differ", f"record {row.locator}: {name} is not what was signed")
     if content["created_ms"] != round(row.created_at * 1000):
@@ -144,7 +161,7 @@ def read_row(row: VaultRow, verifier: Verifier | None, vault_id: str = "") -> Va
         created_at=content["created_ms"] / 1000,
         token=row.token,
         attributes=row.attributes,
-        **{key: content[key] for key in SHARED},
+        **{key: content[key] for key in (*SHARED, "derived_study_uid")},
     )
 
 
@@ -153,6 +170,7 @@ def _parse(row: VaultRow) -> dict[str, Any]:
         content = json.loads(row.document)
     except ValueError:
         content = None
-    if not isinstance(content, dict) or content.get("version") != DOCUMENT_VERSION or set(content) != _KEYS:
+    version = content.get("version") if isinstance(content, dict) else None
+    if not isinstance(version, int) or set(content) != _KEYS_OF.get(version):
         raise IntegrityError("record-format", f"record {row.locator} is not of a version that is known here")
-    return content
+    return {"derived_study_uid": "", **content}

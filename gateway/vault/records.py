@@ -19,12 +19,13 @@ from sqlalchemy import Engine, Select, exc, func, select
 from sqlalchemy.orm import Session
 
 from gateway.database import VaultRow, reading, transaction
+from gateway.dicom.uids import in_new_study
 from gateway.errors import NotFoundError, VaultError
 from gateway.keys import Signer, Verifier, key_id, make_token
 from gateway.vault.attributes import ACCESSION_NUMBER, MODALITY, PATIENT_ID, STUDY_DATE, first_text
 from gateway.vault.record import CARRIED, SHARED, RecordFacts, VaultRecord, read_row
 
-DeriveUid = Callable[[Literal["instance", "series"], str, int], str]  # level, original UID, generation -> new UID
+DeriveUid = Callable[[Literal["instance", "series", "study"], str, int], str]  # level, original, generation -> new UID
 _TRIES = 20  # of creating while other processes create under the same original UID
 _PAGE = 500
 
@@ -109,6 +110,7 @@ class RecordStore:
             policy=record.policy,
             attributes=record.attributes,
             is_carried=record.is_carried,
+            has_new_study=bool(record.derived_study_uid),
         )
         return self._settled(lambda session: self._find_newer_or_insert(session, record, facts))
 
@@ -239,7 +241,11 @@ class RecordStore:
             )
         generation = before[0].generation + 1 if before else 1
         locator = secrets.token_hex(16)
-        derived_sop_uid = self._derive_uid("instance", facts.original_sop_uid, generation)
+        # References name first copies (`in_new_study` ones or not): each of the two kinds is counted by itself.
+        turn = generation - sum(bool(row.derived_study_uid) != facts.has_new_study for row in before)
+        names = (facts.original_sop_uid, facts.original_series_uid)
+        sop_name, series_name = map(in_new_study, names) if facts.has_new_study else names
+        derived_sop_uid = self._derive_uid("instance", sop_name, turn)
         record = VaultRecord(
             vault_id=self._vault_id,
             locator=locator,
@@ -248,7 +254,8 @@ class RecordStore:
             original_series_uid=facts.original_series_uid,
             study_uid=facts.study_uid,
             derived_sop_uid=derived_sop_uid,
-            derived_series_uid=self._derive_uid("series", facts.original_series_uid, 0),
+            derived_series_uid=self._derive_uid("series", series_name, 0),
+            derived_study_uid=self._derive_uid("study", facts.study_uid, 0) if facts.has_new_study else "",
             sop_class_uid=facts.sop_class_uid,
             transfer_syntax_uid=facts.transfer_syntax_uid,
             original_sha256=facts.original_sha256,
@@ -281,7 +288,7 @@ class RecordStore:
         row.document = record.document()
         row.signature = self._signer.sign(row.document)
         row.signer = self._signer.id
-        for name in (*SHARED, "created_at"):
+        for name in (*SHARED, "derived_study_uid", "created_at"):
             setattr(row, name, getattr(record, name))
 
     def _row_for_change(self, session: Session, locator: str) -> VaultRow:

@@ -170,6 +170,14 @@ SAID = {
         {"[[routes]]": '[[routes]]\nrestoration = "carried"'}, "",
         "warning", "routes[0].restoration", "only the marked",
     ),
+    "one destination, two studies": (
+        {}, '[[routes]]\nname = "b"\ncalled_ae = "B"\ndestinations = ["pacs"]\nstudy_uid = "new"\n',
+        "error", "routes[1].study_uid", 'pacs gets copies with study_uid = "keep" by route research already',
+    ),
+    "two looks of one study": (
+        {}, '[[routes]]\nname = "b"\ncalled_ae = "B"\ndestinations = ["pacs"]\nmark = { text = "B" }\n',
+        "warning", "routes[1].study_uid", "by research and by b there are two different copies",
+    ),
     "a clinical destination": (
         {'type = "research"': f'type = "clinical"\nclinical_override = "{CLINICAL_STATEMENT}"'}, "",
         "warning", "destinations[0].type", "CLINICAL and gets marked copies",
@@ -194,6 +202,13 @@ def test_what_is_bold_or_wrong_is_said_in_words(site, changed, added, level, whe
     (finding,) = check_config(site.config(changed, added))
     assert (finding.level, finding.where) == (level, where)
     assert words in finding.message
+
+
+def test_routes_that_look_alike_or_have_studies_of_their_own_are_all_right(site) -> None:
+    other = "[[destinations]]\nname = 'x'\ntype = 'external'\nae_title = 'X'\nhost = 'localhost'\nport = 1\n"
+    route = '[[routes]]\nname = "b"\ncalled_ae = "B"\ndestinations = ["x"]\n'
+    assert check_config(site.config({}, route + other)) == []
+    assert check_config(site.config({}, f'{route}study_uid = "new"\nmark = {{ text = "B" }}\n{other}')) == []
 
 
 def emergency(site, hours: float) -> list[Finding]:

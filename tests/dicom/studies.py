@@ -19,6 +19,13 @@ MAKER = {
     "device_serial_number": "1",
 }
 LIVER = CodedConcept("10200004", "SCT", "Liver")
+# Titles of the notes by which IHE IOCM takes images back (PS3.16 CID 7011)
+REJECTIONS = {
+    "113001": "Rejected for Quality Reasons",
+    "113037": "Rejected for Patient Safety Reasons",
+    "113038": "Incorrect Modality Worklist Entry",
+    "113039": "Data Retention Policy Expired",
+}
 
 
 def slices(count: int = 2) -> list[Dataset]:
@@ -98,10 +105,10 @@ def report(images: Sequence[Dataset]) -> Dataset:
     )
 
 
-def rejection_note(images: Sequence[Dataset]) -> Dataset:
-    """A Key Object Selection that rejects images for quality (IHE IOCM)."""
+def rejection_note(images: Sequence[Dataset], code: str = "113001") -> Dataset:
+    """A Key Object Selection that rejects images, by default for their quality (IHE IOCM)."""
     content = hd.ko.KeyObjectSelection(
-        document_title=CodedConcept("113001", "DCM", "Rejected for Quality Reasons"), referenced_objects=images
+        document_title=CodedConcept(code, "DCM", REJECTIONS[code]), referenced_objects=images
     )
     return hd.ko.KeyObjectSelectionDocument(
         evidence=images,
@@ -151,7 +158,7 @@ def structure_set(images: Sequence[Dataset]) -> Dataset:
     ds.StructureSetLabel, ds.StructureSetDate, ds.StructureSetTime = "LIVER", "20260101", "120000"
     series = Dataset()
     series.SeriesInstanceUID = first.SeriesInstanceUID
-    series.ContourImageSequence = [_reference(image) for image in images]
+    series.ContourImageSequence = [reference(image) for image in images]
     study = Dataset()
     study.ReferencedSOPClassUID, study.ReferencedSOPInstanceUID = "1.2.840.10008.3.1.2.3.1", first.StudyInstanceUID
     study.RTReferencedSeriesSequence = [series]
@@ -194,13 +201,14 @@ def others(images: Sequence[Dataset]) -> dict[str, Dataset]:
 def _contour(image: Dataset) -> Dataset:
     z = image.ImagePositionPatient[2]
     contour = Dataset()
-    contour.ContourImageSequence = [_reference(image)]
+    contour.ContourImageSequence = [reference(image)]
     contour.ContourGeometricType, contour.NumberOfContourPoints = "CLOSED_PLANAR", 3
     contour.ContourData = [0, 0, z, 10, 0, z, 10, 10, z]
     return contour
 
 
-def _reference(image: Dataset) -> Dataset:
+def reference(image: Dataset) -> Dataset:
+    """SOP class and instance of an object, as an item of a sequence that refers to it."""
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
     return item

@@ -74,6 +74,24 @@ def test_every_reference_in_every_object_resolves_in_any_order(make_flow, order)
         assert ds.StudyInstanceUID == original.StudyInstanceUID == out[IMAGES[0].SOPInstanceUID].StudyInstanceUID
 
 
+@pytest.mark.parametrize("code", studies.REJECTIONS)
+def test_a_rejection_note_takes_the_copies_back_whatever_its_reason(flow, code):
+    """Else what the archive rejected would live on outside (IHE IOCM); the note may come before its images."""
+    note = studies.rejection_note(IMAGES[:1], code)
+    for ds in (note, IMAGES[0]):
+        flow.receive(bare(ds))
+        flow.run()
+    out = sent(flow)
+    copy, image = out[note.SOPInstanceUID], out[IMAGES[0].SOPInstanceUID]
+    assert copy.ConceptNameCodeSequence[0].CodeValue == code
+    assert copy.ConceptNameCodeSequence[0].CodeMeaning == studies.REJECTIONS[code]
+    named = [uid for keyword, uid in every_uid(copy) if keyword == "ReferencedSOPInstanceUID"]
+    assert len(named) == 2 and set(named) == {str(image.SOPInstanceUID)}  # evidence and content
+    [study] = copy.CurrentRequestedProcedureEvidenceSequence
+    assert study.StudyInstanceUID == image.StudyInstanceUID
+    assert [series.SeriesInstanceUID for series in study.ReferencedSeriesSequence] == [image.SeriesInstanceUID]
+
+
 def test_sending_the_study_again_in_another_order_gives_the_same_bytes(make_flow):
     """Without a lookup: what came first is not asked."""
     flow = make_flow(BY_RULE)

@@ -11,13 +11,16 @@ from pydicom import Dataset, dcmread
 from sqlalchemy import select
 
 from gateway.audit import events
+from gateway.config import Config, load_config
 from gateway.database import FiguresRow, InstanceRow, ReportRow, reading
 from gateway.dicom.report import NO_PROMISE, SOP_CLASS
 from gateway.errors import PermanentError
 from gateway.flow.operations import release, replay
 from gateway.keys.keyring import SealingKeys
 from gateway.network.egress import Egress
-from gateway.service import build_reports
+from gateway.protect.reporting import Reporter
+from gateway.service import build_reports, database
+from gateway.vault import backup as backups
 from tests.conftest import missing
 from tests.dicom.readers import dciodvfy_errors, missing_programs
 from tests.flow.support import ROUTE, Flow, configuration, ct, decoded
@@ -249,3 +252,36 @@ def test_on_both_kinds_of_database(engine, tmp_path, site_keys):
     marked_study(flow, 1)
     assert [made(flow), made(flow)] == [1, 0]
     assert len(sent_reports(flow)) == 1
+
+
+def test_a_recovered_vault_writes_the_same_report_and_counts_on(make_flow, tmp_path, monkeypatch):
+    """Its figures come back, and no report gets the UID of one that went out before."""
+    monkeypatch.setattr(backups, "_LOG_N", 12)
+    monkeypatch.setattr(backups, "_PAGE", 1)
+    flow = make_flow(REPORT)
+    site = flow.config.site.model_copy(update={"contact": CONTACT, "institution": "Klinik Süd"})
+    flow = flow.again(site=site)
+    marked_study(flow, 1, 2)
+    assert made(flow) == 1
+    backups.backup(flow.config, tmp_path / "site.backup", "correct horse")
+    config = load_config(backups.recover(tmp_path / "site.backup", tmp_path / "new", "correct horse"))
+    assert said_by(config) == said_by(flow.config)
+    recovered = Flow(flow.config.model_copy(update={"site": config.site, "keys": config.keys}))
+    marked_study(recovered, 3)
+    assert made(recovered) == 1
+    [first], [second] = sent_reports(flow), sent_reports(recovered)
+    assert second.SOPInstanceUID != first.SOPInstanceUID and second.SeriesInstanceUID == first.SeriesInstanceUID
+    [previous] = second.PredecessorDocumentsSequence
+    assert previous.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == (
+        first.SOPInstanceUID
+    )
+    recovered.engine.dispose()
+
+
+def said_by(config: Config) -> list[tuple[int, object]]:
+    """What a report of the study says, as this site writes it."""
+    reporter = Reporter(config.site, SealingKeys.load(config.keys), database(config))
+    locators = reporter.marked_of_study(STUDY)
+    report = decoded(reporter.build(locators, "2.25.1", "2.25.2"))
+    assert len(found(report, "MARKED_COPY")) == len(found(report, "REGION_SHARE")) == 2
+    return [(e.tag, e.value) for e in report.iterall() if e.VR not in ("DA", "TM", "DT", "SQ")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import tarfile
 import time
@@ -56,6 +58,29 @@ def test_an_empty_machine_restores_a_marked_file(filled, tmp_path):
     assert {path.name for path in (tmp_path / "new" / "keys").iterdir()} == {
         path.name for path in (filled.config.site.state / "keys").iterdir()
     }
+
+
+def test_a_backup_of_version_1_is_read(filled, tmp_path, monkeypatch):
+    """It has records alone, and no column for the study of copies."""
+    monkeypatch.setattr(module, "VERSION", 1)
+    monkeypatch.setattr(module, "_TABLES", {"records.jsonl": VaultRow})
+    monkeypatch.setattr(module, "_ABOUT", ())
+    dump = module._dump
+
+    def as_it_was(engine, table, out):
+        lines = io.BytesIO()
+        yield from dump(engine, table, lines)
+        for line in lines.getvalue().splitlines():
+            values = json.loads(line)
+            assert values.pop("derived_study_uid") == ""
+            out.write(json.dumps(values).encode() + b"\n")
+
+    monkeypatch.setattr(module, "_dump", as_it_was)
+    backup(filled.config, tmp_path / "site.backup", "correct horse")
+    monkeypatch.undo()
+    assert (tmp_path / "site.backup").read_bytes()[4] == 1
+    config = load_config(recover(tmp_path / "site.backup", tmp_path / "new", "correct horse"))
+    assert open_vault(config).records.by_original_uid("1.2.3.1") == filled.records.by_original_uid("1.2.3.1")
 
 
 def test_a_record_without_payload_is_in_the_backup_too(filled, tmp_path):
@@ -129,7 +154,7 @@ def test_a_manifest_that_does_not_fit(filled, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["../evil", "vault/../../evil", "keys/.hidden", "other", "keys/a/b"])
 def test_names_that_lead_out_of_the_folder(filled, tmp_path, monkeypatch, name):
-    monkeypatch.setattr(module, "_RECORDS", name)
+    monkeypatch.setattr(module, "_TABLES", {name: VaultRow})
     backup(filled.config, tmp_path / "b", "p")
     monkeypatch.undo()
     monkeypatch.setattr(module, "_LOG_N", 12)

@@ -230,6 +230,19 @@ def test_derived_uids_find_and_select_originals(index, vault):
     assert answer.SeriesInstanceUID == "1.1.1"
 
 
+def test_the_study_uid_of_copies_finds_and_selects_originals(index, vault):
+    """Where copies have a study of their own; the scope is of originals, and answers name originals."""
+    new = vault.store(b"x", "1.3.1.1", original_series_uid="1.3.1", study_uid="1.3", has_new_study=True)
+    for study in ("1.3", new.derived_study_uid):
+        (answer,) = index.find("STUDY", "STUDY", keys(StudyInstanceUID=study), Scope(("1.3",)), 10)
+        assert answer.StudyInstanceUID == "1.3"
+        assert index.select("STUDY", "STUDY", keys(StudyInstanceUID=study), Scope(("1.3",))) == [new.locator]
+        assert index.select("STUDY", "STUDY", keys(StudyInstanceUID=study), Scope(("1.1",))) == []
+        image = keys(StudyInstanceUID=study, SeriesInstanceUID=new.derived_series_uid, SOPInstanceUID="1.3.1.1")
+        assert index.select("STUDY", "IMAGE", image, ALL) == [new.locator]
+    assert index.select("STUDY", "STUDY", keys(StudyInstanceUID="1.1"), Scope((new.derived_study_uid,))) == []
+
+
 def test_purged_records_are_not_seen(index, vault):
     vault.records.expire(9e9, keep=[vault.records.by_original_uid("1.2.1.1").locator])
     assert studies(index) == ["1.2"]

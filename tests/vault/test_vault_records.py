@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,10 +12,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from alembic import command
+from alembic.config import Config as AlembicConfig
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from sqlalchemy import select, update
+from sqlalchemy import inspect, select, update
 
-from gateway.database import VaultRow, transaction
+from gateway.database import VaultRow, engine, transaction
 from gateway.dicom.uids import derived_uid
 from gateway.errors import GatewayError, IntegrityError, NotFoundError, VaultError
 from gateway.keys import Signer, Verifier, read_token
@@ -116,12 +119,47 @@ def test_a_store_for_reading_makes_nothing(vault):
         assert caught.value.code == "vault-read-only"
 
 
+def test_a_new_study_is_signed_and_counted_by_itself(vault):
+    """Version 2 of the document; of a copy that keeps its study the document stays what it was."""
+    kept = vault.records.create(facts_of(b"a"))
+    new = vault.records.create(facts_of(b"a", policy="policy-2", has_new_study=True))
+    assert (kept.derived_study_uid, kept.copy_study_uid, new.study_uid) == ("", "1.2", "1.2")
+    assert new.derived_study_uid == new.copy_study_uid == derived_uid(vault.sealing.uid_key, "study", "1.2")
+    assert [json.loads(one.document())["version"] for one in (kept, new)] == [1, 2]
+    assert json.loads(new.document())["derived_study_uid"] == new.derived_study_uid
+    assert vault.records.by_locator(new.locator) == new
+    # the first of its kind, whatever came before, and in a series of its own
+    assert new.generation == 2
+    assert new.derived_sop_uid == derived_uid(vault.sealing.uid_key, "instance", "1.2.3.1/study", 1)
+    assert new.derived_series_uid == derived_uid(vault.sealing.uid_key, "series", "1.2.3/study")
+    later = vault.records.create(facts_of(b"b"))
+    assert (later.generation, later.derived_sop_uid) == (
+        3,
+        derived_uid(vault.sealing.uid_key, "instance", "1.2.3.1", 2),
+    )
+    assert vault.records.new_generation(new).derived_study_uid == new.derived_study_uid
+
+
+def test_records_of_the_schema_before_are_read_as_they_were(vault):
+    """Revision 0003 knew no study UID of copies: theirs is the original's."""
+    record = vault.records.create(facts_of(b"a"))
+    alembic = AlembicConfig()
+    alembic.set_main_option("script_location", str(Path(engine.__file__).parent / "migrations"))
+    with vault.engine.begin() as connection:
+        alembic.attributes["connection"] = connection
+        command.downgrade(alembic, "0003")
+    assert "derived_study_uid" not in {column["name"] for column in inspect(vault.engine).get_columns("vault_record")}
+    engine.migrate(vault.engine)
+    assert vault.records.by_locator(record.locator) == record
+
+
 TAMPERED = {
     "original_sop_uid": "9.9",
     "original_series_uid": "9.9",
     "study_uid": "9.9",
     "derived_sop_uid": "9.9",
     "derived_series_uid": "9.9",
+    "derived_study_uid": "9.9",
     "sop_class_uid": "9.9",
     "transfer_syntax_uid": "9.9",
     "original_sha256": "0" * 64,

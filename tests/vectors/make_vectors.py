@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,12 +98,8 @@ def vectors() -> dict[str, dict[str, object]]:
             "derived_sop_uid": made.derived_sop_uid,
             "token": make_token(restore, made.vault_id, made.locator, made.derived_sop_uid).hex(),
         },
-        "record-1": {
-            "signing_private": SIGNING.hex(),
-            "signer": signer.id,
-            "document": made.document().hex(),
-            "signature": signer.sign(made.document()).hex(),
-        },
+        "record-1": _signed(signer, made),
+        "record-2": _signed(signer, replace(made, derived_study_uid="2.25.305419898")),
         "carried-1": keys
         | {
             "signing_private": SIGNING.hex(),
@@ -116,6 +113,16 @@ def vectors() -> dict[str, dict[str, object]]:
         "carried-body-referring-2": _referring(),
         "payload-1": keys
         | {"document": made.document().hex(), "plaintext": ORIGINAL.hex(), "file": payload.getvalue().hex()},
+    }
+
+
+def _signed(signer: Signer, record: VaultRecord) -> dict[str, object]:
+    """The document of a record, signed."""
+    return {
+        "signing_private": SIGNING.hex(),
+        "signer": signer.id,
+        "document": record.document().hex(),
+        "signature": signer.sign(record.document()).hex(),
     }
 
 

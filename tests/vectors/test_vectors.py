@@ -51,6 +51,7 @@ def record_of(document: bytes, token: bytes = b"") -> tuple[VaultRow, dict]:
     content = json.loads(document)
     row = VaultRow(**{name: content[name] for name in SHARED}, token=token, attributes={}, document=document)
     row.created_at = content["created_ms"] / 1000
+    row.derived_study_uid = content.get("derived_study_uid", "")
     return row, content
 
 
@@ -87,13 +88,15 @@ def test_token():
         read_token(private, vector.data("token"), vector.text("derived_sop_uid") + "1")
 
 
-def test_record():
-    vector = Vector("record-1")
+@pytest.mark.parametrize(("name", "derived_study"), [("record-1", ""), ("record-2", "2.25.305419898")])
+def test_record(name, derived_study):
+    vector = Vector(name)
     private = Ed25519PrivateKey.from_private_bytes(vector.data("signing_private"))
     row, content = record_of(vector.data("document"))
     row.signature, row.signer = vector.data("signature"), vector.text("signer")
     record = read_row(row, Verifier([private.public_key()]), "vector-site")
     assert record.generation == 2 and record.created_at == 1_700_000_000.123 and record.derived_sha256 is None
+    assert record.derived_study_uid == derived_study
     assert record.document() == vector.data("document") == canonical(content)
     assert Signer(private).sign(vector.data("document")) == vector.data("signature")  # Ed25519 is deterministic
 
