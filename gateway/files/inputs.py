@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -186,5 +185,5 @@ def _raise(error: Exception) -> BinaryIO:
 
 
 def _shown(name: str) -> str:
-    """A foreign name, fit for a terminal."""
-    return re.sub(r"[^\x20-\x7e\xa0-\U0010ffff]", "?", name)
+    """A foreign name, fit for a terminal: no control characters, nor those that turn the direction of writing."""
+    return "".join(one if one.isprintable() else "?" for one in name)

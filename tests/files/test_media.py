@@ -225,6 +225,17 @@ def test_a_member_without_a_name_is_a_member(site, tmp_path: Path) -> None:
     assert result.outcome == "marked", result
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("a\x1b[31mb", "a?[31mb"), ("a\u202egpj.b", "a?gpj.b"), ("a\xad\u200bb", "a??b"), ("b\xfccher", "b\xfccher")],
+    ids=["escape", "right to left", "invisible", "umlaut"],
+)
+def test_a_members_name_is_fit_for_a_terminal(tmp_path: Path, name: str, shown: str) -> None:
+    path = packed(tmp_path / "export.zip", {name: b"x"})
+    with Inputs([path], LIMIT) as inputs:
+        assert [found.member for found in inputs.found] == [shown]
+
+
 def test_bombs_are_refused_before_they_are_inflated(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(archive, "RATIO_FROM", 1 << 20)
     path = packed(tmp_path / "bomb.zip", {"bomb": bytes(8 << 20)})
