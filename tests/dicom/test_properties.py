@@ -177,11 +177,15 @@ REFERENCE_SEQUENCES = (
     "ReferencedInstanceSequence",
     "ContentSequence",
 )
-OTHER_SEQUENCES = ("ReferencedStudySequence", "ReferencedPerformedProcedureStepSequence", "ReferencedPatientSequence")
+STUDY_SEQUENCE = "ReferencedStudySequence"
+OTHER_SEQUENCES = ("ReferencedPerformedProcedureStepSequence", "ReferencedPatientSequence")
+LEAVES = ("ReferencedSOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 TREES = st.recursive(
-    st.fixed_dictionaries({}, optional={"ReferencedSOPInstanceUID": INSTANCES, "SeriesInstanceUID": INSTANCES}),
+    st.fixed_dictionaries({}, optional=dict.fromkeys(LEAVES, INSTANCES)),
     lambda inner: st.dictionaries(
-        st.sampled_from((*REFERENCE_SEQUENCES, *OTHER_SEQUENCES)), st.lists(inner, min_size=1, max_size=3), max_size=3
+        st.sampled_from((*REFERENCE_SEQUENCES, STUDY_SEQUENCE, *OTHER_SEQUENCES)),
+        st.lists(inner, min_size=1, max_size=3),
+        max_size=3,
     ),
     max_leaves=15,
 )
@@ -215,17 +219,21 @@ def test_exactly_the_references_in_the_map_follow_at_every_level(described, mapp
     before = dict(leaves(tree(described)))
     instances = {uid: f"2.25.1{uid[-1]}" for uid in mapped}
     series = {uid: f"2.25.2{uid[-1]}" for uid in mapped}
-    count = remap_references(ds, instances.get, series.get)
+    studies = {uid: f"2.25.3{uid[-1]}" for uid in mapped}
+    maps = (instances.get, series.get, studies.get)
+    count = remap_references(ds, *maps)
     expected = {}
     for path, uid in before.items():
-        follows = not set(path) & set(OTHER_SEQUENCES)
-        is_series = path[-1] == "SeriesInstanceUID" and len(path) > 1  # the data set's own stays
-        is_instance = path[-1] == "ReferencedSOPInstanceUID"
-        uid_map = series if is_series else instances if is_instance else {}
-        expected[path] = uid_map.get(uid, uid) if follows else uid
+        if path[-1] == "ReferencedSOPInstanceUID":  # in an item of Referenced Study Sequence it is the study's
+            uid_map = studies if path[-3:-2] == (STUDY_SEQUENCE,) else instances
+        elif len(path) > 1:
+            uid_map = series if path[-1] == "SeriesInstanceUID" else studies
+        else:  # the data set's own stay
+            uid_map = {}
+        expected[path] = uid if set(path) & set(OTHER_SEQUENCES) else uid_map.get(uid, uid)
     assert dict(leaves(ds)) == expected
     assert count == sum(expected[path] != before[path] for path in before)
-    assert remap_references(ds, instances.get, series.get) == 0  # what was mapped is nobody's original
+    assert remap_references(ds, *maps) == 0  # what was mapped is nobody's original
 
 
 # --- the private block
