@@ -179,9 +179,9 @@ REFERENCE_SEQUENCES = (
 )
 STUDY_SEQUENCE = "ReferencedStudySequence"
 OTHER_SEQUENCES = ("ReferencedPerformedProcedureStepSequence", "ReferencedPatientSequence")
-LEAVES = ("ReferencedSOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+NAMED_UIDS = ("ReferencedSOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 TREES = st.recursive(
-    st.fixed_dictionaries({}, optional=dict.fromkeys(LEAVES, INSTANCES)),
+    st.fixed_dictionaries({}, optional=dict.fromkeys(NAMED_UIDS, INSTANCES)),
     lambda inner: st.dictionaries(
         st.sampled_from((*REFERENCE_SEQUENCES, STUDY_SEQUENCE, *OTHER_SEQUENCES)),
         st.lists(inner, min_size=1, max_size=3),
