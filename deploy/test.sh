@@ -15,4 +15,6 @@ export PATH="$PWD/.venv/bin:$PATH:/usr/sbin"
 
 ruff check .
 ruff format --check .
-exec python -m pytest -q "$@"
+# Two files of tests at a time, a file's tests by one process, for they share peers; in the order of their names, since
+# the longest (the mark's benchmark) is among the first.
+exec python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder "$@"
