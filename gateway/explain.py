@@ -9,13 +9,13 @@ from typing import Literal
 from pydicom.uid import UID
 
 from gateway.config import Config, Route
-from gateway.dicom.check import check_encoding
-from gateway.dicom.encoded import InstanceHeader, read_header
-from gateway.dicom.frames import FrameReader, decoded_bytes
-from gateway.dicom.overlay import room_for_words
-from gateway.dicom.part10 import split_part10
-from gateway.dicom.pixels import decode_pixels
-from gateway.dicom.syntaxes import syntax_of
+from gateway.dicom.copy.overlay import room_for_words
+from gateway.dicom.encoding.check import check_encoding
+from gateway.dicom.encoding.encoded import InstanceHeader, read_header
+from gateway.dicom.encoding.part10 import split_part10
+from gateway.dicom.encoding.syntaxes import syntax_of
+from gateway.dicom.pixels.frames import FrameReader, decoded_bytes
+from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import DicomError, HoldError
 from gateway.mark import load_profiles
 from gateway.protect.large import LARGE_BYTES

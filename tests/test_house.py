@@ -57,14 +57,14 @@ FORBIDDEN: dict[str, set[str]] = {
     "gateway.audit": NETWORK_LIBRARIES | DICOM_LIBRARIES | TENSOR_LIBRARIES | DATABASE_LIBRARIES,
     "gateway.keys": NETWORK_LIBRARIES | DICOM_LIBRARIES | TENSOR_LIBRARIES | DATABASE_LIBRARIES,
     "gateway.dicom": NETWORK_LIBRARIES | TENSOR_LIBRARIES | DATABASE_LIBRARIES | {"cryptography"},
-    "gateway.vault": NETWORK_LIBRARIES | TENSOR_LIBRARIES | {"gateway.dicom.pixels", "gateway.dicom.derive"},
+    "gateway.vault": NETWORK_LIBRARIES | TENSOR_LIBRARIES | {"gateway.dicom.pixels.stored_values", "gateway.dicom.copy.derive"},
     "gateway.mark": NETWORK_LIBRARIES | DICOM_LIBRARIES | DATABASE_LIBRARIES
     | {"cryptography", "gateway.dicom", "gateway.keys", "gateway.database", "gateway.audit"},
     "gateway.protect": NETWORK_LIBRARIES | TENSOR_LIBRARIES,
-    "gateway.restore": NETWORK_LIBRARIES | TENSOR_LIBRARIES | {"gateway.mark", "gateway.dicom.pixels"},
-    "gateway.flow": NETWORK_LIBRARIES | TENSOR_LIBRARIES | {"gateway.mark", "gateway.dicom.pixels"},
+    "gateway.restore": NETWORK_LIBRARIES | TENSOR_LIBRARIES | {"gateway.mark", "gateway.dicom.pixels.stored_values"},
+    "gateway.flow": NETWORK_LIBRARIES | TENSOR_LIBRARIES | {"gateway.mark", "gateway.dicom.pixels.stored_values"},
     "gateway.network": TENSOR_LIBRARIES
-    | {"numpy", "PIL", "gateway.mark", "gateway.dicom.pixels", "gateway.dicom.derive", "gateway.keys"},
+    | {"numpy", "PIL", "gateway.mark", "gateway.dicom.pixels.stored_values", "gateway.dicom.copy.derive", "gateway.keys"},
     "plugins": NETWORK_LIBRARIES | {"gateway.keys", "gateway.vault", "gateway.database", "gateway.dicom"},
 }  # fmt: skip
 

@@ -23,9 +23,9 @@ def report(
 
     from gateway import service
     from gateway.config import load_config
-    from gateway.dicom.part10 import write_part10
-    from gateway.dicom.report import SOP_CLASS
-    from gateway.dicom.syntaxes import EXPLICIT_LITTLE
+    from gateway.dicom.copy.report import SOP_CLASS
+    from gateway.dicom.encoding.part10 import write_part10
+    from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
     from gateway.keys.keyring import SealingKeys
     from gateway.protect.reporting import Reporter
 

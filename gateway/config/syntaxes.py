@@ -17,7 +17,7 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 TransferSyntaxes = Annotated[tuple[SyntaxName, ...], Field(min_length=1), AfterValidator(_each_once)]
-"""In order of preference, each once. What a name stands for: `gateway.dicom.syntaxes.LOSSLESS_NAMES`."""
+"""In order of preference, each once. What a name stands for: `gateway.dicom.encoding.syntaxes.LOSSLESS_NAMES`."""
 
 UNCOMPRESSED: TransferSyntaxes = ("explicit", "implicit")
 """The default: what every node takes (PS3.5 10.1)."""

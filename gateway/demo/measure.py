@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from gateway.config.models import Route
-from gateway.dicom.encoded import read_header
-from gateway.dicom.part10 import split_part10
-from gateway.dicom.pixels import decode_pixels
+from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding.part10 import split_part10
+from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import GatewayError
 from gateway.mark import MarkedImage, MarkRequest, ModalityProfile, Quality, load_profiles
 from gateway.mark.budget import psnr

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from gateway.dicom.library import foreign_errors
+from gateway.dicom.encoding.library import foreign_errors
 from gateway.errors import DicomError
 
 MAX_DIRECTORY = 16 << 20  # bytes of the archive's directory; the library reads it at once

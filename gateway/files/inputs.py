@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 from zipfile import ZipInfo
 
-from gateway.dicom.directory import NAME, is_directory, read_directory
+from gateway.dicom.encoding.directory import NAME, is_directory, read_directory
 from gateway.errors import DicomError, GatewayError
 from gateway.files.archive import Archive, is_archive
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 
-from gateway.dicom.part10 import write_part10
+from gateway.dicom.encoding.part10 import write_part10
 from gateway.errors import ConfigError
 from gateway.files.inputs import Inputs
 

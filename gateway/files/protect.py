@@ -15,8 +15,8 @@ from gateway.audit import AuditLog
 from gateway.config import Config
 from gateway.config.models import Route
 from gateway.database import InstanceRow, open_database, reading, sqlite_url
-from gateway.dicom.encoded import read_header
-from gateway.dicom.part10 import FileMeta, split_part10
+from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding.part10 import FileMeta, split_part10
 from gateway.errors import GatewayError, PermanentError
 from gateway.files.inputs import Input, Inputs
 from gateway.files.output import OutputFolder

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from gateway.config import Config
-from gateway.dicom.part10 import split_part10
+from gateway.dicom.encoding.part10 import split_part10
 from gateway.errors import GatewayError
 from gateway.files.inputs import Input, Inputs
 from gateway.files.output import OutputFolder

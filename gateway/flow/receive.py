@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.config.models import Ingress, Route
-from gateway.dicom.encoded import InstanceHeader, read_header
+from gateway.dicom.encoding.encoded import InstanceHeader, read_header
 from gateway.errors import CapacityError, DicomError
 from gateway.flow.ports import Incoming, ReceivedFacts
 from gateway.flow.spool import Spool, SpoolWriter

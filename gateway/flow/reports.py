@@ -18,8 +18,8 @@ from sqlalchemy.orm import Session
 from gateway.audit import AuditLog, events
 from gateway.config.models import Route
 from gateway.database import InstanceRow, ReportRow, VaultRow, reading, transaction
-from gateway.dicom.report import SOP_CLASS
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE
+from gateway.dicom.copy.report import SOP_CLASS
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
 from gateway.errors import GatewayError
 from gateway.flow.spool import Spool
 from gateway.flow.store import MARKED, REPORT, SEALED, FlowStore

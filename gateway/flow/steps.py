@@ -22,9 +22,9 @@ import structlog
 from gateway.audit import AuditLog, events
 from gateway.config.models import Route
 from gateway.database import DeliveryRow, InstanceRow
-from gateway.dicom.compress import recode
-from gateway.dicom.references import references_syntax
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE
+from gateway.dicom.copy.references import references_syntax
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
+from gateway.dicom.pixels.compress import recode
 from gateway.errors import CapacityError, GatewayError, HoldError, PermanentError, TransientError, fault
 from gateway.flow.backoff import STEP_ATTEMPTS, delay_s
 from gateway.flow.passing import Passing

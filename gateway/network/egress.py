@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 from gateway.audit import AuditLog, events
 from gateway.config.models import Destination
-from gateway.dicom.syntaxes import LOSSLESS_NAMES
+from gateway.dicom.encoding.syntaxes import LOSSLESS_NAMES
 from gateway.errors import DeliveryError, DicomError, PermanentError, TransientError
 from gateway.flow.ports import Outgoing
 from gateway.network import tls as tls_contexts

@@ -12,7 +12,7 @@ import logging
 from pydicom import config as pydicom_config
 from pynetdicom import _config
 
-from gateway.dicom.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from gateway.dicom.encoding.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 __all__ = ["IMPLEMENTATION_CLASS_UID", "IMPLEMENTATION_VERSION_NAME", "apply"]  # PS3.7 D.3.3.2; one pair for files too
 

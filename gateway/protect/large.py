@@ -18,11 +18,11 @@ from typing import BinaryIO
 import numpy as np
 import zstandard
 
-from gateway.dicom.derive import DerivationFacts, derived_around, shown_extremes
-from gateway.dicom.encoded import InstanceHeader
-from gateway.dicom.frames import FrameReader, decode_piece, decoded_bytes, native_parts
-from gateway.dicom.pixels import Pixels
-from gateway.dicom.residual import original_of, residual
+from gateway.dicom.copy.derive import DerivationFacts, derived_around, shown_extremes
+from gateway.dicom.encoding.encoded import InstanceHeader
+from gateway.dicom.pixels.frames import FrameReader, decode_piece, decoded_bytes, native_parts
+from gateway.dicom.pixels.residual import original_of, residual
+from gateway.dicom.pixels.stored_values import Pixels
 from gateway.errors import HoldError, IntegrityError
 from gateway.keys import ChunkedReader, ChunkedWriter
 from gateway.keys.envelope import new_dek

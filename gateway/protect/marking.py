@@ -15,11 +15,11 @@ from typing import BinaryIO
 import numpy as np
 
 from gateway.config.models import Route
-from gateway.dicom.derive import DerivationFacts, derive
-from gateway.dicom.encoded import InstanceHeader
-from gateway.dicom.geometry import frame_positions
-from gateway.dicom.pixels import Pixels, decode_pixels
-from gateway.dicom.windows import Display
+from gateway.dicom.copy.derive import DerivationFacts, derive
+from gateway.dicom.encoding.encoded import InstanceHeader
+from gateway.dicom.encoding.geometry import frame_positions
+from gateway.dicom.pixels.stored_values import Pixels, decode_pixels
+from gateway.dicom.pixels.windows import Display
 from gateway.errors import GatewayError, HoldError, IntegrityError
 from gateway.mark import MarkedImage, MarkRequest, ModalityProfile
 from gateway.vault import MarkFigures, VaultRecord

@@ -16,9 +16,9 @@ from typing import Literal
 
 from gateway.config.models import Route, Rule
 from gateway.config.passing import BREAK_GLASS_HOURS
-from gateway.dicom.encoded import InstanceHeader
-from gateway.dicom.groups import has_groups
-from gateway.dicom.references import is_signed
+from gateway.dicom.copy.references import is_signed
+from gateway.dicom.encoding.encoded import InstanceHeader
+from gateway.dicom.encoding.groups import has_groups
 from gateway.errors import HoldError
 from gateway.mark import ImageTraits, ModalityProfile, choose_profile
 from gateway.protect.policy_table import (

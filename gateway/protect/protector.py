@@ -15,11 +15,11 @@ from sqlalchemy import Engine
 
 from gateway import __version__
 from gateway.config.models import Config, Route
-from gateway.dicom.carry import pack, pack_referring
-from gateway.dicom.derive import DerivationFacts
-from gateway.dicom.encoded import InstanceHeader, read_header
-from gateway.dicom.syntaxes import syntax_of
-from gateway.dicom.uids import derived_uid, in_new_study
+from gateway.dicom.copy.carried_body import pack, pack_referring
+from gateway.dicom.copy.derive import DerivationFacts
+from gateway.dicom.copy.uids import derived_uid, in_new_study
+from gateway.dicom.encoding.encoded import InstanceHeader, read_header
+from gateway.dicom.encoding.syntaxes import syntax_of
 from gateway.errors import GatewayError
 from gateway.keys import SealingKeys, mark_seed
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, ModalityProfile, load_packs, load_profiles

@@ -7,9 +7,9 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gateway.dicom.derivation import DerivationFacts
-from gateway.dicom.encoded import read_header
-from gateway.dicom.references import derive_references, references_syntax
+from gateway.dicom.copy.derivation import DerivationFacts
+from gateway.dicom.copy.references import derive_references, references_syntax
+from gateway.dicom.encoding.encoded import read_header
 from gateway.errors import HoldError
 from gateway.vault import VaultRecord
 

@@ -9,8 +9,8 @@ from sqlalchemy import Engine
 
 from gateway import __version__
 from gateway.config.models import Site
-from gateway.dicom.report import CopyFacts, ReportFacts, build_report
-from gateway.dicom.uids import derived_uid
+from gateway.dicom.copy.report import CopyFacts, ReportFacts, build_report
+from gateway.dicom.copy.uids import derived_uid
 from gateway.keys import SealingKeys
 from gateway.vault import FigureStore, MarkFigures, RecordStore, VaultRecord
 

@@ -11,7 +11,7 @@ import hmac
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from gateway.dicom.carry import read_copy, rebuild
+from gateway.dicom.copy.carried_body import read_copy, rebuild
 from gateway.errors import DicomError, IntegrityError, VaultError
 from gateway.keys import OpeningKeys
 from gateway.restore.ofrecord import OfRecord
@@ -79,7 +79,7 @@ class CarriedOriginal(OfRecord):
         Raises
         ------
         DicomError
-            As `gateway.dicom.carry.rebuild`; ``marked-pixels-changed`` above all.
+            As `gateway.dicom.copy.carried_body.rebuild`; ``marked-pixels-changed`` above all.
         IntegrityError
             ``digest-differs``.
         """

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from sqlalchemy import Engine
 
-from gateway.dicom.carry import read_copy
+from gateway.dicom.copy.carried_body import read_copy
 from gateway.errors import IntegrityError, NotFoundError, VaultError
 from gateway.keys import OpeningKeys, read_token
 from gateway.restore.carried import CarriedOriginal, CopyRestorer

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from gateway.dicom.encoded import read_header
-from gateway.dicom.part10 import split_part10
-from gateway.dicom.pixels import decode_pixels
+from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding.part10 import split_part10
+from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import ConfigError, GatewayError, MarkError
 from gateway.mark import MarkRequest, ModalityProfile, load_profiles
 from gateway.mark.judge import display_image

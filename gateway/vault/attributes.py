@@ -7,7 +7,7 @@ from typing import Any
 
 from pydicom.datadict import tag_for_keyword
 
-from gateway.dicom import attributes as stored
+from gateway.dicom.encoding import attributes as stored
 
 LEVELS = ("PATIENT", "STUDY", "SERIES", "IMAGE")
 

@@ -3,8 +3,9 @@
 Two elements of the private block: the sealed key (xx10), a fresh DEK and the digest of the original by HPKE to the
 restore role's public key; and the sealed payload (xx11), chunked AES-256-GCM under that DEK. Both are bound to the
 *derived* SOP Instance UID, so that in another object they open nothing. Inside lies a document that the gateway signed,
-with all that a record says of the original and the digest of the body that follows it (`gateway.dicom.carry`): nothing
-of the body is looked at before signer, signature and digest are right. Layout: deploy/formats.md, "carried original".
+with all that a record says of the original and the digest of the body that follows it
+(`gateway.dicom.copy.carried_body`): nothing of the body is looked at before signer, signature and digest are right.
+Layout: deploy/formats.md, "carried original".
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from sqlalchemy import Engine, Select, exc, func, select
 from sqlalchemy.orm import Session
 
 from gateway.database import VaultRow, reading, transaction
-from gateway.dicom.uids import in_new_study
+from gateway.dicom.copy.uids import in_new_study
 from gateway.errors import NotFoundError, VaultError
 from gateway.keys import Signer, Verifier, key_id, make_token
 from gateway.vault.attributes import ACCESSION_NUMBER, MODALITY, PATIENT_ID, STUDY_DATE, first_text
@@ -46,7 +46,7 @@ class RecordStore:
     restore_public
         To whom tokens (and, by the caller, payloads) are sealed.
     derive_uid
-        `(level, original UID, generation) -> UID`, e.g. `partial(gateway.dicom.uids.derived_uid, uid_key)`.
+        `(level, original UID, generation) -> UID`, e.g. `partial(gateway.dicom.copy.uids.derived_uid, uid_key)`.
     """
 
     def __init__(

@@ -21,11 +21,11 @@ from pathlib import Path
 from statistics import median
 
 from gateway.config.models import Route
-from gateway.dicom.carry import RESIDUAL, pack
-from gateway.dicom.derive import derive
-from gateway.dicom.encoded import read_header
-from gateway.dicom.pixels import decode_pixels
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE, syntax_of
+from gateway.dicom.copy.carried_body import RESIDUAL, pack
+from gateway.dicom.copy.derive import derive
+from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, syntax_of
+from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import GatewayError
 from gateway.keys import Signer
 from gateway.mark import Marker, MarkSettings, ModalityProfile, load_profiles

@@ -6,7 +6,7 @@ Real CT and MR slices of 512x512x16 bit in the corpus. Every slice goes through 
 that whatever else the machine does falls on all of them; each time is the least of the rounds, then the median of the
 slices.
 "encode" and "decode" are one frame; "at egress" is all that sending a copy takes: cutting it, encoding, decoding,
-comparing (`gateway.dicom.compress.recode`). The ratio is that of the encoded frame to its 512 KiB.
+comparing (`gateway.dicom.pixels.compress.recode`). The ratio is that of the encoded frame to its 512 KiB.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from gateway.dicom.codecs import decode_frame, encode_frame
-from gateway.dicom.compress import recode
-from gateway.dicom.derive import derive
-from gateway.dicom.parts import split
-from gateway.dicom.pixels import decode_pixels
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE, LOSSLESS_NAMES, syntax_of
+from gateway.dicom.copy.derive import derive
+from gateway.dicom.encoding.parts import split
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, LOSSLESS_NAMES, syntax_of
+from gateway.dicom.pixels.codecs import decode_frame, encode_frame
+from gateway.dicom.pixels.compress import recode
+from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import GatewayError
 from tests.conftest import data_folder
 from tests.dicom.samples import corpus, facts

@@ -25,8 +25,8 @@ from sqlalchemy import select
 
 from gateway.config import load_config
 from gateway.database import InstanceRow, reading
-from gateway.dicom.encoded import read_header
-from gateway.dicom.part10 import split_part10
+from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding.part10 import split_part10
 from gateway.errors import DicomError
 from gateway.service import build_restorer, database
 from tests.benchmarks.programs import program

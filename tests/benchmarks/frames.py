@@ -33,9 +33,9 @@ import numpy as np
 from pydicom import Dataset
 
 from gateway.config import Config
-from gateway.dicom.explicit import encode
-from gateway.dicom.part10 import split_part10, write_part10
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE
+from gateway.dicom.encoding.explicit import encode
+from gateway.dicom.encoding.part10 import split_part10, write_part10
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
 from gateway.files.inputs import Inputs
 from gateway.files.protect import protect_files
 from gateway.files.restore import restore_files

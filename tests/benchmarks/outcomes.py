@@ -30,9 +30,9 @@ import structlog
 from pydicom.uid import UID
 
 from gateway.config.models import Mark
-from gateway.dicom.encoded import read_header
-from gateway.dicom.private import read_block
-from gateway.dicom.syntaxes import syntax_of
+from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding.private import read_block
+from gateway.dicom.encoding.syntaxes import syntax_of
 from gateway.errors import GatewayError
 from gateway.keys.generate import make_keys
 from gateway.keys.keyring import OpeningKeys

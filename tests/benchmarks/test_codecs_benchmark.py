@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from gateway.dicom.syntaxes import LOSSLESS_NAMES
+from gateway.dicom.encoding.syntaxes import LOSSLESS_NAMES
 from tests.benchmarks import codecs
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydicom.data import get_testdata_file
 
-from gateway.dicom.part10 import split_part10
+from gateway.dicom.encoding.part10 import split_part10
 
 
 def data_set(file: Path) -> str:

@@ -21,7 +21,7 @@ from gateway.demo.peers import GATEWAY, Orthanc, start_archive, start_outside
 from gateway.demo.processes import Programs, listens
 from gateway.demo.site import ARCHIVE_AE, RESTORE_AE, WORKSTATION_AE, Site, prepare_site
 from gateway.demo.workstation import Wanted, Workstation
-from gateway.dicom.part10 import split_part10
+from gateway.dicom.encoding.part10 import split_part10
 from gateway.flow.operations import list_instances
 from gateway.flow.store import DELIVERED, HELD
 from gateway.service import database

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from gateway.dicom.derive import derive
-from gateway.dicom.encoded import read_header
-from gateway.dicom.part10 import write_part10
-from gateway.dicom.pixels import Pixels, decode_pixels
-from gateway.dicom.private import read_block
-from gateway.dicom.syntaxes import DEFLATED_LITTLE, EXPLICIT_LITTLE, IMPLICIT_LITTLE
-from gateway.dicom.transcode import to_implicit
+from gateway.dicom.copy.derive import derive
+from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding.part10 import write_part10
+from gateway.dicom.encoding.private import read_block
+from gateway.dicom.encoding.syntaxes import DEFLATED_LITTLE, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from gateway.dicom.encoding.transcode import to_implicit
+from gateway.dicom.pixels.stored_values import Pixels, decode_pixels
 from gateway.errors import DicomError
 from tests.dicom.readers import dciodvfy_errors, dcmtk_reads, gdcm_pixels
 from tests.dicom.samples import Sample, corpus, facts, slightly_changed

@@ -13,9 +13,9 @@ from pydicom import Dataset
 from pydicom.filebase import DicomIO
 from pydicom.filewriter import write_dataset
 
-from gateway.dicom.derivation import DerivationFacts
-from gateway.dicom.part10 import split_part10
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE, syntax_of
+from gateway.dicom.copy.derivation import DerivationFacts
+from gateway.dicom.encoding.part10 import split_part10
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, syntax_of
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 SC = "1.2.840.10008.5.1.4.1.1.7"

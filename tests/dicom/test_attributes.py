@@ -8,8 +8,8 @@ import json
 import pytest
 from pydicom import Dataset
 
-from gateway.dicom.encoded import read_header
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE
+from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
 from tests.dicom.samples import corpus, encode, image
 
 

@@ -11,7 +11,7 @@ import pytest
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.processing import convert_color_space
 
-from gateway.dicom.pixels import decode_pixels
+from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import DicomError
 from tests.dicom.samples import encode, sample
 
@@ -61,7 +61,7 @@ DAMAGE = """
 import sys
 from pathlib import Path
 import numpy as np
-from gateway.dicom.pixels import decode_pixels
+from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import DicomError
 from tests.dicom.samples import sample
 

@@ -10,13 +10,10 @@ import pydicom
 import pytest
 from pydicom.encaps import parse_basic_offsets
 
-from gateway.dicom import codecs
-from gateway.dicom.compress import recode
-from gateway.dicom.encoded import read_header
-from gateway.dicom.part10 import write_part10
-from gateway.dicom.pixels import decode_pixels
-from gateway.dicom.private import read_block
-from gateway.dicom.syntaxes import (
+from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding.part10 import write_part10
+from gateway.dicom.encoding.private import read_block
+from gateway.dicom.encoding.syntaxes import (
     EXPLICIT_BIG,
     EXPLICIT_LITTLE,
     HTJ2K_LOSSLESS,
@@ -26,6 +23,9 @@ from gateway.dicom.syntaxes import (
     LOSSLESS_NAMES,
     RLE_LOSSLESS,
 )
+from gateway.dicom.pixels import codecs
+from gateway.dicom.pixels.compress import recode
+from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import DicomError
 from gateway.restore import CopyRestorer
 from tests.conftest import missing
@@ -143,7 +143,7 @@ def test_what_no_encoder_takes_is_not_exact():
 
 
 def test_what_is_too_large_to_be_compared_is_not_encoded(monkeypatch):
-    monkeypatch.setattr("gateway.dicom.compress.MAX_PIXEL_BYTES", 1000)
+    monkeypatch.setattr("gateway.dicom.pixels.compress.MAX_PIXEL_BYTES", 1000)
     assert code_of(encode(KINDS["8 bits"]), JPEG_LS_LOSSLESS) == "not-exact"
     assert recode(encode(KINDS["8 bits"]), IMPLICIT_LITTLE) == encode(KINDS["8 bits"], IMPLICIT_LITTLE)
 

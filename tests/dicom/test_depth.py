@@ -7,9 +7,9 @@ import tracemalloc
 
 import pytest
 
-from gateway.dicom.encoded import MAX_VALUES
-from gateway.dicom.parts import split
-from gateway.dicom.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from gateway.dicom.encoding.encoded import MAX_VALUES
+from gateway.dicom.encoding.parts import split
+from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.errors import DicomError
 from tests.dicom.samples import encode, image
 

@@ -10,10 +10,10 @@ import pytest
 from pydicom import Dataset
 from pydicom.filereader import read_dataset
 
-from gateway.dicom.derive import derive
-from gateway.dicom.pixels import decode_pixels
-from gateway.dicom.private import read_block
-from gateway.dicom.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from gateway.dicom.copy.derive import derive
+from gateway.dicom.encoding.private import read_block
+from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import DicomError
 from tests.conftest import missing
 from tests.dicom.readers import missing_programs

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.dicom import depth, source
-from gateway.dicom.check import check_encoding
-from gateway.dicom.encoded import read_header
-from gateway.dicom.parts import split
-from gateway.dicom.syntaxes import DEFLATED_LITTLE, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from gateway.dicom.encoding import depth, source
+from gateway.dicom.encoding.check import check_encoding
+from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding.parts import split
+from gateway.dicom.encoding.syntaxes import DEFLATED_LITTLE, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.errors import DicomError
 from tests.dicom.samples import OneWay, corpus, encode, image, sample
 

@@ -8,12 +8,12 @@ import numpy as np
 import pydicom
 import pytest
 
-from gateway.dicom.compress import recode
-from gateway.dicom.derive import derive
-from gateway.dicom.part10 import write_part10
-from gateway.dicom.pixels import decode_pixels
-from gateway.dicom.references import derive_references
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE, JPEG_LS_LOSSLESS
+from gateway.dicom.copy.derive import derive
+from gateway.dicom.copy.references import derive_references
+from gateway.dicom.encoding.part10 import write_part10
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE, JPEG_LS_LOSSLESS
+from gateway.dicom.pixels.compress import recode
+from gateway.dicom.pixels.stored_values import decode_pixels
 from tests.dicom.samples import encode, facts, image
 
 

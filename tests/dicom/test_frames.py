@@ -10,10 +10,10 @@ import pydicom
 import pytest
 from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
 
-from gateway.dicom import frames as reading
-from gateway.dicom.frames import FrameReader, decoded_bytes
-from gateway.dicom.pixels import decode_pixels
-from gateway.dicom.syntaxes import DEFLATED_LITTLE, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from gateway.dicom.encoding.syntaxes import DEFLATED_LITTLE, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from gateway.dicom.pixels import frames as reading
+from gateway.dicom.pixels.frames import FrameReader, decoded_bytes
+from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import DicomError
 from tests.dicom.samples import encode, image
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from pydicom.filereader import read_dataset
 
-from gateway.dicom.derive import derive
-from gateway.dicom.encoded import read_header
-from gateway.dicom.geometry import frame_positions, slice_position
-from gateway.dicom.groups import FunctionalGroups, body_part_of
-from gateway.dicom.pixels import decode_pixels
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
-from gateway.dicom.windows import displays_of
+from gateway.dicom.copy.derive import derive
+from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding.geometry import frame_positions, slice_position
+from gateway.dicom.encoding.groups import FunctionalGroups, body_part_of
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from gateway.dicom.pixels.stored_values import decode_pixels
+from gateway.dicom.pixels.windows import displays_of
 from gateway.errors import DicomError
 from tests.dicom.enhanced import angiography, grouped, item, legacy_converted, real_slices, ultrasound_volume
 from tests.dicom.samples import encode, facts, image, slightly_changed

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
-from gateway.dicom.derive import derive
-from gateway.dicom.overlay import LAYOUTS, add_words, words_plane
-from gateway.dicom.part10 import write_part10
-from gateway.dicom.pixels import decode_pixels
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE
+from gateway.dicom.copy.derive import derive
+from gateway.dicom.copy.overlay import LAYOUTS, add_words, words_plane
+from gateway.dicom.encoding.part10 import write_part10
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
+from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import HoldError
 from tests.conftest import missing
 from tests.dicom.readers import dciodvfy_errors, dcmtk_reads, gdcm_pixels, missing_programs

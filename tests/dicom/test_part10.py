@@ -7,8 +7,8 @@ import io
 import pydicom
 import pytest
 
-from gateway.dicom.part10 import FileMeta, split_part10, write_part10
-from gateway.dicom.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from gateway.dicom.encoding.part10 import FileMeta, split_part10, write_part10
+from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.errors import DicomError
 from tests.dicom.samples import CT, corpus, encode, image
 

@@ -8,12 +8,12 @@ import pytest
 from pydicom import Dataset
 from pydicom.filereader import read_dataset
 
-from gateway.dicom.derive import derive
-from gateway.dicom.frames import FrameReader
-from gateway.dicom.parts import split
-from gateway.dicom.pixels import decode_pixels
-from gateway.dicom.references import derive_references
-from gateway.dicom.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from gateway.dicom.copy.derive import derive
+from gateway.dicom.copy.references import derive_references
+from gateway.dicom.encoding.parts import split
+from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from gateway.dicom.pixels.frames import FrameReader
+from gateway.dicom.pixels.stored_values import decode_pixels
 from tests.dicom.samples import encode, facts, image
 
 

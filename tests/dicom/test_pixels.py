@@ -12,9 +12,9 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.pixels.processing import convert_color_space
 
-from gateway.dicom.pixels import decode_pixels
-from gateway.dicom.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
-from gateway.dicom.windows import Window
+from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from gateway.dicom.pixels.stored_values import decode_pixels
+from gateway.dicom.pixels.windows import Window
 from gateway.errors import DicomError
 from tests.dicom.samples import corpus, encode, image, sample
 

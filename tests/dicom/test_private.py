@@ -11,7 +11,7 @@ from pydicom import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
 
-from gateway.dicom.private import CREATOR, GROUP, has_block, read_block, write_block
+from gateway.dicom.encoding.private import CREATOR, GROUP, has_block, read_block, write_block
 from gateway.errors import DicomError
 from tests.dicom.samples import encode
 

@@ -14,14 +14,14 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
 
-from gateway.dicom.directory import read_directory
-from gateway.dicom.elements import skip_value, top_level
-from gateway.dicom.encoded import open_source, read_header
-from gateway.dicom.part10 import FileMeta, split_part10, write_part10
-from gateway.dicom.parts import split
-from gateway.dicom.private import CREATOR, GROUP, read_block, write_block
-from gateway.dicom.remap import remap_references
-from gateway.dicom.syntaxes import DEFLATED_LITTLE, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, syntax_of
+from gateway.dicom.copy.remap import remap_references
+from gateway.dicom.encoding.directory import read_directory
+from gateway.dicom.encoding.elements import skip_value, top_level
+from gateway.dicom.encoding.encoded import open_source, read_header
+from gateway.dicom.encoding.part10 import FileMeta, split_part10, write_part10
+from gateway.dicom.encoding.parts import split
+from gateway.dicom.encoding.private import CREATOR, GROUP, read_block, write_block
+from gateway.dicom.encoding.syntaxes import DEFLATED_LITTLE, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, syntax_of
 from gateway.errors import DicomError
 from tests.dicom.samples import encode, image
 

@@ -10,11 +10,11 @@ from pydicom import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
 
-from gateway.dicom.derive import derive
-from gateway.dicom.pixels import decode_pixels
-from gateway.dicom.references import derive_references
-from gateway.dicom.remap import remap_references
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from gateway.dicom.copy.derive import derive
+from gateway.dicom.copy.references import derive_references
+from gateway.dicom.copy.remap import remap_references
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from gateway.dicom.pixels.stored_values import decode_pixels
 from tests.dicom.reference_rows import FOLLOWED, LISTED, ROWS, Row, found, holding
 from tests.dicom.samples import encode, facts, image
 

@@ -8,7 +8,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.filereader import read_dataset
 
-from gateway.dicom.remap import remap_references
+from gateway.dicom.copy.remap import remap_references
 from gateway.errors import DicomError
 from tests.dicom.samples import encode, image
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from gateway.dicom.carry import pack, rebuild
-from gateway.dicom.derive import derive
-from gateway.dicom.pixels import decode_pixels
-from gateway.dicom.residual import original_of, residual
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE
+from gateway.dicom.copy.carried_body import pack, rebuild
+from gateway.dicom.copy.derive import derive
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
+from gateway.dicom.pixels.residual import original_of, residual
+from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import DicomError
 from tests.dicom.samples import encode, facts, image, slightly_changed
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.filereader import read_dataset
 
-from gateway.dicom.encoded import read_header
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
-from gateway.dicom.transcode import to_implicit
+from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from gateway.dicom.encoding.transcode import to_implicit
 from gateway.errors import DicomError
 from tests.dicom.samples import corpus, encode, image
 

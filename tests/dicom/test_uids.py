@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.uid import UID
 
-from gateway.dicom.uids import derived_uid, in_new_study
+from gateway.dicom.copy.uids import derived_uid, in_new_study
 
 KEYS = st.binary(min_size=32, max_size=32)
 UIDS = st.from_regex(r"[12](\.(0|[1-9][0-9]{0,8})){1,6}", fullmatch=True)

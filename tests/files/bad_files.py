@@ -7,10 +7,10 @@ import struct
 import zlib
 from collections.abc import Callable
 
-from gateway.dicom.elements import Layout, skip_value, top_level
-from gateway.dicom.part10 import split_part10, write_part10
-from gateway.dicom.source import Source
-from gateway.dicom.syntaxes import DEFLATED_LITTLE
+from gateway.dicom.encoding.elements import Layout, skip_value, top_level
+from gateway.dicom.encoding.part10 import split_part10, write_part10
+from gateway.dicom.encoding.source import Source
+from gateway.dicom.encoding.syntaxes import DEFLATED_LITTLE
 from tests.files.conftest import real
 
 ITEM, ITEM_END, SEQUENCE_END = (struct.pack("<HHI", 0xFFFE, number, 0) for number in (0xE000, 0xE00D, 0xE0DD))

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from gateway.dicom.part10 import split_part10
+from gateway.dicom.encoding.part10 import split_part10
 from tests.files.conftest import protect, real, restore
 from tests.flow.support import configuration
 

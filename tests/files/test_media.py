@@ -12,8 +12,8 @@ import pydicom
 import pytest
 from pydicom.data import get_testdata_file
 
-from gateway.dicom.directory import is_directory, read_directory
-from gateway.dicom.part10 import split_part10
+from gateway.dicom.encoding.directory import is_directory, read_directory
+from gateway.dicom.encoding.part10 import split_part10
 from gateway.errors import ConfigError, DicomError
 from gateway.files import archive
 from gateway.files.archive import Archive

@@ -12,9 +12,9 @@ import numpy as np
 from pydicom import Dataset
 
 from gateway.config.models import OPT_IN_STATEMENTS, OptIn
-from gateway.dicom.encoded import read_header
-from gateway.dicom.pixels import decode_pixels, is_lossy
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE, syntax_of
+from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, syntax_of
+from gateway.dicom.pixels.stored_values import decode_pixels, is_lossy
 from gateway.keys.keyring import OpeningKeys
 from gateway.restore import CopyRestorer
 from tests.flow.support import ROUTE, Flow, configuration, decoded, facts_of

@@ -18,8 +18,8 @@ from gateway.config import TRUST_STATEMENT
 from gateway.config.load import make_absolute
 from gateway.config.models import Config, Destination, Ingress, Mark, Route, Site, Worker
 from gateway.database import DeliveryRow, InstanceRow, open_database, reading, sqlite_url
-from gateway.dicom.part10 import write_part10
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE
+from gateway.dicom.encoding.part10 import write_part10
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
 from gateway.flow.ports import Outgoing, ReceivedFacts
 from gateway.flow.receive import SpoolReceiver
 from gateway.flow.retention import Retainer

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import select
 
 from gateway.database import VaultRow, reading
-from gateway.dicom.private import read_block
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE
+from gateway.dicom.encoding.private import read_block
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
 from gateway.errors import NotFoundError
 from gateway.keys.keyring import OpeningKeys
 from gateway.mark import Marker

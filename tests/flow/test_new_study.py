@@ -8,8 +8,8 @@ import pytest
 from pydicom import Dataset
 
 from gateway.config.models import Route, Rule
-from gateway.dicom.report import SOP_CLASS
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE
+from gateway.dicom.copy.report import SOP_CLASS
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
 from gateway.keys.keyring import OpeningKeys, SealingKeys
 from gateway.protect import large
 from gateway.restore import CopyRestorer

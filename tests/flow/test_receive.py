@@ -11,7 +11,7 @@ import pytest
 
 from gateway.config.models import Ingress
 from gateway.database import InstanceRow, reading
-from gateway.dicom.private import write_block
+from gateway.dicom.encoding.private import write_block
 from gateway.errors import CapacityError, DicomError
 from gateway.flow.receive import PREFIX, SpoolReceiver
 from gateway.flow.spool import Spool

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
-from gateway.dicom.pixels import decode_pixels
-from gateway.dicom.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE
+from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE
+from gateway.dicom.pixels.stored_values import decode_pixels
 from tests.dicom.samples import encode, image
 from tests.flow.received import Sent, check_marked_and_restored, outcomes
 from tests.flow.support import Flow, ct, decoded

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
-from gateway.dicom.compress import recode
-from gateway.dicom.syntaxes import (
+from gateway.dicom.encoding.syntaxes import (
     DEFLATED_LITTLE,
     EXPLICIT_BIG,
     HTJ2K_LOSSLESS,
@@ -23,6 +22,7 @@ from gateway.dicom.syntaxes import (
     RLE_LOSSLESS,
     syntax_of,
 )
+from gateway.dicom.pixels.compress import recode
 from tests.dicom.samples import encode, image, sample
 from tests.flow.received import Sent, check_marked_and_restored, outcomes
 from tests.flow.support import Flow, ct

@@ -11,10 +11,10 @@ from pydicom import DataElement, Dataset, dcmread
 
 from gateway.audit import events
 from gateway.config.models import Rule
-from gateway.dicom.part10 import write_part10
-from gateway.dicom.private import read_block
-from gateway.dicom.references import references_syntax
-from gateway.dicom.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from gateway.dicom.copy.references import references_syntax
+from gateway.dicom.encoding.part10 import write_part10
+from gateway.dicom.encoding.private import read_block
+from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.errors import DicomError, PermanentError
 from tests.conftest import missing
 from tests.dicom import studies

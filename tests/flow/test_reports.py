@@ -13,7 +13,7 @@ from sqlalchemy import select
 from gateway.audit import events
 from gateway.config import Config, load_config
 from gateway.database import FiguresRow, InstanceRow, ReportRow, reading
-from gateway.dicom.report import NO_PROMISE, SOP_CLASS
+from gateway.dicom.copy.report import NO_PROMISE, SOP_CLASS
 from gateway.errors import PermanentError
 from gateway.flow.operations import release, replay
 from gateway.keys.keyring import SealingKeys

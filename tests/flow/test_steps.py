@@ -10,7 +10,7 @@ import pytest
 
 from gateway.audit import events
 from gateway.config.models import PASS_STATEMENT, Mark, Route
-from gateway.dicom.private import read_block
+from gateway.dicom.encoding.private import read_block
 from gateway.errors import DicomError, PermanentError, TransientError
 from gateway.flow.operations import hold, release, replay
 from gateway.mark import Marker

@@ -15,9 +15,9 @@ from pynetdicom import AE, evt
 from gateway.audit import AuditLog, events
 from gateway.config.models import Destination
 from gateway.config.syntaxes import UNCOMPRESSED, SyntaxName
-from gateway.dicom.part10 import split_part10
-from gateway.dicom.pixels import decode_pixels
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE, LOSSLESS_NAMES
+from gateway.dicom.encoding.part10 import split_part10
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE, LOSSLESS_NAMES
+from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import PermanentError
 from gateway.flow.ports import Outgoing
 from gateway.keys.keyring import OpeningKeys

@@ -10,11 +10,11 @@ import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from gateway.dicom.carry import pack, rebuild
-from gateway.dicom.derive import derive
-from gateway.dicom.pixels import decode_pixels
-from gateway.dicom.residual import original_of, residual
-from gateway.dicom.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE
+from gateway.dicom.copy.carried_body import pack, rebuild
+from gateway.dicom.copy.derive import derive
+from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE
+from gateway.dicom.pixels.residual import original_of, residual
+from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.restore import CopyRestorer
 from tests.dicom.samples import encode, facts, image, slightly_changed
 from tests.restore.copies import Gateway

@@ -23,12 +23,12 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import build_context
 
-from gateway.dicom.compress import recode
-from gateway.dicom.encoded import read_header
-from gateway.dicom.part10 import split_part10
-from gateway.dicom.parts import split
-from gateway.dicom.private import read_block, write_block
-from gateway.dicom.syntaxes import LOSSLESS_NAMES
+from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding.part10 import split_part10
+from gateway.dicom.encoding.parts import split
+from gateway.dicom.encoding.private import read_block, write_block
+from gateway.dicom.encoding.syntaxes import LOSSLESS_NAMES
+from gateway.dicom.pixels.compress import recode
 from gateway.errors import DicomError
 from gateway.network import command
 from tests.dicom.samples import encode, image

@@ -20,20 +20,20 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydicom.filereader import read_dataset
 
 from gateway.config.load import load_config
-from gateway.dicom.amount import count
-from gateway.dicom.check import check_encoding
-from gateway.dicom.derive import derive
-from gateway.dicom.directory import read_directory
-from gateway.dicom.elements import Layout
-from gateway.dicom.encoded import read_header
-from gateway.dicom.frames import FrameReader
-from gateway.dicom.library import foreign_errors
-from gateway.dicom.part10 import split_part10
-from gateway.dicom.parts import split
-from gateway.dicom.pixels import decode_pixels
-from gateway.dicom.private import read_block
-from gateway.dicom.references import derive_references, is_signed, references_syntax
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE, syntax_of
+from gateway.dicom.copy.derive import derive
+from gateway.dicom.copy.references import derive_references, is_signed, references_syntax
+from gateway.dicom.encoding.check import check_encoding
+from gateway.dicom.encoding.directory import read_directory
+from gateway.dicom.encoding.element_count import count
+from gateway.dicom.encoding.elements import Layout
+from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding.library import foreign_errors
+from gateway.dicom.encoding.part10 import split_part10
+from gateway.dicom.encoding.parts import split
+from gateway.dicom.encoding.private import read_block
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, syntax_of
+from gateway.dicom.pixels.frames import FrameReader
+from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import GatewayError
 from gateway.files.archive import Archive
 from gateway.files.inputs import Inputs

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.dicom.pixels import decode_pixels
+from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import GatewayError
 from tests.fuzz.every import read_log, run_every
 from tests.fuzz.seeds import SEEDS

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pydicom
 
-from gateway.dicom.part10 import split_part10
-from gateway.dicom.private import read_block
+from gateway.dicom.encoding.part10 import split_part10
+from gateway.dicom.encoding.private import read_block
 from gateway.errors import GatewayError
 from gateway.flow.retention import ORPHAN_AGE_S, Retainer
 from gateway.flow.store import FlowStore, lease_owner

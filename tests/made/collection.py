@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydicom import Dataset
 
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
 from tests.dicom.samples import encode
 from tests.made.compressed import compressed
 from tests.made.images import images

@@ -16,10 +16,10 @@ import numpy as np
 import pydicom
 import pytest
 
-from gateway.dicom.encoded import read_header
-from gateway.dicom.part10 import write_part10
-from gateway.dicom.pixels import decode_pixels
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE
+from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding.part10 import write_part10
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
+from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import DicomError
 from tests.dicom.readers import gdcm_pixels
 from tests.dicom.samples import corpus, slightly_changed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.dicom.references import derive_references, references_syntax
+from gateway.dicom.copy.references import derive_references, references_syntax
 from tests.dicom.reference_rows import OUTCOMES, OWN, ROWS, uids
 from tests.dicom.samples import facts
 from tests.flow.support import decoded

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.dicom.part10 import write_part10
+from gateway.dicom.encoding.part10 import write_part10
 from tests.conftest import missing
 from tests.dicom.readers import dciodvfy_errors, missing_programs
 from tests.made.collection import Made

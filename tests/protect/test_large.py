@@ -11,11 +11,11 @@ import pydicom
 import pytest
 
 from gateway.config.models import Route
-from gateway.dicom import frames as reading
-from gateway.dicom.encoded import read_header
-from gateway.dicom.frames import FrameReader
-from gateway.dicom.pixels import decode_pixels
-from gateway.dicom.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from gateway.dicom.pixels import frames as reading
+from gateway.dicom.pixels.frames import FrameReader
+from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import DicomError, HoldError, IntegrityError
 from gateway.keys import make_keys
 from gateway.mark import Marker, MarkSettings, load_profiles

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from gateway.config.models import Route
-from gateway.dicom.encoded import read_header
-from gateway.dicom.pixels import decode_pixels
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE
+from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
+from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import HoldError, IntegrityError, MarkError
 from gateway.mark import MarkedImage, Marker, MarkSettings, load_profiles
 from gateway.protect import marking

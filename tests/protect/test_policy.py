@@ -13,8 +13,8 @@ from pydicom import Dataset
 
 from gateway.config.models import OPT_IN_STATEMENTS, Mark, OptIn, Route, Rule
 from gateway.config.passing import BREAK_GLASS_HOURS, PASS_STATEMENT, BreakGlass
-from gateway.dicom.encoded import InstanceHeader, read_header
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE
+from gateway.dicom.encoding.encoded import InstanceHeader, read_header
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
 from gateway.mark import load_profiles
 from gateway.protect import Decision, decide, policy_digest
 from tests.dicom.enhanced import grouped, item

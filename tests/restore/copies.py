@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from gateway.dicom.carry import pack, pack_referring
-from gateway.dicom.derivation import DerivationFacts
-from gateway.dicom.derive import derive
-from gateway.dicom.encoded import read_header
-from gateway.dicom.pixels import decode_pixels
-from gateway.dicom.references import derive_references
+from gateway.dicom.copy.carried_body import pack, pack_referring
+from gateway.dicom.copy.derivation import DerivationFacts
+from gateway.dicom.copy.derive import derive
+from gateway.dicom.copy.references import derive_references
+from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.keys import OpeningKeys, Signer, Verifier, key_id, make_token
 from gateway.vault import VaultRecord, seal_carried
 from tests.dicom.samples import facts, slightly_changed

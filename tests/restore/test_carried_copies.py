@@ -17,11 +17,11 @@ from pydicom import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import UID
 
-from gateway.dicom.encoded import read_header
-from gateway.dicom.part10 import split_part10, write_part10
-from gateway.dicom.pixels import decode_pixels
-from gateway.dicom.private import GROUP, read_block
-from gateway.dicom.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding.part10 import split_part10, write_part10
+from gateway.dicom.encoding.private import GROUP, read_block
+from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import DicomError, IntegrityError, SealError, VaultError
 from gateway.restore import CopyRestorer
 from tests.conftest import missing
@@ -320,7 +320,7 @@ def test_nothing_of_a_foreign_signer_is_decoded(monkeypatch):
     def never(*_):
         raise AssertionError("was decoded")
 
-    monkeypatch.setattr("gateway.dicom.carry.decode_pixels", never)
+    monkeypatch.setattr("gateway.dicom.copy.carried_body.decode_pixels", never)
     copy = GATEWAY.copy(ORIGINALS["gray"], EXPLICIT_LITTLE)
     assert code_of(copy, gateway=Gateway(restore=GATEWAY.restore), kind=SealError) == "signer-unknown"
     with pytest.raises(AssertionError):

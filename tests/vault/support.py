@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from gateway.config.models import Config
 from gateway.database import open_database
-from gateway.dicom.uids import derived_uid
+from gateway.dicom.copy.uids import derived_uid
 from gateway.keys import OpeningKeys, SealingKeys
 from gateway.vault import PayloadStore, RecordFacts, RecordStore, VaultRecord, seal_payload
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import inspect, select, update
 
 from gateway.database import VaultRow, engine, transaction
-from gateway.dicom.uids import derived_uid
+from gateway.dicom.copy.uids import derived_uid
 from gateway.errors import GatewayError, IntegrityError, NotFoundError, VaultError
 from gateway.keys import Signer, Verifier, read_token
 from gateway.vault import RecordStore

@@ -16,9 +16,9 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from gateway.dicom.carry import pack, pack_referring
-from gateway.dicom.pixels import decode_pixels
-from gateway.dicom.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE
+from gateway.dicom.copy.carried_body import pack, pack_referring
+from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE
+from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.keys import ChunkedWriter, Signer, SpoolCipher, hkdf, key_id, make_token, mark_seed
 from gateway.vault import VaultRecord, seal_carried, seal_payload
 from tests.dicom.samples import encode, image, slightly_changed

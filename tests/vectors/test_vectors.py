@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from gateway.database import VaultRow
-from gateway.dicom.carry import rebuild
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE
+from gateway.dicom.copy.carried_body import rebuild
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
 from gateway.errors import SealError
 from gateway.keys import (
     ChunkedReader,

@@ -11,12 +11,12 @@ from io import BytesIO
 
 from pydicom.dataset import Dataset
 
-from gateway.dicom.amount import count
-from gateway.dicom.depth import check_depth
-from gateway.dicom.elements import UNDEFINED
-from gateway.dicom.encoded import open_source, parse, split_header
-from gateway.dicom.library import foreign_errors
-from gateway.dicom.syntaxes import syntax_of
+from gateway.dicom.encoding.depth import check_depth
+from gateway.dicom.encoding.element_count import count
+from gateway.dicom.encoding.elements import UNDEFINED
+from gateway.dicom.encoding.encoded import open_source, parse, split_header
+from gateway.dicom.encoding.library import foreign_errors
+from gateway.dicom.encoding.syntaxes import syntax_of
 from gateway.errors import DicomError
 from gateway.network.retrieve.receiving import BoundedBuffer
 

@@ -10,7 +10,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.presentation import PresentationContext
 
 from gateway.audit import events
-from gateway.dicom.encoded import read_header
+from gateway.dicom.encoding.encoded import read_header
 from gateway.errors import DicomError, GatewayError, NotFoundError, PermanentError, SealError, TransientError
 from gateway.network.retrieve.access import in_scope
 from gateway.network.retrieve.deliver import CANNOT_RESTORE, NOT_AUTHORISED, deliver

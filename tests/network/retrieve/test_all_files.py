@@ -8,7 +8,7 @@ import io
 import pytest
 
 from gateway.audit import events
-from gateway.dicom.encoded import read_header
+from gateway.dicom.encoding.encoded import read_header
 from gateway.errors import DicomError
 from gateway.network.contexts import EXPLICIT_LITTLE, STORAGE_CLASSES
 from tests.network import peers

@@ -12,9 +12,9 @@ from pydicom.tag import Tag
 
 from gateway.audit import events
 from gateway.database import open_database, sqlite_url
-from gateway.dicom.private import GROUP
-from gateway.dicom.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
-from gateway.dicom.uids import derived_uid
+from gateway.dicom.copy.uids import derived_uid
+from gateway.dicom.encoding.private import GROUP
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.keys import Signer
 from gateway.network.retrieve import receiving
 from gateway.network.scu import Response

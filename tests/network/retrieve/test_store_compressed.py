@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.dicom.compress import recode
-from gateway.dicom.syntaxes import LOSSLESS_NAMES
+from gateway.dicom.encoding.syntaxes import LOSSLESS_NAMES
+from gateway.dicom.pixels.compress import recode
 from tests.network.retrieve.samples import received
 from tests.network.retrieve.test_store_carried import COPY, CT, ask, desk, empty
 

@@ -17,9 +17,9 @@ from pynetdicom.dsutils import encode
 from gateway.config.models import Keys
 from gateway.config.secret import SecretRef
 from gateway.database import open_database, sqlite_url
-from gateway.dicom.encoded import read_header
-from gateway.dicom.private import write_block
-from gateway.dicom.uids import derived_uid
+from gateway.dicom.copy.uids import derived_uid
+from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding.private import write_block
 from gateway.keys.generate import make_keys
 from gateway.keys.keyring import OpeningKeys, SealingKeys
 from gateway.restore import Restorer

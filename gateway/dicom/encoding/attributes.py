@@ -1,0 +1,89 @@
+"""The attributes that C-FIND answers from, as a DICOM JSON model object (PS3.4 C.6.1, C.6.2; PS3.18 annex F)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from pydicom import Dataset
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.valuerep import PersonName
+
+from gateway.dicom.encoding import values
+
+PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
+STUDY = (
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+    "StudyDescription",
+    "StudyInstanceUID",
+    "StudyID",
+)
+SERIES = (
+    "SeriesDate",
+    "SeriesTime",
+    "Modality",
+    "SeriesDescription",
+    "BodyPartExamined",
+    "SeriesInstanceUID",
+    "SeriesNumber",
+)
+IMAGE = (
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "InstanceNumber",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+)
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")  # with dots: ACR-NEMA, PS3.5 6.2 DA note
+_TIME = re.compile(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?")
+_LENGTHS = {"LO": 64, "SH": 16, "CS": 16, "UI": 64}
+
+
+def query_attributes(ds: Dataset) -> dict[str, dict[str, Any]]:
+    """`{"00100020": {"vr": "LO", "Value": [...]}}` of the keys above.
+
+    Text is decoded by the Specific Character Set into Unicode, so the object names ISO_IR 192. Values that do not
+    follow their VR are left out; an attribute that is present with no usable value stays, without "Value".
+    """
+    model: dict[str, dict[str, Any]] = {"00080005": {"vr": "CS", "Value": ["ISO_IR 192"]}}
+    for keyword in (*PATIENT, *STUDY, *SERIES, *IMAGE):
+        tag = tag_for_keyword(keyword)
+        if tag is None or tag not in ds:
+            continue
+        vr = dictionary_VR(tag)
+        found = [value for raw in values.values(ds, keyword) if (value := _json_value(vr, raw)) is not None]
+        model[f"{tag:08X}"] = {"vr": vr, "Value": found} if found else {"vr": vr}
+    return dict(sorted(model.items()))
+
+
+def _json_value(vr: str, raw: Any) -> Any:
+    """One value in the DICOM JSON model, or None when it does not follow its VR."""
+    if vr == "PN":
+        return _person(raw)
+    if vr in ("IS", "US"):
+        try:
+            return int(raw)
+        except (TypeError, ValueError):
+            return None
+    value = _CONTROL.sub("", str(raw)).strip()
+    if vr == "DA":
+        match = _DATE.fullmatch(value)
+        return "".join(match.groups()) if match else None
+    if vr == "TM":
+        value = value.replace(":", "")  # ACR-NEMA
+        return value if _TIME.fullmatch(value) else None
+    return value if 0 < len(value) <= _LENGTHS[vr] else None
+
+
+def _person(raw: Any) -> dict[str, str] | None:
+    if not isinstance(raw, PersonName):
+        raw = PersonName(str(raw))
+    groups = zip(("Alphabetic", "Ideographic", "Phonetic"), str(raw).split("="), strict=False)
+    person = {name: clean for name, group in groups if (clean := _CONTROL.sub("", group).strip()[:64])}
+    return person or None

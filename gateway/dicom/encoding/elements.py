@@ -1,0 +1,141 @@
+"""Walking the data elements of an encoded data set without decoding or changing anything (PS3.5 chapter 7).
+
+The walker reads what is found in hospitals, not only what conforms: it follows an implicit data set labelled explicit
+and the reverse, implicit items inside explicit sequences (PS3.5 6.2.2), unknown VRs, and a tail of zeros. It is lenient
+in the same places as pydicom, which decodes the header afterwards, so that both see the same elements.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gateway.dicom.encoding.source import Source
+from gateway.errors import DicomError
+
+UNDEFINED = 0xFFFFFFFF
+ITEM = 0xFFFEE000
+ITEM_END = 0xFFFEE00D
+SEQUENCE_END = 0xFFFEE0DD
+MAX_DEPTH = 48  # nested sequences of undefined length
+
+VRS = frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
+)
+LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # 32-bit length after two reserved bytes
+BULK_VRS = frozenset(b"OB OD OF OL OV OW UN".split())
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """The head of one data element; its value starts at `value` bytes into the data set."""
+
+    tag: int
+    vr: bytes  # b"" when the encoding is implicit
+    length: int  # UNDEFINED for sequences and fragments that end with a delimiter
+    start: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the bytes that follow are laid out: the transfer syntax, or what was found instead."""
+
+    implicit: bool
+    little_endian: bool
+
+    @property
+    def order(self) -> str:
+        return "<" if self.little_endian else ">"
+
+    def tag(self, data: bytes) -> int:
+        group, element = struct.unpack_from(self.order + "HH", data)
+        return group << 16 | element
+
+    def found(self, head: bytes, nested: bool) -> Layout:
+        """This layout, or its explicit/implicit twin when the first six bytes of a data set tell so.
+
+        Inside a sequence implicit never turns explicit: a length may look like letters there.
+        """
+        if len(head) < 6 or (nested and self.implicit):
+            return self
+        implicit = not (0x40 < head[4] < 0x5B and 0x40 < head[5] < 0x5B)
+        return self if implicit == self.implicit else Layout(implicit, self.little_endian)
+
+
+def read_head(source: Source, layout: Layout) -> Element:
+    """Read tag, VR and length of the element that begins here. Raises DicomError "truncated", "too-many-elements"."""
+    source.count_element()
+    start = source.position
+    head = source.take(8)
+    tag = layout.tag(head)
+    if tag >> 16 == 0xFFFE:  # items and delimiters have no VR in any syntax
+        return Element(tag, b"", struct.unpack_from(layout.order + "I", head, 4)[0], start, source.position)
+    vr = b"" if layout.implicit else head[4:6]
+    if vr in LONG_VRS:
+        length = struct.unpack(layout.order + "I", source.take(4))[0]
+    elif vr and b"AA" <= vr <= b"ZZ":  # also VRs that nobody knows: short length, as pydicom reads them
+        length = struct.unpack_from(layout.order + "H", head, 6)[0]
+    else:
+        vr = b""
+        length = struct.unpack_from(layout.order + "I", head, 4)[0]
+    return Element(tag, vr, length, start, source.position)
+
+
+def top_level(source: Source, layout: Layout) -> Iterator[Element]:
+    """Yield the head of every top-level element; the caller must consume the value (`skip_value`) before going on.
+
+    A tail of zero bytes, left behind by some writers, ends the data set.
+
+    Raises
+    ------
+    DicomError
+        "truncated", "too-many-elements", or "stray-delimiter" for an item or delimiter outside any sequence.
+    """
+    while head := source.peek(8):
+        if not any(head):
+            if not source.rest_is_zero():
+                raise DicomError("trailing-bytes", f"bytes that are no data element follow byte {source.position}")
+            return
+        element = read_head(source, layout)
+        if element.tag >> 16 == 0xFFFE:
+            raise DicomError("stray-delimiter", f"an item or delimiter outside a sequence at byte {element.start}")
+        yield element
+
+
+def skip_value(source: Source, element: Element, layout: Layout, depth: int = 0) -> int:
+    """Go past the value of `element`; returns the number of items, which is 0 for a defined length.
+
+    Raises
+    ------
+    DicomError
+        "truncated", "bad-sequence" (something else than items), "nested-too-deep", "too-many-elements".
+    """
+    if element.length != UNDEFINED:
+        source.skip(element.length)
+        return 0
+    if depth >= MAX_DEPTH:
+        raise DicomError("nested-too-deep", f"more than {MAX_DEPTH} nested sequences at byte {element.start}")
+    items = 0
+    while True:
+        head = read_head(source, layout)
+        if head.tag == SEQUENCE_END:
+            return items
+        if head.tag != ITEM:
+            raise DicomError("bad-sequence", f"neither item nor delimiter inside a sequence at byte {head.start}")
+        items += 1
+        if head.length != UNDEFINED:
+            source.skip(head.length)
+        else:
+            _skip_item(source, layout.found(source.peek(6), nested=True), depth)
+
+
+def _skip_item(source: Source, layout: Layout, depth: int) -> None:
+    while True:
+        element = read_head(source, layout)
+        if element.tag == ITEM_END:
+            return
+        if element.tag >> 16 == 0xFFFE:
+            raise DicomError("bad-sequence", f"an item is not closed before byte {element.start}")
+        skip_value(source, element, layout, depth + 1)

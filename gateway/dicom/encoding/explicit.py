@@ -1,0 +1,76 @@
+"""Encoding a changed header as Explicit VR Little Endian (PS3.5 A.2); what did not change keeps its bytes."""
+
+from __future__ import annotations
+
+import io
+
+from pydicom import DataElement, Dataset
+from pydicom.dataelem import RawDataElement
+from pydicom.filebase import DicomIO
+from pydicom.filewriter import correct_ambiguous_vr, write_data_element
+
+from gateway.dicom.encoding import values
+from gateway.dicom.encoding.parts import Parts
+
+_PIXEL_GROUP = 0x7FE0
+
+
+def make_explicit(ds: Dataset, parts: Parts) -> None:
+    """Decode and give every element its VR, unless the original is Explicit VR Little Endian already.
+
+    Values that do not follow their VR become UN with the bytes that they had (PS3.5 6.2.2).
+    """
+    if not parts.layout.implicit and parts.layout.little_endian:
+        return
+    for tag in list(ds.keys()):
+        raw = ds.get_item(tag, keep_deferred=True)
+        try:
+            ds[tag]
+            _written(ds[tag], _character_sets(ds))
+        except Exception:  # any error of pydicom on a foreign value
+            if _undecoded(raw) is None:
+                raise
+            ds[tag] = DataElement(tag, "UN", _undecoded(raw))
+    correct_ambiguous_vr(ds, True)
+
+
+def encode(ds: Dataset) -> bytes:
+    """Every element of `ds` in Explicit VR Little Endian, in tag order (PS3.5 7.1)."""
+    return b"".join(encode_around(ds))
+
+
+def encode_around(ds: Dataset) -> tuple[bytes, bytes]:
+    """As `encode`, in two: what comes before the pixel data, which is no part of `ds`, and what comes behind it.
+
+    Behind it lie what scanners put into group 7FE1, and retired elements of higher groups.
+    """
+    before, behind = io.BytesIO(), io.BytesIO()
+    character_sets = _character_sets(ds)
+    for tag in sorted(ds.keys()):
+        out = behind if tag >> 16 > _PIXEL_GROUP else before
+        raw = ds.get_item(tag, keep_deferred=True)
+        try:
+            out.write(_written(raw, character_sets))
+        except Exception:  # a raw element without VR inside an explicit data set, or a value against its VR
+            value = _undecoded(raw)
+            out.write(_written(ds[tag] if value is None else DataElement(tag, "UN", value), character_sets))
+    return before.getvalue(), behind.getvalue()
+
+
+def _undecoded(element: DataElement | RawDataElement) -> bytes | None:
+    """The bytes that an element came with, or has as its value; None when it holds decoded values."""
+    if isinstance(element, RawDataElement):
+        return element.value or b""  # pydicom gives None for no bytes under a VR that it does not know
+    return element.value if isinstance(element.value, bytes) else None
+
+
+def _character_sets(ds: Dataset) -> list[str] | None:
+    return list(values.texts(ds, "SpecificCharacterSet")) or None
+
+
+def _written(element: DataElement, character_sets: list[str] | None) -> bytes:
+    buffer = io.BytesIO()
+    fp = DicomIO(buffer)
+    fp.is_implicit_VR, fp.is_little_endian = False, True
+    write_data_element(fp, element, character_sets)
+    return buffer.getvalue()

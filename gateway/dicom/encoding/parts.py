@@ -1,0 +1,168 @@
+"""A whole encoded instance in memory, cut into header, pixel data and what follows: nothing copied that need not be."""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+from pydicom import Dataset
+
+from gateway.dicom.encoding.check import check_pixel_data
+from gateway.dicom.encoding.depth import check_depth
+from gateway.dicom.encoding.elements import SEQUENCE_END, UNDEFINED, Element, Layout, skip_value, top_level
+from gateway.dicom.encoding.encoded import InstanceHeader, describe, open_source, parse, split_header
+from gateway.dicom.encoding.library import foreign_errors
+from gateway.dicom.encoding.source import MAX_INFLATED, InflatingReader, Source
+from gateway.dicom.encoding.syntaxes import Syntax, syntax_of
+from gateway.errors import DicomError
+
+
+@dataclass(frozen=True, repr=False)
+class Parts:
+    """One instance, checked.
+
+    Attributes
+    ----------
+    header
+        Facts; its `dataset` holds every element before group 7FE0, large binary values included.
+    header_bytes, trailer_bytes
+        The encoded elements before and behind the pixel data.
+    syntax, layout
+        What the transfer syntax says, and how the elements really are encoded.
+    pixels, value
+        Head and bytes of the pixel data element (fragments with their item heads when encapsulated); None and empty
+        for an object without pixel data.
+    """
+
+    header: InstanceHeader
+    syntax: Syntax
+    layout: Layout
+    pixels: Element | None
+    value: memoryview
+    header_bytes: bytes
+    trailer_bytes: bytes
+
+    def fresh_dataset(self) -> Dataset:
+        """All elements but the pixel data, decoded anew, to be changed and encoded again.
+
+        Not `header.dataset`: pydicom encodes an element otherwise once its value has been looked at, and the derived
+        bytes must not depend on who looked at what before.
+        """
+        ds = parse(self.header_bytes, self.layout)
+        trailer = parse(self.trailer_bytes, self.layout)
+        for tag in trailer.keys():  # noqa: SIM118 - iterating a Dataset itself would decode every element
+            if tag not in ds:
+                ds[tag] = trailer.get_item(tag, keep_deferred=True)
+        return ds
+
+    def fragments(self) -> tuple[bytes, list[memoryview], list[int]]:
+        """Offset table, fragments, and the offset of each from the first fragment's item (PS3.5 A.4)."""
+        found: list[memoryview] = []
+        starts: list[int] = []
+        position = 0
+        while position + 8 <= len(self.value):
+            tag = self.layout.tag(self.value[position : position + 4])
+            length = struct.unpack_from(self.layout.order + "I", self.value, position + 4)[0]
+            if tag == SEQUENCE_END:
+                break
+            if length == UNDEFINED:
+                raise DicomError("bad-sequence", "a fragment of the pixel data has no length")
+            found.append(self.value[position + 8 : position + 8 + length])
+            starts.append(position)
+            position += 8 + length
+        return bytes(found[0]), found[1:], [start - starts[1] for start in starts[1:]] if starts[1:] else []
+
+
+def split(data: bytes, transfer_syntax_uid: str, *, without_pixels: bool = False) -> Parts:
+    """Cut an instance into its parts; all of it is walked and checked as by `check_encoding`.
+
+    Parameters
+    ----------
+    without_pixels
+        Take objects without pixel data too (reports, presentation states, registrations).
+
+    Raises
+    ------
+    DicomError
+        all of `check_encoding`, and "no-pixels" for an object without pixel data that must have some.
+    """
+    syntax = syntax_of(transfer_syntax_uid)
+    with foreign_errors("undecodable-header", "the data set cannot be read"):
+        if syntax.deflated:
+            data = _inflate(data)
+        plain = Syntax(syntax.uid, implicit=syntax.implicit, little_endian=syntax.little_endian)
+        source, layout = open_source(io.BytesIO(data), plain, len(data))
+        header_bytes, pixels = split_header(source, layout, bulk=UNDEFINED, at_most=len(data))
+        if pixels is None:
+            if not without_pixels:
+                raise DicomError("no-pixels", "the object has no pixel data")
+            header = describe(parse(header_bytes, layout), None)
+            check_depth(header.dataset)
+            if header.rows or header.columns:
+                raise DicomError("no-pixels", "the object has no pixel data")
+            return Parts(header, syntax, layout, None, memoryview(b""), header_bytes, b"")
+        header, end, trailer = read_behind(source, layout, syntax, header_bytes, pixels, len(data))
+        value = memoryview(data)[pixels.value : end]
+        return Parts(header, syntax, layout, pixels, value, header_bytes, trailer)
+
+
+def read_behind(
+    source: Source, layout: Layout, syntax: Syntax, header_bytes: bytes, pixels: Element, at_most: int
+) -> tuple[InstanceHeader, int, bytes]:
+    """Walk over the pixel data and what comes behind it, and check all of it as `check_encoding` does.
+
+    Parameters
+    ----------
+    source
+        At the value of the pixel data, as `split_header` leaves it.
+    at_most
+        Bytes that may come behind the pixel data.
+
+    Returns
+    -------
+    tuple
+        The header, the position where the pixel data ends, and the elements behind it.
+
+    Raises
+    ------
+    DicomError
+        all of `check_encoding`.
+    """
+    fragments = skip_value(source, pixels, layout)
+    end = source.position
+    trailer = source.keep(at_most=at_most)
+    for element in top_level(source, layout):
+        skip_value(source, element, layout)
+    source.keep_no_more()
+    header = describe(parse(header_bytes, layout), pixels.tag)
+    check_depth(header.dataset)
+    check_depth(parse(bytes(trailer), layout))
+    check_pixel_data(header, syntax, pixels, fragments, end - pixels.value)
+    return header, end, bytes(trailer)
+
+
+def native_value(parts: Parts) -> bytes:
+    """Uncompressed pixel data with the bytes of its words in little endian order (PS3.5 7.3), its padding included.
+
+    Raises
+    ------
+    DicomError
+        "swapped-pixels": big endian pixel data whose words cannot be told.
+    """
+    vr = parts.pixels.vr or b"OW"  # Implicit VR: OW (PS3.5 A.1)
+    value = bytes(parts.value)
+    if parts.layout.little_endian or vr == b"OB":
+        return value
+    if vr != b"OW" or len(value) % 2:
+        raise DicomError("swapped-pixels", "big endian pixel data that is neither bytes nor 16-bit words")
+    return np.frombuffer(value, ">u2").astype("<u2").tobytes()
+
+
+def _inflate(data: bytes) -> bytes:
+    reader = InflatingReader(io.BytesIO(data), MAX_INFLATED)
+    out = io.BytesIO()
+    while chunk := reader.read(1 << 20):
+        out.write(chunk)
+    return out.getvalue()
