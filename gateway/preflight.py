@@ -42,7 +42,7 @@ def _try_surrogates(config: Config) -> Iterator[Finding]:
     if not (config.surrogates or any(route.mark.surrogates for route in config.routes)):
         return
     from gateway.mark import load_packs  # brings torch: not for every caller
-    from gateway.mark.foreign import read_packs
+    from gateway.mark.surrogates.foreign import read_packs
 
     installed = load_packs()
     for index, surrogates in enumerate(config.surrogates):

@@ -48,6 +48,7 @@ NETWORK_LIBRARIES = {"pynetdicom", "socket", "ssl", "socketserver"}
 DICOM_LIBRARIES = {"pydicom", "highdicom", "gdcm", "pylibjpeg", "jpeg_ls", "imagecodecs"}
 TENSOR_LIBRARIES = {"torch"}
 DATABASE_LIBRARIES = {"sqlalchemy", "alembic"}
+PIXEL_MODULES = {"gateway.dicom.pixels.stored_values", "gateway.dicom.copy.derive"}
 
 # What a room must not know, below the floors: libraries, and modules of lower floors.
 FORBIDDEN: dict[str, set[str]] = {
@@ -57,14 +58,14 @@ FORBIDDEN: dict[str, set[str]] = {
     "gateway.audit": NETWORK_LIBRARIES | DICOM_LIBRARIES | TENSOR_LIBRARIES | DATABASE_LIBRARIES,
     "gateway.keys": NETWORK_LIBRARIES | DICOM_LIBRARIES | TENSOR_LIBRARIES | DATABASE_LIBRARIES,
     "gateway.dicom": NETWORK_LIBRARIES | TENSOR_LIBRARIES | DATABASE_LIBRARIES | {"cryptography"},
-    "gateway.vault": NETWORK_LIBRARIES | TENSOR_LIBRARIES | {"gateway.dicom.pixels.stored_values", "gateway.dicom.copy.derive"},
+    "gateway.vault": NETWORK_LIBRARIES | TENSOR_LIBRARIES | PIXEL_MODULES,
     "gateway.mark": NETWORK_LIBRARIES | DICOM_LIBRARIES | DATABASE_LIBRARIES
     | {"cryptography", "gateway.dicom", "gateway.keys", "gateway.database", "gateway.audit"},
     "gateway.protect": NETWORK_LIBRARIES | TENSOR_LIBRARIES,
     "gateway.restore": NETWORK_LIBRARIES | TENSOR_LIBRARIES | {"gateway.mark", "gateway.dicom.pixels.stored_values"},
     "gateway.flow": NETWORK_LIBRARIES | TENSOR_LIBRARIES | {"gateway.mark", "gateway.dicom.pixels.stored_values"},
     "gateway.network": TENSOR_LIBRARIES
-    | {"numpy", "PIL", "gateway.mark", "gateway.dicom.pixels.stored_values", "gateway.dicom.copy.derive", "gateway.keys"},
+    | PIXEL_MODULES | {"numpy", "PIL", "gateway.mark", "gateway.keys"},
     "plugins": NETWORK_LIBRARIES | {"gateway.keys", "gateway.vault", "gateway.database", "gateway.dicom"},
 }  # fmt: skip
 

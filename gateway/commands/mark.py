@@ -182,7 +182,7 @@ def _report(marked: Sequence[MarkedImage], profile: str, settings: MarkSettings)
 def _draw(file: IO[bytes], requests: Sequence[MarkRequest], marked: Sequence[MarkedImage], profile: str) -> None:
     """The picture of the first images."""
     from gateway.mark import load_profiles
-    from gateway.mark.picture import pair_of, save_picture
+    from gateway.mark.evaluation.picture import pair_of, save_picture
 
     factor = load_profiles()[profile].noise_factor
     shown = list(zip(requests, marked, strict=True))[:PICTURE_ROWS]

@@ -12,8 +12,8 @@ from gateway.commands.output import progress_bar, say, show_json, show_text
 from gateway.errors import ConfigError
 
 if TYPE_CHECKING:
-    from gateway.mark.training import Epoch
     from gateway.training import Trained
+    from gateway.training.networks import Epoch
 
 app = typer.Typer(help="The networks that marks are optimised against.", no_args_is_help=True)
 
@@ -95,7 +95,7 @@ def check(
 ) -> None:
     """Load every network of a pack and show it a picture, as the worker does."""
     from gateway.mark.device import resolve_device
-    from gateway.mark.foreign import read_pack
+    from gateway.mark.surrogates.foreign import read_pack
 
     for member in read_pack(pack, pack.parent.name or "pack").check(resolve_device(device)):
         tasks = {task: list(names) for task, names in member.net.tasks.items()}

@@ -13,8 +13,8 @@ from gateway.errors import ConfigError
 
 if TYPE_CHECKING:
     from gateway.mark import ModalityProfile
-    from gateway.mark.generator_training import Step
-    from gateway.mark.packs import Surrogate
+    from gateway.mark.surrogates.packs import Surrogate
+    from gateway.training.generator import Step
 
 _TELL_EVERY = 10
 """Steps between two lines of JSON."""
@@ -44,9 +44,9 @@ def train_mark(
     """Train the network of mode generator on images without labels; the same command again goes on where it stopped."""
     from gateway.mark import MarkRequest, load_profiles
     from gateway.mark.device import resolve_device
-    from gateway.mark.generator import save_generator
-    from gateway.mark.generator_training import Plan, train_generator
-    from gateway.mark.sketches import draw_sketches
+    from gateway.mark.methods.generator import save_generator
+    from gateway.training.drafts import draw_sketches
+    from gateway.training.generator import Plan, train_generator
     from gateway.training.pictures import read_pictures
 
     profiles = load_profiles()
@@ -92,7 +92,7 @@ def train_mark(
 def _surrogates(profile: ModalityProfile, channels: int, device: object) -> tuple[Surrogate, ...]:
     """The networks of the profile's packs."""
     from gateway.mark import load_packs
-    from gateway.mark.packs import select_packs
+    from gateway.mark.surrogates.packs import select_packs
 
     packs = select_packs(load_packs().values(), profile.packs[channels], channels)
     return tuple(member for pack in packs for member in pack.load(device))

@@ -212,7 +212,7 @@ CLINICAL_STATEMENT = "marked copies must not be used for clinical reading"
 
 
 class Surrogates(Model):
-    """A surrogate pack of the site's own networks (`gateway.mark.foreign`), for routes that name it."""
+    """A surrogate pack of the site's own networks (`gateway.mark.surrogates.foreign`), for routes that name it."""
 
     name: Name
     pack: Path  # the pack description, a TOML file beside the networks

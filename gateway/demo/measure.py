@@ -17,9 +17,9 @@ from gateway.dicom.encoding.part10 import split_part10
 from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import GatewayError
 from gateway.mark import MarkedImage, MarkRequest, ModalityProfile, Quality, load_profiles
-from gateway.mark.budget import psnr
-from gateway.mark.judge import Judge, display_image, equal_energy_noise, load_judge
-from gateway.mark.picture import Pair
+from gateway.mark.evaluation.judge import Judge, display_image, equal_energy_noise, load_judge
+from gateway.mark.evaluation.picture import Pair
+from gateway.mark.visibility.budget import psnr
 from gateway.protect.marking import Opened, requests_of
 from gateway.protect.policy import decide
 

@@ -35,7 +35,7 @@ from gateway.demo.workstation import Received, Wanted, Workstation
 from gateway.errors import GatewayError
 from gateway.flow.operations import QueueEntry, list_instances
 from gateway.flow.store import DELIVERED, HELD
-from gateway.mark.picture import save_picture
+from gateway.mark.evaluation.picture import save_picture
 from gateway.service import database
 
 GATEWAY_START_S = 180.0  # the first start after an installation compiles and loads torch

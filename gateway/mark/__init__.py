@@ -9,9 +9,9 @@ Each result is a ``MarkedImage`` or the ``MarkError`` that says why there is non
 from __future__ import annotations
 
 from gateway.mark.marker import Marker
-from gateway.mark.packs import SurrogatePack, load_packs
 from gateway.mark.profiles import choose_profile, load_profiles
 from gateway.mark.settings import MarkSettings
+from gateway.mark.surrogates.packs import SurrogatePack, load_packs
 from gateway.mark.types import (
     ImageTraits,
     MarkedImage,

@@ -9,16 +9,7 @@ import numpy as np
 import torch
 
 from gateway.errors import MarkError
-from gateway.mark.budget import (
-    Canvas,
-    inside_amplitude,
-    outside_amplitude,
-    peak_outside,
-    stroke_lift,
-    visibility_threshold,
-)
-from gateway.mark.display import DisplayMap, check_request, display_of, padding_of, valid_range_of
-from gateway.mark.lettering import (
+from gateway.mark.placement.lettering import (
     Lettering,
     Placement,
     draw_placements,
@@ -27,8 +18,22 @@ from gateway.mark.lettering import (
     render_lettering,
     render_stamp,
 )
-from gateway.mark.packs import Surrogate
-from gateway.mark.region import (
+from gateway.mark.placement.search import remaining_belief
+from gateway.mark.resample import resize
+from gateway.mark.settings import PSNR_FLOOR, MarkSettings
+from gateway.mark.surrogates.packs import Surrogate
+from gateway.mark.surrogates.saliency import saliency
+from gateway.mark.types import MarkRequest, ModalityProfile
+from gateway.mark.visibility.budget import (
+    Canvas,
+    inside_amplitude,
+    outside_amplitude,
+    peak_outside,
+    stroke_lift,
+    visibility_threshold,
+)
+from gateway.mark.visibility.display import DisplayMap, check_request, display_of, padding_of, valid_range_of
+from gateway.mark.visibility.region import (
     dilate,
     find_foreground,
     free_region,
@@ -37,11 +42,6 @@ from gateway.mark.region import (
     salient_region,
     widen,
 )
-from gateway.mark.resample import resize
-from gateway.mark.saliency import saliency
-from gateway.mark.search import remaining_belief
-from gateway.mark.settings import PSNR_FLOOR, MarkSettings
-from gateway.mark.types import MarkRequest, ModalityProfile
 
 WORKING_SIDE = 256
 """Longest side (pixels) at which saliency and placements are computed; that of textures is the profile's."""

@@ -9,24 +9,24 @@ import numpy as np
 import torch
 
 from gateway.errors import ConfigError, MarkError
-from gateway.mark.budget import fit_to_floor
-from gateway.mark.chroma import limit_chroma
 from gateway.mark.device import deterministic, resolve_device
 from gateway.mark.drafting import Draft, Drafter, most_strokes, nearest, to_tensor, working_shape
-from gateway.mark.flat import text_ink
-from gateway.mark.generator import generate_texture
-from gateway.mark.generator_packs import GeneratorPack, GeneratorShelf, load_generator_packs
-from gateway.mark.logo import load_logo
-from gateway.mark.optimise import first_pull, optimise_texture
-from gateway.mark.packs import Surrogate, SurrogatePack, load_packs, select_packs
-from gateway.mark.paper import FlatMark, fit_flat_mark, search_flat_marks
+from gateway.mark.methods.flat import text_ink
+from gateway.mark.methods.generator import generate_texture
+from gateway.mark.methods.generator_packs import GeneratorPack, GeneratorShelf, load_generator_packs
+from gateway.mark.methods.paper import FlatMark, fit_flat_mark, search_flat_marks
+from gateway.mark.methods.strong import first_pull, optimise_texture
+from gateway.mark.placement.logo import load_logo
 from gateway.mark.profiles import load_profiles
-from gateway.mark.quality import measure
 from gateway.mark.randomness import keyed
 from gateway.mark.resample import resize
 from gateway.mark.settings import MarkSettings
+from gateway.mark.surrogates.packs import Surrogate, SurrogatePack, load_packs, select_packs
 from gateway.mark.threads import FrameThreads
 from gateway.mark.types import MarkedImage, MarkRequest, ModalityProfile
+from gateway.mark.visibility.budget import fit_to_floor
+from gateway.mark.visibility.chroma import limit_chroma
+from gateway.mark.visibility.quality import measure
 
 GPU_BATCH = 32
 """Images computed together on CUDA; batches are always filled up to it, so the batch size cannot change a result."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gateway.mark.evolution import LEAST_POPULATION
+from gateway.mark.methods.evolution import LEAST_POPULATION
 
 PSNR_FLOOR = {"lettered": 26.0, "discreet": 40.0}
 """Display PSNR (dB, primary window) that no mark of the tier goes below."""

@@ -206,7 +206,8 @@ class Quality:
         roi_difference: largest absolute stored difference inside region of interest and padding; always 0.
         saturated: pixels whose change was cut by the valid range or by the padding value.
         ms_ssim: multi-scale structural similarity of the display images, primary window (0..1).
-        jnd: window name -> screen name (``calibrated``, ``office``: see ``gateway.mark.jnd``) -> figures; the primary
+        jnd: window name -> screen name (``calibrated``, ``office``: see ``gateway.mark.visibility.jnd``) -> figures;
+        the primary
             window is ``primary``.
         bias: shift of the mean.
     """

@@ -23,7 +23,7 @@ from gateway.dicom.encoding.syntaxes import syntax_of
 from gateway.errors import GatewayError
 from gateway.keys import SealingKeys, mark_seed
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, ModalityProfile, load_packs, load_profiles
-from gateway.mark.foreign import read_packs
+from gateway.mark.surrogates.foreign import read_packs
 from gateway.protect.large import LargeMarked, is_large, mark_large
 from gateway.protect.marking import (
     FigureTally,

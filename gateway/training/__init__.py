@@ -3,8 +3,8 @@
     pictures = read_pictures(Path("images"), channels=1)
     train_pack(pictures, Path("site-brain"), Plan(channels=1, task="brain"))
 
-How one network is trained is ``gateway.mark.training``'s business; what a picture is shown as is that of the pipeline
-itself, so that the networks see what the mark will be seen in.
+How one network is trained is ``gateway.training.networks``'s business; what a picture is shown as is that of the
+pipeline itself, so that the networks see what the mark will be seen in.
 """
 
 from gateway.training.pack import SITE_NETS, Plan, Trained, train_pack

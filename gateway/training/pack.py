@@ -12,10 +12,10 @@ import numpy as np
 from torch import nn
 
 from gateway.errors import ConfigError
-from gateway.mark.nets import RESERVED
-from gateway.mark.store import save_net
-from gateway.mark.training import BATCH, INPUT_SIZE, RECIPES, Epoch, Recipe, accuracy, pool_of, train_net
+from gateway.mark.surrogates.nets import RESERVED
+from gateway.mark.surrogates.store import save_net
 from gateway.training.card import write_card
+from gateway.training.networks import BATCH, INPUT_SIZE, RECIPES, Epoch, Recipe, accuracy, pool_of, train_net
 from gateway.training.pictures import Pictures
 from gateway.training.split import hold_out, pseudo_labels
 
@@ -142,7 +142,7 @@ def train_pack(
 
 
 def _write_description(path: Path, plan: Plan) -> Path:
-    """Write the pack description (``gateway.mark.foreign.description``)."""
+    """Write the pack description (``gateway.mark.surrogates.foreign.description``)."""
     lines = [
         "# Surrogate pack, written by `miad-gateway surrogates train`. Name it in the configuration:",
         "#     [[surrogates]]",

@@ -25,13 +25,13 @@ from gateway.dicom.encoding.part10 import split_part10
 from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import ConfigError, GatewayError, MarkError
 from gateway.mark import MarkRequest, ModalityProfile, load_profiles
-from gateway.mark.judge import display_image
-from gateway.mark.nets import MIN_INPUT
+from gateway.mark.evaluation.judge import display_image
 from gateway.mark.profiles import choose_profile
 from gateway.mark.resample import resize
-from gateway.mark.training import CACHE_SIDE
+from gateway.mark.surrogates.nets import MIN_INPUT
 from gateway.protect.marking import Opened, requests_of
 from gateway.protect.policy import traits_of
+from gateway.training.networks import CACHE_SIDE
 
 LABELS = "labels.csv"
 MAX_FRAMES = 8

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gateway.errors import ConfigError
 from gateway.mark.resample import resize
-from gateway.mark.training import INPUT_SIZE, SEED, channels_first, new_net
+from gateway.training.networks import INPUT_SIZE, SEED, channels_first, new_net
 
 HELD_OUT = 0.2
 """Share of the images that is held out for the figures in the card, per class and by whole groups."""

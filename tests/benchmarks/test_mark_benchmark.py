@@ -17,10 +17,10 @@ import pytest
 import torch
 
 from gateway.mark import Marker
-from gateway.mark.budget import psnr, visibility_threshold
-from gateway.mark.packs import Surrogate
 from gateway.mark.resample import resize
-from gateway.mark.training import channels_first
+from gateway.mark.surrogates.packs import Surrogate
+from gateway.mark.visibility.budget import psnr, visibility_threshold
+from gateway.training.networks import channels_first
 
 if find_spec("cv2") is None and not os.environ.get("CI"):
     pytest.skip("the extra bench is not installed", allow_module_level=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gateway.mark.picture import INSIDE, OUTSIDE
+from gateway.mark.evaluation.picture import INSIDE, OUTSIDE
 
 PLUMBING = ("--profile", "generic-gray", "--steps", "0", "--device", "cpu")
 

@@ -29,8 +29,8 @@ def pack(tmp_path: Path) -> Path:
     """The description of a pack with one of our networks, untrained."""
     import torch
 
-    from gateway.mark.nets import MultiTaskNet
-    from gateway.mark.store import save_net
+    from gateway.mark.surrogates.nets import MultiTaskNet
+    from gateway.mark.surrogates.store import save_net
 
     folder = tmp_path / "site" / "own"
     folder.mkdir(parents=True, exist_ok=True)

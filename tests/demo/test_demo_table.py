@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from gateway.demo.table import LEAST_ASKED, Line, Outcome, as_table
-from gateway.mark.picture import Pair, save_picture
+from gateway.mark.evaluation.picture import Pair, save_picture
 
 GOOD = Line(
     name="one.dcm",

@@ -177,7 +177,7 @@ def _sealed() -> Iterator[bytes]:
 
 
 def _logos() -> Iterator[bytes]:
-    from gateway.mark.logo import FORMATS
+    from gateway.mark.placement.logo import FORMATS
 
     drawn = Image.new("L", (24, 12), 255)
     drawn.paste(0, (4, 2, 18, 9))

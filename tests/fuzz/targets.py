@@ -272,7 +272,7 @@ def _as_file(data: bytes, name: str, use: Callable[[Path], None]) -> None:
 
 def logo(data: bytes) -> None:
     """A logo's file: ink is there, and no more of it than the limit on pixels."""
-    from gateway.mark.logo import MAX_PIXELS, load_logo  # here: it brings torch, which no other target needs
+    from gateway.mark.placement.logo import MAX_PIXELS, load_logo  # here: it brings torch, which no other target needs
 
     def use(path: Path) -> None:
         ink = load_logo(path)

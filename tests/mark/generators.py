@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from gateway.mark import Marker, MarkRequest, MarkSettings
-from gateway.mark.generator import TextureNet, save_generator
-from gateway.mark.generator_packs import GeneratorPack
-from gateway.mark.generator_training import Plan, Step, train_generator
-from gateway.mark.packs import Surrogate
-from gateway.mark.sketches import Sketches, draw_sketches
+from gateway.mark.methods.generator import TextureNet, save_generator
+from gateway.mark.methods.generator_packs import GeneratorPack
+from gateway.mark.surrogates.packs import Surrogate
+from gateway.training.drafts import Sketches, draw_sketches
+from gateway.training.generator import Plan, Step, train_generator
 from tests.mark.samples import BRAIN, CPU, gray8, small_pack
 
 GENERATOR = MarkSettings(mode="generator", device="cpu")

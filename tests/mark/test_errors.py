@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from gateway.errors import ConfigError, MarkError
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings
-from gateway.mark.packs import SurrogatePack
+from gateway.mark.surrogates.packs import SurrogatePack
 from tests.mark.samples import BRAIN, FAST, GRAY, KEY, RGB, SHORT, disc, gray8, requests, rgb8, small_pack
 from tests.mark.samples import small_marker as small
 

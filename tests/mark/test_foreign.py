@@ -14,12 +14,12 @@ from torch import nn
 
 from gateway.errors import ConfigError, MarkError
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings
-from gateway.mark.consensus import consensus
-from gateway.mark.foreign import read_pack, read_packs
-from gateway.mark.foreign.pack import SitePack
-from gateway.mark.nets import MultiTaskNet
-from gateway.mark.objective import Target, ViewGroup, draw_views, margins
-from gateway.mark.store import save_net
+from gateway.mark.surrogates.consensus import consensus
+from gateway.mark.surrogates.foreign import read_pack, read_packs
+from gateway.mark.surrogates.foreign.pack import SitePack
+from gateway.mark.surrogates.nets import MultiTaskNet
+from gateway.mark.surrogates.objective import Target, ViewGroup, draw_views, margins
+from gateway.mark.surrogates.store import save_net
 from tests.mark.foreign_models import Classifier, describe, packs, plain, write_onnx, write_torchscript
 from tests.mark.samples import BRAIN, CPU, KEY, disc, gray8, phantom, small_pack
 
@@ -326,7 +326,8 @@ def test_a_missing_library_is_named_with_its_extra(tmp_path: Path, kind: str, mo
 
 
 def test_importing_the_mark_brings_no_foreign_library() -> None:
-    code = "import sys, gateway.mark.foreign; print({'onnx', 'onnx2torch', 'monai', 'torchvision'} & set(sys.modules))"
+    foreign = "{'onnx', 'onnx2torch', 'monai', 'torchvision'}"
+    code = f"import sys, gateway.mark.surrogates.foreign; print({foreign} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("set()\n", "")
 
@@ -340,7 +341,7 @@ sys.modules["torchvision"].models = sys.modules["torchvision.models"]
 import torch
 from pathlib import Path
 import torchxrayvision
-from gateway.mark.foreign import read_pack
+from gateway.mark.surrogates.foreign import read_pack
 folder = Path(sys.argv[1])
 torch.manual_seed(0)
 small = dict(growth_rate=4, block_config=(1, 1, 1, 1), num_init_features=8)

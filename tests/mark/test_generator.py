@@ -11,9 +11,16 @@ import torch
 
 from gateway.errors import ConfigError, MarkError
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings
-from gateway.mark import generator_packs as packs_module
-from gateway.mark.generator import Generator, TextureNet, generate_texture, key_bits, load_generator, save_generator
-from gateway.mark.generator_packs import load_generator_packs, select_generator_pack
+from gateway.mark.methods import generator_packs as packs_module
+from gateway.mark.methods.generator import (
+    Generator,
+    TextureNet,
+    generate_texture,
+    key_bits,
+    load_generator,
+    save_generator,
+)
+from gateway.mark.methods.generator_packs import load_generator_packs, select_generator_pack
 from tests.mark.generators import GENERATOR, marker_of, pack_of, seeded
 from tests.mark.samples import BRAIN, CPU, GRAY, KEY, OTHER_KEY, RGB, disc, gray8, marker, requests, rgb8, small_pack
 from tests.mark.test_promises import CASES, check, only

@@ -12,12 +12,12 @@ from PIL import Image
 
 from gateway.errors import MarkError
 from gateway.mark import MarkRequest
-from gateway.mark.consensus import consensus
-from gateway.mark.generator import Generator, TextureNet, generate_texture
-from gateway.mark.generator_training import Plan, train_generator
-from gateway.mark.objective import Target, draw_views
-from gateway.mark.removal import UNTOUCHED, blur, fewer_levels, jpeg_like, random_removal, shrink_and_grow
-from gateway.mark.sketches import draw_sketches
+from gateway.mark.methods.generator import Generator, TextureNet, generate_texture
+from gateway.mark.surrogates.consensus import consensus
+from gateway.mark.surrogates.objective import Target, draw_views
+from gateway.training.drafts import draw_sketches
+from gateway.training.generator import Plan, train_generator
+from gateway.training.removal import UNTOUCHED, blur, fewer_levels, jpeg_like, random_removal, shrink_and_grow
 from tests.mark.generators import interrupted, seeded, sketches, surrogates, trained
 from tests.mark.samples import BRAIN, CPU, KEY, OTHER_KEY, gray8
 

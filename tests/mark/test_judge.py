@@ -10,12 +10,13 @@ import torch
 
 from gateway.errors import MarkError
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings
-from gateway.mark.budget import psnr
-from gateway.mark.display import DisplayMap
-from gateway.mark.judge import display_image, equal_energy_noise, load_judge
-from gateway.mark.search import remaining_belief
+from gateway.mark.evaluation.judge import display_image, equal_energy_noise, load_judge
+from gateway.mark.placement.search import remaining_belief
+from gateway.mark.visibility.budget import psnr
+from gateway.mark.visibility.display import DisplayMap
+from gateway.training import labelled_sets as datasets
 from plugins.modalities import brain_mr, ct, mr
-from plugins.surrogates import datasets, gray
+from plugins.surrogates import gray
 from tests.mark.samples import BRAIN, CPU, KEY, OTHER_KEY, SHORT, gray8, marker, real, requests, rgb8, small_marker
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from gateway.mark.lettering import place, render_lettering, render_stamp
+from gateway.mark.placement.lettering import place, render_lettering, render_stamp
 from tests.mark.samples import BRAIN, KEY, OTHER_KEY, requests
 from tests.mark.samples import small_marker as small
 

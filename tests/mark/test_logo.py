@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw
 
 from gateway.errors import ConfigError, MarkError
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings
-from gateway.mark.lettering import logo_stamp, place, render_lettering
-from gateway.mark.logo import MAX_BYTES, load_logo, scale_ink
+from gateway.mark.placement.lettering import logo_stamp, place, render_lettering
+from gateway.mark.placement.logo import MAX_BYTES, load_logo, scale_ink
 from tests.mark.samples import BRAIN, FAST, KEY, disc, gray8, requests, small_pack
 
 

@@ -13,16 +13,16 @@ from pydantic import ValidationError
 from gateway.errors import MarkError
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings
 from gateway.mark import marker as marker_module
-from gateway.mark.budget import psnr
-from gateway.mark.display import DisplayMap
-from gateway.mark.evolution import minimise
-from gateway.mark.flat import affordable_opacity, blend_change, decode, ink_masks, least_size, text_ink
-from gateway.mark.logo import scale_ink
-from gateway.mark.packs import SurrogatePack
-from gateway.mark.paper import Believers, FlatMark, search_flat_marks
+from gateway.mark.methods.evolution import minimise
+from gateway.mark.methods.flat import affordable_opacity, blend_change, decode, ink_masks, least_size, text_ink
+from gateway.mark.methods.paper import Believers, FlatMark, search_flat_marks
+from gateway.mark.placement.logo import scale_ink
 from gateway.mark.resample import resize
+from gateway.mark.surrogates.packs import SurrogatePack
+from gateway.mark.visibility.budget import psnr
+from gateway.mark.visibility.display import DisplayMap
+from gateway.training.labelled_sets import load_test
 from plugins.surrogates import rgb
-from plugins.surrogates.datasets import load_test
 from tests.mark.samples import BRAIN, CPU, CT, GRAY, KEY, OTHER_KEY, RGB, disc, gray8, phantom, requests, rgb8
 from tests.mark.samples import small_pack as vgg
 

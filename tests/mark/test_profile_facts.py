@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from gateway.mark import MarkedImage, MarkRequest, RelativeWindow
-from gateway.mark.budget import FILL_LIFT
-from gateway.mark.chroma import limit_chroma
-from gateway.mark.display import DisplayMap
-from gateway.mark.optimise import optimise_texture
+from gateway.mark.methods.strong import optimise_texture
 from gateway.mark.resample import resize
+from gateway.mark.visibility.budget import FILL_LIFT
+from gateway.mark.visibility.chroma import limit_chroma
+from gateway.mark.visibility.display import DisplayMap
 from plugins.surrogates import rgb
 from tests.mark.samples import BRAIN, FAST, GRAY, KEY, RGB, disc, gray8, marker, requests, rgb8
 from tests.mark.samples import small_marker as small

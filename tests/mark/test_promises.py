@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from gateway.mark import MarkedImage, MarkRequest, MarkSettings
-from gateway.mark.budget import psnr, visibility_threshold
-from gateway.mark.display import DisplayMap
+from gateway.mark.visibility.budget import psnr, visibility_threshold
+from gateway.mark.visibility.display import DisplayMap
 from tests.mark.samples import BRAIN, CT, FAST, GRAY, KEY, RGB, SHORT, disc, gray8, marker, phantom, requests, rgb8
 from tests.mark.samples import small_marker as small
 

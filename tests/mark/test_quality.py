@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gateway.mark import MarkRequest
-from gateway.mark.budget import (
+from gateway.mark.visibility.budget import (
     JND,
     Canvas,
     apply_change,
@@ -21,9 +21,9 @@ from gateway.mark.budget import (
     psnr,
     visibility_threshold,
 )
-from gateway.mark.display import DisplayMap
-from gateway.mark.jnd import CALIBRATED, OFFICE
-from gateway.mark.quality import bias_of, jnd_figures, measure
+from gateway.mark.visibility.display import DisplayMap
+from gateway.mark.visibility.jnd import CALIBRATED, OFFICE
+from gateway.mark.visibility.quality import bias_of, jnd_figures, measure
 from tests.mark.samples import BRAIN, CT, FAST, KEY, RGB, disc, gray8, marker, phantom, requests, rgb8, small_marker
 
 

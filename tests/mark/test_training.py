@@ -13,11 +13,11 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 
 from gateway.errors import ConfigError
-from gateway.mark.foreign import read_pack
-from gateway.mark.nets import RESERVED
-from gateway.mark.store import load_net
-from gateway.mark.training import RECIPES, Epoch, Recipe, accuracy, pool_of, train_net
+from gateway.mark.surrogates.foreign import read_pack
+from gateway.mark.surrogates.nets import RESERVED
+from gateway.mark.surrogates.store import load_net
 from gateway.training import SITE_NETS, Pictures, Plan, read_pictures, train_pack
+from gateway.training.networks import RECIPES, Epoch, Recipe, accuracy, pool_of, train_net
 from gateway.training.pack import check_nets, epochs_for, task_name
 from gateway.training.split import hold_out, pseudo_labels
 

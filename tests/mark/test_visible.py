@@ -16,10 +16,10 @@ from PIL import Image
 from scipy import ndimage
 
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, ModalityProfile
-from gateway.mark.picture import INSIDE, OUTSIDE, PANEL, Pair, paint_visible, pair_of, save_picture
+from gateway.mark.evaluation.picture import INSIDE, OUTSIDE, PANEL, Pair, paint_visible, pair_of, save_picture
+from gateway.training.labelled_sets import data_folder, load_test
 from plugins.modalities import brain_mr, cr_dx, ct, dermoscopy, fundus, generic_gray, generic_rgb, mr, us
 from plugins.surrogates import rgb
-from plugins.surrogates.datasets import data_folder, load_test
 from tests.conftest import missing
 from tests.mark.samples import KEY, disc, phantom, small_pack
 

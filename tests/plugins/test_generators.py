@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, load_profiles
-from gateway.mark.generator_packs import GeneratorPack, load_generator_packs
+from gateway.mark.methods.generator_packs import GeneratorPack, load_generator_packs
 from gateway.mark.resample import resize
-from gateway.mark.training import channels_first
+from gateway.training import labelled_sets as datasets
+from gateway.training.networks import channels_first
 from plugins.generators import gray, rgb
-from plugins.surrogates import datasets
 from plugins.surrogates import gray as gray_surrogates
 from plugins.surrogates import rgb as rgb_surrogates
 

@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 import pytest
 
 from gateway.mark import ImageTraits, ModalityProfile, choose_profile, load_profiles
-from gateway.mark.lettering import render_stamp
+from gateway.mark.placement.lettering import render_stamp
 from gateway.mark.profiles import GROUP
 from plugins.surrogates import gray, rgb
 from tests.conftest import missing

@@ -16,10 +16,12 @@ import torch
 from PIL import Image
 
 from gateway.mark import SurrogatePack
-from gateway.mark.nets import FAMILIES, MultiTaskNet
-from gateway.mark.store import load_net, save_net
-from gateway.mark.training import accuracy
-from plugins.surrogates import datasets, gray, rgb, train
+from gateway.mark.surrogates.nets import FAMILIES, MultiTaskNet
+from gateway.mark.surrogates.store import load_net, save_net
+from gateway.training import labelled_sets as datasets
+from gateway.training import shipped_packs as train
+from gateway.training.networks import accuracy
+from plugins.surrogates import gray, rgb
 
 CPU = torch.device("cpu")
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -39,10 +41,12 @@ def test_contract(pack: SurrogatePack) -> None:
     assert "evaluation only" in pack.licence_warning
 
 
-@pytest.mark.parametrize("card", [*(pack.card for pack in PACKS), gray.PACK.card.parents[2] / "gateway/mark/judge.md"])
+@pytest.mark.parametrize(
+    "card", [*(pack.card for pack in PACKS), gray.PACK.card.parents[2] / "gateway/mark/evaluation/judge.md"]
+)
 def test_card_names_data_split_licence_and_command(card: Path) -> None:
     text = card.read_text()
-    for word in ("evaluation only", "half ", "python -m plugins.surrogates.train", "accuracy", "Licence"):
+    for word in ("evaluation only", "half ", "python -m gateway.training.shipped_packs", "accuracy", "Licence"):
         assert re.search(word, text, re.IGNORECASE), word
 
 
@@ -105,7 +109,15 @@ def test_the_command_that_made_the_packs_still_trains(tmp_path: Path) -> None:
     """The smallest run of it, and again: the second finds the work done and gives the same figures."""
     for folder in datasets.RGB_SETS.values():
         _write_set(tmp_path / "data" / folder)
-    command = [sys.executable, "-m", "plugins.surrogates.train", "--pack", "judge-rgb", "--data", tmp_path / "data"]
+    command = [
+        sys.executable,
+        "-m",
+        "gateway.training.shipped_packs",
+        "--pack",
+        "judge-rgb",
+        "--data",
+        tmp_path / "data",
+    ]
     command += ["--out", tmp_path / "out", "--nets", "convnext", "--epochs", "3", "--threads", "1"]
     for epochs in (3, 0):
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 
 from gateway.mark import MarkSettings
-from plugins.surrogates import datasets
+from gateway.training import labelled_sets as datasets
 from tests.benchmarks.mark import stages, stages_more, stages_removal
 from tests.benchmarks.mark.data import PROFILES
 from tests.benchmarks.mark.methods import METHODS

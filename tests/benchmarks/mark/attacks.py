@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gateway.mark.training import channels_first
+from gateway.training.networks import channels_first
 from tests.benchmarks.mark.ensemble import Ensemble
 
 BATCH = 8

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.mark.lettering import render_stamp
+from gateway.mark.placement.lettering import render_stamp
 
 OPACITY = 0.25
 LEVEL = 0.9  # display value of the logo

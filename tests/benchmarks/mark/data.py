@@ -1,7 +1,7 @@
 """The images that are measured: a class-balanced sample of a set's test images, and pools of training images.
 
 Everything is uint8, (N, 256, 256) or (N, 256, 256, 3). Victims are trained on half B, as are the pools for removers and
-fine-tuning; the shipped surrogate packs saw half A only (``plugins.surrogates.datasets``).
+fine-tuning; the shipped surrogate packs saw half A only (``gateway.training.labelled_sets``).
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import numpy as np
 
 from gateway.mark import MarkRequest, ModalityProfile, SurrogatePack
 from gateway.mark.arrays import image_key
+from gateway.training import labelled_sets as datasets
 from plugins.modalities import brain_mr, cr_dx, ct, dermoscopy, fundus
-from plugins.surrogates import datasets, gray, rgb
+from plugins.surrogates import gray, rgb
 
 PROFILES: dict[str, ModalityProfile] = {
     "brain_mri": brain_mr.PROFILE,

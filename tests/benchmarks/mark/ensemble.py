@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gateway.mark.packs import Surrogate
 from gateway.mark.resample import resize
+from gateway.mark.surrogates.packs import Surrogate
 
 
 class Ensemble(nn.Module):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from gateway.mark.nets import fold_batch_norms
+from gateway.mark.surrogates.nets import fold_batch_norms
 from tests.benchmarks.mark.data import Sample
 from tests.benchmarks.mark.victims import Victim, answers, fit
 

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from gateway.mark import MarkRequest, ModalityProfile
-from gateway.mark.budget import psnr, visibility_threshold
+from gateway.mark.visibility.budget import psnr, visibility_threshold
 from tests.benchmarks.mark.data import shown
 
 LEVELS = 255.0

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import ndimage
 
 from gateway.mark import Marker, MarkSettings, ModalityProfile, SurrogatePack
-from gateway.mark.generator_packs import load_generator_packs
+from gateway.mark.methods.generator_packs import load_generator_packs
 from gateway.mark.randomness import keyed
 from tests.benchmarks.mark.attacks import missing_library, momentum_attack, universal_attack
 from tests.benchmarks.mark.data import OTHER_KEY, SITE_KEY, Sample, requests_of, shown

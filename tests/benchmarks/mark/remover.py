@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gateway.mark.resample import resize
-from gateway.mark.training import channels_first
+from gateway.training.networks import channels_first
 
 
 @dataclass(frozen=True)

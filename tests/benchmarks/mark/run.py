@@ -13,7 +13,7 @@ import torch
 
 from gateway.mark import MarkSettings, SurrogatePack
 from gateway.mark.device import resolve_device
-from gateway.mark.packs import Surrogate
+from gateway.mark.surrogates.packs import Surrogate
 from tests.benchmarks.mark.data import PROFILES, Sample, draw_sample, pack_of
 from tests.benchmarks.mark.fingerprint import fingerprint
 from tests.benchmarks.mark.methods import Scene

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import zstandard
 
-from gateway.mark.budget import psnr
-from plugins.surrogates import datasets
+from gateway.mark.visibility.budget import psnr
+from gateway.training import labelled_sets as datasets
 from tests.benchmarks.mark.data import OTHER_KEY, SITE_KEY, first_of, shown
 from tests.benchmarks.mark.frames import Frame
 from tests.benchmarks.mark.methods import Scene, Skipped

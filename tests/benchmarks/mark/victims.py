@@ -1,8 +1,8 @@
 """Victims: single-task networks of several families, trained on half B of one set, kept outside the repository.
 
 No mark is ever optimised against one of them. A victim is found again by the hash of its recipe; training writes a
-checkpoint per epoch and goes on from it. Networks: ``gateway.mark.nets``; EfficientNet-Lite starts from ImageNet
-weights and is fine-tuned, all others are trained from scratch.
+checkpoint per epoch and goes on from it. Networks: ``gateway.mark.surrogates.nets``; EfficientNet-Lite starts from
+ImageNet weights and is fine-tuned, all others are trained from scratch.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from gateway.mark.nets import FAMILIES, MultiTaskNet
 from gateway.mark.resample import resize
-from gateway.mark.store import load_net, save_net
-from gateway.mark.training import augment, channels_first, new_net
-from plugins.surrogates import datasets
+from gateway.mark.surrogates.nets import FAMILIES, MultiTaskNet
+from gateway.mark.surrogates.store import load_net, save_net
+from gateway.training import labelled_sets as datasets
+from gateway.training.networks import augment, channels_first, new_net
 from tests.benchmarks.mark.data import Sample, balanced
 from tests.benchmarks.mark.store import digest
 
@@ -37,7 +37,7 @@ class Recipe:
     """How a victim is trained.
 
     Attributes:
-        family: a key of ``gateway.mark.nets.FAMILIES``.
+        family: a key of ``gateway.mark.surrogates.nets.FAMILIES``.
         epochs: passes over the training images.
         rate: peak learning rate (AdamW, one cycle).
         side: input size in pixels.
@@ -89,7 +89,7 @@ def known(names: Iterable[str], recipes: dict[str, Recipe]) -> tuple[list[Recipe
         if name not in recipes:
             reasons.append(f"victim {name}: no recipe (there are {', '.join(recipes)})")
         elif recipes[name].family not in FAMILIES:
-            reasons.append(f"victim {name}: gateway.mark.nets has no such family")
+            reasons.append(f"victim {name}: gateway.mark.surrogates.nets has no such family")
         else:
             found.append(recipes[name])
     return found, reasons

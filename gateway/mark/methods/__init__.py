@@ -1,0 +1,1 @@
+"""How a mark is drawn: one module a method."""

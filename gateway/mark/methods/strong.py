@@ -1,0 +1,138 @@
+"""The ``strong`` optimiser: momentum sign steps on a texture against all surrogates at once.
+
+From the feasibility run: a plain sum lets the easy networks eat the budget, so each surrogate's gradient is normalised
+before the sum and weighted by how likely it still is to be right; one view a step, the whole image every
+second time; momentum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gateway.errors import MarkError
+from gateway.mark.resample import resize
+from gateway.mark.surrogates.consensus import Beliefs, consensus
+from gateway.mark.surrogates.objective import Target, draw_views, margins
+from gateway.mark.surrogates.packs import Surrogate
+
+MOMENTUM = 0.9
+GROUPS = 6
+"""View groups that the steps go through in turn."""
+VIEWS = 1
+"""Views per group, i.e. per step."""
+FIRST_RATE, REFINE_RATE = 0.2, 0.5
+"""Size of the first step: from noise, and from a texture that a generator drew with most of its amplitude used."""
+CALM_MARGIN = -2.0
+"""A surrogate whose margin is below this (log odds) is misled enough: its weight goes towards LEAST_WEIGHT."""
+LEAST_WEIGHT = 0.15
+
+
+def optimise_texture(
+    clean: Tensor,
+    amplitude: Tensor,
+    offset: Tensor,
+    surrogates: Sequence[Surrogate],
+    tasks: Sequence[str],
+    generators: Sequence[np.random.Generator],
+    steps: int,
+    constrain: Callable[[Tensor], Tensor] = lambda texture: texture,
+    begin: Tensor | None = None,
+) -> Tensor:
+    """Return the texture (B, C, h, w) in -1..1 that misleads the surrogates when it is added to ``clean``.
+
+    Args:
+        clean: (B, C, h, w) float32 in 0..1, display space at working resolution.
+        amplitude: (B, 1, h, w) float32 >= 0, display units.
+        offset: (B, 1, h, w) float32, display units.
+        surrogates: at least one with a head for one of ``tasks``.
+        tasks: heads to mislead; empty: all.
+        generators: one per image, for start and views.
+        steps: 0 gives the keyed random start.
+        constrain: puts a texture in -1..1 back where it may be (colour), after every step; for gray images nothing.
+        begin: (B, C, h, w) float32 in -1..1, the texture that the steps begin with; None: keyed noise.
+
+    Raises:
+        MarkError: ``surrogate-nan`` when a network gives a value that is not finite.
+    """
+    device = clean.device
+    first, texture = REFINE_RATE, begin
+    if texture is None:
+        start = np.stack([random.choice(np.float32([-1.0, 1.0]), clean.shape[1:]) for random in generators])
+        first, texture = FIRST_RATE, torch.from_numpy(start).to(device)
+    if steps == 0:
+        return constrain(texture)
+    if begin is None:
+        texture = texture * 0.3
+    groups = draw_views(generators, clean.shape[2:], GROUPS, VIEWS, device)[:steps]
+    beliefs = consensus(clean, surrogates, tasks)
+    targets = [Target(one, clean, groups, held) for one, held in zip(surrogates, beliefs, strict=True)]
+    momentum = torch.zeros_like(texture)
+    for step in range(steps):
+        texture.requires_grad_(True)
+        images = (clean + offset + amplitude * texture).clamp(0.0, 1.0)
+        total = torch.zeros_like(texture)
+        for target in targets:
+            loss, margin = target.loss(images, step % GROUPS)
+            (gradient,) = torch.autograd.grad(loss.sum(), texture, retain_graph=True)
+            total += balanced_gradient(gradient, margin.detach(), target.surrogate.name)
+        momentum = MOMENTUM * momentum + total
+        rate = first * (1.0 - 0.8 * step / steps)  # large steps first, then settle
+        texture = constrain((texture.detach() - rate * momentum.sign()).clamp(-1.0, 1.0))
+    return texture
+
+
+def first_pull(
+    clean: Tensor,
+    offset: Tensor,
+    surrogates: Sequence[Surrogate],
+    tasks: Sequence[str],
+    spread: Callable[..., Iterable] = map,
+) -> Tensor:
+    """Return (B, C, h, w) float32: the direction that lowers all surrogates' margins at the lettered image, any unit.
+
+    One gradient per surrogate, of the whole image upright; balanced and without labels, as in ``optimise_texture``.
+
+    Args:
+        clean: (B, C, h, w) float32 in 0..1, display space.
+        offset: (B, 1, h, w) float32, what the letters add.
+        surrogates: none gives zeros.
+        tasks: heads to mislead; empty: all.
+        spread: maps a function over the surrogates, results in order: cores may share them.
+
+    Raises:
+        MarkError: ``surrogate-nan`` when a network gives a value that is not finite.
+    """
+
+    def pull(surrogate: Surrogate, beliefs: Beliefs) -> Tensor:
+        images = (clean + offset).clamp(0.0, 1.0).requires_grad_(True)
+        margin = margins(surrogate.net(resize(images, surrogate.input_size, surrogate.input_size)), beliefs)
+        (gradient,) = torch.autograd.grad(margin.sum(), images)
+        return balanced_gradient(gradient, margin.detach(), surrogate.name)
+
+    total = torch.zeros_like(clean)
+    if surrogates:
+        for gradient in spread(pull, surrogates, consensus(clean, surrogates, tasks, spread)):
+            total -= gradient
+    return total
+
+
+def balanced_gradient(gradient: Tensor, margin: Tensor, name: str) -> Tensor:
+    """Return a surrogate's gradient with mean magnitude 1 per image, times its weight: 1.15 down to 0.15.
+
+    Args:
+        gradient: (B, C, h, w) of its loss at the texture.
+        margin: (B,) logits, how firmly it still believes its first answer.
+        name: for the error.
+
+    Raises:
+        MarkError: ``surrogate-nan`` when a value is not finite.
+    """
+    size = gradient.abs().mean((1, 2, 3))
+    if not bool(torch.isfinite(size).all() and torch.isfinite(margin).all()):
+        raise MarkError("surrogate-nan", f"surrogate {name} gives values that are not finite")
+    weight = LEAST_WEIGHT + torch.sigmoid(margin - CALM_MARGIN)
+    return gradient * (weight / size.clamp(min=1e-12))[:, None, None, None]

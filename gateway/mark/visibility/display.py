@@ -1,0 +1,126 @@
+"""From stored values to what a person sees, and the checks that an image can be shown at all.
+
+Display values are float32 in 0..1: the primary window's black and white, MONOCHROME1 turned over. Budgets, PSNR and the
+surrogates' input all live there; a mark goes back to stored values by one signed factor, ``DisplayMap.step``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from gateway.errors import MarkError
+from gateway.mark.surrogates.nets import MIN_INPUT
+from gateway.mark.types import MarkRequest, RelativeWindow
+
+SUPPORTED_DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.int16))
+
+
+@dataclass(frozen=True)
+class DisplayMap:
+    """The primary window of one image.
+
+    Attributes:
+        low: stored value shown black (white when inverted).
+        high: stored value shown white (black when inverted); above ``low``.
+        inverted: MONOCHROME1.
+    """
+
+    low: float
+    high: float
+    inverted: bool = False
+
+    @property
+    def step(self) -> float:
+        """Stored values per display unit; negative when inverted."""
+        return (self.low - self.high) if self.inverted else (self.high - self.low)
+
+    def raw(self, stored: np.ndarray) -> np.ndarray:
+        """Return display values float32, not yet cut to 0..1."""
+        share = (stored.astype(np.float32) - np.float32(self.low)) / np.float32(self.high - self.low)
+        return np.float32(1.0) - share if self.inverted else share
+
+    def shown(self, stored: np.ndarray) -> np.ndarray:
+        """Return display values float32 in 0..1."""
+        return np.clip(self.raw(stored), 0.0, 1.0)
+
+    def within(self, windows: Iterable[RelativeWindow]) -> dict[str, tuple[float, float]]:
+        """Return name -> (low, high) in stored values of windows that are given as shares of this one."""
+        found = {}
+        for window in windows:
+            ends = (window.black, window.white) if not self.inverted else (1.0 - window.white, 1.0 - window.black)
+            found[window.name] = tuple(self.low + share * (self.high - self.low) for share in ends)
+        return found
+
+
+def padding_of(request: MarkRequest) -> np.ndarray:
+    """Return the (H, W) bool mask of padding: the given mask and every pixel with the padding value."""
+    height, width = request.image.shape[:2]
+    mask = np.zeros((height, width), bool) if request.padding is None else request.padding.astype(bool)
+    if request.padding_value is not None:
+        equal = request.image == request.padding_value
+        mask = mask | (equal.all(axis=2) if equal.ndim == 3 else equal)
+    return mask
+
+
+def check_request(request: MarkRequest) -> None:
+    """Raise what makes the request unusable, before any work.
+
+    Raises:
+        MarkError: ``bad-request`` (dtype, shape, key, ranges), ``wrong-channels``, ``image-too-small``.
+    """
+    image = request.image
+    if image.dtype not in SUPPORTED_DTYPES:
+        raise MarkError("bad-request", f"pixel type {image.dtype} is not uint8, uint16 or int16")
+    if image.ndim not in (2, 3):
+        raise MarkError("bad-request", f"an image has 2 or 3 axes, not {image.ndim}")
+    if image.ndim == 3 and image.shape[2] != 3:
+        raise MarkError("wrong-channels", f"an image has 1 or 3 samples per pixel, not {image.shape[2]}")
+    if min(image.shape[:2]) < MIN_INPUT:
+        height, width = image.shape[:2]
+        raise MarkError("image-too-small", f"{width}x{height} pixels; at least {MIN_INPUT} on each side are needed")
+    if len(request.key) != 32:
+        raise MarkError("bad-request", f"a mark key has 32 bytes, not {len(request.key)}")
+    for name, mask in (("padding", request.padding), ("roi", request.roi)):
+        if mask is not None and (mask.shape != image.shape[:2] or mask.dtype != np.bool_):
+            raise MarkError("bad-request", f"the {name} mask must be bool of shape {image.shape[:2]}")
+    if request.position is not None and not np.isfinite(request.position):
+        raise MarkError("bad-request", "the slice position is not a finite number")
+    for name, limits in (("primary", request.display), *request.other_windows.items()):
+        if limits is not None and not (np.isfinite(limits).all() and limits[0] < limits[1]):
+            raise MarkError("bad-request", f"the {name} window is empty")
+    if request.slope is not None and not (np.isfinite(request.slope) and request.slope != 0):
+        raise MarkError("bad-request", "the slope is 0 or no finite number; give None where it is not known")
+    low, high = valid_range_of(request)
+    info = np.iinfo(image.dtype)
+    if not info.min <= low < high <= info.max:
+        raise MarkError("bad-request", f"the valid range {low}..{high} does not fit {image.dtype}")
+
+
+def valid_range_of(request: MarkRequest) -> tuple[int, int]:
+    """Return the stored values that a marked pixel may take: as requested, else all of the dtype."""
+    if request.valid_range is not None:
+        return request.valid_range
+    info = np.iinfo(request.image.dtype)
+    return int(info.min), int(info.max)
+
+
+def display_of(request: MarkRequest, padding: np.ndarray) -> DisplayMap:
+    """Return the primary window of a checked request.
+
+    Raises:
+        MarkError: ``image-empty`` when all is padding or all pixels are equal.
+    """
+    pixels = request.image[~padding]
+    if pixels.size == 0 or pixels.min() == pixels.max():
+        raise MarkError("image-empty", "the image is constant or all padding")
+    if request.display is not None:
+        return DisplayMap(float(request.display[0]), float(request.display[1]), request.inverted)
+    if request.image.dtype == np.uint8:
+        return DisplayMap(0.0, 255.0, request.inverted)
+    low, high = np.percentile(pixels[pixels > pixels.min()], (0.5, 99.5))
+    if high <= low:  # a picture of two values
+        low, high = float(pixels.min()), float(pixels.max())
+    return DisplayMap(float(low), float(high), request.inverted)

@@ -1,0 +1,128 @@
+"""Figures of one marked image, measured on the stored values that leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+
+import numpy as np
+
+from gateway.mark.types import Bias, JndFigures, Quality
+from gateway.mark.visibility.budget import Canvas, psnr
+from gateway.mark.visibility.display import DisplayMap
+from gateway.mark.visibility.jnd import SCREENS, Screen
+from gateway.mark.visibility.region import luminance
+from gateway.mark.visibility.similarity import ms_ssim, ssim
+
+PRIMARY = "primary"
+"""Name of the primary window in ``Quality.jnd``."""
+
+
+def visible_pixels(before: np.ndarray, after: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+    """Return the (H, W) bool pixels that change by more than the masked threshold of visibility, in any channel.
+
+    Args:
+        before: (H, W) or (H, W, 3) float32 display values in 0..1.
+        after: the same of the marked image.
+        threshold: (H, W) float32, display units, from ``budget.visibility_threshold``.
+    """
+    return _largest(np.abs(after - before)) > threshold + 1e-6
+
+
+def jnd_figures(before: np.ndarray, after: np.ndarray, strokes: np.ndarray, screen: Screen) -> JndFigures:
+    """Return what a change is in JND on a screen, inside and outside strokes.
+
+    Args:
+        before: (H, W) or (H, W, 3) float32 display values in 0..1.
+        after: the same of the marked image.
+        strokes: (H, W) bool.
+        screen: what shows the images.
+    """
+    changed = before != after
+    jnds = np.zeros(before.shape, np.float32)
+    jnds[changed] = screen.difference(before[changed], after[changed])
+    jnds = _largest(jnds)
+    above, outside = jnds > 1.0, jnds[~strokes]
+    return JndFigures(
+        above_inside=float((above & strokes).mean()),
+        above_outside=float((above & ~strokes).mean()),
+        percentile99=float(np.percentile(jnds, 99.0)),
+        peak=float(jnds.max()),
+        peak_outside=float(outside.max(initial=0.0)),
+    )
+
+
+def bias_of(
+    residual: np.ndarray, foreground: np.ndarray, region: np.ndarray, slope: float | None = None, unit: str = ""
+) -> Bias:
+    """Return the mean signed change over foreground and region; 0 over an empty one.
+
+    Args:
+        residual: (H, W) or (H, W, 3) int, marked minus original stored values; channels are averaged.
+        foreground: (H, W) bool.
+        region: (H, W) bool.
+        slope: modality units per stored value; None: not known, the result is in stored values.
+        unit: name of the modality's unit, e.g. ``HU``; without one too the result is in stored values.
+    """
+    known = slope is not None and unit != ""
+    factor = slope if known else 1.0
+    means = [factor * float(residual[mask].mean()) if mask.any() else 0.0 for mask in (foreground, region)]
+    return Bias(*means, unit if known else "stored value")
+
+
+def measure(
+    canvas: Canvas,
+    marked: np.ndarray,
+    untouchable: np.ndarray,
+    other_windows: Mapping[str, tuple[float, float]],
+    saturated: int,
+    foreground: np.ndarray | None = None,
+    slope: float | None = None,
+    unit: str = "",
+    spread: Callable[..., Iterable] = map,
+) -> Quality:
+    """Return the quality of ``marked`` (stored values) against the canvas's image.
+
+    Args:
+        canvas: the image and its limits.
+        marked: stored values, shape of the image.
+        untouchable: (H, W) bool, region of interest and padding.
+        other_windows: name -> (low, high) in stored values.
+        saturated: pixels cut by the valid range or the padding value.
+        foreground: (H, W) bool, for the bias; None: the canvas's region.
+        slope: modality units per stored value; None: not known.
+        unit: the modality's unit, e.g. ``HU``; empty: there is none.
+        spread: maps a function over the figures, results in order: cores may share them.
+    """
+    before, after = canvas.display.shown(canvas.stored), canvas.display.shown(marked)
+    visible = visible_pixels(before, after, canvas.threshold)
+    shown = {PRIMARY: (before, after)}
+    for name, (low, high) in other_windows.items():
+        window = DisplayMap(low, high, canvas.display.inverted)
+        shown[name] = window.shown(canvas.stored), window.shown(marked)
+    residual = marked.astype(np.int64) - canvas.stored
+    grays = luminance(before), luminance(after)
+    figures = [partial(ms_ssim, *grays), partial(ssim, *grays)]
+    figures += [partial(_on_screens, *pair, canvas.strokes) for pair in shown.values()]
+    similar_at_scales, similar, *screens = spread(lambda figure: figure(), figures)
+    return Quality(
+        psnr=psnr(before, after),
+        psnr_windows={name: round(psnr(*shown[name]), 3) for name in other_windows},
+        ssim=similar,
+        stroke_share=float(canvas.strokes.mean()),
+        above_threshold=float((visible & ~canvas.strokes).mean()),
+        roi_difference=int(np.abs(residual[untouchable]).max(initial=0)),
+        saturated=saturated,
+        ms_ssim=similar_at_scales,
+        jnd=dict(zip(shown, screens, strict=True)),
+        bias=bias_of(residual, canvas.region if foreground is None else foreground, canvas.region, slope, unit),
+    )
+
+
+def _on_screens(before: np.ndarray, after: np.ndarray, strokes: np.ndarray) -> dict[str, JndFigures]:
+    return {screen.name: jnd_figures(before, after, strokes, screen) for screen in SCREENS}
+
+
+def _largest(change: np.ndarray) -> np.ndarray:
+    """(H, W): over channels, the largest."""
+    return change.max(axis=2) if change.ndim == 3 else change

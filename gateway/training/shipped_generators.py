@@ -1,0 +1,117 @@
+"""Train the shipped generators on half A of the training sets, against the shipped surrogate packs.
+
+    python -m gateway.training.shipped_generators --pack gray --out DIR [--images N] [--steps N] [--pairs N]
+        [--members N] [--threads N]
+
+Drafts ``--images`` images of every set (cached in DIR as ``SET-sketches.safetensors``), trains with a checkpoint
+(``PACK.ckpt``) that a run started again goes on from, then writes ``PACK.safetensors``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from gateway.mark import MarkRequest, ModalityProfile, load_packs, load_profiles
+from gateway.mark.methods.generator import save_generator
+from gateway.mark.surrogates.packs import Surrogate
+from gateway.training import labelled_sets as datasets
+from gateway.training.drafts import Sketches, draw_sketches
+from gateway.training.generator import Plan, Step, train_generator
+
+log = logging.getLogger("gateway.training.shipped_generators")
+
+PROFILES = {
+    "brain_mri": "brain-mr",
+    "chest_xray": "cr-dx",
+    "chest_ct": "ct",
+    "fundus": "fundus",
+    "skin": "dermoscopy",
+}
+"""Labelled set -> modality profile."""
+PACKS = {"gray": datasets.GRAY_SETS, "rgb": datasets.RGB_SETS}
+SIDE = 256
+CPU = torch.device("cpu")
+_NO_KEY = bytes(32)  # sketches draw keys of their own
+
+
+def sketches_of(
+    name: str, folder: Path, count: int, profile: ModalityProfile, surrogates: tuple[Surrogate, ...], cache: Path
+) -> Sketches:
+    """Return the sketches of ``count`` images of half A of a set, from the cache where they are there."""
+    if not cache.is_file():
+        images = datasets.load_train(folder, "A", SIDE).images
+        chosen = np.random.default_rng(2026).permutation(len(images))[:count]
+        began = time.monotonic()
+        requests = [MarkRequest(np.ascontiguousarray(images[index]), _NO_KEY) for index in chosen]
+        made = draw_sketches(requests, profile, surrogates, CPU, side=SIDE)
+        save_file(
+            {"clean": made.clean, "amplitude": made.amplitude, "offset": made.offset, "pull": made.pull},
+            str(cache),
+        )
+        log.info("%s: %d sketches in %.0f s", name, len(made), time.monotonic() - began)
+    with safe_open(str(cache), framework="pt") as file:
+        columns = [file.get_tensor(key) for key in ("clean", "amplitude", "offset", "pull")]
+    return Sketches(profile.tasks, profile.chroma, *columns)
+
+
+def main() -> None:
+    """Command line: see the module's docstring."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pack", choices=sorted(PACKS), required=True)
+    parser.add_argument("--data", type=Path, default=datasets.data_folder())
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=200, help="of every set")
+    parser.add_argument("--steps", type=int, default=Plan().steps)
+    parser.add_argument("--pairs", type=int, default=Plan().pairs, help="images a step, each with two keys")
+    parser.add_argument("--members", type=int, default=Plan().members, help="surrogates a step")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's own choice")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    if arguments.data is None:
+        parser.error("no data: give --data DIR or set MIAD_DATA")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    pack, sets, profiles = load_packs()[arguments.pack], PACKS[arguments.pack], load_profiles()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    surrogates = pack.load(CPU)
+    sketches = [
+        sketches_of(
+            name,
+            arguments.data / folder,
+            arguments.images,
+            profiles[PROFILES[name]],
+            surrogates,
+            arguments.out / f"{name}-sketches.safetensors",
+        )
+        for name, folder in sets.items()
+    ]
+    began = time.monotonic()
+    told: list[Step] = []
+
+    def report(step: Step) -> None:
+        told.append(step)
+        if len(told) == 50:
+            mean = {name: float(np.mean([getattr(one, name) for one in told])) for name in ("margin", "correlation")}
+            log.info("step %d/%d %s %.0f s", step.number, step.total, json.dumps(mean), time.monotonic() - began)
+            told.clear()
+
+    plan = Plan(steps=arguments.steps, pairs=arguments.pairs, members=arguments.members)
+    net = train_generator(sketches, surrogates, plan, arguments.out / f"{arguments.pack}.ckpt", report)
+    tasks = sorted({task for one in sketches for task in one.tasks})
+    names = sorted({PROFILES[name] for name in sets})
+    extra = {"steps": str(plan.steps), "half": "A", "surrogates": pack.name}
+    save_generator(net, arguments.out / f"{arguments.pack}.safetensors", tasks, names, extra)
+    log.info("%s done", arguments.pack)
+
+
+if __name__ == "__main__":
+    main()
