@@ -128,16 +128,16 @@ def _worker(config: Config) -> Callable[[], None]:
     keys = SealingKeys.load(config.keys)
     engine = database(config)
     store = FlowStore(engine, lease_owner())
-    rooms = build_rooms(config, keys, store, engine, AuditLog(places(config).audit("worker")))
-    _tell_of_clinical(config, rooms.audit)
-    rooms.passing.start()
-    egress = Egress(config.destinations, rooms.audit)
-    retainer = Retainer(config.retention, store, rooms.spool, rooms.derived, rooms.protector)
-    further = [("emergencies", rooms.passing.tend, 1.0)]
+    context = build_step_context(config, keys, store, engine, AuditLog(places(config).audit("worker")))
+    _tell_of_clinical(config, context.audit)
+    context.passing.start()
+    egress = Egress(config.destinations, context.audit)
+    retainer = Retainer(config.retention, store, context.spool, context.derived, context.protector)
+    further = [("emergencies", context.passing.tend, 1.0)]
     if any(route.report for route in config.routes):
-        further.append(("reports", build_reports(config, keys, store, engine, rooms).once, REPORTS_S))
-    worker = FlowWorker(config.worker, config.destinations, store, Steps(rooms), egress, retainer, further)
-    for warning in rooms.protector.warnings():
+        further.append(("reports", build_reports(config, keys, store, engine, context).once, REPORTS_S))
+    worker = FlowWorker(config.worker, config.destinations, store, Steps(context), egress, retainer, further)
+    for warning in context.protector.warnings():
         log.warning("surrogates", warning=warning)
     worker.start()
 
@@ -156,16 +156,18 @@ def _tell_of_clinical(config: Config, audit: AuditLog) -> None:
             log.warning("clinical destination: marked copies must not be read there", destination=destination.name)
 
 
-def build_rooms(config: Config, keys: SealingKeys, store, engine: Engine, audit: AuditLog, folder: Path | None = None):
+def build_step_context(
+    config: Config, keys: SealingKeys, store, engine: Engine, audit: AuditLog, folder: Path | None = None
+):
     """Everything that the steps work with. `folder` holds spool and derived files; default: the state folder."""
     from gateway.flow.passing import Passing
     from gateway.flow.spool import Spool
-    from gateway.flow.steps import Rooms
+    from gateway.flow.steps import StepContext
     from gateway.protect import Protector
 
     where = places(config)
     base = Places(folder) if folder else where
-    return Rooms(
+    return StepContext(
         store=store,
         spool=Spool(base.spool, keys.spool),
         derived=Spool(base.derived, keys.spool),
@@ -176,13 +178,13 @@ def build_rooms(config: Config, keys: SealingKeys, store, engine: Engine, audit:
     )
 
 
-def build_reports(config: Config, keys: SealingKeys, store, engine: Engine, rooms):
+def build_reports(config: Config, keys: SealingKeys, store, engine: Engine, context):
     """What makes the protection reports of the routes that want them."""
     from gateway.flow.reports import Reports
     from gateway.protect.reporting import Reporter
 
     reporter = Reporter(config.site, keys, engine)
-    return Reports(config.routes, engine, store, rooms.derived, reporter, rooms.audit)
+    return Reports(config.routes, engine, store, context.derived, reporter, context.audit)
 
 
 def build_restorer(config: Config):

@@ -45,7 +45,7 @@ def train_mark(
     from gateway.mark import MarkRequest, load_profiles
     from gateway.mark.device import resolve_device
     from gateway.mark.methods.generator import save_generator
-    from gateway.training.drafts import draw_sketches
+    from gateway.training.drafts import draft_images
     from gateway.training.generator import Plan, train_generator
     from gateway.training.pictures import read_pictures
 
@@ -63,10 +63,10 @@ def train_mark(
         pictures = read_pictures(folder, samples, unlabelled=True, limit=limit, progress=moved)
     for reason, count in sorted(pictures.skipped.items()):
         say(f"{count} left out: {reason}")
-    requests = [MarkRequest(image, bytes(32)) for image in pictures.images]  # sketches draw keys of their own
+    requests = [MarkRequest(image, bytes(32)) for image in pictures.images]  # drafts draw keys of their own
     with progress_bar("drafting", quiet=as_json) as drafted:
-        sketches = draw_sketches(requests, kind, surrogates, where, seed, progress=drafted)
-    say(f"{len(sketches)} of {len(requests)} images can be marked and are trained on")
+        images = draft_images(requests, kind, surrogates, where, seed, progress=drafted)
+    say(f"{len(images)} of {len(requests)} images can be marked and are trained on")
     checkpoint = out.with_name(f"{out.name}.ckpt")
     last: list[Step] = []
     with progress_bar("training", quiet=as_json) as moved:
@@ -77,11 +77,11 @@ def train_mark(
             if as_json and (step.number % _TELL_EVERY == 0 or step.number == step.total):
                 show_json({"event": "step", **vars(step)})
 
-        net = train_generator([sketches], surrogates, Plan(steps=steps, seed=seed), checkpoint, report, where)
-    save_generator(net, out, kind.tasks, (profile,), {"steps": str(steps), "images": str(len(sketches))})
+        net = train_generator([images], surrogates, Plan(steps=steps, seed=seed), checkpoint, report, where)
+    save_generator(net, out, kind.tasks, (profile,), {"steps": str(steps), "images": str(len(images))})
     checkpoint.unlink(missing_ok=True)
     if as_json:
-        show_json({"event": "generator", "file": out, "channels": samples, "images": len(sketches), "steps": steps})
+        show_json({"event": "generator", "file": out, "channels": samples, "images": len(images), "steps": steps})
     else:
         show_text(str(out))
     if last:

@@ -26,7 +26,7 @@ from gateway.flow.receive import SpoolReceiver
 from gateway.flow.steps import Steps
 from gateway.flow.store import HELD, RECEIVED, SEALED, FlowStore, lease_owner
 from gateway.keys.keyring import SealingKeys
-from gateway.service import build_rooms, database, places
+from gateway.service import build_step_context, database, places
 
 BATCH = 8
 FILES_AE = "FILES"
@@ -57,32 +57,34 @@ def protect_files(config: Config, inputs: Inputs, out: Path, route: Route | None
         local = route.model_copy(update={"called_ae": FILES_AE, "destinations": (writer.name,)})
         config = config.model_copy(update={"routes": (local,)})
         keys = SealingKeys.load(config.keys)
-        rooms = build_rooms(config, keys, store, database(config), AuditLog(places(config).audit("files")), folder)
-        receiver = SpoolReceiver(config.ingress, config.routes, rooms.spool, folder, store)
-        steps = Steps(rooms)
+        context = build_step_context(
+            config, keys, store, database(config), AuditLog(places(config).audit("files")), folder
+        )
+        receiver = SpoolReceiver(config.ingress, config.routes, context.spool, folder, store)
+        steps = Steps(context)
         for start in range(0, len(inputs.found), BATCH):
-            yield from _protect_batch(inputs.found[start : start + BATCH], receiver, rooms, steps, writer, engine)
+            yield from _protect_batch(inputs.found[start : start + BATCH], receiver, context, steps, writer, engine)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _protect_batch(files, receiver, rooms, steps, sender, engine) -> Iterator[FileResult]:
+def _protect_batch(files, receiver, context, steps, sender, engine) -> Iterator[FileResult]:
     waiting: dict[str, Input] = {}
     for file in files:
         try:
             waiting[_receive(file, receiver)] = file
         except (GatewayError, OSError) as error:
             yield refusal(file, error)
-    for row in rooms.store.claim(RECEIVED, BATCH, 3600):
+    for row in context.store.claim(RECEIVED, BATCH, 3600):
         steps.seal(row)
-    steps.mark(rooms.store.claim(SEALED, BATCH, 3600))
+    steps.mark(context.store.claim(SEALED, BATCH, 3600))
     sender.relative = {instance: file.relative for instance, file in waiting.items()}
-    for delivery, row in rooms.store.claim_deliveries(sender.name, BATCH, 3600):
+    for delivery, row in context.store.claim_deliveries(sender.name, BATCH, 3600):
         steps.deliver(delivery, row, sender, lambda attempt: 0.0)
     with reading(engine) as session:
         rows = {instance: session.get(InstanceRow, instance) for instance in waiting}
     for instance, file in waiting.items():
-        _forget(rooms, rows[instance])
+        _forget(context, rows[instance])
         if rows[instance].state == HELD:
             yield _not_marked(file, "held", rows[instance])
         elif instance in sender.written:
@@ -93,9 +95,9 @@ def _protect_batch(files, receiver, rooms, steps, sender, engine) -> Iterator[Fi
             yield _not_marked(file, "failed", rows[instance])
 
 
-def _forget(rooms, row: InstanceRow) -> None:
+def _forget(context, row: InstanceRow) -> None:
     """Delete what the flow still holds of an instance, so that a large archive needs the disk of a batch only."""
-    for spool, name in ((rooms.spool, row.spool_file), (rooms.derived, row.derived_file)):
+    for spool, name in ((context.spool, row.spool_file), (context.derived, row.derived_file)):
         if name:
             spool.delete(name)
 

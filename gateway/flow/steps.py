@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Rooms:
+class StepContext:
     """What the steps work with: where files lie, where rows lie, and who protects."""
 
     store: FlowStore
@@ -56,26 +56,26 @@ class Rooms:
 class Steps:
     """Runs each step on claimed rows. No step raises: what goes wrong is written into the row."""
 
-    def __init__(self, rooms: Rooms) -> None:
-        self._r = rooms
+    def __init__(self, context: StepContext) -> None:
+        self._context = context
 
     # -- received -> sealed --------------------------------------------------------------------------------------------
 
     def seal(self, row: InstanceRow) -> None:
         """Decide, and put the original into the vault unless an explicit route passes it; then on, held or blocked."""
-        with _Outcome(self._r, row, RECEIVED) as outcome:
+        with _Outcome(self._context, row, RECEIVED) as outcome:
             route = self._route(row)
-            header = self._r.protector.read_header(lambda: self._r.spool.open(row.spool_file), row.transfer_syntax_uid)
-            decision = self._r.passing.checked(self._r.protector.decide(header, route), route)
+            header = self._context.protector.read_header(self._opener(row), row.transfer_syntax_uid)
+            decision = self._context.passing.checked(self._context.protector.decide(header, route), route)
             if decision.action == "pass":
                 how = "break-glass" if route.break_glass else "standing"
                 outcome.audit(  # first: without this line nothing passes
                     events.INSTANCE_PASSED, route=route.name, policy=how, sop_instance_uid=row.sop_instance_uid
                 )
-                self._r.store.passed(row.id, route.destinations)
+                self._context.store.passed(row.id, route.destinations)
                 return
-            record = self._r.protector.seal(
-                lambda: self._r.spool.open(row.spool_file),
+            record = self._context.protector.seal(
+                self._opener(row),
                 header,
                 transfer_syntax_uid=row.transfer_syntax_uid,
                 sha256=row.sha256,
@@ -85,9 +85,9 @@ class Steps:
                 decision=decision,
             )
             if decision.action in ("hold", "block"):
-                self._r.store.recorded(row.id, record.locator)
+                self._context.store.recorded(row.id, record.locator)
                 raise decision.as_error()
-            self._r.store.sealed(row.id, record.locator, decision.action)
+            self._context.store.sealed(row.id, record.locator, decision.action)
 
     # -- sealed -> marked ----------------------------------------------------------------------------------------------
 
@@ -95,8 +95,8 @@ class Steps:
         """Mark a batch; each instance has its own outcome."""
         jobs: list[tuple[InstanceRow, MarkJob]] = []
         for row in rows:
-            with _Outcome(self._r, row, SEALED):
-                record = self._r.protector.record(row.record)
+            with _Outcome(self._context, row, SEALED):
+                record = self._context.protector.record(row.record)
                 if self._already_derived(row, record):
                     continue
                 jobs.append((row, self._job(row, record)))
@@ -104,11 +104,11 @@ class Steps:
             return
         results: Sequence[Marked | LargeMarked | Remapped | Exception]
         try:
-            results = self._r.protector.mark([job for _, job in jobs])
+            results = self._context.protector.mark([job for _, job in jobs])
         except Exception as error:
             results = [error] * len(jobs)
         for (row, job), result in zip(jobs, results, strict=True):
-            with _Outcome(self._r, row, SEALED) as outcome:
+            with _Outcome(self._context, row, SEALED) as outcome:
                 if isinstance(result, Exception):
                     raise result
                 self._commit_derived(row, job.record, result)
@@ -121,7 +121,7 @@ class Steps:
 
     def _job(self, row: InstanceRow, record: VaultRecord) -> MarkJob:
         return MarkJob(
-            open=lambda: self._r.spool.open(row.spool_file),
+            open=self._opener(row),
             transfer_syntax_uid=row.transfer_syntax_uid,
             record=record,
             route=self._route(row),
@@ -132,9 +132,11 @@ class Steps:
         if record.derived_sha256 is None:
             return False
         name = derived_name(record, record.derived_sha256)
-        if not self._r.derived.exists(name):
+        if not self._context.derived.exists(name):
             return False
-        self._r.store.marked(row.id, name, self._r.derived.size(name), record.locator, self._route(row).destinations)
+        self._context.store.marked(
+            row.id, name, self._context.derived.size(name), record.locator, self._route(row).destinations
+        )
         return True
 
     def _commit_derived(self, row: InstanceRow, record: VaultRecord, marked: Marked | LargeMarked | Remapped) -> None:
@@ -142,8 +144,8 @@ class Steps:
         while True:
             data, sha256 = marked.derive(record)
             name = derived_name(record, sha256)
-            if not self._r.derived.exists(name):
-                writer = self._r.derived.create(name)
+            if not self._context.derived.exists(name):
+                writer = self._context.derived.create(name)
                 try:
                     for piece in [data] if isinstance(data, bytes) else data:
                         writer.write(piece)
@@ -152,18 +154,20 @@ class Steps:
                     writer.discard()
                     raise
             if not isinstance(marked, Remapped) and record.derived_sha256 is None:
-                self._r.protector.note_figures(record, marked.figures)
-            if self._r.protector.fix_derived(record, sha256):
+                self._context.protector.note_figures(record, marked.figures)
+            if self._context.protector.fix_derived(record, sha256):
                 break
-            fixed = self._r.protector.record(record.locator).derived_sha256
-            if fixed and self._r.derived.exists(derived_name(record, fixed)):
-                self._r.derived.delete(name)
+            fixed = self._context.protector.record(record.locator).derived_sha256
+            if fixed and self._context.derived.exists(derived_name(record, fixed)):
+                self._context.derived.delete(name)
                 name = derived_name(record, fixed)
                 break
             # The bytes that this UID names were purged, and marking anew gave others: they need a UID of their own.
-            self._r.derived.delete(name)
-            record = self._r.protector.new_generation(record, lambda: self._r.spool.open(row.spool_file))
-        self._r.store.marked(row.id, name, self._r.derived.size(name), record.locator, self._route(row).destinations)
+            self._context.derived.delete(name)
+            record = self._context.protector.new_generation(record, self._opener(row))
+        self._context.store.marked(
+            row.id, name, self._context.derived.size(name), record.locator, self._route(row).destinations
+        )
 
     # -- marked -> delivered -------------------------------------------------------------------------------------------
 
@@ -184,15 +188,15 @@ class Steps:
     def _deliver(self, delivery: DeliveryRow, row: InstanceRow, sender: Sender, retry: Callable[[int], float]) -> bool:
         try:
             status = sender.send(delivery.destination, self._outgoing(row))
-            if self._r.store.sent(delivery, status) and row.spool_file:
-                self._r.spool.delete(row.spool_file)
-                self._r.store.forget_spool_file([row.id])
+            if self._context.store.sent(delivery, status) and row.spool_file:
+                self._context.spool.delete(row.spool_file)
+                self._context.store.forget_spool_file([row.id])
         except LeaseLost:
             raise
         except TransientError as error:
             wait = retry(delivery.attempts + 1)
             if wait:
-                self._r.store.delivery_later(delivery, wait, error.code, error.message)
+                self._context.store.delivery_later(delivery, wait, error.code, error.message)
                 log.warning("delivery later", instance=row.id, destination=delivery.destination, code=error.code)
                 return False
             self._hold_delivery(delivery, error)
@@ -202,14 +206,14 @@ class Steps:
             log.error("delivery failed", instance=row.id, fault=fault(error))
             wait = delay_s(delivery.attempts + 1) if delivery.attempts + 1 < STEP_ATTEMPTS else 0
             if wait:
-                self._r.store.delivery_later(delivery, wait, "unexpected", fault(error))
+                self._context.store.delivery_later(delivery, wait, "unexpected", fault(error))
             else:
                 self._hold_delivery(delivery, _unexpected(error))
         return True
 
     def _hold_delivery(self, delivery: DeliveryRow, error: GatewayError) -> None:
-        self._r.store.delivery_held(delivery, error.code, error.message)
-        self._r.audit.write(
+        self._context.store.delivery_held(delivery, error.code, error.message)
+        self._context.audit.write(
             events.INSTANCE_HELD,
             "failure",
             instance_id=delivery.instance_id,
@@ -222,10 +226,10 @@ class Steps:
             return self._outgoing_original(row)
         if row.action == REPORT:
             return self._outgoing_report(row)
-        record = self._r.protector.record(row.record)
+        record = self._context.protector.record(row.record)
         if row.derived_file != derived_name(record, record.derived_sha256 or ""):
             raise HoldError("derived-not-fixed", "the derived file is not the one that the vault record names")
-        open_file = lambda: self._r.derived.open(row.derived_file)  # noqa: E731
+        open_file = lambda: self._context.derived.open(row.derived_file)  # noqa: E731
         syntax = references_syntax(record.transfer_syntax_uid) if row.action == "remap" else EXPLICIT_LITTLE
         return Outgoing(
             sop_class_uid=record.sop_class_uid,
@@ -245,12 +249,12 @@ class Steps:
             sop_instance_uid=row.sop_instance_uid,
             transfer_syntax_uid=row.transfer_syntax_uid,
             size=row.size,
-            open=lambda: self._r.spool.open(row.spool_file),
+            open=self._opener(row),
             instance_id=row.id,
         )
 
     def _outgoing_report(self, row: InstanceRow) -> Outgoing:
-        open_file = lambda: self._r.derived.open(row.derived_file)  # noqa: E731
+        open_file = lambda: self._context.derived.open(row.derived_file)  # noqa: E731
         return Outgoing(
             sop_class_uid=row.sop_class_uid,
             sop_instance_uid=row.sop_instance_uid,
@@ -265,19 +269,23 @@ class Steps:
         """Whether it may still leave unmarked: between receipt and delivery a pass may end, or be taken back."""
         route = self._route(row)
         if route.rules or route.action != "pass":
-            header = self._r.protector.read_header(lambda: self._r.spool.open(row.spool_file), row.transfer_syntax_uid)
-            decision = self._r.protector.decide(header, route)
+            header = self._context.protector.read_header(self._opener(row), row.transfer_syntax_uid)
+            decision = self._context.protector.decide(header, route)
         else:
             decision = decide_pass(route)
-        decision = self._r.passing.checked(decision, route)
+        decision = self._context.passing.checked(decision, route)
         if decision.code in PASS_ENDS:
             raise decision.as_error()
         if decision.action != "pass":
             raise HoldError("not-a-pass-route", f"route {row.route} no longer passes this original", "release it anew")
 
+    def _opener(self, row: InstanceRow) -> Callable[[], BinaryIO]:
+        """What opens the received bytes of an instance anew."""
+        return lambda: self._context.spool.open(row.spool_file)
+
     def _route(self, row: InstanceRow) -> Route:
         try:
-            return self._r.routes[row.route]
+            return self._context.routes[row.route]
         except KeyError:
             raise HoldError("route-gone", f"route {row.route} is not configured any more", "configure it") from None
 
@@ -285,8 +293,8 @@ class Steps:
 class _Outcome:
     """Turns whatever a step raises into the row's next state: held, or later."""
 
-    def __init__(self, rooms: Rooms, row: InstanceRow, state: str) -> None:
-        self._r = rooms
+    def __init__(self, context: StepContext, row: InstanceRow, state: str) -> None:
+        self._context = context
         self._row = row
         self._state = state
 
@@ -295,7 +303,7 @@ class _Outcome:
 
     def audit(self, event: str, **fields) -> None:
         """Write a success of this instance into the audit log."""
-        self._r.audit.write(event, "success", instance_id=self._row.id, **fields)
+        self._context.audit.write(event, "success", instance_id=self._row.id, **fields)
 
     def __exit__(self, kind, error, trace) -> bool:
         if error is None:
@@ -314,17 +322,17 @@ class _Outcome:
         attempt = self._row.attempts + 1
         if isinstance(error, CapacityError) or getattr(error, "code", "") in _TRANSIENT:
             # A full disk or a busy vault is not the instance's fault: try for as long as it takes.
-            self._r.store.later(self._row.id, self._state, delay_s(attempt), error.code, error.message)
+            self._context.store.later(self._row.id, self._state, delay_s(attempt), error.code, error.message)
             log.error("step waits", instance=self._row.id, state=self._state, code=error.code)
             return
         if not isinstance(error, GatewayError):
             log.error("step failed", instance=self._row.id, state=self._state, fault=fault(error))
             if attempt < STEP_ATTEMPTS:
-                self._r.store.later(self._row.id, self._state, delay_s(attempt), "unexpected", fault(error))
+                self._context.store.later(self._row.id, self._state, delay_s(attempt), "unexpected", fault(error))
                 return
             error = _unexpected(error)
-        self._r.store.held(self._row.id, self._state, error.code, error.message)
-        self._r.audit.write(events.INSTANCE_HELD, "failure", instance_id=self._row.id, reason=error.code)
+        self._context.store.held(self._row.id, self._state, error.code, error.message)
+        self._context.audit.write(events.INSTANCE_HELD, "failure", instance_id=self._row.id, reason=error.code)
         log.warning("held", instance=self._row.id, code=error.code)
 
 

@@ -18,7 +18,7 @@ from gateway.mark.placement.lettering import (
     render_lettering,
     render_stamp,
 )
-from gateway.mark.placement.search import remaining_belief
+from gateway.mark.placement.search import remaining_probability
 from gateway.mark.resample import resize
 from gateway.mark.settings import PSNR_FLOOR, MarkSettings
 from gateway.mark.surrogates.packs import Surrogate
@@ -182,7 +182,7 @@ class Drafter:
         fitting = list(self._fitting(request.key, placements, shrink(region, shape)))
         changes = [self._lettered(found, placement, _to_display(small)) for placement, found in fitting]
         images = (small + torch.from_numpy(np.stack(changes))[:, None].to(self._device)).clamp(0.0, 1.0)
-        best = fitting[int(remaining_belief(images, small, self._surrogates, self._profile.tasks).argmin())][0]
+        best = fitting[int(remaining_probability(images, small, self._surrogates, self._profile.tasks).argmin())][0]
         return best, self._lettering(request.key, best, region)
 
     def _fitting(

@@ -13,9 +13,9 @@ from gateway.mark.device import deterministic, resolve_device
 from gateway.mark.drafting import Draft, Drafter, most_strokes, nearest, to_tensor, working_shape
 from gateway.mark.methods.flat import text_ink
 from gateway.mark.methods.generator import generate_texture
-from gateway.mark.methods.generator_packs import GeneratorPack, GeneratorShelf, load_generator_packs
+from gateway.mark.methods.generator_packs import GeneratorLoader, GeneratorPack, load_generator_packs
 from gateway.mark.methods.paper import FlatMark, fit_flat_mark, search_flat_marks
-from gateway.mark.methods.strong import first_pull, optimise_texture
+from gateway.mark.methods.strong import first_direction, optimise_texture
 from gateway.mark.placement.logo import load_logo
 from gateway.mark.profiles import load_profiles
 from gateway.mark.randomness import keyed
@@ -61,15 +61,15 @@ class Marker:
         self._logo = None if settings.logo is None else load_logo(settings.logo)
         on_cpu = self.device.type == "cpu"
         self._threads = FrameThreads() if on_cpu else None
-        self._spread = FrameThreads().map if on_cpu else map  # over parts of one frame
+        self._parallel_map = FrameThreads().map if on_cpu else map  # over parts of one frame
         self._batch = 1 if on_cpu else GPU_BATCH
         self._packs = list(load_packs().values()) if packs is None else list(packs)
         self._profiles = profiles
         self._loaded: dict[str, tuple[Surrogate, ...]] = {}
-        self._generators: GeneratorShelf | None = None
+        self._generators: GeneratorLoader | None = None
         if settings.mode == "generator":
             offered = load_generator_packs().values() if generators is None else generators
-            self._generators = GeneratorShelf(offered, settings.generator, self.device)
+            self._generators = GeneratorLoader(offered, settings.generator, self.device)
 
     def licence_warnings(self, profile: ModalityProfile) -> list[str]:
         """Return the warnings of the packs that this profile would use; to be logged at start."""
@@ -220,8 +220,8 @@ class Marker:
             keys = [draft.request.key for draft in filled]
             generator = self._generators.get(profile, clean.shape[1])
             members = self._surrogates(profile, clean.shape[1]) if steps else ()
-            pull = first_pull(clean, offset, members, profile.tasks, self._spread)
-            begin = generate_texture(generator, clean, amplitude, offset, keys, pull, constrain)
+            direction = first_direction(clean, offset, members, profile.tasks, self._parallel_map)
+            begin = generate_texture(generator, clean, amplitude, offset, keys, direction, constrain)
             steps = self.settings.refine
         texture = optimise_texture(
             clean,
@@ -278,7 +278,7 @@ class Marker:
             draft.foreground,
             request.slope,
             profile.unit,
-            self._spread,
+            self._parallel_map,
         )
         residual = (marked - canvas.stored).astype(np.int32)
         image = marked.astype(request.image.dtype)

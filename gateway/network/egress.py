@@ -61,7 +61,7 @@ class Egress:
 
     def __init__(self, destinations: Iterable[Destination], audit: AuditLog) -> None:
         self._audit = audit
-        self._lines = {destination.name: _Line(destination) for destination in destinations}
+        self._links = {destination.name: _DestinationLink(destination) for destination in destinations}
         self._closed = threading.Event()
         self._janitor = threading.Thread(target=self._release_idle, name="egress-idle", daemon=True)
         self._janitor.start()
@@ -84,17 +84,17 @@ class Egress:
             Codes ``context-refused``, ``no-exact-syntax``, ``association-rejected``, ``certificate-not-trusted``,
             ``tls-failed``, ``unusable-pdu-length``, ``unknown-destination``, and ``status-xxxx`` for other failures.
         """
-        line = self._line(destination)
+        link = self._link(destination)
         began = time.monotonic()
-        with line.lock:
+        with link.lock:
             try:
-                response, syntax = line.send(item)
+                response, syntax = link.send(item)
                 if not delivered(response.status):
                     raise failure(destination, response)
             except DeliveryError as error:
-                self._write_failure(line, item, error)
+                self._write_failure(link, item, error)
                 raise
-            line.down = False
+            link.down = False
         self._write(
             "success",
             status=response.status,
@@ -112,8 +112,8 @@ class Egress:
         TransientError, PermanentError
             As `send`; a destination that refuses verification answers ``context-refused``.
         """
-        line = self._line(destination)
-        association = ScuAssociation(line.peer, [(VERIFICATION, EXPLICIT_LITTLE)])
+        link = self._link(destination)
+        association = ScuAssociation(link.peer, [(VERIFICATION, EXPLICIT_LITTLE)])
         try:
             if not association.accepted:
                 raise PermanentError("context-refused", f"destination {destination} does not offer verification")
@@ -127,35 +127,35 @@ class Egress:
         """Release every association; the egress is of no use after that."""
         self._closed.set()
         self._janitor.join()
-        for line in self._lines.values():
-            with line.lock:
-                line.release()
+        for link in self._links.values():
+            with link.lock:
+                link.release()
 
-    def _line(self, destination: str) -> _Line:
+    def _link(self, destination: str) -> _DestinationLink:
         try:
-            return self._lines[destination]
+            return self._links[destination]
         except KeyError:
             raise PermanentError("unknown-destination", f"there is no destination {destination!r}") from None
 
     def _release_idle(self) -> None:
         """The janitor's thread: releases what has been idle, and answers peers that release first."""
-        pause = min([0.5, *(line.config.idle_release_s / 4 for line in self._lines.values())])
+        pause = min([0.5, *(link.config.idle_release_s / 4 for link in self._links.values())])
         while not self._closed.wait(pause):
-            for line in self._lines.values():
-                if line.lock.acquire(blocking=False):
+            for link in self._links.values():
+                if link.lock.acquire(blocking=False):
                     try:
-                        line.release_if_idle()
+                        link.release_if_idle()
                     finally:
-                        line.lock.release()
+                        link.lock.release()
 
-    def _write_failure(self, line: _Line, item: Outgoing, error: DeliveryError) -> None:
+    def _write_failure(self, link: _DestinationLink, item: Outgoing, error: DeliveryError) -> None:
         """One line per failed instance, but one per outage while nothing gets through at all."""
         if error.code in _CONNECTION:
-            if line.down:
+            if link.down:
                 return
-            line.down = True
+            link.down = True
         status = int(error.code[7:], 16) if error.code.startswith("status-") else None
-        self._write("failure", reason=error.code, status=status, **_item_fields(line.config.name, item))
+        self._write("failure", reason=error.code, status=status, **_item_fields(link.config.name, item))
 
     def _write(self, outcome: str, **fields: object) -> None:
         """Write an audit line about what has happened already: that it cannot be written does not undo it."""
@@ -175,7 +175,7 @@ def _item_fields(destination: str, item: Outgoing) -> dict[str, object]:
     }
 
 
-class _Line:
+class _DestinationLink:
     """One destination: its association, what it was asked for, and the lock that its users hold."""
 
     def __init__(self, config: Destination) -> None:

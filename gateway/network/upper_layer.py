@@ -39,7 +39,7 @@ _CLOSING_WAIT_S = 0.02  # after our last PDU the peer may close first; then its 
 _P_DATA_TF = 0x04  # PS3.8 9.3.5
 
 
-class Bell:
+class WakeUp:
     """Wakes the one thread that waits for a socket when another thread has something for it."""
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class GatewaySocket(AssociationSocket):
         if isinstance(sock, ssl.SSLSocket) and sock.pending():
             return True
         try:
-            return self.assoc.dul.bell.wait(sock, self.assoc.dul.patience_s)
+            return self.assoc.dul.wake_up.wait(sock, self.assoc.dul.patience_s)
         except (OSError, ValueError):  # closed under our feet
             self.event_queue.put("Evt17")
             return False
@@ -181,7 +181,7 @@ class GatewayDul(DULServiceProvider):
     def __init__(self, assoc: GatewayAssociation) -> None:
         super().__init__(assoc)
         self.daemon = True  # a stuck peer must not keep the process from ending
-        self.bell = Bell()
+        self.wake_up = WakeUp()
         self.state_machine = _GatewayStateMachine(self)
         self._run_loop_delay = 0  # `GatewaySocket.ready` does the waiting
 
@@ -190,14 +190,14 @@ class GatewayDul(DULServiceProvider):
             super().run_reactor()
         finally:
             self.socket._shutdown_socket()
-            self.bell.close()
+            self.wake_up.close()
             self.assoc.connection_ended()
             self.assoc.activity.set()
 
     def send_pdu(self, primitive: object) -> None:
         super().send_pdu(primitive)
         if threading.current_thread() is not self:
-            self.bell.ring()
+            self.wake_up.ring()
 
     @property
     def patience_s(self) -> float:
@@ -209,7 +209,7 @@ class GatewayDul(DULServiceProvider):
     def kill_dul(self) -> None:
         super().kill_dul()
         if threading.current_thread() is not self:
-            self.bell.ring()
+            self.wake_up.ring()
 
     def stop_dul(self) -> bool:
         if self.state_machine.current_state != "Sta1":

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gateway.errors import MarkError
 from gateway.mark.drafting import Draft, Drafter, to_tensor, working_shape
-from gateway.mark.methods.strong import first_pull
+from gateway.mark.methods.strong import first_direction
 from gateway.mark.resample import resize
 from gateway.mark.settings import MarkSettings
 from gateway.mark.surrogates.packs import Surrogate
@@ -23,7 +23,7 @@ DISCREET_EVERY = 8
 
 
 @dataclass(frozen=True)
-class Sketches:
+class DraftedImages:
     """Drafts of images of one kind and one size at working resolution.
 
     Attributes:
@@ -32,7 +32,7 @@ class Sketches:
         clean: (N, C, h, w) float16 in 0..1, display space.
         amplitude: (N, 1, h, w) float16 >= 0, display units.
         offset: (N, 1, h, w) float16, display units.
-        pull: (N, C, h, w) float16, from ``first_pull``, mean size 1.
+        direction: (N, C, h, w) float16, from ``first_direction``, mean size 1.
     """
 
     tasks: tuple[str, ...]
@@ -40,19 +40,19 @@ class Sketches:
     clean: Tensor
     amplitude: Tensor
     offset: Tensor
-    pull: Tensor
+    direction: Tensor
 
     def __len__(self) -> int:
         return len(self.clean)
 
     def batch(self, index: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return clean, amplitude, offset and pull of some images as float32 on ``device``."""
+        """Return clean, amplitude, offset and direction of some images as float32 on ``device``."""
         chosen = torch.as_tensor(np.asarray(index, np.int64))
-        columns = (self.clean, self.amplitude, self.offset, self.pull)
+        columns = (self.clean, self.amplitude, self.offset, self.direction)
         return tuple(one[chosen].float().to(device) for one in columns)  # type: ignore[return-value]
 
 
-def draw_sketches(
+def draft_images(
     requests: Sequence[MarkRequest],
     profile: ModalityProfile,
     surrogates: Sequence[Surrogate],
@@ -60,13 +60,13 @@ def draw_sketches(
     seed: int = 0,
     side: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Sketches:
+) -> DraftedImages:
     """Draft every image with a placement and a key of its own; what cannot be marked is left out.
 
     Args:
         requests: images of one channel count, any sizes; keys and positions are replaced.
         profile: their profile.
-        surrogates: for saliency (the first) and pull (all); may be empty, then local detail stands in for saliency.
+        surrogates: for saliency (the first) and direction (all); may be empty, then local detail is salient.
         device: of the surrogates.
         seed: of keys, hence placements.
         side: square side in pixels that all are brought to; 0: the profile's ``texture_side``.
@@ -91,13 +91,13 @@ def draw_sketches(
     if not rows:
         told = ", ".join(f"{count} {code}" for code, count in sorted(reasons.items())) or "there are none"
         raise MarkError("no-images", f"no image can be used for training: {told}")
-    return Sketches(profile.tasks, profile.chroma, *(torch.stack(column) for column in zip(*rows, strict=True)))
+    return DraftedImages(profile.tasks, profile.chroma, *(torch.stack(column) for column in zip(*rows, strict=True)))
 
 
 def _rows(
     draft: Draft, side: int, surrogates: Sequence[Surrogate], tasks: Sequence[str], device: torch.device
 ) -> tuple[Tensor, ...]:
-    """Return clean, amplitude, offset and pull of one draft, (C or 1, side, side) float16.
+    """Return clean, amplitude, offset and direction of one draft, (C or 1, side, side) float16.
 
     As the marker does it, then brought to a square: an image that is not square is distorted a little, as most
     classifiers' preparation does.
@@ -106,6 +106,6 @@ def _rows(
     shape = working_shape(canvas.stored.shape[:2], side)
     arrays = (canvas.display.shown(canvas.stored), canvas.amplitude, canvas.offset)
     clean, amplitude, offset = (resize(resize(to_tensor(array, device), *shape), side, side) for array in arrays)
-    pull = first_pull(clean, offset, surrogates, tasks)
-    pull = pull / pull.abs().mean().clamp(min=1e-12)
-    return tuple(one[0].half().cpu() for one in (clean, amplitude, offset, pull))
+    direction = first_direction(clean, offset, surrogates, tasks)
+    direction = direction / direction.abs().mean().clamp(min=1e-12)
+    return tuple(one[0].half().cpu() for one in (clean, amplitude, offset, direction))

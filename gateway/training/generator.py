@@ -1,6 +1,6 @@
 """Trains a generator on the objective of ``strong``: no labels, several surrogates, keyed views, a removal in the loop.
 
-Every step draws a few sketches of one kind and two keys for each. The surrogates' gradients at the textures are
+Every step draws a few drafted images of one kind and two keys for each. The surrogates' gradients at the textures are
 balanced as in ``strong`` (each normalised per image, weighted by how firmly it still believes its first answer) and
 carried on into the network (as in generative perturbations, Poursaeed et al. 2018). A second term keeps the textures of
 the two keys apart, so that who learns one mark knows little of another.
@@ -27,7 +27,7 @@ from gateway.mark.surrogates.consensus import consensus
 from gateway.mark.surrogates.objective import Target, draw_views
 from gateway.mark.surrogates.packs import Surrogate
 from gateway.mark.visibility.chroma import limit_chroma
-from gateway.training.drafts import Sketches
+from gateway.training.drafts import DraftedImages
 from gateway.training.removal import random_removal
 
 SAVE_EVERY = 50
@@ -43,7 +43,7 @@ class Plan:
 
     Attributes:
         steps: optimiser steps (Adam).
-        pairs: sketches per step; each is seen with two keys.
+        pairs: drafted images per step; each is seen with two keys.
         rate: peak learning rate; a twentieth of the steps warms up, a half-cosine ends near 0.
         members: surrogates per step, drawn from all: more steps are worth more than more surrogates in each.
         diversity: weight of the squared correlation between the textures of two keys, beyond ``ENOUGH_APART``.
@@ -78,7 +78,7 @@ class Step:
 
 
 def train_generator(
-    sketches: Sequence[Sketches],
+    drafted: Sequence[DraftedImages],
     surrogates: Sequence[Surrogate],
     plan: Plan,
     checkpoint: Path | None = None,
@@ -89,7 +89,7 @@ def train_generator(
     """Return a trained network in evaluation mode.
 
     Args:
-        sketches: one entry per kind of image, all of one channel count; a kind is drawn as often as it has sketches.
+        drafted: one entry per kind of image, all of one channel count; a kind is drawn as often as it has images.
         surrogates: at least one with a head for a task of every kind.
         plan: how.
         checkpoint: written every ``save_every`` steps and at the end; a run goes on from it where it is there.
@@ -98,25 +98,25 @@ def train_generator(
         save_every: steps between checkpoints.
 
     Raises:
-        MarkError: ``no-images`` without sketches, ``checkpoint-corrupt`` for a checkpoint that cannot be used,
+        MarkError: ``no-images`` without images, ``checkpoint-corrupt`` for a checkpoint that cannot be used,
             ``surrogate-nan`` when a surrogate gives a value that is not finite, ``no-surrogate`` when none has a head
             for a kind's tasks.
     """
-    if not sketches:
+    if not drafted:
         raise MarkError("no-images", "no image can be used for training: there are none")
-    members = [_members(one, surrogates) for one in sketches]
-    net = _fresh(sketches[0].clean.shape[1], plan.seed).to(device=device, memory_format=torch.channels_last)
+    members = [_members(one, surrogates) for one in drafted]
+    net = _fresh(drafted[0].clean.shape[1], plan.seed).to(device=device, memory_format=torch.channels_last)
     adam = torch.optim.Adam(net.parameters(), lr=plan.rate, betas=(0.9, 0.99))
     done = _resume(checkpoint, net, adam) if checkpoint is not None and checkpoint.is_file() else 0
-    shares = np.array([len(one) for one in sketches], np.float64)
+    shares = np.array([len(one) for one in drafted], np.float64)
     net.train()
     for number in range(done, plan.steps):
         random = np.random.default_rng((plan.seed, number))
-        kind = int(random.choice(len(sketches), p=shares / shares.sum()))
+        kind = int(random.choice(len(drafted), p=shares / shares.sum()))
         for group in adam.param_groups:
             group["lr"] = plan.rate * _rate_at(number, plan.steps)
         adam.zero_grad(set_to_none=True)
-        margin, loss, correlation = _backward(net, sketches[kind], members[kind], plan, random, number, device)
+        margin, loss, correlation = _backward(net, drafted[kind], members[kind], plan, random, number, device)
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         adam.step()
         if checkpoint is not None and ((number + 1) % save_every == 0 or number + 1 == plan.steps):
@@ -132,10 +132,10 @@ def _fresh(channels: int, seed: int) -> TextureNet:
         return TextureNet(channels)
 
 
-def _members(sketches: Sketches, surrogates: Sequence[Surrogate]) -> list[Surrogate]:
-    fitting = [one for one in surrogates if one.asked(sketches.tasks)]
+def _members(drafted: DraftedImages, surrogates: Sequence[Surrogate]) -> list[Surrogate]:
+    fitting = [one for one in surrogates if one.asked(drafted.tasks)]
     if not fitting:
-        raise MarkError("no-surrogate", f"no surrogate knows a task of {', '.join(sketches.tasks)}")
+        raise MarkError("no-surrogate", f"no surrogate knows a task of {', '.join(drafted.tasks)}")
     return fitting
 
 
@@ -147,7 +147,7 @@ def _rate_at(step: int, steps: int) -> float:
 
 def _backward(
     net: TextureNet,
-    sketches: Sketches,
+    drafted: DraftedImages,
     surrogates: Sequence[Surrogate],
     plan: Plan,
     random: np.random.Generator,
@@ -155,11 +155,11 @@ def _backward(
     device: torch.device,
 ) -> tuple[float, float, float]:
     """Put one step's gradient into the network; return mean margin, mean loss and mean |correlation| of two keys."""
-    index = random.choice(len(sketches), min(plan.pairs, len(sketches)), replace=False)
-    clean, amplitude, offset, pull = sketches.batch([*index, *index], device)
+    index = random.choice(len(drafted), min(plan.pairs, len(drafted)), replace=False)
+    clean, amplitude, offset, direction = drafted.batch([*index, *index], device)
     bits = random.choice(np.float32([-1.0, 1.0]), (len(clean), KEY_BITS))
     # The textures are a leaf for the surrogates; what they want of them goes into the network afterwards, in one pass.
-    drawn = limit_chroma(net(clean, amplitude, offset, torch.from_numpy(bits).to(device), pull), sketches.chroma)
+    drawn = limit_chroma(net(clean, amplitude, offset, torch.from_numpy(bits).to(device), direction), drafted.chroma)
     texture = drawn.detach().requires_grad_(True)
     images = (clean + offset + amplitude * texture).clamp(0.0, 1.0)
     images = random_removal(images, random)
@@ -168,8 +168,8 @@ def _backward(
     total, margins, losses = torch.zeros_like(texture), [], []
     chosen = random.choice(len(surrogates), min(plan.members, len(surrogates)), replace=False)
     members = [surrogates[place] for place in sorted(chosen)]
-    beliefs = consensus(clean[: len(index)], members, sketches.tasks)
-    for surrogate, held in zip(members, beliefs, strict=True):
+    probabilities = consensus(clean[: len(index)], members, drafted.tasks)
+    for surrogate, held in zip(members, probabilities, strict=True):
         target = Target(surrogate, clean[: len(index)], [view], held)  # both keys of an image share it
         told = [target.loss(half, 0) for half in images.chunk(2)]
         loss, margin = (torch.cat(column) for column in zip(*told, strict=True))

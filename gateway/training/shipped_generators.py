@@ -3,7 +3,7 @@
     python -m gateway.training.shipped_generators --pack gray --out DIR [--images N] [--steps N] [--pairs N]
         [--members N] [--threads N]
 
-Drafts ``--images`` images of every set (cached in DIR as ``SET-sketches.safetensors``), trains with a checkpoint
+Drafts ``--images`` images of every set (cached in DIR as ``SET-drafted.safetensors``), trains with a checkpoint
 (``PACK.ckpt``) that a run started again goes on from, then writes ``PACK.safetensors``.
 """
 
@@ -24,7 +24,7 @@ from gateway.mark import MarkRequest, ModalityProfile, load_packs, load_profiles
 from gateway.mark.methods.generator import save_generator
 from gateway.mark.surrogates.packs import Surrogate
 from gateway.training import labelled_sets as datasets
-from gateway.training.drafts import Sketches, draw_sketches
+from gateway.training.drafts import DraftedImages, draft_images
 from gateway.training.generator import Plan, Step, train_generator
 
 log = logging.getLogger("gateway.training.shipped_generators")
@@ -40,27 +40,27 @@ PROFILES = {
 PACKS = {"gray": datasets.GRAY_SETS, "rgb": datasets.RGB_SETS}
 SIDE = 256
 CPU = torch.device("cpu")
-_NO_KEY = bytes(32)  # sketches draw keys of their own
+_NO_KEY = bytes(32)  # drafts draw keys of their own
 
 
-def sketches_of(
+def drafted_images_of(
     name: str, folder: Path, count: int, profile: ModalityProfile, surrogates: tuple[Surrogate, ...], cache: Path
-) -> Sketches:
-    """Return the sketches of ``count`` images of half A of a set, from the cache where they are there."""
+) -> DraftedImages:
+    """Return the drafts of ``count`` images of half A of a set, from the cache where they are there."""
     if not cache.is_file():
         images = datasets.load_train(folder, "A", SIDE).images
         chosen = np.random.default_rng(2026).permutation(len(images))[:count]
         began = time.monotonic()
         requests = [MarkRequest(np.ascontiguousarray(images[index]), _NO_KEY) for index in chosen]
-        made = draw_sketches(requests, profile, surrogates, CPU, side=SIDE)
+        made = draft_images(requests, profile, surrogates, CPU, side=SIDE)
         save_file(
-            {"clean": made.clean, "amplitude": made.amplitude, "offset": made.offset, "pull": made.pull},
+            {"clean": made.clean, "amplitude": made.amplitude, "offset": made.offset, "direction": made.direction},
             str(cache),
         )
-        log.info("%s: %d sketches in %.0f s", name, len(made), time.monotonic() - began)
+        log.info("%s: %d drafts in %.0f s", name, len(made), time.monotonic() - began)
     with safe_open(str(cache), framework="pt") as file:
-        columns = [file.get_tensor(key) for key in ("clean", "amplitude", "offset", "pull")]
-    return Sketches(profile.tasks, profile.chroma, *columns)
+        columns = [file.get_tensor(key) for key in ("clean", "amplitude", "offset", "direction")]
+    return DraftedImages(profile.tasks, profile.chroma, *columns)
 
 
 def main() -> None:
@@ -83,14 +83,14 @@ def main() -> None:
     pack, sets, profiles = load_packs()[arguments.pack], PACKS[arguments.pack], load_profiles()
     arguments.out.mkdir(parents=True, exist_ok=True)
     surrogates = pack.load(CPU)
-    sketches = [
-        sketches_of(
+    drafted = [
+        drafted_images_of(
             name,
             arguments.data / folder,
             arguments.images,
             profiles[PROFILES[name]],
             surrogates,
-            arguments.out / f"{name}-sketches.safetensors",
+            arguments.out / f"{name}-drafted.safetensors",
         )
         for name, folder in sets.items()
     ]
@@ -105,8 +105,8 @@ def main() -> None:
             told.clear()
 
     plan = Plan(steps=arguments.steps, pairs=arguments.pairs, members=arguments.members)
-    net = train_generator(sketches, surrogates, plan, arguments.out / f"{arguments.pack}.ckpt", report)
-    tasks = sorted({task for one in sketches for task in one.tasks})
+    net = train_generator(drafted, surrogates, plan, arguments.out / f"{arguments.pack}.ckpt", report)
+    tasks = sorted({task for one in drafted for task in one.tasks})
     names = sorted({PROFILES[name] for name in sets})
     extra = {"steps": str(plan.steps), "half": "A", "surrogates": pack.name}
     save_generator(net, arguments.out / f"{arguments.pack}.safetensors", tasks, names, extra)

@@ -34,8 +34,8 @@ from gateway.protect.policy import decide
 from gateway.restore import CopyRestorer
 from gateway.vault import seal_carried
 from tests.conftest import data_folder
-from tests.dicom.samples import Sample, corpus, facts
-from tests.restore.copies import Gateway
+from tests.support.copies import Gateway
+from tests.support.dicom.samples import Sample, corpus, facts
 
 ROUTE = Route(name="carried", called_ae="CARRIED", destinations=("outside",))
 KEY = bytes(range(32))

@@ -31,7 +31,7 @@ from gateway.dicom.pixels.compress import recode
 from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import GatewayError
 from tests.conftest import data_folder
-from tests.dicom.samples import corpus, facts
+from tests.support.dicom.samples import corpus, facts
 
 SIDE = 512
 Figures = dict[str, dict[str, list[float]]]  # syntax name -> column -> one value a slice

@@ -43,9 +43,9 @@ from gateway.files.results import FileResult
 from gateway.keys import make_keys
 from gateway.mark import MarkedImage, MarkRequest
 from gateway.protect import Protector
-from tests.dicom.enhanced import ENHANCED_CT, grouped, item
-from tests.dicom.samples import image
-from tests.flow.support import configuration
+from tests.support.dicom.enhanced import ENHANCED_CT, grouped, item
+from tests.support.dicom.samples import image
+from tests.support.flow import configuration
 
 MIB = 1 << 20
 

@@ -21,7 +21,7 @@ from gateway.mark import Marker, MarkRequest, MarkSettings
 from gateway.mark.methods.generator import generate_texture, load_generator
 from plugins.modalities import brain_mr
 from plugins.surrogates import gray
-from tests.mark.samples import KEY, gray8
+from tests.support.mark.samples import KEY, gray8
 
 CPU = torch.device("cpu")
 

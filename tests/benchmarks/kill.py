@@ -4,7 +4,7 @@
 
 Sender is DCMTK `storescu`, sink DCMTK `storescp +B +uf` (bit-preserving, every copy kept). Instances are CT of
 64x64x16 bit made from noise, in three transfer syntaxes; the mark is at its fast setting (steps = 0). Half of the kills
-fall at named points (`tests.kills.points`), half at random moments on one role, the supervisor or the whole tree. A
+fall at named points (`tests.crash.points`), half at random moments on one role, the supervisor or the whole tree. A
 send goes out in parts, one part for each kill; what storescu got no success for is sent again. Exit code 1 when a
 promise did not hold.
 """
@@ -19,8 +19,8 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.kills.agreement import agreement
-from tests.kills.campaign import campaign
+from tests.crash.agreement import agreement
+from tests.crash.campaign import campaign
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.outcomes [--data ../shared/data] [--steps 0] [--only corpus|made] [--json FILE]
 
-All files of the corpus and all made objects (`tests.made`) go through the gateway's own steps under the default policy
+All files of the corpus and all made objects (`tests.iods`) go through the gateway's own steps under the default policy
 table, on a route whose originals lie in the vault and ride in the copies too (`restoration = "both"`). The vault has to
 give back every original that was taken, whatever became of it; the copy, with the private key alone, that of every
 marked or remapped one. `--steps 0` is lettering without optimisation: outcomes and exactness do not depend on it.
@@ -39,9 +39,9 @@ from gateway.keys.keyring import OpeningKeys
 from gateway.restore import CarriedOriginal, CopyRestorer, Original, Restorer
 from gateway.service import places
 from tests.conftest import data_folder
-from tests.dicom.samples import corpus
-from tests.flow.support import ROUTE, Flow, configuration, decoded
-from tests.made.collection import collection
+from tests.iods.collection import collection
+from tests.support.dicom.samples import corpus
+from tests.support.flow import ROUTE, Flow, configuration, decoded
 
 BATCH = 16
 

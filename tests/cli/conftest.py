@@ -55,7 +55,7 @@ def run(tmp_path: Path) -> Run:
 @pytest.fixture
 def sample(tmp_path: Path) -> Path:
     """deploy/gateway.toml in a folder of its own, with the keys and certificates that it names."""
-    from cli_certificates import make_certificate
+    from tests.support.cli_certificates import make_certificate
 
     file = tmp_path / "site" / "gateway.toml"
     file.parent.mkdir()

@@ -135,7 +135,7 @@ def test_a_key_that_is_no_key_is_found_before_the_first_patient(run, sample: Pat
 
 
 def test_a_certificate_that_does_not_fit_its_key_is_found(run, sample: Path) -> None:
-    from cli_certificates import make_certificate
+    from tests.support.cli_certificates import make_certificate
 
     make_certificate(sample.parent / "other")
     (sample.parent / "other" / "restore.key").replace(sample.parent / "tls" / "restore.key")

@@ -14,7 +14,7 @@ from pydicom.data import get_testdata_file
 
 from gateway.dicom.encoding.part10 import split_part10, write_part10
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
-from tests.restore.copies import Gateway
+from tests.support.copies import Gateway
 
 KEYS = {"path", "outcome", "output", "sop_instance_uid", "reason_code", "reason"}
 

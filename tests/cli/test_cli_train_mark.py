@@ -72,7 +72,7 @@ def test_a_folder_without_images_is_code_2(run, tmp_path: Path) -> None:
 
 
 def test_a_generator_for_other_images_is_code_3_and_says_what_to_do(run, folder: Path, tmp_path: Path) -> None:
-    from tests.mark.generators import pack_of, seeded
+    from tests.support.mark.generators import pack_of, seeded
 
     file = pack_of(seeded(3), tmp_path).file
     chosen = ("--profile", "brain-mr", "--steps", "0", "--mode", "generator", "--generator", file)

@@ -26,8 +26,8 @@ from gateway.flow.operations import list_instances
 from gateway.flow.store import DELIVERED, HELD
 from gateway.service import database
 from tests.conftest import missing
-from tests.dicom import studies
-from tests.dicom.reference_rows import OUTCOMES, OWN, uids
+from tests.support.dicom import studies
+from tests.support.dicom.reference_rows import OUTCOMES, OWN, uids
 
 TIMEOUT_S = 150
 SOURCE = ("SourceImageSequence", "ReferencedSOPInstanceUID")

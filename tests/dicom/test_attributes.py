@@ -10,7 +10,7 @@ from pydicom import Dataset
 
 from gateway.dicom.encoding.encoded import read_header
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
-from tests.dicom.samples import corpus, encode, image
+from tests.support.dicom.samples import corpus, encode, image
 
 
 def attributes(**changes: object) -> dict:

@@ -20,7 +20,7 @@ from gateway.dicom.encoding.syntaxes import DEFLATED_LITTLE, EXPLICIT_BIG, EXPLI
 from gateway.dicom.pixels.fingerprint import FRAGMENTS, NATIVE, NONE, STORED, stored_digest
 from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import DicomError
-from tests.dicom.samples import OneWay, encode, facts, image, slightly_changed
+from tests.support.dicom.samples import OneWay, encode, facts, image, slightly_changed
 
 JPEG_XL = "1.2.840.10008.1.2.4.110"
 RNG = np.random.default_rng(7)

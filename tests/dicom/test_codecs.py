@@ -13,7 +13,7 @@ from pydicom.pixels.processing import convert_color_space
 
 from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import DicomError
-from tests.dicom.samples import encode, sample
+from tests.support.dicom.samples import encode, sample
 
 NAMES = (
     "pydicom/SC_rgb_jpeg_dcmtk.dcm",
@@ -63,7 +63,7 @@ from pathlib import Path
 import numpy as np
 from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import DicomError
-from tests.dicom.samples import sample
+from tests.support.dicom.samples import sample
 
 rng = np.random.default_rng(1)
 refused = 0

@@ -29,9 +29,9 @@ from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import DicomError
 from gateway.restore import CopyRestorer
 from tests.conftest import missing
-from tests.dicom.readers import dciodvfy_errors, dcmtk_reads, gdcm_pixels, missing_programs
-from tests.dicom.samples import encode, image, sample
-from tests.restore.copies import Gateway
+from tests.support.copies import Gateway
+from tests.support.dicom.readers import dciodvfy_errors, dcmtk_reads, gdcm_pixels, missing_programs
+from tests.support.dicom.samples import encode, image, sample
 
 GATEWAY = Gateway()
 COMPRESSED = (HTJ2K_LOSSLESS, JPEG_LS_LOSSLESS, JPEG_2000_LOSSLESS, RLE_LOSSLESS)

@@ -11,7 +11,7 @@ from gateway.dicom.encoding.encoded import MAX_VALUES
 from gateway.dicom.encoding.parts import split
 from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.errors import DicomError
-from tests.dicom.samples import encode, image
+from tests.support.dicom.samples import encode, image
 
 ACQUISITION_MATRIX, ENERGY_WINDOWS, POINTER = 0x00181310, 0x00540010, 0x00280009  # US, US, AT
 

@@ -16,12 +16,12 @@ from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLI
 from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import DicomError
 from tests.conftest import missing
-from tests.dicom.readers import missing_programs
-from tests.dicom.roundtrip import complaints
-from tests.dicom.samples import encode, facts, image, sample, slightly_changed
+from tests.support.dicom.readers import missing_programs
+from tests.support.dicom.roundtrip import complaints
+from tests.support.dicom.samples import encode, facts, image, sample, slightly_changed
 
-# Of 142 markable files one of each kind: encodings, signs, bits, colours, odd headers. `python -m tests.dicom.roundtrip
-# FOLDER` takes all of them.
+# Of 142 markable files one of each kind: encodings, signs, bits, colours, odd headers.
+# `python -m tests.support.dicom.roundtrip FOLDER` takes all of them.
 REPRESENTATIVE = [
     "cornerstone/CTImage.dcm_JPEGLSLossyTransferSyntax_1.2.840.10008.1.2.4.81.dcm",
     "cornerstone/CTImage.dcm_DeflatedExplicitVRLittleEndianTransferSyntax_1.2.840.10008.1.2.1.99.dcm",

@@ -24,8 +24,8 @@ from gateway.dicom.encoding.source import MAX_ELEMENTS
 from gateway.dicom.encoding.syntaxes import DEFLATED_LITTLE, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, syntax_of
 from gateway.dicom.pixels.frames import FrameReader
 from gateway.errors import DicomError
-from tests.dicom.samples import corpus, decoded, encode, image
 from tests.dicom.test_properties import DATASETS, NATIVE, dataset
+from tests.support.dicom.samples import corpus, decoded, encode, image
 
 LAYOUTS = [Layout(implicit, little) for implicit, little in ((False, True), (True, True), (False, False))]
 

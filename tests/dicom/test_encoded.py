@@ -18,7 +18,7 @@ from gateway.dicom.encoding.encoded import read_header
 from gateway.dicom.encoding.parts import split
 from gateway.dicom.encoding.syntaxes import DEFLATED_LITTLE, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.errors import DicomError
-from tests.dicom.samples import OneWay, corpus, encode, image, sample
+from tests.support.dicom.samples import OneWay, corpus, encode, image, sample
 
 # What cannot be taken in, of 191 files; all others must give a header that agrees with index.csv.
 REFUSED = {

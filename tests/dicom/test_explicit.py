@@ -14,7 +14,7 @@ from gateway.dicom.encoding.part10 import write_part10
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE, JPEG_LS_LOSSLESS
 from gateway.dicom.pixels.compress import recode
 from gateway.dicom.pixels.stored_values import decode_pixels
-from tests.dicom.samples import encode, facts, image
+from tests.support.dicom.samples import encode, facts, image
 
 
 def scanners_own(frames: np.ndarray | None = None) -> pydicom.Dataset:

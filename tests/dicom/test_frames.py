@@ -15,7 +15,7 @@ from gateway.dicom.pixels import frames as reading
 from gateway.dicom.pixels.frames import FrameReader, decoded_bytes
 from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import DicomError
-from tests.dicom.samples import encode, image
+from tests.support.dicom.samples import encode, image
 
 RLE = "1.2.840.10008.1.2.5"
 RNG = np.random.default_rng(8)

@@ -16,8 +16,8 @@ from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.dicom.pixels.windows import displays_of
 from gateway.errors import DicomError
-from tests.dicom.enhanced import angiography, grouped, item, legacy_converted, real_slices, ultrasound_volume
-from tests.dicom.samples import encode, facts, image, slightly_changed
+from tests.support.dicom.enhanced import angiography, grouped, item, legacy_converted, real_slices, ultrasound_volume
+from tests.support.dicom.samples import encode, facts, image, slightly_changed
 
 SERIES = ("series_ct_head_ge", "series_mr_brain")
 NOISE = np.random.default_rng(4).integers(0, 200, (3, 40, 40), dtype=np.uint8)

@@ -15,8 +15,8 @@ from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
 from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import HoldError
 from tests.conftest import missing
-from tests.dicom.readers import dciodvfy_errors, dcmtk_reads, gdcm_pixels, missing_programs
-from tests.dicom.samples import encode, facts, image, sample, slightly_changed
+from tests.support.dicom.readers import dciodvfy_errors, dcmtk_reads, gdcm_pixels, missing_programs
+from tests.support.dicom.samples import encode, facts, image, sample, slightly_changed
 
 FRAMES = np.random.default_rng(1).integers(0, 4000, (1, 128, 160)).astype(np.uint16)
 

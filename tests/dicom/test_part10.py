@@ -10,7 +10,7 @@ import pytest
 from gateway.dicom.encoding.part10 import FileMeta, split_part10, write_part10
 from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.errors import DicomError
-from tests.dicom.samples import CT, corpus, encode, image
+from tests.support.dicom.samples import CT, corpus, encode, image
 
 
 def test_what_is_written_is_read_back(tmp_path):

@@ -14,7 +14,7 @@ from gateway.dicom.encoding.parts import split
 from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.dicom.pixels.frames import FrameReader
 from gateway.dicom.pixels.stored_values import decode_pixels
-from tests.dicom.samples import encode, facts, image
+from tests.support.dicom.samples import encode, facts, image
 
 
 def behind_the_pixels(undefined: bool) -> Dataset:

@@ -16,7 +16,7 @@ from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLI
 from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.dicom.pixels.windows import Window
 from gateway.errors import DicomError
-from tests.dicom.samples import corpus, encode, image, sample
+from tests.support.dicom.samples import corpus, encode, image, sample
 
 RLE = "1.2.840.10008.1.2.5"
 JPEG_LOSSLESS = "1.2.840.10008.1.2.4.70"
@@ -84,7 +84,7 @@ def test_the_corpus_decodes_as_pydicom_decodes_it(miad_data):
         if name in NOT_DECODED or pixels.frames.dtype not in (np.uint8, np.uint16, np.int16):
             wrong[name] = "decoded"
         if int(one.row["bytes"]) > 200_000 or name.startswith("series_") or name == "pydicom/JPEG-lossy.dcm":
-            continue  # for time (`python -m tests.dicom.roundtrip` takes all); pydicom does not decode the last
+            continue  # for time (`python -m tests.support.dicom.roundtrip` takes all); pydicom does not decode the last
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             theirs = pydicom.dcmread(one.path).pixel_array.reshape(pixels.frames.shape)

@@ -13,7 +13,7 @@ from pydicom.tag import Tag
 
 from gateway.dicom.encoding.private import CREATOR, GROUP, has_block, read_block, write_block
 from gateway.errors import DicomError
-from tests.dicom.samples import encode
+from tests.support.dicom.samples import encode
 
 BLOCKS = st.sets(st.integers(0x10, 0xFF), max_size=12)
 

@@ -23,7 +23,7 @@ from gateway.dicom.encoding.parts import split
 from gateway.dicom.encoding.private import CREATOR, GROUP, read_block, write_block
 from gateway.dicom.encoding.syntaxes import DEFLATED_LITTLE, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, syntax_of
 from gateway.errors import DicomError
-from tests.dicom.samples import encode, image
+from tests.support.dicom.samples import encode, image
 
 NATIVE = (EXPLICIT_LITTLE, IMPLICIT_LITTLE, EXPLICIT_BIG)
 SYNTAXES = st.sampled_from((*NATIVE, DEFLATED_LITTLE))

@@ -1,4 +1,4 @@
-"""Every place that refers to instances, series and studies, row by row (`tests.dicom.reference_rows`)."""
+"""Every place that refers to instances, series and studies, row by row (`tests.support.dicom.reference_rows`)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from gateway.dicom.copy.references import derive_references
 from gateway.dicom.copy.remap import remap_references
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.dicom.pixels.stored_values import decode_pixels
-from tests.dicom.reference_rows import FOLLOWED, LISTED, ROWS, Row, found, holding
-from tests.dicom.samples import encode, facts, image
+from tests.support.dicom.reference_rows import FOLLOWED, LISTED, ROWS, Row, found, holding
+from tests.support.dicom.samples import encode, facts, image
 
 UID = "1.2.826.0.5.77"
 OTHER = "1.2.826.0.5.78"

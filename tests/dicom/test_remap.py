@@ -10,7 +10,7 @@ from pydicom.filereader import read_dataset
 
 from gateway.dicom.copy.remap import remap_references
 from gateway.errors import DicomError
-from tests.dicom.samples import encode, image
+from tests.support.dicom.samples import encode, image
 
 
 def _reference(uid: str | list[str] | None) -> Dataset:

@@ -18,7 +18,7 @@ from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
 from gateway.dicom.pixels.residual import original_of, residual
 from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import DicomError
-from tests.dicom.samples import encode, facts, image, slightly_changed
+from tests.support.dicom.samples import encode, facts, image, slightly_changed
 
 TYPES = st.sampled_from([np.uint8, np.uint16])
 

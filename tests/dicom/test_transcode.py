@@ -16,7 +16,7 @@ from gateway.dicom.encoding.encoded import read_header
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.dicom.encoding.transcode import to_implicit
 from gateway.errors import DicomError
-from tests.dicom.samples import corpus, encode, image
+from tests.support.dicom.samples import corpus, encode, image
 
 
 def test_it_is_what_pydicom_writes():

@@ -15,7 +15,7 @@ from gateway.files.protect import protect_files
 from gateway.files.restore import restore_files
 from gateway.files.results import FileResult
 from gateway.keys.generate import make_keys
-from tests.flow.support import configuration
+from tests.support.flow import configuration
 
 LIMIT = 64 << 20
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.files.bad_files import BAD_FILES
+from tests.support.bad_files import BAD_FILES
 
 MEGABYTES = 1100  # beyond what the process has when it is warm: a deflated data set may take 512 MiB
 SECONDS = 20
@@ -26,7 +26,7 @@ def rows(tmp_path_factory, keys: Path) -> dict[str, dict]:
         (folder / "files" / f"{name}.dcm").write_bytes(make())
     arguments = [folder / "state", keys, folder / "files", str(MEGABYTES)]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.files.bounded", *map(str, arguments)],
+        [sys.executable, "-m", "tests.support.bounded", *map(str, arguments)],
         cwd=REPOSITORY,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,

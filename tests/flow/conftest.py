@@ -16,8 +16,8 @@ from gateway.config.models import Route
 from gateway.database import open_database, sqlite_url
 from gateway.keys.generate import make_keys
 from tests.conftest import missing
-from tests.flow.received import site
-from tests.flow.support import Flow, configuration
+from tests.support.flow import Flow, configuration
+from tests.support.received import site
 
 
 def _postgres_programs() -> Path | None:
@@ -98,7 +98,7 @@ def flow(make_flow) -> Flow:
 
 @pytest.fixture(scope="module")
 def whole_site(tmp_path_factory, site_keys) -> Iterator[Flow]:
-    """The site of `tests.flow.received`, one for all tests of a module: what they send goes in at once."""
+    """The site of `tests.support.received`, one for all tests of a module: what they send goes in at once."""
     flow = site(tmp_path_factory.mktemp("state"), site_keys)
     yield flow
     flow.engine.dispose()

@@ -17,8 +17,8 @@ from gateway.restore import CarriedOriginal, CopyRestorer, Original, Restorer
 from gateway.service import places
 from gateway.vault import Index, Scope
 from gateway.vault.verify import verify_vault
-from tests.dicom.samples import encode
-from tests.flow.support import ROUTE, Flow, ct, decoded
+from tests.support.dicom.samples import encode
+from tests.support.flow import ROUTE, Flow, ct, decoded
 
 CARRIED = ROUTE.model_copy(update={"restoration": "carried"})
 BOTH = ROUTE.model_copy(update={"restoration": "both"})
@@ -67,7 +67,7 @@ def test_until_the_last_delivery_the_original_lies_in_the_spool(make_flow):
     flow.mark()
     flow.deliver("outside")
     [name] = flow.spooled()
-    with flow.rooms.spool.open(name) as file:
+    with flow.context.spool.open(name) as file:
         assert file.read() == encode(ct())
     flow.deliver("second")
     assert flow.spooled() == []
@@ -117,7 +117,7 @@ def test_one_uid_never_names_two_byte_strings(flow):
     flow.run()
     assert {flow.row(first).derived_file} == {flow.row(again).derived_file}
     for name in flow.derived():
-        flow.rooms.derived.delete(name)
+        flow.context.derived.delete(name)
     flow.receive(ct())
     flow.run()
     strings = flow.sender.byte_strings()
@@ -137,7 +137,7 @@ def test_killed_between_file_and_row(flow, monkeypatch, killed_at):
     def kill(*_):
         raise Killed
 
-    target = flow.rooms.protector if killed_at == "fix_derived" else flow.store
+    target = flow.context.protector if killed_at == "fix_derived" else flow.store
     monkeypatch.setattr(target, killed_at, kill)
     with pytest.raises(Killed):
         flow.mark()
@@ -154,8 +154,8 @@ def test_two_workers_that_seal_at_once_agree(flow):
     first, second = flow.receive(ct()), flow.receive(ct())
     flow.seal()
     rows = flow.store.claim("sealed", 2, 60)
-    jobs = [flow.steps._job(row, flow.rooms.protector.record(row.record)) for row in rows]
-    marked = flow.rooms.protector.mark(jobs)
+    jobs = [flow.steps._job(row, flow.context.protector.record(row.record)) for row in rows]
+    marked = flow.context.protector.mark(jobs)
     assert marked[0].derive(jobs[0].record)[1] != marked[1].derive(jobs[1].record)[1]
     for row, job, one in zip(rows, jobs, marked, strict=True):
         flow.steps._commit_derived(row, job.record, one)
@@ -215,7 +215,7 @@ def test_a_carried_record_has_a_retention_too(flow):
     flow.receive(ct())
     flow.run()
     [data] = sent(flow)
-    assert flow.rooms.protector.expire(before=4e9, keep=()) == 1
+    assert flow.context.protector.expire(before=4e9, keep=()) == 1
     assert list(Index(flow.engine).find("STUDY", "IMAGE", ct(), Scope(), 10)) == []
     assert carried(flow, data) == encode(ct())  # what has left cannot be recalled
 

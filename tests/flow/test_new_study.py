@@ -14,11 +14,11 @@ from gateway.keys.keyring import OpeningKeys, SealingKeys
 from gateway.protect import large
 from gateway.restore import CopyRestorer
 from gateway.service import build_reports
-from tests.dicom import studies
-from tests.dicom.reference_rows import OUTCOMES, OWN, uids
-from tests.dicom.samples import encode
-from tests.dicom.studies import bare
-from tests.flow.support import ROUTE, Flow, ct, decoded
+from tests.support.dicom import studies
+from tests.support.dicom.reference_rows import OUTCOMES, OWN, uids
+from tests.support.dicom.samples import encode
+from tests.support.dicom.studies import bare
+from tests.support.flow import ROUTE, Flow, ct, decoded
 
 IMAGES = studies.slices()
 OBJECTS = {str(ds.SOPInstanceUID): bare(ds) for ds in (*studies.others(IMAGES).values(), *IMAGES)}
@@ -121,7 +121,7 @@ def test_a_large_object_is_in_the_new_study_too(make_flow, monkeypatch):
 def test_the_protection_report_is_in_the_study_of_the_copies(make_flow):
     flow = make_flow(NEW.model_copy(update={"report": True, "report_after_s": 1.0}))
     gone_through(flow, objects=[ct(1), ct(2)])
-    reports = build_reports(flow.config, SealingKeys.load(flow.config.keys), flow.store, flow.engine, flow.rooms)
+    reports = build_reports(flow.config, SealingKeys.load(flow.config.keys), flow.store, flow.engine, flow.context)
     assert reports.once(_last_mark(flow) + 2.0) == 1
     flow.deliver()
     copies = {uid: ds for uid, (ds, _) in at(flow, "outside").items()}

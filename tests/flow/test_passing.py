@@ -14,8 +14,8 @@ from gateway.database import OverrideRow, reading
 from gateway.flow.operations import release
 from gateway.flow.passing import Passing
 from gateway.protect import policy
-from tests.dicom.samples import encode
-from tests.flow.support import ROUTE, Flow, ct
+from tests.support.dicom.samples import encode
+from tests.support.flow import ROUTE, Flow, ct
 
 PASS = Route(name="relay", called_ae="RELAY", destinations=("outside",), action="pass", pass_statement=PASS_STATEMENT)
 
@@ -38,7 +38,7 @@ def outcome(flow: Flow, instance_id: str) -> tuple[str, str | None]:
 
 
 def passing_of(flow: Flow) -> Passing:
-    return flow.rooms.passing
+    return flow.context.passing
 
 
 # -- trusted -------------------------------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from gateway.flow.receive import PREFIX, SpoolReceiver
 from gateway.flow.spool import Spool
 from gateway.keys.keyring import load_spool_cipher
 from gateway.service import places
-from tests.dicom.samples import encode
-from tests.flow.support import Flow, ct, facts_of
+from tests.support.dicom.samples import encode
+from tests.support.flow import Flow, ct, facts_of
 
 IMPLICIT = "1.2.840.10008.1.2"
 LONG = 0x00091001  # a private element, so that its length is ours to choose
@@ -63,7 +63,7 @@ def test_success_means_file_and_row(flow):
     row = flow.row(instance_id)
     assert (row.state, row.route, row.calling_ae) == ("received", "relay", "ARCHIVE")
     assert flow.spooled() == [row.spool_file]
-    with flow.rooms.spool.open(row.spool_file) as file:
+    with flow.context.spool.open(row.spool_file) as file:
         assert file.read() == encode(ds)
 
 
@@ -102,7 +102,7 @@ def test_not_dicom(flow, data):
 def test_implicit_bytes_announced_as_explicit_are_taken_as_they_are(flow):
     """Some senders do it. What counts is that the bytes stay, and that they can be read."""
     instance_id = offer(flow, encode(ct(), IMPLICIT), facts_of(ct()))
-    with flow.rooms.spool.open(flow.row(instance_id).spool_file) as file:
+    with flow.context.spool.open(flow.row(instance_id).spool_file) as file:
         assert file.read() == encode(ct(), IMPLICIT)
 
 
@@ -226,9 +226,9 @@ def test_a_database_that_fails_leaves_no_file(flow, monkeypatch):
 def test_what_a_kill_left_is_swept_after_an_hour_and_what_has_a_row_is_not(flow):
     """Between publishing and committing, and in the middle of writing: nobody was told that these are safe."""
     kept = flow.row(flow.receive(ct())).spool_file
-    begun = flow.rooms.spool.create()
+    begun = flow.context.spool.create()
     begun.write(b"x" * 100)
-    orphan = flow.rooms.spool.create()
+    orphan = flow.context.spool.create()
     orphan.write(b"y")
     orphan.publish()
     folder = places(flow.config).spool

@@ -10,9 +10,9 @@ from pydicom import Dataset
 
 from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE
 from gateway.dicom.pixels.stored_values import decode_pixels
-from tests.dicom.samples import encode, image
-from tests.flow.received import Sent, check_marked_and_restored, outcomes
-from tests.flow.support import Flow, ct, decoded
+from tests.support.dicom.samples import encode, image
+from tests.support.flow import Flow, ct, decoded
+from tests.support.received import Sent, check_marked_and_restored, outcomes
 
 RGB = np.random.default_rng(3).integers(90, 160, (1, 64, 64, 3)).astype("u1")
 PADDING = (-2000, -1500)

@@ -23,9 +23,9 @@ from gateway.dicom.encoding.syntaxes import (
     syntax_of,
 )
 from gateway.dicom.pixels.compress import recode
-from tests.dicom.samples import encode, image, sample
-from tests.flow.received import Sent, check_marked_and_restored, outcomes
-from tests.flow.support import Flow, ct
+from tests.support.dicom.samples import encode, image, sample
+from tests.support.flow import Flow, ct
+from tests.support.received import Sent, check_marked_and_restored, outcomes
 
 HTJ2K_RPCL, HTJ2K = "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203"
 

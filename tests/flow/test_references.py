@@ -17,11 +17,11 @@ from gateway.dicom.encoding.private import read_block
 from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.errors import DicomError, PermanentError
 from tests.conftest import missing
-from tests.dicom import studies
-from tests.dicom.readers import dciodvfy_errors, missing_programs
-from tests.dicom.samples import corpus, encode
-from tests.dicom.studies import bare
-from tests.flow.support import ROUTE, Flow, decoded
+from tests.support.dicom import studies
+from tests.support.dicom.readers import dciodvfy_errors, missing_programs
+from tests.support.dicom.samples import corpus, encode
+from tests.support.dicom.studies import bare
+from tests.support.flow import ROUTE, Flow, decoded
 
 BY_RULE = ROUTE.model_copy(update={"rules": (Rule(modality="RTSTRUCT", action="remap"),)})
 IMAGES = studies.slices()

@@ -22,9 +22,9 @@ from gateway.protect.reporting import Reporter
 from gateway.service import build_reports, database
 from gateway.vault import backup as backups
 from tests.conftest import missing
-from tests.dicom.readers import dciodvfy_errors, missing_programs
-from tests.flow.support import ROUTE, Flow, configuration, ct, decoded
-from tests.network import peers
+from tests.support.dicom.readers import dciodvfy_errors, missing_programs
+from tests.support.flow import ROUTE, Flow, configuration, ct, decoded
+from tests.support.network import peers
 
 REPORT = ROUTE.model_copy(update={"report": True, "report_after_s": 100.0})
 LATER = 101.0
@@ -39,7 +39,7 @@ def image(number: int, **changes: object) -> Dataset:
 
 def reports_of(flow: Flow):
     keys = SealingKeys.load(flow.config.keys)
-    return build_reports(flow.config, keys, flow.store, flow.engine, flow.rooms)
+    return build_reports(flow.config, keys, flow.store, flow.engine, flow.context)
 
 
 def marked_study(flow: Flow, *numbers: int) -> None:
@@ -111,7 +111,7 @@ def test_a_report_names_each_copy_and_tells_its_figures(reporting):
     entries = found(report, "MARKED_COPY")
     named = [found(entry, "MARKED_IMAGE")[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID for entry in entries]
     assert sorted(named) == sorted(copies) and len(copies) == 2
-    record_of = reporting.rooms.protector.record
+    record_of = reporting.context.protector.record
     originals = {record_of(row.record).derived_sop_uid: row for row in rows(reporting) if row.record}
     for uid, entry in zip(named, entries, strict=True):
         before = decoded(reporting.restored(originals[uid].sop_instance_uid)).pixel_array
@@ -165,7 +165,7 @@ def test_orthanc_takes_it(reporting, tmp_path):
     marked_study(reporting, 1)
     with peers.orthanc() as pacs:
         outside = reporting.config.destinations[0].model_copy(update={"ae_title": "OUTSIDE", "port": pacs.port})
-        reporting.sender = Egress([outside], reporting.rooms.audit)
+        reporting.sender = Egress([outside], reporting.context.audit)
         assert made(reporting) == 1
         reporting.sender.close()
         [kept] = [dcmread(io.BytesIO(pacs.file(instance))) for instance in pacs.instances()]

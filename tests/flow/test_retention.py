@@ -12,8 +12,8 @@ from gateway.errors import NotFoundError, PermanentError
 from gateway.flow.operations import hold, release
 from gateway.flow.store import FlowStore
 from gateway.service import places
-from tests.dicom.samples import encode
-from tests.flow.support import ct
+from tests.support.dicom.samples import encode
+from tests.support.flow import ct
 
 DAY = 86_400.0
 
@@ -24,7 +24,7 @@ def in_days(days: float) -> float:
 
 def test_the_spool_is_purged_after_delivery_even_when_the_worker_died_before_it_could(flow, monkeypatch):
     instance_id = flow.receive(ct())
-    monkeypatch.setattr(flow.rooms.spool, "delete", lambda name: None)
+    monkeypatch.setattr(flow.context.spool, "delete", lambda name: None)
     monkeypatch.setattr(FlowStore, "forget_spool_file", lambda *_: None)
     flow.run()
     monkeypatch.undo()

@@ -14,8 +14,8 @@ from gateway.dicom.encoding.private import read_block
 from gateway.errors import DicomError, PermanentError, TransientError
 from gateway.flow.operations import hold, release, replay
 from gateway.mark import Marker
-from tests.dicom.samples import encode
-from tests.flow.support import ROUTE, MemorySender, ct, decoded
+from tests.support.dicom.samples import encode
+from tests.support.flow import ROUTE, MemorySender, ct, decoded
 
 IMPLICIT = "1.2.840.10008.1.2"
 BOTH = ROUTE.model_copy(update={"destinations": ("outside", "second")})
@@ -134,8 +134,8 @@ def test_a_route_that_was_taken_out_of_the_configuration_holds(flow):
 
 def test_a_spool_file_that_is_not_what_was_received_is_held_and_its_bytes_are_nobodys_original(flow):
     first, second = flow.receive(ct(1)), flow.receive(ct(2))
-    writer = flow.rooms.spool.create(flow.row(first).spool_file)  # the right name, the right key, other bytes
-    with flow.rooms.spool.open(flow.row(second).spool_file) as file:
+    writer = flow.context.spool.create(flow.row(first).spool_file)  # the right name, the right key, other bytes
+    with flow.context.spool.open(flow.row(second).spool_file) as file:
         writer.write(file.read())
     writer.publish()
     flow.run()
@@ -167,7 +167,7 @@ def test_what_cannot_be_audited_does_not_pass(make_flow, monkeypatch):
     def full(*_args, **_fields):
         raise OSError("disk full")
 
-    monkeypatch.setattr(flow.rooms.audit, "write", full)
+    monkeypatch.setattr(flow.context.audit, "write", full)
     flow.seal()
     flow.deliver()
     assert flow.row(instance_id).state == "received"
@@ -228,7 +228,7 @@ def test_marked_anew_after_its_file_was_purged_it_is_the_same_bytes_under_the_sa
     flow.receive(ct())
     flow.run()
     for name in flow.derived():
-        flow.rooms.derived.delete(name)
+        flow.context.derived.delete(name)
     flow.receive(ct())
     flow.run()
     assert len(flow.sender.received) == 2
@@ -292,7 +292,7 @@ def test_other_bytes_after_a_purge_get_a_uid_of_their_own(flow, other_marks):
     flow.receive(ct())
     flow.run()
     for name in flow.derived():
-        flow.rooms.derived.delete(name)
+        flow.context.derived.delete(name)
     other_marks()
     instance_id = flow.receive(ct())
     flow.run()
@@ -310,10 +310,10 @@ def test_other_bytes_while_the_first_are_there_give_way_to_them(flow, other_mark
     second = flow.receive(ct())
     flow.seal()
     rows = flow.store.claim("sealed", 2, 60)
-    jobs = [flow.steps._job(row, flow.rooms.protector.record(row.record)) for row in rows]
-    flow.steps._commit_derived(rows[0], jobs[0].record, flow.rooms.protector.mark([jobs[0]])[0])
+    jobs = [flow.steps._job(row, flow.context.protector.record(row.record)) for row in rows]
+    flow.steps._commit_derived(rows[0], jobs[0].record, flow.context.protector.mark([jobs[0]])[0])
     other_marks()
-    flow.steps._commit_derived(rows[1], jobs[1].record, flow.rooms.protector.mark([jobs[1]])[0])
+    flow.steps._commit_derived(rows[1], jobs[1].record, flow.context.protector.mark([jobs[1]])[0])
     flow.deliver()
     assert {flow.row(first).state, flow.row(second).state} == {"delivered"}
     assert [len(digests) for digests in flow.sender.byte_strings().values()] == [1]
@@ -434,8 +434,8 @@ def test_an_instance_held_while_it_is_sent_stays_held_and_the_batch_goes_on(flow
 def test_a_derived_file_that_the_record_does_not_name_is_not_sent(flow):
     instance_id = ready(flow)
     [name] = flow.derived()
-    writer = flow.rooms.derived.create("another")
-    with flow.rooms.derived.open(name) as file:
+    writer = flow.context.derived.create("another")
+    with flow.context.derived.open(name) as file:
         writer.write(file.read())
     writer.publish()
     with flow.engine.begin() as connection:
@@ -477,7 +477,7 @@ POINTS = {
 def test_killed_at_any_point_the_next_process_finishes_the_work(flow, monkeypatch, point, when):
     """The same in one process, fast; `tests/kills` does it with real processes, SIGKILL and real peers."""
     path, name = POINTS[point]
-    owner = flow.rooms
+    owner = flow.context
     for part in path.split("."):
         owner = getattr(owner, part)
     original = getattr(owner, name)

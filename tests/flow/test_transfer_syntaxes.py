@@ -23,10 +23,10 @@ from gateway.flow.ports import Outgoing
 from gateway.keys.keyring import OpeningKeys
 from gateway.network.egress import Egress
 from gateway.restore import CopyRestorer
-from tests.dicom.samples import CT, encode
-from tests.flow.support import ROUTE, Flow, configuration, ct
 from tests.flow.test_references import OTHERS, bare
-from tests.network import peers
+from tests.support.dicom.samples import CT, encode
+from tests.support.flow import ROUTE, Flow, configuration, ct
+from tests.support.network import peers
 
 CARRIED = ROUTE.model_copy(update={"restoration": "carried"})
 PREFER = {"jpeg-ls": ("+xt",), "jpeg-2000": ("+xv",), "rle": ("+xr",), "explicit": ("+xe",), "implicit": ("+xi",)}

@@ -16,8 +16,8 @@ from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE
 from gateway.dicom.pixels.residual import original_of, residual
 from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.restore import CopyRestorer
-from tests.dicom.samples import encode, facts, image, slightly_changed
-from tests.restore.copies import Gateway
+from tests.support.copies import Gateway
+from tests.support.dicom.samples import encode, facts, image, slightly_changed
 
 GATEWAY = Gateway(
     X25519PrivateKey.from_private_bytes(bytes(range(32))), Ed25519PrivateKey.from_private_bytes(bytes(32))

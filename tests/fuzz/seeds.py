@@ -31,9 +31,9 @@ from gateway.dicom.encoding.syntaxes import LOSSLESS_NAMES
 from gateway.dicom.pixels.compress import recode
 from gateway.errors import DicomError
 from gateway.network import command
-from tests.dicom.samples import encode, image
 from tests.fuzz.carried import GATEWAY, body, original
 from tests.fuzz.targets import SYNTAXES, chunked_file, compressed_payload, sealed_token
+from tests.support.dicom.samples import encode, image
 
 LARGEST = 16 << 10  # bytes of a file: larger ones make a fuzzer slow and teach it nothing
 

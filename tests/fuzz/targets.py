@@ -44,8 +44,8 @@ from gateway.network.retrieve.identifiers import read_identifier, retrieve_level
 from gateway.network.upper_layer import GatewayDul
 from gateway.vault.record import VaultRecord
 from gateway.vault.sealed import open_payload, payload_context
-from tests.dicom.samples import decoded, facts, slightly_changed
 from tests.fuzz.carried import residual_body, sealed_parts
+from tests.support.dicom.samples import decoded, facts, slightly_changed
 
 PHI = "Doe^Jane"  # stands in the seeds; must stand in no error
 _ROOT = "1.2.840.10008.1.2"

@@ -8,7 +8,7 @@ import pytest
 from gateway.errors import MarkError
 from gateway.mark.arrays import image_key, mark_arrays
 from gateway.mark.marker import Marker
-from tests.mark.samples import BRAIN, FAST, KEY, RGB, disc, gray8, phantom, rgb8
+from tests.support.mark.samples import BRAIN, FAST, KEY, RGB, disc, gray8, phantom, rgb8
 
 PROFILES = {"brain-mr": BRAIN, "generic-rgb": RGB}
 

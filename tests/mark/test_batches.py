@@ -9,7 +9,7 @@ import torch
 from gateway.errors import MarkError
 from gateway.mark import MarkedImage, Marker, MarkSettings
 from gateway.mark import marker as marker_module
-from tests.mark.samples import BRAIN, SHORT, gray8, requests, small_pack
+from tests.support.mark.samples import BRAIN, SHORT, gray8, requests, small_pack
 
 
 def batched(size: int) -> Marker:

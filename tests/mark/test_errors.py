@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from gateway.errors import ConfigError, MarkError
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings
 from gateway.mark.surrogates.packs import SurrogatePack
-from tests.mark.samples import BRAIN, FAST, GRAY, KEY, RGB, SHORT, disc, gray8, requests, rgb8, small_pack
-from tests.mark.samples import small_marker as small
+from tests.support.mark.samples import BRAIN, FAST, GRAY, KEY, RGB, SHORT, disc, gray8, requests, rgb8, small_pack
+from tests.support.mark.samples import small_marker as small
 
 
 def code_of(request: MarkRequest, profile: object = GRAY, settings: MarkSettings = FAST) -> str:

@@ -20,8 +20,8 @@ from gateway.mark.surrogates.foreign.pack import SitePack
 from gateway.mark.surrogates.nets import MultiTaskNet
 from gateway.mark.surrogates.objective import Target, ViewGroup, draw_views, margins
 from gateway.mark.surrogates.store import save_net
-from tests.mark.foreign_models import Classifier, describe, packs, plain, write_onnx, write_torchscript
-from tests.mark.samples import BRAIN, CPU, KEY, disc, gray8, phantom, small_pack
+from tests.support.mark.foreign_models import Classifier, describe, packs, plain, write_onnx, write_torchscript
+from tests.support.mark.samples import BRAIN, CPU, KEY, disc, gray8, phantom, small_pack
 
 FORMATS = ("torchscript", "onnx", "monai")
 LIBRARIES = {"onnx": ("onnx", "onnx2torch"), "monai": ("monai",)}

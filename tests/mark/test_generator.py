@@ -21,9 +21,22 @@ from gateway.mark.methods.generator import (
     save_generator,
 )
 from gateway.mark.methods.generator_packs import load_generator_packs, select_generator_pack
-from tests.mark.generators import GENERATOR, marker_of, pack_of, seeded
-from tests.mark.samples import BRAIN, CPU, GRAY, KEY, OTHER_KEY, RGB, disc, gray8, marker, requests, rgb8, small_pack
 from tests.mark.test_promises import CASES, check, only
+from tests.support.mark.generators import GENERATOR, marker_of, pack_of, seeded
+from tests.support.mark.samples import (
+    BRAIN,
+    CPU,
+    GRAY,
+    KEY,
+    OTHER_KEY,
+    RGB,
+    disc,
+    gray8,
+    marker,
+    requests,
+    rgb8,
+    small_pack,
+)
 
 
 def texture(net: TextureNet, keys: list[bytes], height: int = 64, width: int = 64) -> torch.Tensor:
@@ -62,13 +75,13 @@ def test_the_key_turns_the_texture() -> None:
 
 
 def test_it_begins_with_the_sign_of_the_pull() -> None:
-    """An untrained network draws what one gradient asks for; without a pull its texture is its own alone."""
+    """An untrained network draws what one gradient asks for; without a direction its texture is its own alone."""
     net = seeded()
     picture = torch.from_numpy(gray8(64, 64).astype(np.float32) / 255.0)[None, None]
     flat = torch.full((1, 1, 64, 64), 0.1)
-    pull = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(1))
-    found = generate_texture(Generator("net", net), picture, flat, 0.0 * flat, [KEY], pull)
-    asked = torch.nn.functional.avg_pool2d(pull, 2).sign().repeat_interleave(2, 2).repeat_interleave(2, 3)
+    direction = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(1))
+    found = generate_texture(Generator("net", net), picture, flat, 0.0 * flat, [KEY], direction)
+    asked = torch.nn.functional.avg_pool2d(direction, 2).sign().repeat_interleave(2, 2).repeat_interleave(2, 3)
     assert float((found.sign() == asked).float().mean()) > 0.95
     assert not torch.equal(found, texture(net, [KEY]))
 
@@ -147,7 +160,7 @@ def test_no_placement_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def fail(*_: object) -> None:
         raise AssertionError("a placement was searched")
 
-    monkeypatch.setattr("gateway.mark.drafting.remaining_belief", fail)
+    monkeypatch.setattr("gateway.mark.drafting.remaining_probability", fail)
     only(marker_of(tmp_path).mark([MarkRequest(gray8(), KEY)], BRAIN))
 
 

@@ -15,17 +15,17 @@ from gateway.mark import MarkRequest
 from gateway.mark.methods.generator import Generator, TextureNet, generate_texture
 from gateway.mark.surrogates.consensus import consensus
 from gateway.mark.surrogates.objective import Target, draw_views
-from gateway.training.drafts import draw_sketches
+from gateway.training.drafts import draft_images
 from gateway.training.generator import Plan, train_generator
 from gateway.training.removal import UNTOUCHED, blur, fewer_levels, jpeg_like, random_removal, shrink_and_grow
-from tests.mark.generators import interrupted, seeded, sketches, surrogates, trained
-from tests.mark.samples import BRAIN, CPU, KEY, OTHER_KEY, gray8
+from tests.support.mark.generators import drafted, interrupted, seeded, surrogates, trained
+from tests.support.mark.samples import BRAIN, CPU, KEY, OTHER_KEY, gray8
 
 
 def margin_under(net: TextureNet) -> float:
-    """Return the surrogate's mean margin on the sketches' whole images, marked by ``net`` under a key never trained."""
-    clean, amplitude, offset, pull = sketches().batch(range(8), CPU)
-    texture = generate_texture(Generator("net", net), clean, amplitude, offset, [KEY] * 8, pull)
+    """Return the surrogate's mean margin on the drafted' whole images, marked by ``net`` under a key never trained."""
+    clean, amplitude, offset, direction = drafted().batch(range(8), CPU)
+    texture = generate_texture(Generator("net", net), clean, amplitude, offset, [KEY] * 8, direction)
     view = draw_views([np.random.default_rng(0)] * 8, clean.shape[2:], 1, 1, CPU)
     images = (clean + offset + amplitude * texture).clamp(0.0, 1.0)
     with torch.no_grad():
@@ -45,9 +45,9 @@ def test_keys_stay_apart() -> None:
 
     def agreement(diversity: float) -> float:
         plan = Plan(steps=40, pairs=2, rate=1e-2, diversity=diversity)
-        net = train_generator([sketches()], surrogates(), plan)
-        clean, amplitude, offset, pull = (one.expand(2, -1, -1, -1) for one in sketches().batch([0], CPU))
-        first, second = generate_texture(Generator("net", net), clean, amplitude, offset, [KEY, OTHER_KEY], pull)
+        net = train_generator([drafted()], surrogates(), plan)
+        clean, amplitude, offset, direction = (one.expand(2, -1, -1, -1) for one in drafted().batch([0], CPU))
+        first, second = generate_texture(Generator("net", net), clean, amplitude, offset, [KEY, OTHER_KEY], direction)
         first, second = (one * amplitude[0] for one in (first, second))
         return abs(float((first * second).sum() / (first.norm() * second.norm())))
 
@@ -66,7 +66,7 @@ def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
 def test_the_seed_decides_and_the_global_state_stays() -> None:
     state = torch.random.get_rng_state()
     plan = Plan(steps=1, pairs=1)
-    first, again, other = (train_generator([sketches()], surrogates(), replace(plan, seed=seed)) for seed in (1, 1, 2))
+    first, again, other = (train_generator([drafted()], surrogates(), replace(plan, seed=seed)) for seed in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.equal(first.head.weight, again.head.weight)
     assert not torch.equal(first.head.weight, other.head.weight)
@@ -90,23 +90,23 @@ def test_without_images_or_surrogates_it_says_so() -> None:
         train_generator([], surrogates(), Plan(steps=1))
     assert raised.value.code == "no-images"
     with pytest.raises(MarkError) as raised:
-        train_generator([replace(sketches(), tasks=("hip",))], surrogates(), Plan(steps=1))
+        train_generator([replace(drafted(), tasks=("hip",))], surrogates(), Plan(steps=1))
     assert (raised.value.code, "hip" in raised.value.message) == ("no-surrogate", True)
     with pytest.raises(MarkError, match="1 image-too-small"):
-        draw_sketches([MarkRequest(np.zeros((8, 8), np.uint8), bytes(32))], BRAIN, (), CPU)
+        draft_images([MarkRequest(np.zeros((8, 8), np.uint8), bytes(32))], BRAIN, (), CPU)
 
 
-def test_sketches_hold_the_limits_of_a_mark() -> None:
+def test_drafted_images_hold_the_limits_of_a_mark() -> None:
     """Letters with their offset in seven of eight, discreet texture alone in the eighth, nothing out of the region."""
-    drawn = sketches()
+    drawn = drafted()
     assert drawn.clean.shape == drawn.amplitude.shape == drawn.offset.shape == (8, 1, 64, 64)
     lettered = (drawn.offset != 0).flatten(1).any(1)
     assert lettered.tolist() == [True] * 7 + [False]
     assert (drawn.amplitude.flatten(1).amax(1) > 0).all()
     assert drawn.amplitude[7].max() < 0.3 * drawn.amplitude[0].max()
-    again = draw_sketches([MarkRequest(gray8(seed=s), OTHER_KEY) for s in range(2)], BRAIN, surrogates(), CPU, side=64)
+    again = draft_images([MarkRequest(gray8(seed=s), OTHER_KEY) for s in range(2)], BRAIN, surrogates(), CPU, side=64)
     assert torch.equal(again.offset, drawn.offset[:2])  # keys come from the seed
-    other = draw_sketches([MarkRequest(gray8(seed=0), KEY)], BRAIN, surrogates(), CPU, seed=1, side=64)
+    other = draft_images([MarkRequest(gray8(seed=0), KEY)], BRAIN, surrogates(), CPU, seed=1, side=64)
     assert not torch.equal(other.offset[0], drawn.offset[0])
 
 

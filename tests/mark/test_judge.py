@@ -11,13 +11,25 @@ import torch
 from gateway.errors import MarkError
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings
 from gateway.mark.evaluation.judge import display_image, equal_energy_noise, load_judge
-from gateway.mark.placement.search import remaining_belief
+from gateway.mark.placement.search import remaining_probability
 from gateway.mark.visibility.budget import psnr
 from gateway.mark.visibility.display import DisplayMap
 from gateway.training import labelled_sets as datasets
 from plugins.modalities import brain_mr, ct, mr
 from plugins.surrogates import gray
-from tests.mark.samples import BRAIN, CPU, KEY, OTHER_KEY, SHORT, gray8, marker, real, requests, rgb8, small_marker
+from tests.support.mark.samples import (
+    BRAIN,
+    CPU,
+    KEY,
+    OTHER_KEY,
+    SHORT,
+    gray8,
+    marker,
+    real,
+    requests,
+    rgb8,
+    small_marker,
+)
 
 
 def test_margin_is_the_gap_between_logits() -> None:
@@ -67,8 +79,8 @@ def test_mark_shakes_the_surrogates_on_real_images_and_noise_does_not() -> None:
         noise = equal_energy_noise(request, result, OTHER_KEY)
         shown = [torch.from_numpy(display_image(request, image))[None, None] for image in (result.image, noise)]
         clean = torch.from_numpy(display_image(request))[None, None]
-        marked, noisy = remaining_belief(torch.cat(shown), clean, surrogates, profile.tasks)
-        unchanged = remaining_belief(clean, clean, surrogates, profile.tasks)[0]
+        marked, noisy = remaining_probability(torch.cat(shown), clean, surrogates, profile.tasks)
+        unchanged = remaining_probability(clean, clean, surrogates, profile.tasks)[0]
         assert unchanged - marked > 2 * abs(unchanged - noisy), (name, unchanged, marked, noisy)
         falls.append(unchanged - marked)
     assert np.mean(falls) > 0.1, falls

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from gateway.mark.placement.lettering import place, render_lettering, render_stamp
-from tests.mark.samples import BRAIN, KEY, OTHER_KEY, requests
-from tests.mark.samples import small_marker as small
+from tests.support.mark.samples import BRAIN, KEY, OTHER_KEY, requests
+from tests.support.mark.samples import small_marker as small
 
 
 def test_batch_of_one_equals_batch_of_eight() -> None:

@@ -14,7 +14,7 @@ from gateway.errors import ConfigError, MarkError
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings
 from gateway.mark.placement.lettering import logo_stamp, place, render_lettering
 from gateway.mark.placement.logo import MAX_BYTES, load_logo, scale_ink
-from tests.mark.samples import BRAIN, FAST, KEY, disc, gray8, requests, small_pack
+from tests.support.mark.samples import BRAIN, FAST, KEY, disc, gray8, requests, small_pack
 
 
 def ring(side: int = 120) -> Image.Image:

@@ -16,8 +16,8 @@ from gateway.mark.visibility.budget import FILL_LIFT
 from gateway.mark.visibility.chroma import limit_chroma
 from gateway.mark.visibility.display import DisplayMap
 from plugins.surrogates import rgb
-from tests.mark.samples import BRAIN, FAST, GRAY, KEY, RGB, disc, gray8, marker, requests, rgb8
-from tests.mark.samples import small_marker as small
+from tests.support.mark.samples import BRAIN, FAST, GRAY, KEY, RGB, disc, gray8, marker, requests, rgb8
+from tests.support.mark.samples import small_marker as small
 
 LUMA = np.array([0.299, 0.587, 0.114])
 

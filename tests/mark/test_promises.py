@@ -10,8 +10,22 @@ import pytest
 from gateway.mark import MarkedImage, MarkRequest, MarkSettings
 from gateway.mark.visibility.budget import psnr, visibility_threshold
 from gateway.mark.visibility.display import DisplayMap
-from tests.mark.samples import BRAIN, CT, FAST, GRAY, KEY, RGB, SHORT, disc, gray8, marker, phantom, requests, rgb8
-from tests.mark.samples import small_marker as small
+from tests.support.mark.samples import (
+    BRAIN,
+    CT,
+    FAST,
+    GRAY,
+    KEY,
+    RGB,
+    SHORT,
+    disc,
+    gray8,
+    marker,
+    phantom,
+    requests,
+    rgb8,
+)
+from tests.support.mark.samples import small_marker as small
 
 
 def only(results: list) -> MarkedImage:

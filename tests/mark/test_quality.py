@@ -24,7 +24,20 @@ from gateway.mark.visibility.budget import (
 from gateway.mark.visibility.display import DisplayMap
 from gateway.mark.visibility.jnd import CALIBRATED, OFFICE
 from gateway.mark.visibility.quality import bias_of, jnd_figures, measure
-from tests.mark.samples import BRAIN, CT, FAST, KEY, RGB, disc, gray8, marker, phantom, requests, rgb8, small_marker
+from tests.support.mark.samples import (
+    BRAIN,
+    CT,
+    FAST,
+    KEY,
+    RGB,
+    disc,
+    gray8,
+    marker,
+    phantom,
+    requests,
+    rgb8,
+    small_marker,
+)
 
 
 def canvas() -> Canvas:

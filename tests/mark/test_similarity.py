@@ -9,7 +9,7 @@ from skimage.transform import downscale_local_mean
 
 from gateway.mark.visibility.series import cross_key_correlation, flicker
 from gateway.mark.visibility.similarity import ms_ssim, scales_of, ssim
-from tests.mark.samples import gray8, phantom
+from tests.support.mark.samples import gray8, phantom
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang, Simoncelli, Bovik 2003
 

@@ -21,7 +21,7 @@ from gateway.training.labelled_sets import data_folder, load_test
 from plugins.modalities import brain_mr, cr_dx, ct, dermoscopy, fundus, generic_gray, generic_rgb, mr, us
 from plugins.surrogates import rgb
 from tests.conftest import missing
-from tests.mark.samples import KEY, disc, phantom, small_pack
+from tests.support.mark.samples import KEY, disc, phantom, small_pack
 
 TIERS = ("lettered", "discreet")
 ROI = disc((96, 96), 0.15)

@@ -15,7 +15,7 @@ from gateway.config.models import Peer, Route
 from gateway.errors import GatewayError
 from gateway.flow.ports import ReceivedFacts
 from gateway.network.ingress import IngressScp
-from tests.network.certificates import Authority
+from tests.support.network.certificates import Authority
 
 
 class ReadableAudit(AuditLog):

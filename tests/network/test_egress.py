@@ -14,9 +14,10 @@ from gateway.audit import events
 from gateway.config.models import Destination
 from gateway.errors import PermanentError, SealError, TransientError
 from gateway.network.egress import Egress, delivered
-from tests.network import peers
-from tests.network.certificates import Authority
-from tests.network.samples import (
+from tests.network.test_ingress import SYNTAXES, until
+from tests.support.network import peers
+from tests.support.network.certificates import Authority
+from tests.support.network.samples import (
     BIG,
     CT,
     EXPLICIT,
@@ -28,7 +29,6 @@ from tests.network.samples import (
     outgoing,
     pydicom_file,
 )
-from tests.network.test_ingress import SYNTAXES, until
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from gateway.network.ingress import status_of
 from gateway.network.scu import Peer as Called
 from gateway.network.scu import ScuAssociation
 from gateway.network.upper_layer import GatewayAssociation, GatewayDul
-from tests.network import peers
-from tests.network.samples import BIG, CT, EXPLICIT, IMPLICIT, JPEG_LS, MR, ct, data_set_bytes, pydicom_file
+from tests.support.network import peers
+from tests.support.network.samples import BIG, CT, EXPLICIT, IMPLICIT, JPEG_LS, MR, ct, data_set_bytes, pydicom_file
 
 # storescu option that proposes the transfer syntax of the file, and the file
 SYNTAXES = [

@@ -19,10 +19,10 @@ from gateway.network.contexts import storage_contexts
 from gateway.network.scu import ScuAssociation
 from gateway.network.server import Listen, ScpServer
 from gateway.network.tls import client_context, server_context
-from tests.network import peers
-from tests.network.certificates import Authority
-from tests.network.samples import CT, EXPLICIT, ct
 from tests.network.test_ingress import called, gateway_threads, until
+from tests.support.network import peers
+from tests.support.network.certificates import Authority
+from tests.support.network.samples import CT, EXPLICIT, ct
 
 
 @contextlib.contextmanager

@@ -12,8 +12,8 @@ from pynetdicom import _config
 
 from gateway.network import settings
 from gateway.network.scu import ScuAssociation
-from tests.network.samples import CT, EXPLICIT
 from tests.network.test_ingress import called, gateway_threads, until
+from tests.support.network.samples import CT, EXPLICIT
 
 
 def test_apply_sets_every_flag_and_may_be_called_again(monkeypatch):

@@ -23,10 +23,10 @@ from gateway.protect.large import DerivedPieces, mark_large
 from gateway.protect.marking import FigureTally, Marked, MarkJob, Opened, marked_frames, requests_of
 from gateway.vault import MarkFigures
 from tests.benchmarks.frames import digest, protect, restore, write_object
-from tests.dicom.enhanced import legacy_converted, real_slices
-from tests.dicom.samples import encode, facts, image
-from tests.flow.support import configuration
 from tests.protect.test_marking import Record
+from tests.support.dicom.enhanced import legacy_converted, real_slices
+from tests.support.dicom.samples import encode, facts, image
+from tests.support.flow import configuration
 
 CT, KEY = load_profiles()["ct"], b"k" * 32
 ROUTE = Route(name="research", called_ae="RESEARCH", destinations=("outside",))

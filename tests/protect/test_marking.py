@@ -18,7 +18,7 @@ from gateway.errors import HoldError, IntegrityError, MarkError
 from gateway.mark import MarkedImage, Marker, MarkSettings, load_profiles
 from gateway.protect import marking
 from gateway.protect.marking import FigureTally, Marked, MarkJob, Opened, marked_frames, read_original, requests_of
-from tests.dicom.samples import encode, facts, image
+from tests.support.dicom.samples import encode, facts, image
 
 ROUTE = Route(name="research", called_ae="RESEARCH", destinations=("outside",))
 CT = load_profiles()["ct"]

@@ -17,8 +17,8 @@ from gateway.dicom.encoding.encoded import InstanceHeader, read_header
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
 from gateway.mark import load_profiles
 from gateway.protect import Decision, decide, policy_digest
-from tests.dicom.enhanced import grouped, item
-from tests.dicom.samples import encode, image
+from tests.support.dicom.enhanced import grouped, item
+from tests.support.dicom.samples import encode, image
 
 ROUTE = Route(name="research", called_ae="RESEARCH", destinations=("outside",))
 PROFILES = load_profiles()

@@ -25,11 +25,11 @@ from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import DicomError, IntegrityError, SealError, VaultError
 from gateway.restore import CopyRestorer
 from tests.conftest import missing
-from tests.dicom import studies
-from tests.dicom.readers import dciodvfy_errors, dcmtk_reads, gdcm_pixels, missing_programs
-from tests.dicom.samples import corpus, encode, image, sample, slightly_changed
-from tests.network.peers import run
-from tests.restore.copies import Gateway
+from tests.support.copies import Gateway
+from tests.support.dicom import studies
+from tests.support.dicom.readers import dciodvfy_errors, dcmtk_reads, gdcm_pixels, missing_programs
+from tests.support.dicom.samples import corpus, encode, image, sample, slightly_changed
+from tests.support.network.peers import run
 
 GATEWAY = Gateway()
 JPEG_LS, JPEG_2000, RLE = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5"
@@ -345,7 +345,7 @@ def test_a_copy_that_lost_what_it_carried(change):
 
 def test_a_signed_digest_that_the_rebuilt_bytes_have_not(monkeypatch):
     """A gateway that signs one thing and packs another: the digest decides."""
-    monkeypatch.setattr("tests.restore.copies.pack", lambda data, *_: b"\1\1" + _zstd(data[:-1] + b"\7"))
+    monkeypatch.setattr("tests.support.copies.pack", lambda data, *_: b"\1\1" + _zstd(data[:-1] + b"\7"))
     copy = GATEWAY.copy(ORIGINALS["gray"], EXPLICIT_LITTLE)
     assert code_of(copy, kind=IntegrityError) == "digest-differs"
 

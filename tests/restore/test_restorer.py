@@ -18,7 +18,7 @@ from gateway.errors import GatewayError, IntegrityError, NotFoundError, SealErro
 from gateway.keys import OpeningKeys, make_keys, make_token
 from gateway.restore import Restorer
 from gateway.vault import seal_payload
-from tests.vault.support import facts_of
+from tests.support.vault import facts_of
 
 DATA = os.urandom(2_500_000) + b"\0" * 1_000_000
 

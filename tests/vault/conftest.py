@@ -8,7 +8,7 @@ import pytest
 
 from gateway.config.default import default_config
 from gateway.keys import make_keys
-from tests.vault.support import Vault, open_vault
+from tests.support.vault import Vault, open_vault
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from gateway.errors import SealError, VaultError
 from gateway.keys import Signer, Verifier, hpke, key_id
 from gateway.vault import carried as module
 from gateway.vault import open_carried, seal_carried
-from tests.dicom.samples import encode, image
-from tests.restore.copies import Gateway
+from tests.support.copies import Gateway
+from tests.support.dicom.samples import encode, image
 
 GATEWAY, OTHER = Gateway(), Gateway()
 EXPLICIT = "1.2.840.10008.1.2.1"

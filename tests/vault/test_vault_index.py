@@ -12,7 +12,7 @@ from pydicom.filewriter import write_dataset
 from gateway.errors import VaultError
 from gateway.vault import Index, Scope
 from gateway.vault import index as module
-from tests.vault.support import facts_of
+from tests.support.vault import facts_of
 
 ALL = Scope()
 

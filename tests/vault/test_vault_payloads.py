@@ -17,7 +17,7 @@ from gateway.keys import ChunkedWriter, canonical
 from gateway.keys.chunked import CHUNK, HEADER_SIZE, TAG
 from gateway.keys.envelope import new_dek, wrap_dek
 from gateway.vault import open_payload, seal_payload, sealed
-from tests.vault.support import facts_of
+from tests.support.vault import facts_of
 
 HEAD = 16 + 80  # header and wrapped key
 

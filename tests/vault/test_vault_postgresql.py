@@ -16,7 +16,7 @@ from gateway.vault import Index, Scope, index
 from gateway.vault import backup as module
 from gateway.vault.backup import backup, recover
 from tests.flow.conftest import postgresql_url
-from tests.vault.support import Vault, facts_of, open_vault
+from tests.support.vault import Vault, facts_of, open_vault
 
 __all__ = ["postgresql_url"]
 

@@ -22,7 +22,7 @@ from gateway.dicom.copy.uids import derived_uid
 from gateway.errors import GatewayError, IntegrityError, NotFoundError, VaultError
 from gateway.keys import Signer, Verifier, read_token
 from gateway.vault import RecordStore
-from tests.vault.support import facts_of
+from tests.support.vault import facts_of
 
 
 def code_of(call) -> str:
@@ -251,7 +251,7 @@ def test_several_processes_create_at_once(vault, tmp_path):
         "import random, sys\n"
         "from pathlib import Path\n"
         "from gateway.config.default import default_config\n"
-        "from tests.vault.support import facts_of, open_vault\n"
+        "from tests.support.vault import facts_of, open_vault\n"
         "vault = open_vault(default_config(Path(sys.argv[1])))\n"
         "work = [(str(n), data) for n in range(1, 5) for data in (b'a', b'b')]\n"
         "random.Random(sys.argv[2]).shuffle(work)\n"

@@ -21,7 +21,7 @@ from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE
 from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.keys import ChunkedWriter, Signer, SpoolCipher, hkdf, key_id, make_token, mark_seed
 from gateway.vault import VaultRecord, seal_carried, seal_payload
-from tests.dicom.samples import encode, image, slightly_changed
+from tests.support.dicom.samples import encode, image, slightly_changed
 
 FOLDER = Path(__file__).parent
 RESTORE = bytes(range(32))  # private keys of no one

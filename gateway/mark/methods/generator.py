@@ -4,8 +4,8 @@ A small U-Net sees the image and where and how strongly its mark may lie; the ke
 al. 2018: a scale and a shift per feature channel), so that another key gives another texture. The texture lies on a
 grid half as fine as the image's: a classifier's resize leaves little of a finer one. The network works on blocks of 4x4
 points of that grid (sub-pixel convolution, Shi et al. 2016), which is where its speed comes from.
-It is also shown the *pull*: the one direction in which the surrogates' gradients go at the lettered image
-(``gateway.mark.methods.strong.first_pull``). Its sign is a texture by itself (Goodfellow et al. 2015): training begins
+It is also shown the *direction* in which the surrogates' gradients go at the lettered image
+(``gateway.mark.methods.strong.first_direction``). Its sign is a texture by itself (Goodfellow et al. 2015): training begins
 there.
 
 Its file is safetensors: float16 weights; the header holds ``format``, ``channels``, ``tasks``, ``profiles`` and
@@ -41,8 +41,8 @@ WIDTHS = (64, 96, 128)
 _MULTIPLE = COARSE * BLOCK * 2 ** (len(WIDTHS) - 1)
 GAIN = 2.0
 """Root mean square of what the final tanh gets: textures use most of their amplitude, and still can learn."""
-MOST_PULL = 3.0
-"""The pull is shown in units of its mean size per image, cut at this."""
+MOST_DIRECTION = 3.0
+"""The direction is shown in units of its mean size per image, cut at this."""
 _EMBEDDING = 128
 
 
@@ -97,11 +97,11 @@ class TextureNet(nn.Module):
         self.up_deep = nn.Conv2d(third, second, 1)
         self.up_middle = nn.Conv2d(second, first, 1)
         self.head = nn.Conv2d(first, channels * BLOCK**2, 3, padding=1)
-        nn.init.normal_(self.head.weight, std=0.01)  # training begins with the pull's sign
+        nn.init.normal_(self.head.weight, std=0.01)  # training begins with the direction's sign
         nn.init.zeros_(self.head.bias)
         self.follow = nn.Parameter(torch.ones(()))
 
-    def forward(self, clean: Tensor, amplitude: Tensor, offset: Tensor, bits: Tensor, pull: Tensor) -> Tensor:
+    def forward(self, clean: Tensor, amplitude: Tensor, offset: Tensor, bits: Tensor, direction: Tensor) -> Tensor:
         """Return the texture (B, C, h, w) in -1..1.
 
         Args:
@@ -109,13 +109,13 @@ class TextureNet(nn.Module):
             amplitude: (B, 1, h, w) float32 >= 0, display units.
             offset: (B, 1, h, w) float32, display units.
             bits: (B, 256) float32 of -1 and 1, from ``key_bits``.
-            pull: (B, C, h, w) float32, any unit; 0 where nothing is known.
+            direction: (B, C, h, w) float32, any unit; 0 where nothing is known.
         """
         height, width = clean.shape[2:]
         # The root brings amplitudes outside strokes (about 0.01) near those inside (about 0.1).
-        size = pull.abs().mean((1, 2, 3), keepdim=True).clamp(min=1e-12)
-        pull = (pull / size).clamp(-MOST_PULL, MOST_PULL)
-        seen = torch.cat([2.0 * clean - 1.0, 3.0 * amplitude.clamp(min=0.0).sqrt(), 4.0 * offset, pull], 1)
+        size = direction.abs().mean((1, 2, 3), keepdim=True).clamp(min=1e-12)
+        direction = (direction / size).clamp(-MOST_DIRECTION, MOST_DIRECTION)
+        seen = torch.cat([2.0 * clean - 1.0, 3.0 * amplitude.clamp(min=0.0).sqrt(), 4.0 * offset, direction], 1)
         seen = functional.pad(seen, (0, -width % _MULTIPLE, 0, -height % _MULTIPLE), mode="replicate")
         key = self.key(bits)
         x = functional.pixel_unshuffle(functional.avg_pool2d(seen, COARSE), BLOCK).contiguous(
@@ -166,7 +166,7 @@ def generate_texture(
     amplitude: Tensor,
     offset: Tensor,
     keys: Sequence[bytes],
-    pull: Tensor,
+    direction: Tensor,
     constrain: Callable[[Tensor], Tensor] = lambda texture: texture,
 ) -> Tensor:
     """Return the texture (B, C, h, w) in -1..1 that the generator draws.
@@ -177,7 +177,7 @@ def generate_texture(
         amplitude: (B, 1, h, w) float32 >= 0, display units.
         offset: (B, 1, h, w) float32, display units.
         keys: one mark key (32 bytes) per image.
-        pull: (B, C, h, w) float32, from ``first_pull``; zeros where there are no surrogates.
+        direction: (B, C, h, w) float32, from ``first_direction``; zeros where there are no surrogates.
         constrain: puts a texture back where it may be (colour).
 
     Raises:
@@ -185,7 +185,7 @@ def generate_texture(
     """
     bits = torch.from_numpy(np.stack([key_bits(key) for key in keys])).to(clean.device)
     with torch.no_grad():
-        texture = generator.net(clean, amplitude, offset, bits, pull)
+        texture = generator.net(clean, amplitude, offset, bits, direction)
     if not bool(torch.isfinite(texture).all()):
         raise MarkError("generator-nan", f"generator {generator.name} gives values that are not finite")
     return constrain(texture)

@@ -74,7 +74,7 @@ def select_generator_pack(offered: Iterable[GeneratorPack], profile: str, channe
     return max(fitting, key=lambda pack: bool(pack.profiles))
 
 
-class GeneratorShelf:
+class GeneratorLoader:
     """The generators of one marker: each is read once.
 
     Args:

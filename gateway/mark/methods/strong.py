@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gateway.errors import MarkError
 from gateway.mark.resample import resize
-from gateway.mark.surrogates.consensus import Beliefs, consensus
+from gateway.mark.surrogates.consensus import Probabilities, consensus
 from gateway.mark.surrogates.objective import Target, draw_views, margins
 from gateway.mark.surrogates.packs import Surrogate
 
@@ -68,8 +68,8 @@ def optimise_texture(
     if begin is None:
         texture = texture * 0.3
     groups = draw_views(generators, clean.shape[2:], GROUPS, VIEWS, device)[:steps]
-    beliefs = consensus(clean, surrogates, tasks)
-    targets = [Target(one, clean, groups, held) for one, held in zip(surrogates, beliefs, strict=True)]
+    probabilities = consensus(clean, surrogates, tasks)
+    targets = [Target(one, clean, groups, held) for one, held in zip(surrogates, probabilities, strict=True)]
     momentum = torch.zeros_like(texture)
     for step in range(steps):
         texture.requires_grad_(True)
@@ -85,12 +85,12 @@ def optimise_texture(
     return texture
 
 
-def first_pull(
+def first_direction(
     clean: Tensor,
     offset: Tensor,
     surrogates: Sequence[Surrogate],
     tasks: Sequence[str],
-    spread: Callable[..., Iterable] = map,
+    parallel_map: Callable[..., Iterable] = map,
 ) -> Tensor:
     """Return (B, C, h, w) float32: the direction that lowers all surrogates' margins at the lettered image, any unit.
 
@@ -101,21 +101,21 @@ def first_pull(
         offset: (B, 1, h, w) float32, what the letters add.
         surrogates: none gives zeros.
         tasks: heads to mislead; empty: all.
-        spread: maps a function over the surrogates, results in order: cores may share them.
+        parallel_map: maps a function over the surrogates, results in order: cores may share them.
 
     Raises:
         MarkError: ``surrogate-nan`` when a network gives a value that is not finite.
     """
 
-    def pull(surrogate: Surrogate, beliefs: Beliefs) -> Tensor:
+    def gradient_of(surrogate: Surrogate, probabilities: Probabilities) -> Tensor:
         images = (clean + offset).clamp(0.0, 1.0).requires_grad_(True)
-        margin = margins(surrogate.net(resize(images, surrogate.input_size, surrogate.input_size)), beliefs)
+        margin = margins(surrogate.net(resize(images, surrogate.input_size, surrogate.input_size)), probabilities)
         (gradient,) = torch.autograd.grad(margin.sum(), images)
         return balanced_gradient(gradient, margin.detach(), surrogate.name)
 
     total = torch.zeros_like(clean)
     if surrogates:
-        for gradient in spread(pull, surrogates, consensus(clean, surrogates, tasks, spread)):
+        for gradient in parallel_map(gradient_of, surrogates, consensus(clean, surrogates, tasks, parallel_map)):
             total -= gradient
     return total
 

@@ -23,7 +23,7 @@ MARGIN_WEIGHT = 0.02
 _BATCH = 24
 
 
-def remaining_belief(
+def remaining_probability(
     images: Tensor, clean: Tensor, surrogates: Sequence[Surrogate], tasks: Sequence[str]
 ) -> np.ndarray:
     """Return (K,) float64: how likely the surrogates still are to be right; lower misleads more.
@@ -45,8 +45,8 @@ def remaining_belief(
             side = surrogate.input_size
             for start in range(0, len(images), _BATCH):
                 part = images[start : start + _BATCH]
-                beliefs = {task: share.expand(len(part), -1) for task, share in held.items()}
-                margin = margins(surrogate.net(resize(part, side, side)), beliefs)
+                probabilities = {task: share.expand(len(part), -1) for task, share in held.items()}
+                margin = margins(surrogate.net(resize(part, side, side)), probabilities)
                 if not bool(torch.isfinite(margin).all()):
                     raise MarkError("surrogate-nan", f"surrogate {surrogate.name} gives values that are not finite")
                 score = torch.sigmoid(margin) + MARGIN_WEIGHT * margin

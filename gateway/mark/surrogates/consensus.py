@@ -16,20 +16,20 @@ from gateway.errors import MarkError
 from gateway.mark.resample import resize
 from gateway.mark.surrogates.packs import Surrogate
 
-Beliefs = dict[str, Tensor]
+Probabilities = dict[str, Tensor]
 """Task -> (B, classes) float32 probabilities that sum to 1."""
 
 
 def consensus(
-    clean: Tensor, surrogates: Sequence[Surrogate], tasks: Sequence[str], spread: Callable[..., Iterable] = map
-) -> list[Beliefs]:
+    clean: Tensor, surrogates: Sequence[Surrogate], tasks: Sequence[str], parallel_map: Callable[..., Iterable] = map
+) -> list[Probabilities]:
     """Return per surrogate the mean probabilities of all surrogates that know the same classes of a task.
 
     Args:
         clean: (B, C, h, w) float32 in 0..1, whole images.
         surrogates: at least one.
         tasks: heads to ask; empty: all.
-        spread: maps a function over the surrogates, results in order.
+        parallel_map: maps a function over the surrogates, results in order.
 
     Raises:
         MarkError: ``surrogate-nan`` when a network gives a value that is not finite.
@@ -40,7 +40,7 @@ def consensus(
             return surrogate.net(resize(clean, surrogate.input_size, surrogate.input_size)).logits
 
     kinds: dict[tuple[str, tuple[str, ...]], list[Tensor]] = {}
-    for surrogate, logits in zip(surrogates, spread(ask, surrogates), strict=True):
+    for surrogate, logits in zip(surrogates, parallel_map(ask, surrogates), strict=True):
         for task in surrogate.asked(tasks):
             if not bool(torch.isfinite(logits[task]).all()):
                 raise MarkError("surrogate-nan", f"surrogate {surrogate.name} gives values that are not finite")

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gateway.mark.resample import apply_separable, resample_matrix
-from gateway.mark.surrogates.consensus import Beliefs
+from gateway.mark.surrogates.consensus import Probabilities
 from gateway.mark.surrogates.nets import NetOutput
 from gateway.mark.surrogates.packs import Surrogate
 
@@ -101,16 +101,16 @@ def view_side(surrogate: Surrogate, group: ViewGroup) -> int:
     return max(32, round(surrogate.input_size * group.factor / 16.0) * 16)
 
 
-def margins(output: NetOutput, beliefs: Beliefs) -> Tensor:
-    """Return the (N,) log odds, mean over tasks, that the answer is right if the beliefs are.
+def margins(output: NetOutput, probabilities: Probabilities) -> Tensor:
+    """Return the (N,) log odds, mean over tasks, that the answer is right if the probabilities are.
 
     Args:
         output: of N images.
-        beliefs: task -> (N, K) probabilities. Where one class has all of it, this is its logit minus the log-sum-exp of
+        probabilities: task -> (N, K). Where one class has all of it, this is its logit minus the log-sum-exp of
             the others.
     """
     values = []
-    for task, share in beliefs.items():
+    for task, share in probabilities.items():
         logits = output.logits[task]
         wrong = share @ (1.0 - torch.eye(share.shape[1], device=share.device))  # 1 - share, exact for very small ones
         right = torch.logsumexp(logits + share.clamp(min=TINY).log(), dim=1)
@@ -125,15 +125,18 @@ class Target:
         surrogate: the network.
         clean: (B, C, h, w) float32 in 0..1.
         groups: views.
-        beliefs: what the clean images are held to be, of this surrogate's tasks
+        probabilities: what the clean images are held to be, of this surrogate's tasks
         (``gateway.mark.surrogates.consensus``).
     """
 
-    def __init__(self, surrogate: Surrogate, clean: Tensor, groups: Sequence[ViewGroup], beliefs: Beliefs) -> None:
+    def __init__(
+        self, surrogate: Surrogate, clean: Tensor, groups: Sequence[ViewGroup], probabilities: Probabilities
+    ) -> None:
         self.surrogate = surrogate
         self._groups = list(groups)
-        self._beliefs = [
-            {task: share.repeat_interleave(group.count, dim=0) for task, share in beliefs.items()} for group in groups
+        self._probabilities = [
+            {task: share.repeat_interleave(group.count, dim=0) for task, share in probabilities.items()}
+            for group in groups
         ]
         with torch.no_grad():
             self._middle = [surrogate.net(see(clean, group, view_side(surrogate, group))).middle for group in groups]
@@ -142,7 +145,7 @@ class Target:
         """Return ((B,) loss, (B,) mean margin) of images (B, C, h, w) seen through view group ``index``."""
         group = self._groups[index]
         output = self.surrogate.net(see(images, group, view_side(self.surrogate, group)))
-        margin = margins(output, self._beliefs[index]).reshape(-1, group.count).mean(1)
+        margin = margins(output, self._probabilities[index]).reshape(-1, group.count).mean(1)
         before = self._middle[index]
         if output.middle is None or before is None:
             return margin, margin

@@ -79,7 +79,7 @@ def measure(
     foreground: np.ndarray | None = None,
     slope: float | None = None,
     unit: str = "",
-    spread: Callable[..., Iterable] = map,
+    parallel_map: Callable[..., Iterable] = map,
 ) -> Quality:
     """Return the quality of ``marked`` (stored values) against the canvas's image.
 
@@ -92,7 +92,7 @@ def measure(
         foreground: (H, W) bool, for the bias; None: the canvas's region.
         slope: modality units per stored value; None: not known.
         unit: the modality's unit, e.g. ``HU``; empty: there is none.
-        spread: maps a function over the figures, results in order: cores may share them.
+        parallel_map: maps a function over the figures, results in order: cores may share them.
     """
     before, after = canvas.display.shown(canvas.stored), canvas.display.shown(marked)
     visible = visible_pixels(before, after, canvas.threshold)
@@ -104,7 +104,7 @@ def measure(
     grays = luminance(before), luminance(after)
     figures = [partial(ms_ssim, *grays), partial(ssim, *grays)]
     figures += [partial(_on_screens, *pair, canvas.strokes) for pair in shown.values()]
-    similar_at_scales, similar, *screens = spread(lambda figure: figure(), figures)
+    similar_at_scales, similar, *screens = parallel_map(lambda figure: figure(), figures)
     return Quality(
         psnr=psnr(before, after),
         psnr_windows={name: round(psnr(*shown[name]), 3) for name in other_windows},

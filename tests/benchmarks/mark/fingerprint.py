@@ -10,7 +10,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
-BESIDE = ("judge.py", "picture.py", "training.py", "generator_training.py", "sketches.py")
+BESIDE = ("judge.py", "picture.py")
 """Modules of the mark that no mark depends on."""
 GENERATOR = ("generator.py", "generator_packs.py")
 """Modules that only marks of mode ``generator`` depend on."""

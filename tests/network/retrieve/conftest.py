@@ -12,10 +12,10 @@ import pytest
 from gateway.config.models import Restore, Tls, Workstation
 from gateway.network.retrieve import RestoreScp
 from gateway.network.tls import certificate_facts
-from tests.network.certificates import Authority
 from tests.network.conftest import ReadableAudit
-from tests.network.retrieve.samples import samples
-from tests.network.retrieve.vaults import Site, build_site
+from tests.support.network.certificates import Authority
+from tests.support.retrieve.samples import samples
+from tests.support.retrieve.vaults import Site, build_site
 
 LOCAL = ("127.0.0.1",)
 

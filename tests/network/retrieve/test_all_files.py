@@ -11,12 +11,12 @@ from gateway.audit import events
 from gateway.dicom.encoding.encoded import read_header
 from gateway.errors import DicomError
 from gateway.network.contexts import EXPLICIT_LITTLE, STORAGE_CLASSES
-from tests.network import peers
 from tests.network.retrieve.conftest import plain
-from tests.network.retrieve.samples import from_file, received
 from tests.network.retrieve.test_dcmtk import keys, move
 from tests.network.retrieve.test_protocol import MOVE, Keeper, associated, identifier, receiver
-from tests.network.retrieve.vaults import build_site
+from tests.support.network import peers
+from tests.support.retrieve.samples import from_file, received
+from tests.support.retrieve.vaults import build_site
 
 # Deflated Image Frame Compression, and two retired JPEG processes: DCMTK 3.6.7 storescp refuses the contexts.
 UNKNOWN_TO_DCMTK = {"1.2.840.10008.1.2.8.1", "1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55"}

@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import missing
 from tests.network.retrieve.conftest import bound
-from tests.network.retrieve.samples import MR_SYNTAXES
+from tests.support.retrieve.samples import MR_SYNTAXES
 
 pytestmark = pytest.mark.peers
 
@@ -66,7 +66,7 @@ def get(node_modules: Path, folder: Path, **options: object) -> tuple[dict, list
     settings, out = folder / "get.json", folder / "stream"
     settings.write_text(json.dumps({"host": "127.0.0.1", "out": str(out), **options}))
     done = subprocess.run(
-        ["node", str(Path(__file__).with_name("dimse_get.js")), str(settings)],
+        ["node", str(Path(__file__).parents[2] / "support" / "retrieve" / "dimse_get.js"), str(settings)],
         capture_output=True,
         text=True,
         timeout=60,

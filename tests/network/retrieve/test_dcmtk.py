@@ -9,9 +9,9 @@ import pytest
 from pydicom.dataset import Dataset
 
 from gateway.audit import events
-from tests.network import peers
 from tests.network.retrieve.conftest import lines_soon, plain
-from tests.network.retrieve.samples import MANY, MANY_STUDY, MR_SYNTAXES, received
+from tests.support.network import peers
+from tests.support.retrieve.samples import MANY, MANY_STUDY, MR_SYNTAXES, received
 
 pytestmark = pytest.mark.peers
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from gateway.audit import events
-from tests.network import peers
 from tests.network.retrieve.conftest import plain
-from tests.network.retrieve.samples import MR_SYNTAXES, received, samples
 from tests.network.retrieve.test_dcmtk import get, keys, move
 from tests.network.retrieve.test_store import ask
-from tests.network.retrieve.vaults import build_site
+from tests.support.network import peers
+from tests.support.retrieve.samples import MR_SYNTAXES, received, samples
+from tests.support.retrieve.vaults import build_site
 
 pytestmark = pytest.mark.peers
 

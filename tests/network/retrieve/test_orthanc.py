@@ -15,9 +15,9 @@ import pytest
 
 from gateway.audit import events
 from gateway.config.models import Tls
-from tests.network import peers
 from tests.network.retrieve.conftest import bound
-from tests.network.retrieve.samples import MR_SYNTAXES, data_set
+from tests.support.network import peers
+from tests.support.retrieve.samples import MR_SYNTAXES, data_set
 
 pytestmark = pytest.mark.peers
 

@@ -28,8 +28,8 @@ from gateway.audit import events
 from gateway.network.contexts import EXPLICIT_LITTLE
 from gateway.network.retrieve import retrieve
 from tests.network.retrieve.conftest import lines_soon, plain
-from tests.network.retrieve.samples import MANY, MANY_STUDY, MR_SYNTAXES
 from tests.network.test_ingress import gateway_threads, until
+from tests.support.retrieve.samples import MANY, MANY_STUDY, MR_SYNTAXES
 
 FIND, GET = StudyRootQueryRetrieveInformationModelFind, StudyRootQueryRetrieveInformationModelGet
 MOVE = StudyRootQueryRetrieveInformationModelMove

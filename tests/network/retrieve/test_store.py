@@ -11,10 +11,10 @@ from pydicom.uid import generate_uid
 from gateway.audit import events
 from gateway.network.retrieve import receiving
 from gateway.network.scu import Peer, Response, ScuAssociation
-from tests.network import peers
 from tests.network.retrieve.conftest import plain
-from tests.network.retrieve.samples import received
-from tests.network.retrieve.vaults import write_part10
+from tests.support.network import peers
+from tests.support.retrieve.samples import received
+from tests.support.retrieve.vaults import write_part10
 
 pytestmark = pytest.mark.peers
 

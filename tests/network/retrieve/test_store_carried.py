@@ -20,15 +20,15 @@ from gateway.network.retrieve import receiving
 from gateway.network.scu import Response
 from gateway.restore import Restorer
 from gateway.vault import Index, RecordStore
-from tests.dicom.samples import encode
-from tests.network import peers
 from tests.network.retrieve.conftest import plain
-from tests.network.retrieve.samples import FILES, FOLDER, Sample, from_file, received
 from tests.network.retrieve.test_protocol import MOVE, associated, identifier
 from tests.network.retrieve.test_store import NOT_AUTHORISED, store
-from tests.network.retrieve.vaults import part10, write_part10
-from tests.restore.copies import Gateway
-from tests.vault.support import facts_of
+from tests.support.copies import Gateway
+from tests.support.dicom.samples import encode
+from tests.support.network import peers
+from tests.support.retrieve.samples import FILES, FOLDER, Sample, from_file, received
+from tests.support.retrieve.vaults import part10, write_part10
+from tests.support.vault import facts_of
 
 pytestmark = pytest.mark.peers
 

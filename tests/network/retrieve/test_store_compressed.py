@@ -6,8 +6,8 @@ import pytest
 
 from gateway.dicom.encoding.syntaxes import LOSSLESS_NAMES
 from gateway.dicom.pixels.compress import recode
-from tests.network.retrieve.samples import received
 from tests.network.retrieve.test_store_carried import COPY, CT, ask, desk, empty
+from tests.support.retrieve.samples import received
 
 __all__ = ["desk", "empty"]  # fixtures
 

@@ -14,11 +14,11 @@ from gateway.config.models import Tls
 from gateway.network.contexts import EXPLICIT_LITTLE, VERIFICATION
 from gateway.network.scu import Peer, ScuAssociation
 from gateway.network.tls import client_context
-from tests.network import peers
-from tests.network.certificates import Authority
 from tests.network.retrieve.conftest import bound, lines_soon, plain
-from tests.network.retrieve.samples import received
 from tests.network.retrieve.test_dcmtk import keys
+from tests.support.network import peers
+from tests.support.network.certificates import Authority
+from tests.support.retrieve.samples import received
 
 pytestmark = pytest.mark.peers
 
