@@ -5,7 +5,7 @@ al. 2018: a scale and a shift per feature channel), so that another key gives an
 grid half as fine as the image's: a classifier's resize leaves little of a finer one. The network works on blocks of 4x4
 points of that grid (sub-pixel convolution, Shi et al. 2016), which is where its speed comes from.
 It is also shown the *direction* in which the surrogates' gradients go at the lettered image
-(``gateway.mark.methods.strong.first_direction``). Its sign is a texture by itself (Goodfellow et al. 2015): training begins
+(``methods.strong.first_direction``). Its sign is a texture by itself (Goodfellow et al. 2015): training begins
 there.
 
 Its file is safetensors: float16 weights; the header holds ``format``, ``channels``, ``tasks``, ``profiles`` and

@@ -78,7 +78,7 @@ def _same(again: Pixels, marked: np.ndarray, before: Pixels) -> bool:
 
 
 def main(data: Path) -> int:
-    """Take the whole corpus (`python -m tests.support.dicom.roundtrip FOLDER`): a line for what is wrong, then counts."""
+    """Take the whole corpus (`python -m tests.support.dicom.roundtrip FOLDER`): a line for each fault, then counts."""
     warnings.simplefilter("ignore")
     outcomes: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:

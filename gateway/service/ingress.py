@@ -1,0 +1,26 @@
+"""Role ingress: C-STORE SCP to spool. It holds the spool key and no other secret."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gateway.audit import AuditLog
+from gateway.config import Config
+from gateway.service.places import database, places
+
+
+def start_ingress(config: Config) -> Callable[[], None]:
+    """Start the SCP that faces the archive; returns what stops it."""
+    from gateway.flow.receive import SpoolReceiver
+    from gateway.flow.spool import Spool
+    from gateway.flow.store import FlowStore, lease_owner
+    from gateway.keys.keyring import load_spool_cipher
+    from gateway.network.ingress import IngressScp
+
+    where = places(config)
+    spool = Spool(where.spool, load_spool_cipher(config.keys))
+    store = FlowStore(database(config), lease_owner())
+    receiver = SpoolReceiver(config.ingress, config.routes, spool, where.spool, store)
+    scp = IngressScp(config.ingress, config.routes, receiver, AuditLog(where.audit("ingress")))
+    scp.start()
+    return scp.stop
