@@ -6,6 +6,7 @@ These tests read the source, so a wall holds for code that no other test runs.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -251,6 +252,18 @@ def test_what_is_public_says_what_it_is() -> None:
         if module.room != "plugins":
             silent += [f"{module.name}, line {node.lineno}: {node.name}" for node in public(module) if is_silent(node)]
     assert silent == []
+
+
+def test_docstrings_are_numpydoc() -> None:
+    """One dialect: sections are underlined (ruff checks how); none is written as ``Args:``."""
+    foreign = re.compile(r"^\s+(Args|Arguments|Attributes|Parameters|Raises|Returns|Yields):\s*$", re.MULTILINE)
+    found = [
+        module.name
+        for module in modules()
+        for node in ast.walk(module.tree)
+        if isinstance(node, Definition | ast.Module) and foreign.search(ast.get_docstring(node, clean=False) or "")
+    ]
+    assert found == []
 
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef

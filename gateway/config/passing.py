@@ -40,7 +40,8 @@ class BreakGlass(Model):
 
     def state(self, now: float) -> Literal["open", "ended", "too-long"]:
         """Whether originals may pass at `now` (seconds since 1970): not after the end, and not so far before it that
-        the end is beyond `BREAK_GLASS_HOURS`."""
+        the end is beyond `BREAK_GLASS_HOURS`.
+        """
         left = self.until.timestamp() - now
         if left <= 0:
             return "ended"

@@ -120,11 +120,11 @@ class FlowStore:
             )
 
     def sealed(self, instance_id: str, record: str, action: str = "mark") -> None:
-        """received -> sealed: the original lies in the vault. `action`: what the policy decided, "mark" or "remap"."""
+        """Received -> sealed: the original lies in the vault. `action`: what the policy decided, "mark" or "remap"."""
         self._advance(instance_id, RECEIVED, state=SEALED, record=record, action=action, sealed_at=time.time())
 
     def marked(self, instance_id: str, derived_file: str, size: int, record: str, destinations: Sequence[str]) -> None:
-        """sealed -> marked: the derived bytes are fixed; deliveries are queued in the same transaction."""
+        """Sealed -> marked: the derived bytes are fixed; deliveries are queued in the same transaction."""
         with transaction(self._engine) as session:
             before = session.scalar(select(InstanceRow.derived_file).where(InstanceRow.id == instance_id))
             now = time.time()
@@ -134,7 +134,7 @@ class FlowStore:
             self._advance_in(session, instance_id, SEALED, **changes)
 
     def passed(self, instance_id: str, destinations: Sequence[str]) -> None:
-        """received -> marked, as it is: only for a route that says `pass` in so many words."""
+        """Received -> marked, as it is: only for a route that says `pass` in so many words."""
         with transaction(self._engine) as session:
             self._advance_in(session, instance_id, RECEIVED, state=MARKED, action="pass", marked_at=time.time())
             _queue(session, instance_id, destinations, keep_sent=False)
@@ -223,7 +223,7 @@ class FlowStore:
             )
 
     def sent(self, delivery: DeliveryRow, dimse_status: int) -> bool:
-        """queued -> sent. Returns True when this was the instance's last delivery, so that it is now delivered."""
+        """Queued -> sent. Returns True when this was the instance's last delivery, so that it is now delivered."""
         now = time.time()
         with transaction(self._engine) as session:
             self._settle(session, delivery, state=SENT, sent_at=now, dimse_status=dimse_status)
@@ -350,7 +350,8 @@ class FlowStore:
 
 def _queue(session: Session, instance_id: str, destinations: Sequence[str], *, keep_sent: bool) -> int:
     """Queue one delivery for each destination; `keep_sent` leaves those that have these very bytes. Returns how many
-    are still to be sent."""
+    are still to be sent.
+    """
     known = {
         row.destination: row
         for row in session.scalars(select(DeliveryRow).where(DeliveryRow.instance_id == instance_id))

@@ -24,8 +24,10 @@ def image_key(site_key: bytes, index: int) -> bytes:
 def requests_for(images: np.ndarray, masks: np.ndarray | None, key: bytes) -> list[MarkRequest]:
     """Return one request per image of a stack, each with a key of its own; arguments as for ``mark_arrays``.
 
-    Raises:
-        MarkError: ``bad-request`` for arrays of the wrong shape or kind, or a key below 16 bytes.
+    Raises
+    ------
+    MarkError
+        ``bad-request`` for arrays of the wrong shape or kind, or a key below 16 bytes.
     """
     if images.ndim not in (3, 4) or len(images) == 0:
         raise MarkError("bad-request", f"images must have shape (N,H,W) or (N,H,W,3) with N > 0, not {images.shape}")
@@ -47,9 +49,12 @@ def mark_all(
 ) -> list[MarkedImage]:
     """Return every request's marked image.
 
-    Raises:
-        MarkError: the code of the first image that cannot be marked, with its index in the message.
-        ConfigError: unknown profile.
+    Raises
+    ------
+    MarkError
+        the code of the first image that cannot be marked, with its index in the message.
+    ConfigError
+        unknown profile.
     """
     marked = []
     for index, result in enumerate(marker.mark(requests, profile_name, progress)):
@@ -82,23 +87,35 @@ def mark_arrays(
 ) -> dict[str, np.ndarray]:
     """Mark a stack of images.
 
-    Args:
-        images: uint8, uint16 or int16, (N, H, W) or (N, H, W, 3).
-        masks: bool (N, H, W), regions of interest; None: label-free saliency.
-        profile_name: an installed modality profile, e.g. ``brain-mr``.
-        settings: how to mark.
-        key: the site's mark key, at least 16 bytes; each image gets a key of its own derived from it.
-        progress: called with (done, all).
-        marker: to be used instead of a new one (its settings hold); for callers that mark many stacks.
+    Parameters
+    ----------
+    images
+        uint8, uint16 or int16, (N, H, W) or (N, H, W, 3).
+    masks
+        bool (N, H, W), regions of interest; None: label-free saliency.
+    profile_name
+        an installed modality profile, e.g. ``brain-mr``.
+    settings
+        how to mark.
+    key
+        the site's mark key, at least 16 bytes; each image gets a key of its own derived from it.
+    progress
+        called with (done, all).
+    marker
+        to be used instead of a new one (its settings hold); for callers that mark many stacks.
 
-    Returns:
-        ``images`` (dtype and shape as given), ``psnr`` float64 (N,) display dB, ``stroke_share`` float64 (N,),
-        ``queries`` int64 (N,) of a search without gradients, ``strokes`` and ``roi`` bool (N, H, W).
+    Returns
+    -------
+    ``images`` (dtype and shape as given), ``psnr`` float64 (N,) display dB, ``stroke_share`` float64 (N,),
+    ``queries`` int64 (N,) of a search without gradients, ``strokes`` and ``roi`` bool (N, H, W).
 
-    Raises:
-        MarkError: ``bad-request`` for arrays of the wrong shape or kind; else the code of the first image that cannot
-            be marked, with its index in the message.
-        ConfigError: unknown profile.
+    Raises
+    ------
+    MarkError
+        ``bad-request`` for arrays of the wrong shape or kind; else the code of the first image that cannot
+        be marked, with its index in the message.
+    ConfigError
+        unknown profile.
     """
     requests = requests_for(images, masks, key)
     return as_arrays(mark_all(requests, profile_name, marker or Marker(settings), progress))

@@ -13,8 +13,10 @@ from gateway.errors import ConfigError
 def resolve_device(name: str) -> torch.device:
     """Return the torch device for ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` takes CUDA where there is one.
 
-    Raises:
-        ConfigError: ``no-device`` when CUDA is asked for and not there.
+    Raises
+    ------
+    ConfigError
+        ``no-device`` when CUDA is asked for and not there.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -65,12 +65,18 @@ ROI_MARGIN = 1.0 / 64.0
 class Draft:
     """One frame on its way: all that is known before the texture.
 
-    Attributes:
-        request: what is to be marked.
-        canvas: the image and everything that limits its mark.
-        foreground: (H, W) bool, what is clearly brighter than black.
-        roi: (H, W) bool, region of interest as given or found, dilated.
-        untouchable: (H, W) bool, region of interest and padding.
+    Attributes
+    ----------
+    request
+        what is to be marked.
+    canvas
+        the image and everything that limits its mark.
+    foreground
+        (H, W) bool, what is clearly brighter than black.
+    roi
+        (H, W) bool, region of interest as given or found, dilated.
+    untouchable
+        (H, W) bool, region of interest and padding.
     """
 
     request: MarkRequest
@@ -83,13 +89,19 @@ class Draft:
 class Drafter:
     """Makes drafts of frames of one profile.
 
-    Args:
-        settings: tier, text, steps and so on.
-        profile: the frames' modality profile.
-        surrogates: the networks to mislead; may be empty when there are no steps: then local detail stands in for
-            saliency, and no placement is searched.
-        device: of the surrogates.
-        logo: (h, w) bool ink that is drawn instead of the text; or None.
+    Parameters
+    ----------
+    settings
+        tier, text, steps and so on.
+    profile
+        the frames' modality profile.
+    surrogates
+        the networks to mislead; may be empty when there are no steps: then local detail stands in for
+        saliency, and no placement is searched.
+    device
+        of the surrogates.
+    logo
+        (h, w) bool ink that is drawn instead of the text; or None.
     """
 
     def __init__(
@@ -106,9 +118,11 @@ class Drafter:
     def draft(self, request: MarkRequest) -> Draft:
         """Check a request and decide where and how strongly its image may change.
 
-        Raises:
-            MarkError: ``bad-request``, ``wrong-channels``, ``image-too-small``, ``image-empty``, ``no-free-area``,
-                ``surrogate-nan``, ``logo-too-fine``.
+        Raises
+        ------
+        MarkError
+            ``bad-request``, ``wrong-channels``, ``image-too-small``, ``image-empty``, ``no-free-area``,
+            ``surrogate-nan``, ``logo-too-fine``.
         """
         check_request(request)
         padding = padding_of(request)
@@ -149,8 +163,10 @@ class Drafter:
     ) -> tuple[Lettering, np.ndarray]:
         """Return the lettering and its lift, where it can be read; anywhere in the region where none fits there.
 
-        Raises:
-            MarkError: ``no-free-area``, ``logo-too-fine``, ``surrogate-nan``.
+        Raises
+        ------
+        MarkError
+            ``no-free-area``, ``logo-too-fine``, ``surrogate-nan``.
         """
         for free in (readable, region):
             try:
@@ -169,8 +185,10 @@ class Drafter:
         Where the one by slice position leaves no room for a letter, it is the first keyed one that does; in mode
         ``generator``, which has no time for a search, always that.
 
-        Raises:
-            MarkError: ``no-free-area`` when no letter fits anywhere.
+        Raises
+        ------
+        MarkError
+            ``no-free-area`` when no letter fits anywhere.
         """
         placements = draw_placements(request.key, self._settings.placements)
         if request.position is not None:
@@ -190,8 +208,10 @@ class Drafter:
     ) -> Iterator[tuple[Placement, Lettering]]:
         """Yield the placements that have room for letters, and the lettering; at least one.
 
-        Raises:
-            MarkError: ``no-free-area`` when there is none.
+        Raises
+        ------
+        MarkError
+            ``no-free-area`` when there is none.
         """
         reason: MarkError | None = None
         count = 0
@@ -216,8 +236,10 @@ class Drafter:
     def _lettering(self, key: bytes, placement: Placement, region: np.ndarray) -> Lettering:
         """Return lettering in the region; smaller letters fill the room that larger ones leave.
 
-        Raises:
-            MarkError: ``no-free-area`` when not even small letters fit, ``logo-too-fine`` for a logo at its usual size.
+        Raises
+        ------
+        MarkError
+            ``no-free-area`` when not even small letters fit, ``logo-too-fine`` for a logo at its usual size.
         """
         height = max(self._profile.letter_height * placement.size * min(region.shape), LEAST_LETTER)
         most = most_strokes(self._settings, region)
@@ -251,9 +273,12 @@ class Drafter:
 def is_shown(window: DisplayMap, stored: np.ndarray) -> np.ndarray:
     """Return (H, W) bool: pixels that the primary window shows, or nearly; beyond its ends a letter would not be seen.
 
-    Args:
-        window: the primary window.
-        stored: (H, W) or (H, W, 3) stored values.
+    Parameters
+    ----------
+    window
+        the primary window.
+    stored
+        (H, W) or (H, W, 3) stored values.
     """
     beyond = np.abs(window.raw(stored) - window.shown(stored)) > BEYOND
     return ~(beyond.any(axis=2) if beyond.ndim == 3 else beyond)

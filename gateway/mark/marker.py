@@ -38,15 +38,22 @@ Progress = Callable[[int, int], None]
 class Marker:
     """Marks frames with fixed settings; loads each surrogate pack once.
 
-    Args:
-        settings: tier, steps, device and so on.
-        packs: surrogate packs to choose from; None: the installed ones.
-        profiles: modality profiles by name; None: the installed ones, read when ``profile`` is given by name.
-        generators: generator packs to choose from in mode ``generator``; None: the installed ones.
+    Parameters
+    ----------
+    settings
+        tier, steps, device and so on.
+    packs
+        surrogate packs to choose from; None: the installed ones.
+    profiles
+        modality profiles by name; None: the installed ones, read when ``profile`` is given by name.
+    generators
+        generator packs to choose from in mode ``generator``; None: the installed ones.
 
-    Raises:
-        ConfigError: ``no-device`` when the settings ask for a device that is not there; ``logo-unreadable``,
-            ``logo-too-large``, ``logo-empty`` for a logo file that cannot be drawn.
+    Raises
+    ------
+    ConfigError
+        ``no-device`` when the settings ask for a device that is not there; ``logo-unreadable``,
+        ``logo-too-large``, ``logo-empty`` for a logo file that cannot be drawn.
     """
 
     def __init__(
@@ -85,10 +92,14 @@ class Marker:
     ) -> list[MarkedImage | MarkError]:
         """Return one result per request, in order; what cannot be marked is returned as its ``MarkError``.
 
-        Args:
-            requests: frames of one kind, any sizes.
-            profile: their profile, or its name.
-            progress: called after every frame.
+        Parameters
+        ----------
+        requests
+            frames of one kind, any sizes.
+        profile
+            their profile, or its name.
+        progress
+            called after every frame.
 
         On CUDA textures of frames of one shape are computed together; on CPU each frame has a core of its own. Either
         way the same request gives the same stored values whatever else is in the batch (on one device with one set of
@@ -98,8 +109,10 @@ class Marker:
         ``no-surrogate``, ``weights-corrupt``, ``surrogate-nan``, ``over-budget``, ``device-failed``, ``logo-too-fine``,
         ``no-generator``, ``generator-nan``.
 
-        Raises:
-            ConfigError: ``no-profile`` when ``profile`` is a name that is not installed.
+        Raises
+        ------
+        ConfigError
+            ``no-profile`` when ``profile`` is a name that is not installed.
         """
         kind = self._profile(profile)
         results: list[MarkedImage | MarkError | None] = [None] * len(requests)

@@ -14,8 +14,10 @@ GROUP = "miad_gateway.modalities"
 def load_profiles() -> dict[str, ModalityProfile]:
     """Return the installed profiles by name.
 
-    Raises:
-        ConfigError: ``no-profiles`` when none is installed, ``bad-profile`` when an entry point is no profile.
+    Raises
+    ------
+    ConfigError
+        ``no-profiles`` when none is installed, ``bad-profile`` when an entry point is no profile.
     """
     profiles: dict[str, ModalityProfile] = {}
     for entry in entry_points(group=GROUP):
@@ -33,9 +35,12 @@ def choose_profile(
 ) -> ModalityProfile | None:
     """Return the most specific profile that takes an image with these traits; None when none does.
 
-    Args:
-        traits: of the image.
-        profiles: to choose from; None: the installed ones.
+    Parameters
+    ----------
+    traits
+        of the image.
+    profiles
+        to choose from; None: the installed ones.
     """
     offered = load_profiles() if profiles is None else profiles
     ranked = sorted(offered.values(), key=lambda profile: (-profile.priority, profile.name))

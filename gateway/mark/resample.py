@@ -14,11 +14,16 @@ from torch import Tensor
 def resample_matrix(n_in: int, n_out: int, start: Tensor, stop: Tensor) -> Tensor:
     """Return the (B, n_out, n_in) float32 matrices that sample ``n_out`` pixels from the window [start, stop].
 
-    Args:
-        n_in: source length in pixels.
-        n_out: target length in pixels.
-        start: (B,) float, left edge of the window in source pixels (0 = outer edge of the first pixel).
-        stop: (B,) float, right edge; smaller than ``start`` flips the axis.
+    Parameters
+    ----------
+    n_in
+        source length in pixels.
+    n_out
+        target length in pixels.
+    start
+        (B,) float, left edge of the window in source pixels (0 = outer edge of the first pixel).
+    stop
+        (B,) float, right edge; smaller than ``start`` flips the axis.
 
     The kernel is a triangle as wide as one target pixel (at least one source pixel), so that making an image smaller
     does not alias; positions outside the source repeat its edge.
@@ -35,10 +40,14 @@ def resample_matrix(n_in: int, n_out: int, start: Tensor, stop: Tensor) -> Tenso
 def apply_separable(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Return ``rows @ image @ columns^T`` for every image and channel.
 
-    Args:
-        images: (B, C, H, W) float.
-        rows: (B or 1, h, H) float from ``resample_matrix``.
-        columns: (B or 1, w, W) float.
+    Parameters
+    ----------
+    images
+        (B, C, H, W) float.
+    rows
+        (B or 1, h, H) float from ``resample_matrix``.
+    columns
+        (B or 1, w, W) float.
     """
     return rows[:, None] @ images @ columns[:, None].transpose(2, 3)
 

@@ -16,28 +16,44 @@ PSNR_FLOOR = {"lettered": 26.0, "discreet": 40.0}
 class MarkSettings(BaseModel):
     """How images are marked.
 
-    Attributes:
-        tier: ``lettered``: texture inside the strokes of lettering, which plainly reads as a mark. ``discreet``: below
-            the masked threshold of visibility everywhere.
-        mode: ``strong``: per-image optimisation against the surrogates. ``paper``: the paper's family as a baseline,
-            one flat logo or text, placed and blended by an evolutionary search; lettered tier only. ``generator``: a
-            trained network draws the texture in one forward pass, the placement is keyed and not searched; fast.
-        steps: optimiser steps. 0 is a fast setting for tests of the plumbing: keyed lettering (or keyed noise) without
-            optimisation; it misleads next to nothing. The ``generator`` has ``refine`` instead; there 0 only means
-            that local detail stands in for saliency, so that no surrogate is read.
-        refine: optimiser steps that follow the ``generator``, from its texture on; each costs as much as one of
-            ``strong``.
-        generator: a file that ``miad-gateway train-mark`` wrote; None: an installed generator.
-        placements: how many keyed placements of the lettering are tried on an image that belongs to no series.
-        population: candidates per generation of the ``paper`` mode's search.
-        generations: most generations of that search; each costs ``population`` forward passes of every surrogate.
-        text: the lettering, at most 32 printable ASCII characters.
-        logo: an image file that is drawn instead of the text.
-        device: ``auto`` takes CUDA where there is one.
-        min_psnr: display PSNR floor in dB; None: the tier's own (26 or 40). May be raised, never lowered.
-        max_stroke_share: largest share of the image's pixels that strokes may cover.
-        min_free_area: least share of the foreground that must be free of the region of interest and of padding.
-        surrogates: names of surrogate packs; empty: those that the modality profile names.
+    Attributes
+    ----------
+    tier
+        ``lettered``: texture inside the strokes of lettering, which plainly reads as a mark. ``discreet``: below
+        the masked threshold of visibility everywhere.
+    mode
+        ``strong``: per-image optimisation against the surrogates. ``paper``: the paper's family as a baseline,
+        one flat logo or text, placed and blended by an evolutionary search; lettered tier only. ``generator``: a
+        trained network draws the texture in one forward pass, the placement is keyed and not searched; fast.
+    steps
+        optimiser steps. 0 is a fast setting for tests of the plumbing: keyed lettering (or keyed noise) without
+        optimisation; it misleads next to nothing. The ``generator`` has ``refine`` instead; there 0 only means
+        that local detail stands in for saliency, so that no surrogate is read.
+    refine
+        optimiser steps that follow the ``generator``, from its texture on; each costs as much as one of
+        ``strong``.
+    generator
+        a file that ``miad-gateway train-mark`` wrote; None: an installed generator.
+    placements
+        how many keyed placements of the lettering are tried on an image that belongs to no series.
+    population
+        candidates per generation of the ``paper`` mode's search.
+    generations
+        most generations of that search; each costs ``population`` forward passes of every surrogate.
+    text
+        the lettering, at most 32 printable ASCII characters.
+    logo
+        an image file that is drawn instead of the text.
+    device
+        ``auto`` takes CUDA where there is one.
+    min_psnr
+        display PSNR floor in dB; None: the tier's own (26 or 40). May be raised, never lowered.
+    max_stroke_share
+        largest share of the image's pixels that strokes may cover.
+    min_free_area
+        least share of the foreground that must be free of the region of interest and of padding.
+    surrogates
+        names of surrogate packs; empty: those that the modality profile names.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -21,8 +21,10 @@ R = TypeVar("R")
 class FrameThreads:
     """A pool of threads of which each gives PyTorch one core.
 
-    Args:
-        count: threads; None: as many as PyTorch would use by itself (``OMP_NUM_THREADS`` is respected).
+    Parameters
+    ----------
+    count
+        threads; None: as many as PyTorch would use by itself (``OMP_NUM_THREADS`` is respected).
     """
 
     def __init__(self, count: int | None = None) -> None:

@@ -16,10 +16,14 @@ import numpy as np
 class Window:
     """A display window in modality units (after rescale: HU for CT).
 
-    Attributes:
-        name: shown in reports, e.g. ``W400``.
-        centre: middle of the window.
-        width: full width, > 0.
+    Attributes
+    ----------
+    name
+        shown in reports, e.g. ``W400``.
+    centre
+        middle of the window.
+    width
+        full width, > 0.
     """
 
     name: str
@@ -35,10 +39,14 @@ class Window:
 class RelativeWindow:
     """A display window given by the primary one, for images without absolute units (MR, radiographs, ultrasound).
 
-    Attributes:
-        name: shown in reports, e.g. ``narrow``.
-        black: display value of the primary window (0..1) that is shown black.
-        white: display value that is shown white; above ``black``.
+    Attributes
+    ----------
+    name
+        shown in reports, e.g. ``narrow``.
+    black
+        display value of the primary window (0..1) that is shown black.
+    white
+        display value that is shown white; above ``black``.
     """
 
     name: str
@@ -50,14 +58,22 @@ class RelativeWindow:
 class ImageTraits:
     """What a profile may look at to decide whether an image is its kind.
 
-    Attributes:
-        modality: e.g. ``CT``; may be empty.
-        sop_class_uid: may be empty.
-        photometric: e.g. ``MONOCHROME2`` (of the decoded image).
-        samples: samples per pixel, 1 or 3.
-        bits_stored: 1..32.
-        signed: two's complement stored values.
-        body_part: body part examined, upper case; may be empty.
+    Attributes
+    ----------
+    modality
+        e.g. ``CT``; may be empty.
+    sop_class_uid
+        may be empty.
+    photometric
+        e.g. ``MONOCHROME2`` (of the decoded image).
+    samples
+        samples per pixel, 1 or 3.
+    bits_stored
+        1..32.
+    signed
+        two's complement stored values.
+    body_part
+        body part examined, upper case; may be empty.
     """
 
     modality: str
@@ -73,26 +89,43 @@ class ImageTraits:
 class ModalityProfile:
     """One kind of image: which instances it takes, how they are shown, what may be seen of a mark, who is misled.
 
-    Attributes:
-        name: as on the command line, e.g. ``brain-mr``.
-        priority: profiles with a higher number are asked first; a generic profile has 0.
-        accepts: decides by traits; use ``takes``.
-        packs: samples per pixel (1, 3) -> names of the surrogate packs used for such images.
-        tasks: heads of the surrogates to mislead, by task name; empty: every head.
-        windows: presets in modality units, the first is the primary one when the header gives none; may be empty.
-        relative_windows: more windows that gray images are reported in, as shares of the primary one; may be empty.
-        unit: of the modality's values, e.g. ``HU``; empty: it has none of its own.
-        noise_factor: k of the masked threshold max(1 JND, k * local noise sd).
-        noise_reason: why k is what it is (source).
-        peak: largest change outside strokes, in display units (0..1), whatever the noise.
-        peak_units: largest change outside strokes in modality units, where those are known: a wide window must not let
-            a change through that a narrow one would show; None: ``peak`` alone holds.
-        chroma: largest deviation of a colour channel's texture from its luminance, as a share of the amplitude
-            (mark.md 7.1: half); of no effect on gray images.
-        texture_side: longest side in pixels of the grid that textures are made on. A larger image gets the texture in
-            blocks of its own pixels, so that the band lies where a classifier's resize (to 128..299 pixels) keeps it.
-        stroke_peak: largest change inside strokes, in display units.
-        letter_height: height of the lettering as a share of the shorter image side.
+    Attributes
+    ----------
+    name
+        as on the command line, e.g. ``brain-mr``.
+    priority
+        profiles with a higher number are asked first; a generic profile has 0.
+    accepts
+        decides by traits; use ``takes``.
+    packs
+        samples per pixel (1, 3) -> names of the surrogate packs used for such images.
+    tasks
+        heads of the surrogates to mislead, by task name; empty: every head.
+    windows
+        presets in modality units, the first is the primary one when the header gives none; may be empty.
+    relative_windows
+        more windows that gray images are reported in, as shares of the primary one; may be empty.
+    unit
+        of the modality's values, e.g. ``HU``; empty: it has none of its own.
+    noise_factor
+        k of the masked threshold max(1 JND, k * local noise sd).
+    noise_reason
+        why k is what it is (source).
+    peak
+        largest change outside strokes, in display units (0..1), whatever the noise.
+    peak_units
+        largest change outside strokes in modality units, where those are known: a wide window must not let
+        a change through that a narrow one would show; None: ``peak`` alone holds.
+    chroma
+        largest deviation of a colour channel's texture from its luminance, as a share of the amplitude
+        (mark.md 7.1: half); of no effect on gray images.
+    texture_side
+        longest side in pixels of the grid that textures are made on. A larger image gets the texture in
+        blocks of its own pixels, so that the band lies where a classifier's resize (to 128..299 pixels) keeps it.
+    stroke_peak
+        largest change inside strokes, in display units.
+    letter_height
+        height of the lettering as a share of the shorter image side.
     """
 
     name: str
@@ -126,22 +159,34 @@ class ModalityProfile:
 class MarkRequest:
     """One frame to be marked.
 
-    Attributes:
-        image: (H, W) or (H, W, 3) stored values, uint8, uint16 or int16.
-        key: 32 bytes, derived from the series by the caller; decides everything random.
-        position: millimetres along the slice normal; placement varies smoothly with it. None: an image that belongs to
-            no series of slices; its placement is searched, and ``key`` must be its own.
-        valid_range: lowest and highest stored value that a marked pixel may take (Bits Stored); None: the dtype's.
-        display: stored values shown as black and white in the primary window, low < high; None: uint8 images 0 and 255,
-            others the 0.5 and 99.5 percentile of the pixels that are no padding and not at the minimum.
-        other_windows: window name -> (low, high) in stored values; reported, not limited.
-        inverted: low stored values are shown white (MONOCHROME1).
-        padding: (H, W) bool, never touched; or None.
-        padding_value: stored value that means padding: such pixels are never touched and no other pixel takes it.
-        roi: (H, W) bool, the region of interest, never touched; None: label-free saliency over the surrogates, about
-            the most salient quarter of the foreground.
-        slope: modality units (e.g. HU) per stored value (Rescale Slope), not 0; None: not known, the profile's limits
-            in modality units do not hold and bias is reported in stored values.
+    Attributes
+    ----------
+    image
+        (H, W) or (H, W, 3) stored values, uint8, uint16 or int16.
+    key
+        32 bytes, derived from the series by the caller; decides everything random.
+    position
+        millimetres along the slice normal; placement varies smoothly with it. None: an image that belongs to
+        no series of slices; its placement is searched, and ``key`` must be its own.
+    valid_range
+        lowest and highest stored value that a marked pixel may take (Bits Stored); None: the dtype's.
+    display
+        stored values shown as black and white in the primary window, low < high; None: uint8 images 0 and 255,
+        others the 0.5 and 99.5 percentile of the pixels that are no padding and not at the minimum.
+    other_windows
+        window name -> (low, high) in stored values; reported, not limited.
+    inverted
+        low stored values are shown white (MONOCHROME1).
+    padding
+        (H, W) bool, never touched; or None.
+    padding_value
+        stored value that means padding: such pixels are never touched and no other pixel takes it.
+    roi
+        (H, W) bool, the region of interest, never touched; None: label-free saliency over the surrogates, about
+        the most salient quarter of the foreground.
+    slope
+        modality units (e.g. HU) per stored value (Rescale Slope), not 0; None: not known, the profile's limits
+        in modality units do not hold and bias is reported in stored values.
     """
 
     image: np.ndarray
@@ -161,10 +206,14 @@ class MarkRequest:
 class Bias:
     """How much a mark shifts measured values: mean of marked minus original, with its sign.
 
-    Attributes:
-        foreground: over the foreground (untouched pixels count as 0).
-        region: over the free region, where the mark lies.
-        unit: of both: the modality's (``HU``), or ``stored value``.
+    Attributes
+    ----------
+    foreground
+        over the foreground (untouched pixels count as 0).
+    region
+        over the free region, where the mark lies.
+    unit
+        of both: the modality's (``HU``), or ``stored value``.
     """
 
     foreground: float
@@ -178,12 +227,18 @@ class JndFigures:
 
     Of an RGB image the channel that changes most counts, as if it were gray (an upper bound: PS3.14 knows no colour).
 
-    Attributes:
-        above_inside: share of the image's pixels that lie in strokes and change by more than 1 JND.
-        above_outside: the same outside strokes.
-        percentile99: 99th percentile of the change over the whole image, JND.
-        peak: largest change, JND.
-        peak_outside: largest change outside strokes, JND.
+    Attributes
+    ----------
+    above_inside
+        share of the image's pixels that lie in strokes and change by more than 1 JND.
+    above_outside
+        the same outside strokes.
+    percentile99
+        99th percentile of the change over the whole image, JND.
+    peak
+        largest change, JND.
+    peak_outside
+        largest change outside strokes, JND.
     """
 
     above_inside: float
@@ -197,19 +252,30 @@ class JndFigures:
 class Quality:
     """What a person may see of a mark, and proof that the rest is untouched. None: not measured.
 
-    Attributes:
-        psnr: display PSNR in dB over the whole image, primary window (peak 1.0; 100 when nothing changed).
-        psnr_windows: the same per other window.
-        ssim: structural similarity of the display images, primary window (-1..1).
-        stroke_share: strokes' share of the image's pixels.
-        above_threshold: share of the image's pixels outside strokes that change by more than the masked threshold.
-        roi_difference: largest absolute stored difference inside region of interest and padding; always 0.
-        saturated: pixels whose change was cut by the valid range or by the padding value.
-        ms_ssim: multi-scale structural similarity of the display images, primary window (0..1).
-        jnd: window name -> screen name (``calibrated``, ``office``: see ``gateway.mark.visibility.jnd``) -> figures;
+    Attributes
+    ----------
+    psnr
+        display PSNR in dB over the whole image, primary window (peak 1.0; 100 when nothing changed).
+    psnr_windows
+        the same per other window.
+    ssim
+        structural similarity of the display images, primary window (-1..1).
+    stroke_share
+        strokes' share of the image's pixels.
+    above_threshold
+        share of the image's pixels outside strokes that change by more than the masked threshold.
+    roi_difference
+        largest absolute stored difference inside region of interest and padding; always 0.
+    saturated
+        pixels whose change was cut by the valid range or by the padding value.
+    ms_ssim
+        multi-scale structural similarity of the display images, primary window (0..1).
+    jnd
+        window name -> screen name (``calibrated``, ``office``: see ``gateway.mark.visibility.jnd``) -> figures;
         the primary
-            window is ``primary``.
-        bias: shift of the mean.
+        window is ``primary``.
+    bias
+        shift of the mean.
     """
 
     psnr: float
@@ -232,14 +298,22 @@ class Quality:
 class MarkedImage:
     """One marked frame.
 
-    Attributes:
-        image: stored values, dtype and shape of the request's image.
-        residual: int32, ``image - original``: subtracting it gives the original back, bit for bit.
-        strokes: (H, W) bool, pixels of the lettering (empty in the discreet tier).
-        region: (H, W) bool, where a mark was allowed.
-        roi: (H, W) bool, region of interest as given or found, dilated.
-        quality: measured on ``image``.
-        queries: images that a search without gradients (``paper`` mode) showed to every surrogate; else 0.
+    Attributes
+    ----------
+    image
+        stored values, dtype and shape of the request's image.
+    residual
+        int32, ``image - original``: subtracting it gives the original back, bit for bit.
+    strokes
+        (H, W) bool, pixels of the lettering (empty in the discreet tier).
+    region
+        (H, W) bool, where a mark was allowed.
+    roi
+        (H, W) bool, region of interest as given or found, dilated.
+    quality
+        measured on ``image``.
+    queries
+        images that a search without gradients (``paper`` mode) showed to every surrogate; else 0.
     """
 
     image: np.ndarray

@@ -21,14 +21,22 @@ def write_card(
 ) -> None:
     """Write the card (Markdown) to ``path``.
 
-    Args:
-        path: target file.
-        pictures: the images; only their numbers go into the card.
-        task: name of the question.
-        classes: class names.
-        labels: int (N,), given or pseudo.
-        held: bool (N,), held-out images.
-        figures: family -> accuracy 0..1 on the held-out images.
+    Parameters
+    ----------
+    path
+        target file.
+    pictures
+        the images; only their numbers go into the card.
+    task
+        name of the question.
+    classes
+        class names.
+    labels
+        int (N,), given or pseudo.
+    held
+        bool (N,), held-out images.
+    figures
+        family -> accuracy 0..1 on the held-out images.
     """
     within = set(np.array(pictures.groups)[held]) & set(np.array(pictures.groups)[~held])
     units = "single images (no group could be spared)" if within else "whole groups (patient, folder or file)"

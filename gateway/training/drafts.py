@@ -26,13 +26,20 @@ DISCREET_EVERY = 8
 class DraftedImages:
     """Drafts of images of one kind and one size at working resolution.
 
-    Attributes:
-        tasks: heads of the surrogates to mislead on these images; empty: all.
-        chroma: the profile's limit of colour.
-        clean: (N, C, h, w) float16 in 0..1, display space.
-        amplitude: (N, 1, h, w) float16 >= 0, display units.
-        offset: (N, 1, h, w) float16, display units.
-        direction: (N, C, h, w) float16, from ``first_direction``, mean size 1.
+    Attributes
+    ----------
+    tasks
+        heads of the surrogates to mislead on these images; empty: all.
+    chroma
+        the profile's limit of colour.
+    clean
+        (N, C, h, w) float16 in 0..1, display space.
+    amplitude
+        (N, 1, h, w) float16 >= 0, display units.
+    offset
+        (N, 1, h, w) float16, display units.
+    direction
+        (N, C, h, w) float16, from ``first_direction``, mean size 1.
     """
 
     tasks: tuple[str, ...]
@@ -63,17 +70,27 @@ def draft_images(
 ) -> DraftedImages:
     """Draft every image with a placement and a key of its own; what cannot be marked is left out.
 
-    Args:
-        requests: images of one channel count, any sizes; keys and positions are replaced.
-        profile: their profile.
-        surrogates: for saliency (the first) and direction (all); may be empty, then local detail is salient.
-        device: of the surrogates.
-        seed: of keys, hence placements.
-        side: square side in pixels that all are brought to; 0: the profile's ``texture_side``.
-        progress: called with (images done, images).
+    Parameters
+    ----------
+    requests
+        images of one channel count, any sizes; keys and positions are replaced.
+    profile
+        their profile.
+    surrogates
+        for saliency (the first) and direction (all); may be empty, then local detail is salient.
+    device
+        of the surrogates.
+    seed
+        of keys, hence placements.
+    side
+        square side in pixels that all are brought to; 0: the profile's ``texture_side``.
+    progress
+        called with (images done, images).
 
-    Raises:
-        MarkError: ``no-images`` when none is left; the message names the reasons.
+    Raises
+    ------
+    MarkError
+        ``no-images`` when none is left; the message names the reasons.
     """
     tiers = ("lettered", "discreet")
     drafters = [Drafter(MarkSettings(tier=tier, mode="generator"), profile, surrogates[:1], device) for tier in tiers]

@@ -41,13 +41,20 @@ _CPU = torch.device("cpu")
 class Plan:
     """How a generator is trained.
 
-    Attributes:
-        steps: optimiser steps (Adam).
-        pairs: drafted images per step; each is seen with two keys.
-        rate: peak learning rate; a twentieth of the steps warms up, a half-cosine ends near 0.
-        members: surrogates per step, drawn from all: more steps are worth more than more surrogates in each.
-        diversity: weight of the squared correlation between the textures of two keys, beyond ``ENOUGH_APART``.
-        seed: of weights and of everything drawn.
+    Attributes
+    ----------
+    steps
+        optimiser steps (Adam).
+    pairs
+        drafted images per step; each is seen with two keys.
+    rate
+        peak learning rate; a twentieth of the steps warms up, a half-cosine ends near 0.
+    members
+        surrogates per step, drawn from all: more steps are worth more than more surrogates in each.
+    diversity
+        weight of the squared correlation between the textures of two keys, beyond ``ENOUGH_APART``.
+    seed
+        of weights and of everything drawn.
     """
 
     steps: int = 1000
@@ -62,12 +69,18 @@ class Plan:
 class Step:
     """What one step tells.
 
-    Attributes:
-        number: 1 for the first.
-        total: of the plan.
-        margin: mean over surrogates and images of the margin (logits) after the step's removal; lower misleads more.
-        loss: the same of the whole objective (margin and middle layers).
-        correlation: mean absolute correlation between the textures of two keys for one image, 0..1.
+    Attributes
+    ----------
+    number
+        1 for the first.
+    total
+        of the plan.
+    margin
+        mean over surrogates and images of the margin (logits) after the step's removal; lower misleads more.
+    loss
+        the same of the whole objective (margin and middle layers).
+    correlation
+        mean absolute correlation between the textures of two keys for one image, 0..1.
     """
 
     number: int
@@ -88,19 +101,29 @@ def train_generator(
 ) -> TextureNet:
     """Return a trained network in evaluation mode.
 
-    Args:
-        drafted: one entry per kind of image, all of one channel count; a kind is drawn as often as it has images.
-        surrogates: at least one with a head for a task of every kind.
-        plan: how.
-        checkpoint: written every ``save_every`` steps and at the end; a run goes on from it where it is there.
-        progress: called after every step.
-        device: of the surrogates, and where the network is trained.
-        save_every: steps between checkpoints.
+    Parameters
+    ----------
+    drafted
+        one entry per kind of image, all of one channel count; a kind is drawn as often as it has images.
+    surrogates
+        at least one with a head for a task of every kind.
+    plan
+        how.
+    checkpoint
+        written every ``save_every`` steps and at the end; a run goes on from it where it is there.
+    progress
+        called after every step.
+    device
+        of the surrogates, and where the network is trained.
+    save_every
+        steps between checkpoints.
 
-    Raises:
-        MarkError: ``no-images`` without images, ``checkpoint-corrupt`` for a checkpoint that cannot be used,
-            ``surrogate-nan`` when a surrogate gives a value that is not finite, ``no-surrogate`` when none has a head
-            for a kind's tasks.
+    Raises
+    ------
+    MarkError
+        ``no-images`` without images, ``checkpoint-corrupt`` for a checkpoint that cannot be used,
+        ``surrogate-nan`` when a surrogate gives a value that is not finite, ``no-surrogate`` when none has a head
+        for a kind's tasks.
     """
     if not drafted:
         raise MarkError("no-images", "no image can be used for training: there are none")

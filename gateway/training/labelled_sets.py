@@ -47,8 +47,10 @@ def half_of(group: str) -> str:
 def load_train(folder: Path, half: str, side: int) -> LabelledSet:
     """Return one half ("A" or "B") of a set's training images, scaled to ``side`` pixels.
 
-    Raises:
-        FileNotFoundError: the set is not there.
+    Raises
+    ------
+    FileNotFoundError
+        the set is not there.
     """
     with zipfile.ZipFile(folder / "train.zip") as archive:
         rows = list(csv.DictReader(io.StringIO(archive.read("labels.csv").decode("utf-8"))))
@@ -61,8 +63,10 @@ def load_train(folder: Path, half: str, side: int) -> LabelledSet:
 def load_test(folder: Path, side: int = 256) -> LabelledSet:
     """Return a set's test images, scaled to ``side`` pixels (256: as they are).
 
-    Raises:
-        FileNotFoundError: the set is not there.
+    Raises
+    ------
+    FileNotFoundError
+        the set is not there.
     """
     with np.load(folder / "test.npz") as archive:
         images, labels = archive["images"], archive["labels"]

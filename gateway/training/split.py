@@ -24,9 +24,12 @@ def hold_out(groups: Sequence[str], labels: np.ndarray) -> np.ndarray:
     Whole groups go, in the order of the SHA-256 of their names, as long as no class gives more than ``HELD_OUT`` of its
     images (at least one; the first group may take up to a third); every class keeps at least one image to learn from.
 
-    Args:
-        groups: N names.
-        labels: int (N,).
+    Parameters
+    ----------
+    groups
+        N names.
+    labels
+        int (N,).
     """
     members: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
@@ -50,12 +53,17 @@ def pseudo_labels(images: np.ndarray, clusters: int | None = None) -> tuple[np.n
     spread-out first centres (Arthur and Vassilvitskii 2007). The clusters stand for looks, not for findings: a network
     trained on them is a surrogate of how images are seen, not of what is diagnosed.
 
-    Args:
-        images: uint8 (N, side, side) or (N, side, side, 3).
-        clusters: how many; None: between 2 and 8, by the number of images.
+    Parameters
+    ----------
+    images
+        uint8 (N, side, side) or (N, side, side, 3).
+    clusters
+        how many; None: between 2 and 8, by the number of images.
 
-    Raises:
-        ConfigError: ``too-few-images`` when there are fewer than four images a cluster; ``extra-missing``.
+    Raises
+    ------
+    ConfigError
+        ``too-few-images`` when there are fewer than four images a cluster; ``extra-missing``.
     """
     count = clusters or int(np.clip(round((len(images) / 20) ** 0.5), 2, 8))
     if len(images) < 4 * count:

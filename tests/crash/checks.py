@@ -30,7 +30,8 @@ _UID = re.compile(rb"[0-9]+(?:\.[0-9]+){4,}")
 @dataclass(frozen=True)
 class Delivered:
     """One file of the sink: UID, SHA-256 of the data set behind the File Meta, of the pixels, whether it has our
-    private block, and every UID that stands anywhere in it."""
+    private block, and every UID that stands anywhere in it.
+    """
 
     path: Path
     sop_instance_uid: str

@@ -107,7 +107,7 @@ def _same(found: np.ndarray, frames: np.ndarray) -> bool:
 
 
 def _dcmtk(path: Path, folder: Path) -> bytes:
-    """dcmdump reads every element and writes the pixel data; dcm2pnm renders the first frame."""
+    """Dcmdump reads every element and writes the pixel data; dcm2pnm renders the first frame."""
     raw = folder / f"raw-{path.stem}"
     raw.mkdir()
     for command in (["dcmdump", "-q", "+W", raw, path], ["dcm2pnm", "-q", path, raw / "shown.pnm"]):

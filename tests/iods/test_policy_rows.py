@@ -98,7 +98,7 @@ def test_no_opt_in_lets_out_what_is_blocked(name, made, passage):
 
 
 def assert_marked_as_declared(one: Made, passed: Passed) -> None:
-    """pydicom decodes both: the difference is the residual, none of it in the region of interest or in padding."""
+    """Pydicom decodes both: the difference is the residual, none of it in the region of interest or in padding."""
     before = decoded(one.data, one.transfer_syntax_uid).pixel_array
     ds = passed.dataset()
     after = ds.pixel_array

@@ -56,7 +56,7 @@ def _known(name: str, line: str) -> bool:
 
 
 def errors(data: bytes, one: Made, folder: Path, uid: str = "", syntax: str = "") -> Counter[str]:
-    """dciodvfy's error lines of a data set."""
+    """Dciodvfy's error lines of a data set."""
     path = folder / f"{one.name}-{len(uid)}.dcm"
     with path.open("wb") as file:
         write_part10(

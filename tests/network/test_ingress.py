@@ -64,7 +64,7 @@ def until(condition, within_s: float = 5) -> bool:
 @pytest.mark.peers
 @pytest.mark.parametrize(("option", "name", "syntax"), SYNTAXES)
 def test_every_transfer_syntax_comes_as_the_sender_wrote_it(start_ingress, receiver, tmp_path, option, name, syntax):
-    """storescu writes the same bytes to the ingress as to DCMTK's own bit-preserving storescp."""
+    """Storescu writes the same bytes to the ingress as to DCMTK's own bit-preserving storescp."""
     ingress = start_ingress()
     file = pydicom_file(name)
     options = ("-R", option, "-aet", "ARCHIVE")
@@ -83,7 +83,7 @@ def test_every_transfer_syntax_comes_as_the_sender_wrote_it(start_ingress, recei
 
 @pytest.mark.peers
 def test_all_syntaxes_in_one_context_take_the_senders_first(start_ingress, receiver):
-    """storescu +C offers the compressed syntax first and the native ones in the same context."""
+    """Storescu +C offers the compressed syntax first and the native ones in the same context."""
     ingress = start_ingress()
     file = pydicom_file("MR_small_jpeg_ls_lossless.dcm")
     sent = peers.run(

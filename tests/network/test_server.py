@@ -180,7 +180,7 @@ def test_fifty_associations_open_and_close_without_leftovers(start_ingress):
 
 
 def test_an_error_in_the_decision_refuses(audit):
-    """pynetdicom goes on with the association when an EVT_REQUESTED handler raises; we do not."""
+    """Pynetdicom goes on with the association when an EVT_REQUESTED handler raises; we do not."""
 
     def admit(caller):
         raise KeyError("DOE^JANE")

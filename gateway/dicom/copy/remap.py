@@ -164,7 +164,7 @@ def is_sequence(ds: Dataset, tag: int) -> bool:
 
 
 def _decode_long(ds: Dataset, tag: int) -> None:
-    """pydicom leaves UN of 64 KiB and more as bytes, since few elements with a VR of their own can be that long."""
+    """Pydicom leaves UN of 64 KiB and more as bytes, since few elements with a VR of their own can be that long."""
     items = convert_SQ(ds[tag].value, False, True)
     for item in items:
         check_depth(item, 1)

@@ -31,12 +31,18 @@ _BATCH = 32
 class Verdict:
     """What the judge says of one image.
 
-    Attributes:
-        task: the head that was asked, e.g. ``brain_mri``.
-        class_index: index of the most probable class.
-        class_name: its name.
-        probability: 0..1.
-        margin: its logit minus the best other logit, > 0.
+    Attributes
+    ----------
+    task
+        the head that was asked, e.g. ``brain_mri``.
+    class_index
+        index of the most probable class.
+    class_name
+        its name.
+    probability
+        0..1.
+    margin
+        its logit minus the best other logit, > 0.
     """
 
     task: str
@@ -60,8 +66,10 @@ class Judge:
     def logits(self, images: np.ndarray, task: str) -> np.ndarray:
         """Return float32 logits (N, classes) of images (N, H, W) or (N, H, W, 3), float32 in 0..1 (display space).
 
-        Raises:
-            ValueError: unknown task, or images of the wrong shape.
+        Raises
+        ------
+        ValueError
+            unknown task, or images of the wrong shape.
         """
         if task not in self._net.tasks:
             raise ValueError(f"the judge has no task {task!r}; it has {', '.join(self._net.tasks)}")
@@ -79,9 +87,12 @@ class Judge:
     def judge(self, images: np.ndarray, task: str | None = None) -> list[Verdict]:
         """Return a verdict per image (shapes and range as for ``logits``).
 
-        Args:
-            images: display images.
-            task: which head to ask; None: per image the head that is surest of itself.
+        Parameters
+        ----------
+        images
+            display images.
+        task
+            which head to ask; None: per image the head that is surest of itself.
         """
         per_task = [self._verdicts(self.logits(images, name), name) for name in ([task] if task else self._net.tasks)]
         return [max(options, key=lambda verdict: verdict.probability) for options in zip(*per_task, strict=True)]
@@ -100,10 +111,14 @@ class Judge:
     def margin_for(self, images: np.ndarray, class_index: np.ndarray, task: str) -> np.ndarray:
         """Return (N,) float: logit of the given class minus the best other logit.
 
-        Args:
-            images: as for ``logits``.
-            class_index: (N,) int, usually the class predicted on the clean images.
-            task: which head to ask.
+        Parameters
+        ----------
+        images
+            as for ``logits``.
+        class_index
+            (N,) int, usually the class predicted on the clean images.
+        task
+            which head to ask.
         """
         return _margins(self.logits(images, task), np.asarray(class_index))
 
@@ -118,8 +133,10 @@ def _margins(logits: np.ndarray, class_index: np.ndarray) -> np.ndarray:
 def load_judge(channels: int, device: torch.device | str = "cpu") -> Judge:
     """Return the packaged judge for gray (1) or RGB (3) images.
 
-    Raises:
-        MarkError: ``no-judge`` for another channel count, ``weights-corrupt`` when its file is damaged.
+    Raises
+    ------
+    MarkError
+        ``no-judge`` for another channel count, ``weights-corrupt`` when its file is damaged.
     """
     if channels not in _FILES:
         raise MarkError("no-judge", f"there is no judge for {channels}-channel images")
@@ -130,8 +147,10 @@ def load_judge(channels: int, device: torch.device | str = "cpu") -> Judge:
 def display_image(request: MarkRequest, stored: np.ndarray | None = None) -> np.ndarray:
     """Return the display image float32 in 0..1 of a request's frame, or of other stored values in the same window.
 
-    Raises:
-        MarkError: ``image-empty``.
+    Raises
+    ------
+    MarkError
+        ``image-empty``.
     """
     window = display_of(request, padding_of(request))
     return window.shown(request.image if stored is None else stored)
@@ -140,10 +159,14 @@ def display_image(request: MarkRequest, stored: np.ndarray | None = None) -> np.
 def equal_energy_noise(request: MarkRequest, marked: MarkedImage, key: bytes) -> np.ndarray:
     """Return stored values with random sign noise where the mark lies, at the mark's display PSNR: the control.
 
-    Args:
-        request: what was marked.
-        marked: the result.
-        key: 32 bytes for the noise.
+    Parameters
+    ----------
+    request
+        what was marked.
+    marked
+        the result.
+    key
+        32 bytes for the noise.
 
     The noise has the mark's own magnitude pixel by pixel, and random signs; its scale is then fitted so that its
     display PSNR comes within about 0.1 dB of the mark's (as far as whole stored values allow).

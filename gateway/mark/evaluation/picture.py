@@ -34,13 +34,20 @@ _TITLE, _GAP, _DPI = 26, 8, 100  # screen pixels; dots per inch
 class Pair:
     """One row of a picture.
 
-    Attributes:
-        title: above the original.
-        remark: above the marked image.
-        original: (H, W) or (H, W, 3) display values, float in 0..1.
-        marked: the same of the marked image.
-        strokes: (H, W) bool; with ``visible`` it gives the row its fourth panel. None: not known.
-        visible: (H, W) bool, what changes by more than the masked threshold; or None.
+    Attributes
+    ----------
+    title
+        above the original.
+    remark
+        above the marked image.
+    original
+        (H, W) or (H, W, 3) display values, float in 0..1.
+    marked
+        the same of the marked image.
+    strokes
+        (H, W) bool; with ``visible`` it gives the row its fourth panel. None: not known.
+    visible
+        (H, W) bool, what changes by more than the masked threshold; or None.
     """
 
     title: str
@@ -54,14 +61,21 @@ class Pair:
 def pair_of(request: MarkRequest, result: MarkedImage, noise_factor: float, title: str) -> Pair:
     """Return the row of one marked image, all of it measured anew from the stored values.
 
-    Args:
-        request: what was marked.
-        result: what came out.
-        noise_factor: k of the profile.
-        title: above the original.
+    Parameters
+    ----------
+    request
+        what was marked.
+    result
+        what came out.
+    noise_factor
+        k of the profile.
+    title
+        above the original.
 
-    Raises:
-        MarkError: ``image-empty``.
+    Raises
+    ------
+    MarkError
+        ``image-empty``.
     """
     window = display_of(request, padding_of(request))
     before, after = window.shown(request.image), window.shown(result.image)
@@ -73,10 +87,14 @@ def pair_of(request: MarkRequest, result: MarkedImage, noise_factor: float, titl
 def paint_visible(gray: np.ndarray, strokes: np.ndarray, visible: np.ndarray) -> np.ndarray:
     """Return (H, W, 3) uint8: the image in gray, what is visible inside strokes outlined and tinted, outside painted.
 
-    Args:
-        gray: (H, W) float display values in 0..1.
-        strokes: (H, W) bool.
-        visible: (H, W) bool.
+    Parameters
+    ----------
+    gray
+        (H, W) float display values in 0..1.
+    strokes
+        (H, W) bool.
+    visible
+        (H, W) bool.
 
     Visible pixels outside strokes have exactly the colour ``OUTSIDE``, the rim of what is visible inside them exactly
     ``INSIDE``, the rest inside is half gray, half that; no other pixel has any colour.
@@ -94,9 +112,12 @@ def save_picture(pairs: Sequence[Pair], path: Path | IO[bytes]) -> None:
 
     The fourth column is there when a pair has ``strokes`` and ``visible``.
 
-    Raises:
-        ValueError: no pair.
-        OSError: the file cannot be written.
+    Raises
+    ------
+    ValueError
+        no pair.
+    OSError
+        the file cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

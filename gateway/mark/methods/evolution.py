@@ -25,11 +25,16 @@ Evaluate = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class Evolved:
     """How each of B problems ended.
 
-    Attributes:
-        genes: (B, D) float64 in 0..1, the best found.
-        values: (B,) float64, their values.
-        first: (B, P) float64, values of the random first population.
-        evaluations: (B,) int, candidates evaluated, the first population included.
+    Attributes
+    ----------
+    genes
+        (B, D) float64 in 0..1, the best found.
+    values
+        (B,) float64, their values.
+    first
+        (B, P) float64, values of the random first population.
+    evaluations
+        (B,) int, candidates evaluated, the first population included.
     """
 
     genes: np.ndarray
@@ -47,12 +52,18 @@ def minimise(
 ) -> Evolved:
     """Return the best genes found per problem.
 
-    Args:
-        evaluate: the problems' values; a problem that has stopped is not asked again.
-        genes: (B, P, D) float64 in 0..1, the first populations; P at least ``LEAST_POPULATION``.
-        generators: one per problem (B).
-        generations: after the first population; 0 takes the best of that.
-        enough: a problem stops once its best value is not above this.
+    Parameters
+    ----------
+    evaluate
+        the problems' values; a problem that has stopped is not asked again.
+    genes
+        (B, P, D) float64 in 0..1, the first populations; P at least ``LEAST_POPULATION``.
+    generators
+        one per problem (B).
+    generations
+        after the first population; 0 takes the best of that.
+    enough
+        a problem stops once its best value is not above this.
     """
     genes = genes.copy()
     population = genes.shape[1]

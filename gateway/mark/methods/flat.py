@@ -33,13 +33,20 @@ LEAST_OPACITY = 0.1
 class Placements:
     """R candidates; every field is a (R,) float32 tensor.
 
-    Attributes:
-        row: of the centre, as a share of the image's height.
-        column: of the centre, as a share of the image's width.
-        size: longer side as a share of the image's shorter side.
-        angle: radians.
-        opacity: above 0, at most 1.
-        level: display value of the mark, 0.0 or 1.0.
+    Attributes
+    ----------
+    row
+        of the centre, as a share of the image's height.
+    column
+        of the centre, as a share of the image's width.
+    size
+        longer side as a share of the image's shorter side.
+    angle
+        radians.
+    opacity
+        above 0, at most 1.
+    level
+        display value of the mark, 0.0 or 1.0.
     """
 
     row: Tensor
@@ -70,12 +77,17 @@ def text_ink(text: str) -> np.ndarray:
 def least_size(ink: np.ndarray, shorter: int) -> float:
     """Return the smallest of ``SIZES`` at which the ink's strokes still show.
 
-    Args:
-        ink: bool (h, w).
-        shorter: the image's shorter side in pixels.
+    Parameters
+    ----------
+    ink
+        bool (h, w).
+    shorter
+        the image's shorter side in pixels.
 
-    Raises:
-        MarkError: ``logo-too-fine`` when they do not even at the largest.
+    Raises
+    ------
+    MarkError
+        ``logo-too-fine`` when they do not even at the largest.
     """
     for size in SIZES:
         if not is_too_fine(*scale_ink(ink, max(1.0, size * shorter * OVERSAMPLE)), OVERSAMPLE):
@@ -91,10 +103,14 @@ def least_size(ink: np.ndarray, shorter: int) -> float:
 def decode(genes: Tensor, box: Tensor, smallest: Tensor) -> Placements:
     """Return the placements of genes.
 
-    Args:
-        genes: (R, 6) float32 in 0..1.
-        box: (R, 4) float32: top, bottom, left, right of the region's bounding box as shares of the image's sides.
-        smallest: (R,) float32, from ``least_size``.
+    Parameters
+    ----------
+    genes
+        (R, 6) float32 in 0..1.
+    box
+        (R, 4) float32: top, bottom, left, right of the region's bounding box as shares of the image's sides.
+    smallest
+        (R,) float32, from ``least_size``.
     """
     return Placements(
         row=box[:, 0] + genes[:, 0] * (box[:, 1] - box[:, 0]),
@@ -109,11 +125,16 @@ def decode(genes: Tensor, box: Tensor, smallest: Tensor) -> Placements:
 def ink_masks(ink: Tensor, placements: Placements, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Return (R, height, width) bool masks of the ink laid into the image, and (R,) how many pixels all of it covers.
 
-    Args:
-        ink: (h, w) bool, on the placements' device.
-        placements: R of them.
-        height: of the image.
-        width: of the image.
+    Parameters
+    ----------
+    ink
+        (h, w) bool, on the placements' device.
+    placements
+        R of them.
+    height
+        of the image.
+    width
+        of the image.
 
     What lies beyond the image counts as covered, so that a mark that is half outside is known as half a mark.
     """
@@ -133,11 +154,16 @@ def ink_masks(ink: Tensor, placements: Placements, height: int, width: int) -> t
 def affordable_opacity(clean: Tensor, masks: Tensor, placements: Placements, floor: float) -> Tensor:
     """Return the (R,) opacity that is wanted, or as much of it as keeps the display PSNR (before rounding).
 
-    Args:
-        clean: (R, C, h, w) float32 in 0..1.
-        masks: (R, h, w) bool.
-        placements: R of them.
-        floor: display PSNR in dB.
+    Parameters
+    ----------
+    clean
+        (R, C, h, w) float32 in 0..1.
+    masks
+        (R, h, w) bool.
+    placements
+        R of them.
+    floor
+        display PSNR in dB.
     """
     full = (placements.level[:, None, None, None] - clean) ** 2 * masks[:, None]
     most = (10.0 ** (-floor / 10.0) / full.mean((1, 2, 3)).clamp(min=1e-12)).sqrt()
@@ -147,10 +173,15 @@ def affordable_opacity(clean: Tensor, masks: Tensor, placements: Placements, flo
 def blend_change(clean: Tensor, masks: Tensor, level: Tensor, opacity: Tensor) -> Tensor:
     """Return the (R, C, h, w) float32 change in display units: (1 - a) x + a c, minus x, inside the masks.
 
-    Args:
-        clean: (R, C, h, w) float32 in 0..1.
-        masks: (R, h, w) bool.
-        level: (R,) c, display value of the mark.
-        opacity: (R,) a.
+    Parameters
+    ----------
+    clean
+        (R, C, h, w) float32 in 0..1.
+    masks
+        (R, h, w) bool.
+    level
+        (R,) c, display value of the mark.
+    opacity
+        (R,) a.
     """
     return (opacity[:, None, None, None] * (level[:, None, None, None] - clean)) * masks[:, None]

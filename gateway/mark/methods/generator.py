@@ -74,11 +74,15 @@ class FilmBlock(nn.Module):
 class TextureNet(nn.Module):
     """The generator's network.
 
-    Args:
-        channels: samples per pixel of the images, 1 or 3.
+    Parameters
+    ----------
+    channels
+        samples per pixel of the images, 1 or 3.
 
-    Raises:
-        ValueError: another number of channels.
+    Raises
+    ------
+    ValueError
+        another number of channels.
     """
 
     def __init__(self, channels: int) -> None:
@@ -104,12 +108,18 @@ class TextureNet(nn.Module):
     def forward(self, clean: Tensor, amplitude: Tensor, offset: Tensor, bits: Tensor, direction: Tensor) -> Tensor:
         """Return the texture (B, C, h, w) in -1..1.
 
-        Args:
-            clean: (B, C, h, w) float32 in 0..1, display space; h and w at least 32, any size.
-            amplitude: (B, 1, h, w) float32 >= 0, display units.
-            offset: (B, 1, h, w) float32, display units.
-            bits: (B, 256) float32 of -1 and 1, from ``key_bits``.
-            direction: (B, C, h, w) float32, any unit; 0 where nothing is known.
+        Parameters
+        ----------
+        clean
+            (B, C, h, w) float32 in 0..1, display space; h and w at least 32, any size.
+        amplitude
+            (B, 1, h, w) float32 >= 0, display units.
+        offset
+            (B, 1, h, w) float32, display units.
+        bits
+            (B, 256) float32 of -1 and 1, from ``key_bits``.
+        direction
+            (B, C, h, w) float32, any unit; 0 where nothing is known.
         """
         height, width = clean.shape[2:]
         # The root brings amplitudes outside strokes (about 0.01) near those inside (about 0.1).
@@ -147,11 +157,16 @@ def _twice(x: Tensor) -> Tensor:
 class Generator:
     """One loaded generator.
 
-    Attributes:
-        name: of its file, for messages.
-        net: in evaluation mode, without parameter gradients.
-        tasks: heads that it was trained to mislead.
-        profiles: names of the modality profiles that it was trained for.
+    Attributes
+    ----------
+    name
+        of its file, for messages.
+    net
+        in evaluation mode, without parameter gradients.
+    tasks
+        heads that it was trained to mislead.
+    profiles
+        names of the modality profiles that it was trained for.
     """
 
     name: str
@@ -171,17 +186,27 @@ def generate_texture(
 ) -> Tensor:
     """Return the texture (B, C, h, w) in -1..1 that the generator draws.
 
-    Args:
-        generator: for images of C channels.
-        clean: (B, C, h, w) float32 in 0..1, display space at working resolution.
-        amplitude: (B, 1, h, w) float32 >= 0, display units.
-        offset: (B, 1, h, w) float32, display units.
-        keys: one mark key (32 bytes) per image.
-        direction: (B, C, h, w) float32, from ``first_direction``; zeros where there are no surrogates.
-        constrain: puts a texture back where it may be (colour).
+    Parameters
+    ----------
+    generator
+        for images of C channels.
+    clean
+        (B, C, h, w) float32 in 0..1, display space at working resolution.
+    amplitude
+        (B, 1, h, w) float32 >= 0, display units.
+    offset
+        (B, 1, h, w) float32, display units.
+    keys
+        one mark key (32 bytes) per image.
+    direction
+        (B, C, h, w) float32, from ``first_direction``; zeros where there are no surrogates.
+    constrain
+        puts a texture back where it may be (colour).
 
-    Raises:
-        MarkError: ``generator-nan`` when the network gives a value that is not finite.
+    Raises
+    ------
+    MarkError
+        ``generator-nan`` when the network gives a value that is not finite.
     """
     bits = torch.from_numpy(np.stack([key_bits(key) for key in keys])).to(clean.device)
     with torch.no_grad():
@@ -200,12 +225,18 @@ def save_generator(
 ) -> None:
     """Write ``net`` to ``path`` (replaced when it exists), weights as float16.
 
-    Args:
-        net: the network; its weights may be on any device.
-        path: target file.
-        tasks: heads that it was trained to mislead.
-        profiles: names of the modality profiles that it was trained for.
-        extra: more header metadata, all strings.
+    Parameters
+    ----------
+    net
+        the network; its weights may be on any device.
+    path
+        target file.
+    tasks
+        heads that it was trained to mislead.
+    profiles
+        names of the modality profiles that it was trained for.
+    extra
+        more header metadata, all strings.
     """
     tensors = {name: value.half().cpu().contiguous() for name, value in net.state_dict().items()}
     header = {
@@ -221,9 +252,11 @@ def save_generator(
 def load_generator(path: Path, device: torch.device) -> Generator:
     """Return the generator of ``path`` (float32, no parameter gradients).
 
-    Raises:
-        MarkError: ``weights-corrupt`` when the file is missing, damaged, of another format or version, or does not fit
-            its own description.
+    Raises
+    ------
+    MarkError
+        ``weights-corrupt`` when the file is missing, damaged, of another format or version, or does not fit
+        its own description.
     """
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:

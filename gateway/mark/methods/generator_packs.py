@@ -20,13 +20,20 @@ GROUP = "miad_gateway.generators"
 class GeneratorPack:
     """One generator for images of one channel count.
 
-    Attributes:
-        name: as its entry point.
-        channels: 1 or 3.
-        file: safetensors (format: ``gateway.mark.methods.generator``).
-        card: the model card (Markdown): data, split, licence, figures.
-        licence_warning: logged at start when not empty.
-        profiles: modality profiles that it is for; empty: any.
+    Attributes
+    ----------
+    name
+        as its entry point.
+    channels
+        1 or 3.
+    file
+        safetensors (format: ``gateway.mark.methods.generator``).
+    card
+        the model card (Markdown): data, split, licence, figures.
+    licence_warning
+        logged at start when not empty.
+    profiles
+        modality profiles that it is for; empty: any.
     """
 
     name: str
@@ -39,8 +46,10 @@ class GeneratorPack:
     def load(self, device: torch.device) -> Generator:
         """Return the generator on ``device``.
 
-        Raises:
-            MarkError: ``weights-corrupt`` for a missing or damaged file or one with another channel count.
+        Raises
+        ------
+        MarkError
+            ``weights-corrupt`` for a missing or damaged file or one with another channel count.
         """
         return _load(self.file, self.channels, device)
 
@@ -48,8 +57,10 @@ class GeneratorPack:
 def load_generator_packs() -> dict[str, GeneratorPack]:
     """Return the installed packs by name (without loading weights); empty when none is installed.
 
-    Raises:
-        ConfigError: ``bad-pack`` when an entry point is no pack.
+    Raises
+    ------
+    ConfigError
+        ``bad-pack`` when an entry point is no pack.
     """
     packs: dict[str, GeneratorPack] = {}
     for entry in entry_points(group=GROUP):
@@ -63,8 +74,10 @@ def load_generator_packs() -> dict[str, GeneratorPack]:
 def select_generator_pack(offered: Iterable[GeneratorPack], profile: str, channels: int) -> GeneratorPack:
     """Return the pack for a profile: one that names it, else one that is for any.
 
-    Raises:
-        MarkError: ``no-generator`` when there is none for this channel count and profile.
+    Raises
+    ------
+    MarkError
+        ``no-generator`` when there is none for this channel count and profile.
     """
     fitting = [
         pack for pack in offered if pack.channels == channels and (not pack.profiles or profile in pack.profiles)
@@ -77,10 +90,14 @@ def select_generator_pack(offered: Iterable[GeneratorPack], profile: str, channe
 class GeneratorLoader:
     """The generators of one marker: each is read once.
 
-    Args:
-        packs: to choose from.
-        file: a generator file that stands for all packs; None: packs only.
-        device: where the networks run.
+    Parameters
+    ----------
+    packs
+        to choose from.
+    file
+        a generator file that stands for all packs; None: packs only.
+    device
+        where the networks run.
     """
 
     def __init__(self, packs: Iterable[GeneratorPack], file: Path | None, device: torch.device) -> None:
@@ -90,8 +107,10 @@ class GeneratorLoader:
     def get(self, profile: ModalityProfile, channels: int) -> Generator:
         """Return the generator for images of a profile.
 
-        Raises:
-            MarkError: ``no-generator`` when there is none, ``weights-corrupt`` for a file that cannot be used.
+        Raises
+        ------
+        MarkError
+            ``no-generator`` when there is none, ``weights-corrupt`` for a file that cannot be used.
         """
         if self._file is None:
             pack = select_generator_pack(self._packs, profile.name, channels)

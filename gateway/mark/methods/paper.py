@@ -52,13 +52,20 @@ _MARGIN = 0.98  # of the stroke share at working resolution, since the full one 
 class FlatMark:
     """What the search found for one image.
 
-    Attributes:
-        strokes: (H, W) bool, inside the region.
-        change: float32, shape of the image, display units; 0 outside strokes.
-        opacity: of the blend.
-        belief: the surrogates' belief under it at working resolution, 0..1 (0 without surrogates).
-        first_belief: mean of the same over the allowed candidates of the random first population.
-        queries: candidates shown to every surrogate, and the clean image once.
+    Attributes
+    ----------
+    strokes
+        (H, W) bool, inside the region.
+    change
+        float32, shape of the image, display units; 0 outside strokes.
+    opacity
+        of the blend.
+    belief
+        the surrogates' belief under it at working resolution, 0..1 (0 without surrogates).
+    first_belief
+        mean of the same over the allowed candidates of the random first population.
+    queries
+        candidates shown to every surrogate, and the clean image once.
     """
 
     strokes: np.ndarray
@@ -72,14 +79,21 @@ class FlatMark:
 class Believers:
     """Surrogates and what each answers on clean images.
 
-    Args:
-        clean: (B, C, h, w) float32 in 0..1.
-        surrogates: may be empty: then every belief is 0.
-        tasks: heads to ask; empty: all.
-        rows: images shown at once; every batch is filled up to it, so that an image's company changes nothing.
+    Parameters
+    ----------
+    clean
+        (B, C, h, w) float32 in 0..1.
+    surrogates
+        may be empty: then every belief is 0.
+    tasks
+        heads to ask; empty: all.
+    rows
+        images shown at once; every batch is filled up to it, so that an image's company changes nothing.
 
-    Raises:
-        MarkError: ``surrogate-nan`` when a network gives a value that is not finite (also from ``belief``).
+    Raises
+    ------
+    MarkError
+        ``surrogate-nan`` when a network gives a value that is not finite (also from ``belief``).
     """
 
     def __init__(self, clean: Tensor, surrogates: Sequence[Surrogate], tasks: Sequence[str], rows: int) -> None:
@@ -96,9 +110,12 @@ class Believers:
     def belief(self, images: Tensor, owners: Tensor) -> Tensor:
         """Return the (R,) belief in the clean image's answers.
 
-        Args:
-            images: (R, C, h, w) float32 in 0..1.
-            owners: (R,) int, which clean image each belongs to.
+        Parameters
+        ----------
+        images
+            (R, C, h, w) float32 in 0..1.
+        owners
+            (R,) int, which clean image each belongs to.
         """
         total = torch.zeros(len(images), device=images.device)
         for (surrogate, asked), answers in zip(self._members, self._answers, strict=True):
@@ -137,22 +154,36 @@ def search_flat_marks(
 ) -> list[FlatMark | MarkError]:
     """Return the best flat mark per image, or why there is none.
 
-    Args:
-        clean: (B, C, h, w) float32 in 0..1, display space at working resolution.
-        canvases: the B images at full resolution, all of one shape.
-        ink: bool, the logo or text.
-        surrogates: empty: no search; a keyed random placement that is allowed.
-        tasks: heads to mislead; empty: all.
-        generators: one per image.
-        population: candidates per image.
-        generations: most generations after the first population.
-        most_strokes: pixels that strokes may cover, per image.
-        floor: display PSNR in dB.
-        together: images computed together; fixes the shape of every batch, so it may change the last bit of a result,
-            as the number of images may not.
+    Parameters
+    ----------
+    clean
+        (B, C, h, w) float32 in 0..1, display space at working resolution.
+    canvases
+        the B images at full resolution, all of one shape.
+    ink
+        bool, the logo or text.
+    surrogates
+        empty: no search; a keyed random placement that is allowed.
+    tasks
+        heads to mislead; empty: all.
+    generators
+        one per image.
+    population
+        candidates per image.
+    generations
+        most generations after the first population.
+    most_strokes
+        pixels that strokes may cover, per image.
+    floor
+        display PSNR in dB.
+    together
+        images computed together; fixes the shape of every batch, so it may change the last bit of a result,
+        as the number of images may not.
 
-    Raises:
-        MarkError: ``surrogate-nan``; ``logo-too-fine`` for images of this size.
+    Raises
+    ------
+    MarkError
+        ``surrogate-nan``; ``logo-too-fine`` for images of this size.
     """
     search = _Search(clean, canvases, ink, surrogates, tasks, population, most_strokes, floor, together)
     found = minimise(search.values, search.first(generators, population), generators, generations, ENOUGH)
@@ -283,8 +314,10 @@ def fit_flat_mark(canvas: Canvas, flat: FlatMark, floor: float) -> tuple[Canvas,
 
     The opacity is lowered where rounding to stored values would cost more than the budget.
 
-    Raises:
-        MarkError: ``over-budget`` when all of the mark rounds to nothing.
+    Raises
+    ------
+    MarkError
+        ``over-budget`` when all of the mark rounds to nothing.
     """
     canvas = replace(canvas, strokes=flat.strokes, outside=np.zeros_like(canvas.outside))
     before = canvas.display.shown(canvas.stored)

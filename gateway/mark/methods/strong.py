@@ -44,19 +44,31 @@ def optimise_texture(
 ) -> Tensor:
     """Return the texture (B, C, h, w) in -1..1 that misleads the surrogates when it is added to ``clean``.
 
-    Args:
-        clean: (B, C, h, w) float32 in 0..1, display space at working resolution.
-        amplitude: (B, 1, h, w) float32 >= 0, display units.
-        offset: (B, 1, h, w) float32, display units.
-        surrogates: at least one with a head for one of ``tasks``.
-        tasks: heads to mislead; empty: all.
-        generators: one per image, for start and views.
-        steps: 0 gives the keyed random start.
-        constrain: puts a texture in -1..1 back where it may be (colour), after every step; for gray images nothing.
-        begin: (B, C, h, w) float32 in -1..1, the texture that the steps begin with; None: keyed noise.
+    Parameters
+    ----------
+    clean
+        (B, C, h, w) float32 in 0..1, display space at working resolution.
+    amplitude
+        (B, 1, h, w) float32 >= 0, display units.
+    offset
+        (B, 1, h, w) float32, display units.
+    surrogates
+        at least one with a head for one of ``tasks``.
+    tasks
+        heads to mislead; empty: all.
+    generators
+        one per image, for start and views.
+    steps
+        0 gives the keyed random start.
+    constrain
+        puts a texture in -1..1 back where it may be (colour), after every step; for gray images nothing.
+    begin
+        (B, C, h, w) float32 in -1..1, the texture that the steps begin with; None: keyed noise.
 
-    Raises:
-        MarkError: ``surrogate-nan`` when a network gives a value that is not finite.
+    Raises
+    ------
+    MarkError
+        ``surrogate-nan`` when a network gives a value that is not finite.
     """
     device = clean.device
     first, texture = REFINE_RATE, begin
@@ -96,15 +108,23 @@ def first_direction(
 
     One gradient per surrogate, of the whole image upright; balanced and without labels, as in ``optimise_texture``.
 
-    Args:
-        clean: (B, C, h, w) float32 in 0..1, display space.
-        offset: (B, 1, h, w) float32, what the letters add.
-        surrogates: none gives zeros.
-        tasks: heads to mislead; empty: all.
-        parallel_map: maps a function over the surrogates, results in order: cores may share them.
+    Parameters
+    ----------
+    clean
+        (B, C, h, w) float32 in 0..1, display space.
+    offset
+        (B, 1, h, w) float32, what the letters add.
+    surrogates
+        none gives zeros.
+    tasks
+        heads to mislead; empty: all.
+    parallel_map
+        maps a function over the surrogates, results in order: cores may share them.
 
-    Raises:
-        MarkError: ``surrogate-nan`` when a network gives a value that is not finite.
+    Raises
+    ------
+    MarkError
+        ``surrogate-nan`` when a network gives a value that is not finite.
     """
 
     def gradient_of(surrogate: Surrogate, probabilities: Probabilities) -> Tensor:
@@ -123,13 +143,19 @@ def first_direction(
 def balanced_gradient(gradient: Tensor, margin: Tensor, name: str) -> Tensor:
     """Return a surrogate's gradient with mean magnitude 1 per image, times its weight: 1.15 down to 0.15.
 
-    Args:
-        gradient: (B, C, h, w) of its loss at the texture.
-        margin: (B,) logits, how firmly it still believes its first answer.
-        name: for the error.
+    Parameters
+    ----------
+    gradient
+        (B, C, h, w) of its loss at the texture.
+    margin
+        (B,) logits, how firmly it still believes its first answer.
+    name
+        for the error.
 
-    Raises:
-        MarkError: ``surrogate-nan`` when a value is not finite.
+    Raises
+    ------
+    MarkError
+        ``surrogate-nan`` when a value is not finite.
     """
     size = gradient.abs().mean((1, 2, 3))
     if not bool(torch.isfinite(size).all() and torch.isfinite(margin).all()):

@@ -44,10 +44,14 @@ _RANKS = 64  # words further apart than this share a rank
 class Stamp:
     """One line of text.
 
-    Attributes:
-        ink: (h, w) bool at ``_OVERSAMPLE`` times the image's resolution.
-        letter: (w,) int, which character of the line a column belongs to.
-        word_of: (letters,) int, which word a character belongs to.
+    Attributes
+    ----------
+    ink
+        (h, w) bool at ``_OVERSAMPLE`` times the image's resolution.
+    letter
+        (w,) int, which character of the line a column belongs to.
+    word_of
+        (letters,) int, which word a character belongs to.
     """
 
     ink: np.ndarray
@@ -59,10 +63,14 @@ class Stamp:
 class Lettering:
     """What a text became in one image.
 
-    Attributes:
-        strokes: (H, W) bool, the ink that is kept.
-        letters: (H, W) int32, which letter a pixel of the plane belongs to (numbered within this image).
-        outline: (H, W) bool, the edge of the strokes, from inside.
+    Attributes
+    ----------
+    strokes
+        (H, W) bool, the ink that is kept.
+    letters
+        (H, W) int32, which letter a pixel of the plane belongs to (numbered within this image).
+    outline
+        (H, W) bool, the edge of the strokes, from inside.
     """
 
     strokes: np.ndarray
@@ -83,9 +91,12 @@ class Lettering:
     def polarity(self, gray: np.ndarray, turning_point: float = 0.5) -> np.ndarray:
         """Return (H, W) float32: per letter +1 (brighter than what is under it) or -1 (darker), 0 outside strokes.
 
-        Args:
-            gray: (H, W) float32 in 0..1, display luminance.
-            turning_point: mean luminance under a letter below which it is brighter.
+        Parameters
+        ----------
+        gray
+            (H, W) float32 in 0..1, display luminance.
+        turning_point
+            mean luminance under a letter below which it is brighter.
 
         A whole letter goes one way, so that it reads, and about the way that has more room before black or white.
         """
@@ -100,12 +111,18 @@ class Lettering:
 class Placement:
     """Where the plane of text lies, and how it is drawn there.
 
-    Attributes:
-        angle: in radians.
-        shift_line: shift across the lines, as a share of the line pitch.
-        shift_text: shift along the lines, as a share of the text's length.
-        size: factor of the letter height.
-        turning_point: display luminance (0..1) below which letters are brighter than what is under them.
+    Attributes
+    ----------
+    angle
+        in radians.
+    shift_line
+        shift across the lines, as a share of the line pitch.
+    shift_text
+        shift along the lines, as a share of the text's length.
+    size
+        factor of the letter height.
+    turning_point
+        display luminance (0..1) below which letters are brighter than what is under them.
     """
 
     angle: float
@@ -166,8 +183,10 @@ def render_stamp(text: str, height: float) -> Stamp:
 def logo_stamp(ink: np.ndarray, height: float) -> Stamp:
     """Return a logo, bool (h, w), as a stamp of one letter; ``height`` is that of the letters it stands for.
 
-    Raises:
-        MarkError: ``logo-too-fine`` when its strokes would not show at that size.
+    Raises
+    ------
+    MarkError
+        ``logo-too-fine`` when its strokes would not show at that size.
     """
     longest = LOGO_SIZE * height * max(ink.shape) / math.sqrt(ink.shape[0] * ink.shape[1])
     drawn, coverage = scale_ink(ink, longest * _OVERSAMPLE)
@@ -184,13 +203,20 @@ def render_lettering(
 ) -> Lettering:
     """Return the lettering inside ``region``.
 
-    Args:
-        stamp: the text or logo, drawn for ``height``.
-        key: 32 bytes.
-        placement: where the plane of text lies.
-        height: of capital letters, in pixels.
-        region: (H, W) bool, where strokes may lie.
-        max_pixels: most pixels that strokes may cover.
+    Parameters
+    ----------
+    stamp
+        the text or logo, drawn for ``height``.
+    key
+        32 bytes.
+    placement
+        where the plane of text lies.
+    height
+        of capital letters, in pixels.
+    region
+        (H, W) bool, where strokes may lie.
+    max_pixels
+        most pixels that strokes may cover.
 
     Its strokes may be empty when no word fits.
     """

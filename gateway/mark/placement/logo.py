@@ -34,9 +34,11 @@ _SMALLER = f"use an image of at most {MAX_BYTES >> 20} MiB and {MAX_PIXELS >> 20
 def load_logo(path: Path) -> np.ndarray:
     """Return the ink of a logo file, bool (h, w), trimmed; of an animation, its first picture.
 
-    Raises:
-        ConfigError: ``logo-unreadable`` (not there, no image, damaged), ``logo-too-large`` (bytes or pixels; nothing
-            is decoded), ``logo-empty`` (no ink, or nothing but ink).
+    Raises
+    ------
+    ConfigError
+        ``logo-unreadable`` (not there, no image, damaged), ``logo-too-large`` (bytes or pixels; nothing
+        is decoded), ``logo-empty`` (no ink, or nothing but ink).
     """
     try:
         if not path.is_file():
@@ -85,9 +87,12 @@ def trim(ink: np.ndarray) -> np.ndarray:
 def scale_ink(ink: np.ndarray, longest: float) -> tuple[np.ndarray, np.ndarray]:
     """Return ink scaled to ``longest`` pixels on its longer side, bool (h, w), and its coverage 0..1, float32 (h, w).
 
-    Args:
-        ink: bool (h, w), not empty.
-        longest: pixels, at least 1.
+    Parameters
+    ----------
+    ink
+        bool (h, w), not empty.
+    longest
+        pixels, at least 1.
     """
     factor = longest / max(ink.shape)
     height, width = (max(1, round(side * factor)) for side in ink.shape)
@@ -100,10 +105,14 @@ def scale_ink(ink: np.ndarray, longest: float) -> tuple[np.ndarray, np.ndarray]:
 def is_too_fine(ink: np.ndarray, coverage: np.ndarray, oversample: float) -> bool:
     """Return whether scaled ink loses too much of what it should show to strokes thinner than ``LEAST_STROKE``.
 
-    Args:
-        ink: bool (h, w) from ``scale_ink``.
-        coverage: its float32 (h, w) coverage.
-        oversample: pixels of ``ink`` per image pixel.
+    Parameters
+    ----------
+    ink
+        bool (h, w) from ``scale_ink``.
+    coverage
+        its float32 (h, w) coverage.
+    oversample
+        pixels of ``ink`` per image pixel.
 
     A morphological opening with a disc takes thin strokes away; strokes that scaling already blurred into the ground
     (or grounds into ink) differ from their coverage.

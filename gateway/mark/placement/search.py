@@ -28,16 +28,23 @@ def remaining_probability(
 ) -> np.ndarray:
     """Return (K,) float64: how likely the surrogates still are to be right; lower misleads more.
 
-    Args:
-        images: (K, C, h, w) float32 in 0..1, candidates.
-        clean: (1, C, h, w) float32 in 0..1, the image itself, of which they form their consensus.
-        surrogates: at least one with a head for one of ``tasks``.
-        tasks: heads to ask; empty: all.
+    Parameters
+    ----------
+    images
+        (K, C, h, w) float32 in 0..1, candidates.
+    clean
+        (1, C, h, w) float32 in 0..1, the image itself, of which they form their consensus.
+    surrogates
+        at least one with a head for one of ``tasks``.
+    tasks
+        heads to ask; empty: all.
 
     The mean over surrogates (and tasks) of the probability of what all together hold the image to be; no label is used.
 
-    Raises:
-        MarkError: ``surrogate-nan`` when a network gives a value that is not finite.
+    Raises
+    ------
+    MarkError
+        ``surrogate-nan`` when a network gives a value that is not finite.
     """
     total = np.zeros(len(images))
     with torch.no_grad():

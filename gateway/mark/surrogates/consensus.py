@@ -25,14 +25,21 @@ def consensus(
 ) -> list[Probabilities]:
     """Return per surrogate the mean probabilities of all surrogates that know the same classes of a task.
 
-    Args:
-        clean: (B, C, h, w) float32 in 0..1, whole images.
-        surrogates: at least one.
-        tasks: heads to ask; empty: all.
-        parallel_map: maps a function over the surrogates, results in order.
+    Parameters
+    ----------
+    clean
+        (B, C, h, w) float32 in 0..1, whole images.
+    surrogates
+        at least one.
+    tasks
+        heads to ask; empty: all.
+    parallel_map
+        maps a function over the surrogates, results in order.
 
-    Raises:
-        MarkError: ``surrogate-nan`` when a network gives a value that is not finite.
+    Raises
+    ------
+    MarkError
+        ``surrogate-nan`` when a network gives a value that is not finite.
     """
 
     def ask(surrogate: Surrogate) -> dict[str, Tensor]:

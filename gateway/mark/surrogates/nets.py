@@ -31,9 +31,12 @@ MIN_INPUT = 32
 class NetOutput:
     """What one forward pass gives.
 
-    Attributes:
-        logits: task name -> float tensor (N, classes of the task).
-        middle: feature map (N, F, h', w') after about half of the layers; None where a foreign network shows none.
+    Attributes
+    ----------
+    logits
+        task name -> float tensor (N, classes of the task).
+    middle
+        feature map (N, F, h', w') after about half of the layers; None where a foreign network shows none.
     """
 
     logits: dict[str, Tensor]
@@ -308,13 +311,19 @@ def fold_batch_norms(module: nn.Module) -> None:
 class MultiTaskNet(nn.Module):
     """A backbone of one family with a linear head per task.
 
-    Args:
-        family: a key of ``FAMILIES``.
-        channels: 1 (gray) or 3 (RGB).
-        tasks: task name -> class names; heads are made in this order.
+    Parameters
+    ----------
+    family
+        a key of ``FAMILIES``.
+    channels
+        1 (gray) or 3 (RGB).
+    tasks
+        task name -> class names; heads are made in this order.
 
-    Raises:
-        ValueError: unknown family or channel count.
+    Raises
+    ------
+    ValueError
+        unknown family or channel count.
     """
 
     def __init__(self, family: str, channels: int, tasks: Mapping[str, Sequence[str]]) -> None:

@@ -37,10 +37,13 @@ TINY = 1e-38
 class ViewGroup:
     """Views that are computed together: ``count`` views of every image, image by image.
 
-    Attributes:
-        windows: (B, count, 4) float32: top, bottom, left, right of the window as shares of the image's sides (bottom
-            above top or right left of left: flipped).
-        factor: input size as a factor of the surrogate's own.
+    Attributes
+    ----------
+    windows
+        (B, count, 4) float32: top, bottom, left, right of the window as shares of the image's sides (bottom
+        above top or right left of left: flipped).
+    factor
+        input size as a factor of the surrogate's own.
     """
 
     windows: Tensor
@@ -59,12 +62,18 @@ def draw_views(
 
     That is the view that most classifiers get; the others keep the texture from fitting it alone.
 
-    Args:
-        generators: one per image, so that an image's views do not depend on its batch.
-        shape: (h, w) of the images.
-        groups: number of groups.
-        count: views per group.
-        device: where the windows are put.
+    Parameters
+    ----------
+    generators
+        one per image, so that an image's views do not depend on its batch.
+    shape
+        (h, w) of the images.
+    groups
+        number of groups.
+    count
+        views per group.
+    device
+        where the windows are put.
     """
     windows = np.stack([_draw_windows(generator, shape, groups * count) for generator in generators])
     windows = windows.reshape(len(generators), groups, count, 4).astype(np.float32)
@@ -104,10 +113,13 @@ def view_side(surrogate: Surrogate, group: ViewGroup) -> int:
 def margins(output: NetOutput, probabilities: Probabilities) -> Tensor:
     """Return the (N,) log odds, mean over tasks, that the answer is right if the probabilities are.
 
-    Args:
-        output: of N images.
-        probabilities: task -> (N, K). Where one class has all of it, this is its logit minus the log-sum-exp of
-            the others.
+    Parameters
+    ----------
+    output
+        of N images.
+    probabilities
+        task -> (N, K). Where one class has all of it, this is its logit minus the log-sum-exp of
+        the others.
     """
     values = []
     for task, share in probabilities.items():
@@ -121,11 +133,16 @@ def margins(output: NetOutput, probabilities: Probabilities) -> Tensor:
 class Target:
     """One surrogate's view of the clean images, and its loss on marked ones.
 
-    Args:
-        surrogate: the network.
-        clean: (B, C, h, w) float32 in 0..1.
-        groups: views.
-        probabilities: what the clean images are held to be, of this surrogate's tasks
+    Parameters
+    ----------
+    surrogate
+        the network.
+    clean
+        (B, C, h, w) float32 in 0..1.
+    groups
+        views.
+    probabilities
+        what the clean images are held to be, of this surrogate's tasks
         (``gateway.mark.surrogates.consensus``).
     """
 

@@ -21,9 +21,12 @@ GROUP = "miad_gateway.surrogates"
 class Network(Protocol):
     """What a surrogate's network must be (``nets.MultiTaskNet`` and ``gateway.mark.surrogates.foreign`` give it).
 
-    Attributes:
-        channels: 1 or 3, of the images.
-        tasks: task name -> class names.
+    Attributes
+    ----------
+    channels
+        1 or 3, of the images.
+    tasks
+        task name -> class names.
     """
 
     channels: int
@@ -38,11 +41,16 @@ class Network(Protocol):
 class Surrogate:
     """One loaded network.
 
-    Attributes:
-        name: ``pack/network``.
-        net: in evaluation mode, without parameter gradients.
-        input_size: side in pixels of the square images it was trained for.
-        any_task: of a site's own pack: all its heads are misled where none has the name of the profile's task.
+    Attributes
+    ----------
+    name
+        ``pack/network``.
+    net
+        in evaluation mode, without parameter gradients.
+    input_size
+        side in pixels of the square images it was trained for.
+    any_task
+        of a site's own pack: all its heads are misled where none has the name of the profile's task.
     """
 
     name: str
@@ -60,12 +68,18 @@ class Surrogate:
 class SurrogatePack:
     """A set of networks for images of one channel count.
 
-    Attributes:
-        name: as configured, e.g. ``gray``.
-        channels: 1 or 3.
-        files: safetensors files, one per network (format: ``gateway.mark.surrogates.store``).
-        card: the model card (Markdown): data, split, licence, figures.
-        licence_warning: logged at start when not empty.
+    Attributes
+    ----------
+    name
+        as configured, e.g. ``gray``.
+    channels
+        1 or 3.
+    files
+        safetensors files, one per network (format: ``gateway.mark.surrogates.store``).
+    card
+        the model card (Markdown): data, split, licence, figures.
+    licence_warning
+        logged at start when not empty.
     """
 
     name: str
@@ -77,8 +91,10 @@ class SurrogatePack:
     def load(self, device: torch.device) -> tuple[Surrogate, ...]:
         """Return the pack's networks on ``device``.
 
-        Raises:
-            MarkError: ``weights-corrupt`` for a missing or damaged file or one with another channel count.
+        Raises
+        ------
+        MarkError
+            ``weights-corrupt`` for a missing or damaged file or one with another channel count.
         """
         members = []
         for path in self.files:
@@ -92,8 +108,10 @@ class SurrogatePack:
 def load_packs() -> dict[str, SurrogatePack]:
     """Return the installed packs by name (without loading weights); empty when none is installed.
 
-    Raises:
-        ConfigError: ``bad-pack`` when an entry point is no pack.
+    Raises
+    ------
+    ConfigError
+        ``bad-pack`` when an entry point is no pack.
     """
     packs: dict[str, SurrogatePack] = {}
     for entry in entry_points(group=GROUP):
@@ -107,8 +125,10 @@ def load_packs() -> dict[str, SurrogatePack]:
 def select_packs(offered: Iterable[SurrogatePack], names: Sequence[str], channels: int) -> tuple[SurrogatePack, ...]:
     """Return the packs with these names that fit images of ``channels`` samples per pixel.
 
-    Raises:
-        MarkError: ``no-surrogate`` when none of them is there.
+    Raises
+    ------
+    MarkError
+        ``no-surrogate`` when none of them is there.
     """
     found = tuple(pack for pack in offered if pack.name in names and pack.channels == channels)
     if not found:

@@ -18,15 +18,21 @@ from gateway.mark.surrogates.packs import Surrogate
 def saliency(images: Tensor, surrogates: Sequence[Surrogate], tasks: Sequence[str]) -> np.ndarray:
     """Return (B, h, w) float32 saliency: mean over surrogates of the smoothed gradient of their own margin.
 
-    Args:
-        images: (B, C, h, w) float32 in 0..1.
-        surrogates: at least one.
-        tasks: heads to ask; empty: all.
+    Parameters
+    ----------
+    images
+        (B, C, h, w) float32 in 0..1.
+    surrogates
+        at least one.
+    tasks
+        heads to ask; empty: all.
 
     Each surrogate's map has mean 1, so none outweighs the others; images in a batch do not touch each other.
 
-    Raises:
-        MarkError: ``surrogate-nan`` when a network gives a value that is not finite.
+    Raises
+    ------
+    MarkError
+        ``surrogate-nan`` when a network gives a value that is not finite.
     """
     total = np.zeros((images.shape[0], *images.shape[2:]), np.float32)
     blur = min(images.shape[2:]) / 24.0

@@ -21,11 +21,16 @@ from gateway.mark.surrogates.nets import MultiTaskNet, fold_batch_norms
 def save_net(net: MultiTaskNet, path: Path, input_size: int, extra: Mapping[str, str] | None = None) -> None:
     """Write ``net`` to ``path``: floating tensors as float16, counters as they are.
 
-    Args:
-        net: the network; its weights may be on any device.
-        path: target file, replaced when it exists.
-        input_size: side (pixels) of the square images that the network was trained for.
-        extra: more header metadata, all strings.
+    Parameters
+    ----------
+    net
+        the network; its weights may be on any device.
+    path
+        target file, replaced when it exists.
+    input_size
+        side (pixels) of the square images that the network was trained for.
+    extra
+        more header metadata, all strings.
     """
     tensors = {
         name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
@@ -43,8 +48,10 @@ def save_net(net: MultiTaskNet, path: Path, input_size: int, extra: Mapping[str,
 def load_net(path: Path, device: torch.device) -> tuple[MultiTaskNet, int]:
     """Return the network of ``path`` (float32, batch norms folded, no parameter gradients) and its input size.
 
-    Raises:
-        MarkError: ``weights-corrupt`` when the file is missing, damaged, or does not fit its own description.
+    Raises
+    ------
+    MarkError
+        ``weights-corrupt`` when the file is missing, damaged, or does not fit its own description.
     """
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:

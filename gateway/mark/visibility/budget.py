@@ -34,18 +34,30 @@ FILL_LIFT = 0.3
 class Canvas:
     """One image with everything that limits its mark; arrays share (H, W).
 
-    Attributes:
-        stored: (H, W) or (H, W, 3) int32 stored values.
-        display: the primary window.
-        valid: lowest and highest stored value allowed.
-        padding_value: stored value that no pixel may take; None: there is none.
-        region: bool, where a mark may lie.
-        strokes: bool, inside ``region``.
-        threshold: float32, masked threshold of visibility in display units.
-        outside: float32, amplitude outside strokes in display units (0 out of the region and inside strokes).
-        inside: amplitude inside strokes in display units.
-        lift: float32 in -1..1, by which share of ``inside`` a pixel of a letter is shifted (``stroke_lift``).
-        outline: bool, the letters' edges: shifted, without texture.
+    Attributes
+    ----------
+    stored
+        (H, W) or (H, W, 3) int32 stored values.
+    display
+        the primary window.
+    valid
+        lowest and highest stored value allowed.
+    padding_value
+        stored value that no pixel may take; None: there is none.
+    region
+        bool, where a mark may lie.
+    strokes
+        bool, inside ``region``.
+    threshold
+        float32, masked threshold of visibility in display units.
+    outside
+        float32, amplitude outside strokes in display units (0 out of the region and inside strokes).
+    inside
+        amplitude inside strokes in display units.
+    lift
+        float32 in -1..1, by which share of ``inside`` a pixel of a letter is shifted (``stroke_lift``).
+    outline
+        bool, the letters' edges: shifted, without texture.
     """
 
     stored: np.ndarray
@@ -82,9 +94,12 @@ def psnr(first: np.ndarray, second: np.ndarray) -> float:
 def visibility_threshold(display: np.ndarray, factor: float) -> np.ndarray:
     """Return the (H, W) float32 masked threshold max(1 JND, factor * local noise sd).
 
-    Args:
-        display: (H, W) or (H, W, 3) float32 in 0..1.
-        factor: k of the profile.
+    Parameters
+    ----------
+    display
+        (H, W) or (H, W, 3) float32 in 0..1.
+    factor
+        k of the profile.
 
     Noise is what a Gaussian of 1.5 pixels takes away, its sd over 7x7 pixels; of that the 5x5 minimum, so that the
     edge of a flat area does not count as noise.
@@ -98,10 +113,14 @@ def visibility_threshold(display: np.ndarray, factor: float) -> np.ndarray:
 def peak_outside(profile: ModalityProfile, display: DisplayMap, slope: float | None) -> float:
     """Return the largest change outside strokes in display units, whatever the noise.
 
-    Args:
-        profile: its ``peak`` holds always, its ``peak_units`` where ``slope`` is known.
-        display: the primary window.
-        slope: modality units per stored value, or None.
+    Parameters
+    ----------
+    profile
+        its ``peak`` holds always, its ``peak_units`` where ``slope`` is known.
+    display
+        the primary window.
+    slope
+        modality units per stored value, or None.
     """
     if slope is None or profile.peak_units is None:
         return profile.peak
@@ -119,9 +138,12 @@ def outside_amplitude(threshold: np.ndarray, area: np.ndarray, peak: float, floo
 def stroke_lift(polarity: np.ndarray, outline: np.ndarray) -> np.ndarray:
     """Return the (H, W) float32 share of the stroke amplitude that shifts each pixel of the lettering.
 
-    Args:
-        polarity: (H, W) float32, +1 brighter, -1 darker, 0 outside strokes.
-        outline: (H, W) bool, the letters' edges.
+    Parameters
+    ----------
+    polarity
+        (H, W) float32, +1 brighter, -1 darker, 0 outside strokes.
+    outline
+        (H, W) bool, the letters' edges.
     """
     return polarity * np.where(outline, np.float32(OUTLINE_LIFT), np.float32(FILL_LIFT))
 
@@ -129,12 +151,18 @@ def stroke_lift(polarity: np.ndarray, outline: np.ndarray) -> np.ndarray:
 def inside_amplitude(strokes: np.ndarray, outline: np.ndarray, outside: np.ndarray, floor: float, peak: float) -> float:
     """Return the amplitude inside strokes that spends the PSNR budget, at most ``peak`` (display units).
 
-    Args:
-        strokes: (H, W) bool.
-        outline: (H, W) bool, inside ``strokes``.
-        outside: (H, W) float32, amplitude elsewhere.
-        floor: display PSNR in dB.
-        peak: the profile's largest change inside strokes.
+    Parameters
+    ----------
+    strokes
+        (H, W) bool.
+    outline
+        (H, W) bool, inside ``strokes``.
+    outside
+        (H, W) float32, amplitude elsewhere.
+    floor
+        display PSNR in dB.
+    peak
+        the profile's largest change inside strokes.
     """
     left = 10.0 ** (-floor / 10.0) - float(np.mean(outside**2))
     if not strokes.any() or left <= 0.0:
@@ -172,14 +200,21 @@ def fit_to_floor(canvas: Canvas, texture: np.ndarray, floor: float, peak: float)
 
     What lies outside strokes keeps the discreet tier's floor by itself, then the strokes spend what is left.
 
-    Args:
-        canvas: the image and its limits.
-        texture: shape of the image, float32 in -1..1.
-        floor: display PSNR in dB.
-        peak: largest change inside strokes, display units.
+    Parameters
+    ----------
+    canvas
+        the image and its limits.
+    texture
+        shape of the image, float32 in -1..1.
+    floor
+        display PSNR in dB.
+    peak
+        largest change inside strokes, display units.
 
-    Raises:
-        MarkError: ``over-budget`` when no change keeps the floor, or all of the mark rounds to nothing.
+    Raises
+    ------
+    MarkError
+        ``over-budget`` when no change keeps the floor, or all of the mark rounds to nothing.
     """
     planes = (slice(None), slice(None), *([None] * (canvas.stored.ndim - 2)))
     strokes = canvas.strokes[planes]

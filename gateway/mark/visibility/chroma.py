@@ -16,9 +16,12 @@ LUMA = (0.299, 0.587, 0.114)
 def limit_chroma(texture: Tensor, share: float) -> Tensor:
     """Return the texture with every channel within ``share`` of its luma; luma itself stays as it is.
 
-    Args:
-        texture: (B, C, h, w) float in -1..1, a share of the amplitude; one channel is returned as it is.
-        share: largest deviation, 0 (gray only) to 2 (no limit).
+    Parameters
+    ----------
+    texture
+        (B, C, h, w) float in -1..1, a share of the amplitude; one channel is returned as it is.
+    share
+        largest deviation, 0 (gray only) to 2 (no limit).
 
     Values stay in -1..1: each pixel moves straight towards its own luma.
     """

@@ -22,10 +22,14 @@ SUPPORTED_DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.int16))
 class DisplayMap:
     """The primary window of one image.
 
-    Attributes:
-        low: stored value shown black (white when inverted).
-        high: stored value shown white (black when inverted); above ``low``.
-        inverted: MONOCHROME1.
+    Attributes
+    ----------
+    low
+        stored value shown black (white when inverted).
+    high
+        stored value shown white (black when inverted); above ``low``.
+    inverted
+        MONOCHROME1.
     """
 
     low: float
@@ -68,8 +72,10 @@ def padding_of(request: MarkRequest) -> np.ndarray:
 def check_request(request: MarkRequest) -> None:
     """Raise what makes the request unusable, before any work.
 
-    Raises:
-        MarkError: ``bad-request`` (dtype, shape, key, ranges), ``wrong-channels``, ``image-too-small``.
+    Raises
+    ------
+    MarkError
+        ``bad-request`` (dtype, shape, key, ranges), ``wrong-channels``, ``image-too-small``.
     """
     image = request.image
     if image.dtype not in SUPPORTED_DTYPES:
@@ -110,8 +116,10 @@ def valid_range_of(request: MarkRequest) -> tuple[int, int]:
 def display_of(request: MarkRequest, padding: np.ndarray) -> DisplayMap:
     """Return the primary window of a checked request.
 
-    Raises:
-        MarkError: ``image-empty`` when all is padding or all pixels are equal.
+    Raises
+    ------
+    MarkError
+        ``image-empty`` when all is padding or all pixels are equal.
     """
     pixels = request.image[~padding]
     if pixels.size == 0 or pixels.min() == pixels.max():

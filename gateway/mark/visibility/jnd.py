@@ -32,8 +32,10 @@ _GRID = 4096
 def luminance_of(index: np.ndarray | float) -> np.ndarray:
     """Return the luminance in cd/m2 (float64) of JND indices, real numbers 1 to 1023 (PS3.14, 7.1).
 
-    Raises:
-        ValueError: an index outside 1..1023, where the function is not defined.
+    Raises
+    ------
+    ValueError
+        an index outside 1..1023, where the function is not defined.
     """
     index = np.asarray(index, np.float64)
     if not ((index >= 1.0) & (index <= 1023.0)).all():
@@ -47,8 +49,10 @@ def jnd_index_of(luminance: np.ndarray | float) -> np.ndarray:
 
     Within 0.1 of the inverse of ``luminance_of``, within 0.03 between 1 and 350 cd/m2.
 
-    Raises:
-        ValueError: a luminance outside 0.05..4000 cd/m2.
+    Raises
+    ------
+    ValueError
+        a luminance outside 0.05..4000 cd/m2.
     """
     luminance = np.asarray(luminance, np.float64)
     if not ((luminance >= 0.05) & (luminance <= 4000.0)).all():
@@ -60,11 +64,16 @@ def jnd_index_of(luminance: np.ndarray | float) -> np.ndarray:
 class Screen:
     """What turns display values into luminance.
 
-    Attributes:
-        name: as in reports.
-        black: luminance of display value 0, cd/m2.
-        white: luminance of display value 1, cd/m2; above ``black``.
-        gamma: exponent of the power law between them; None: the GSDF.
+    Attributes
+    ----------
+    name
+        as in reports.
+    black
+        luminance of display value 0, cd/m2.
+    white
+        luminance of display value 1, cd/m2; above ``black``.
+    gamma
+        exponent of the power law between them; None: the GSDF.
     """
 
     name: str

@@ -21,10 +21,14 @@ PRIMARY = "primary"
 def visible_pixels(before: np.ndarray, after: np.ndarray, threshold: np.ndarray) -> np.ndarray:
     """Return the (H, W) bool pixels that change by more than the masked threshold of visibility, in any channel.
 
-    Args:
-        before: (H, W) or (H, W, 3) float32 display values in 0..1.
-        after: the same of the marked image.
-        threshold: (H, W) float32, display units, from ``budget.visibility_threshold``.
+    Parameters
+    ----------
+    before
+        (H, W) or (H, W, 3) float32 display values in 0..1.
+    after
+        the same of the marked image.
+    threshold
+        (H, W) float32, display units, from ``budget.visibility_threshold``.
     """
     return _largest(np.abs(after - before)) > threshold + 1e-6
 
@@ -32,11 +36,16 @@ def visible_pixels(before: np.ndarray, after: np.ndarray, threshold: np.ndarray)
 def jnd_figures(before: np.ndarray, after: np.ndarray, strokes: np.ndarray, screen: Screen) -> JndFigures:
     """Return what a change is in JND on a screen, inside and outside strokes.
 
-    Args:
-        before: (H, W) or (H, W, 3) float32 display values in 0..1.
-        after: the same of the marked image.
-        strokes: (H, W) bool.
-        screen: what shows the images.
+    Parameters
+    ----------
+    before
+        (H, W) or (H, W, 3) float32 display values in 0..1.
+    after
+        the same of the marked image.
+    strokes
+        (H, W) bool.
+    screen
+        what shows the images.
     """
     changed = before != after
     jnds = np.zeros(before.shape, np.float32)
@@ -57,12 +66,18 @@ def bias_of(
 ) -> Bias:
     """Return the mean signed change over foreground and region; 0 over an empty one.
 
-    Args:
-        residual: (H, W) or (H, W, 3) int, marked minus original stored values; channels are averaged.
-        foreground: (H, W) bool.
-        region: (H, W) bool.
-        slope: modality units per stored value; None: not known, the result is in stored values.
-        unit: name of the modality's unit, e.g. ``HU``; without one too the result is in stored values.
+    Parameters
+    ----------
+    residual
+        (H, W) or (H, W, 3) int, marked minus original stored values; channels are averaged.
+    foreground
+        (H, W) bool.
+    region
+        (H, W) bool.
+    slope
+        modality units per stored value; None: not known, the result is in stored values.
+    unit
+        name of the modality's unit, e.g. ``HU``; without one too the result is in stored values.
     """
     known = slope is not None and unit != ""
     factor = slope if known else 1.0
@@ -83,16 +98,26 @@ def measure(
 ) -> Quality:
     """Return the quality of ``marked`` (stored values) against the canvas's image.
 
-    Args:
-        canvas: the image and its limits.
-        marked: stored values, shape of the image.
-        untouchable: (H, W) bool, region of interest and padding.
-        other_windows: name -> (low, high) in stored values.
-        saturated: pixels cut by the valid range or the padding value.
-        foreground: (H, W) bool, for the bias; None: the canvas's region.
-        slope: modality units per stored value; None: not known.
-        unit: the modality's unit, e.g. ``HU``; empty: there is none.
-        parallel_map: maps a function over the figures, results in order: cores may share them.
+    Parameters
+    ----------
+    canvas
+        the image and its limits.
+    marked
+        stored values, shape of the image.
+    untouchable
+        (H, W) bool, region of interest and padding.
+    other_windows
+        name -> (low, high) in stored values.
+    saturated
+        pixels cut by the valid range or the padding value.
+    foreground
+        (H, W) bool, for the bias; None: the canvas's region.
+    slope
+        modality units per stored value; None: not known.
+    unit
+        the modality's unit, e.g. ``HU``; empty: there is none.
+    parallel_map
+        maps a function over the figures, results in order: cores may share them.
     """
     before, after = canvas.display.shown(canvas.stored), canvas.display.shown(marked)
     visible = visible_pixels(before, after, canvas.threshold)

@@ -36,9 +36,12 @@ def otsu_threshold(values: np.ndarray) -> float:
 def find_foreground(display: np.ndarray, padding: np.ndarray) -> np.ndarray:
     """Return the (H, W) bool foreground: what is clearly brighter than black, holes filled, specks dropped.
 
-    Args:
-        display: (H, W) or (H, W, 3) float32 in 0..1.
-        padding: (H, W) bool.
+    Parameters
+    ----------
+    display
+        (H, W) or (H, W, 3) float32 in 0..1.
+    padding
+        (H, W) bool.
 
     A low threshold (well under Otsu's) keeps dark tissue; energy in air would be wasted and easily cut away.
     """
@@ -74,9 +77,12 @@ def local_detail(gray: np.ndarray) -> np.ndarray:
 def salient_region(saliency: np.ndarray, foreground: np.ndarray) -> np.ndarray:
     """Return the (H, W) bool most salient quarter of the foreground.
 
-    Args:
-        saliency: (H, W) float, any unit, from ``objective.saliency``.
-        foreground: (H, W) bool, not empty.
+    Parameters
+    ----------
+    saliency
+        (H, W) float, any unit, from ``objective.saliency``.
+    foreground
+        (H, W) bool, not empty.
     """
     level = np.quantile(saliency[foreground], 1.0 - ROI_SHARE)
     return foreground & (saliency > level)
@@ -85,14 +91,21 @@ def salient_region(saliency: np.ndarray, foreground: np.ndarray) -> np.ndarray:
 def free_region(foreground: np.ndarray, roi: np.ndarray, padding: np.ndarray, min_free: float) -> np.ndarray:
     """Return the (H, W) bool area where a mark may lie.
 
-    Args:
-        foreground: (H, W) bool.
-        roi: (H, W) bool, already dilated.
-        padding: (H, W) bool.
-        min_free: least share of the foreground that must be left.
+    Parameters
+    ----------
+    foreground
+        (H, W) bool.
+    roi
+        (H, W) bool, already dilated.
+    padding
+        (H, W) bool.
+    min_free
+        least share of the foreground that must be left.
 
-    Raises:
-        MarkError: ``image-empty`` without foreground, ``no-free-area`` when too little is left.
+    Raises
+    ------
+    MarkError
+        ``image-empty`` without foreground, ``no-free-area`` when too little is left.
     """
     size = int(foreground.sum())
     if size < 0.01 * foreground.size:

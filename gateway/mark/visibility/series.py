@@ -11,15 +11,21 @@ def flicker(original: np.ndarray, marked: np.ndarray) -> float:
     RMS of (delta[z+1] - delta[z]) divided by the RMS of (original[z+1] - original[z]), delta = marked - original
     (mark.md section 5; 0.3 is aimed at in 7.1).
 
-    Args:
-        original: (Z, H, W) or (Z, H, W, 3), slices in the order of their positions, Z >= 2; stored or display values.
-        marked: the same slices, marked, in the same unit.
+    Parameters
+    ----------
+    original
+        (Z, H, W) or (Z, H, W, 3), slices in the order of their positions, Z >= 2; stored or display values.
+    marked
+        the same slices, marked, in the same unit.
 
-    Returns:
-        A ratio without unit; infinite where the anatomy does not change but the mark does.
+    Returns
+    -------
+    A ratio without unit; infinite where the anatomy does not change but the mark does.
 
-    Raises:
-        ValueError: stacks of different shapes or of fewer than two slices.
+    Raises
+    ------
+    ValueError
+        stacks of different shapes or of fewer than two slices.
     """
     before, after = _stacks(original, marked)
     own = np.sqrt(np.mean(np.diff(after - before, axis=0) ** 2))
@@ -32,15 +38,20 @@ def flicker(original: np.ndarray, marked: np.ndarray) -> float:
 def cross_key_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return (N,) float64 absolute correlations, 0..1, between the marks that two keys gave the same images.
 
-    Args:
-        first: (N, H, W) or (N, H, W, 3) residuals (marked - original) under one key, any unit.
-        second: residuals of the same images under another key.
+    Parameters
+    ----------
+    first
+        (N, H, W) or (N, H, W, 3) residuals (marked - original) under one key, any unit.
+    second
+        residuals of the same images under another key.
 
     Over the pixels that at least one of the two marks changes: the untouched rest, equal in both, would count as
     agreement. An image with fewer than two such values, or with a mark that is the same number in all of them, gives 0.
 
-    Raises:
-        ValueError: stacks of different shapes.
+    Raises
+    ------
+    ValueError
+        stacks of different shapes.
     """
     one, other = _stacks(first, second, least=1)
     return np.array([_correlation(a.ravel(), b.ravel()) for a, b in zip(one, other, strict=True)])

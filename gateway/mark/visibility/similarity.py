@@ -30,8 +30,10 @@ def scales_of(shape: tuple[int, ...]) -> int:
 
     A scale counts while the window fits into it: five from 176 pixels on the shorter side, four from 88, and so on.
 
-    Raises:
-        ValueError: the shorter side is below 11 pixels.
+    Raises
+    ------
+    ValueError
+        the shorter side is below 11 pixels.
     """
     if min(shape) < WINDOW:
         raise ValueError(f"multi-scale similarity needs at least {WINDOW} pixels on each side, not {min(shape)}")
@@ -41,16 +43,21 @@ def scales_of(shape: tuple[int, ...]) -> int:
 def ms_ssim(first: np.ndarray, second: np.ndarray) -> float:
     """Return the multi-scale structural similarity (Wang, Simoncelli, Bovik 2003) of two display images, 0..1.
 
-    Args:
-        first: (H, W) float in 0..1, at least 11 pixels on each side.
-        second: the same.
+    Parameters
+    ----------
+    first
+        (H, W) float in 0..1, at least 11 pixels on each side.
+    second
+        the same.
 
     Contrast and structure at every scale, luminance at the coarsest; means over the pixels whose whole window lies in
     the image; halved between scales by means of 2x2 (an odd last row or column is left out). Images too small for five
     scales get as many as fit (``scales_of``), with the exponents of those scaled to the same sum.
 
-    Raises:
-        ValueError: images of different shapes or below 11 pixels.
+    Raises
+    ------
+    ValueError
+        images of different shapes or below 11 pixels.
     """
     if first.shape != second.shape:
         raise ValueError(f"images of shapes {first.shape} and {second.shape} cannot be compared")

@@ -18,14 +18,21 @@ Chosen = Callable[["Answer"], bool]
 class Answer:
     """What one network answered to one stack of images.
 
-    Attributes:
-        set, tier, method, reader, held, lineage: as in the cells.
-        removal: group, empty where nothing was removed.
-        setting: of the removal.
-        psnr: floor in dB on the energy curve, else None.
-        steps: of the time comparison, else None.
-        correct: (K,), 1 where the true label was given, else 0; of ``Answers.known`` float with NaN where an image does
-            not count.
+    Attributes
+    ----------
+    set, tier, method, reader, held, lineage
+        as in the cells.
+    removal
+        group, empty where nothing was removed.
+    setting
+        of the removal.
+    psnr
+        floor in dB on the energy curve, else None.
+    steps
+        of the time comparison, else None.
+    correct
+        (K,), 1 where the true label was given, else 0; of ``Answers.known`` float with NaN where an image does
+        not count.
     """
 
     set: str
@@ -49,9 +56,12 @@ class Answer:
 class Answers:
     """All answers of one run.
 
-    Args:
-        cells: of the store.
-        run: identity of the run.
+    Parameters
+    ----------
+    cells
+        of the store.
+    run
+        identity of the run.
     """
 
     def __init__(self, cells: Iterable[Cell], run: str) -> None:

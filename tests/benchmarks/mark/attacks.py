@@ -41,12 +41,18 @@ def momentum_attack(
 ) -> np.ndarray:
     """Return the change (N, H, W[, 3]) float32 in display units that torchattacks finds within the envelopes.
 
-    Args:
-        model: what is attacked.
-        images: display images float32 (N, H, W[, 3]) in 0..1.
-        envelopes: float32 (N, H, W).
-        steps: of the attack.
-        diverse: DI-FGSM instead of MI-FGSM.
+    Parameters
+    ----------
+    model
+        what is attacked.
+    images
+        display images float32 (N, H, W[, 3]) in 0..1.
+    envelopes
+        float32 (N, H, W).
+    steps
+        of the attack.
+    diverse
+        DI-FGSM instead of MI-FGSM.
     """
     import torchattacks
 
@@ -79,11 +85,16 @@ def momentum_attack(
 def universal_attack(model: Ensemble, images: np.ndarray, envelopes: np.ndarray, passes: int) -> np.ndarray:
     """Return the change (N, H, W[, 3]) of one universal pattern times each image's envelope.
 
-    Args:
-        model: what is attacked.
-        images: display images float32 (N, H, W[, 3]) in 0..1, of one shape.
-        envelopes: float32 (N, H, W).
-        passes: over all images, one step after each.
+    Parameters
+    ----------
+    model
+        what is attacked.
+    images
+        display images float32 (N, H, W[, 3]) in 0..1, of one shape.
+    envelopes
+        float32 (N, H, W).
+    passes
+        over all images, one step after each.
     """
     device = next(model.parameters()).device
     clean, limits = channels_first(images).to(device), torch.from_numpy(envelopes)[:, None].to(device)

@@ -30,9 +30,12 @@ def settings(count: int) -> list[str]:
 def estimates(marked: np.ndarray, clean: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (setting, (H, W[, 3]) float32 common mark) as both averaging adversaries see it.
 
-    Args:
-        marked: display images float32 (N, H, W[, 3]).
-        clean: their originals.
+    Parameters
+    ----------
+    marked
+        display images float32 (N, H, W[, 3]).
+    clean
+        their originals.
     """
     for name, mean in (("pairs", (marked - clean).mean(axis=0)), ("blind", _fine(marked).mean(axis=0))):
         for gain in GAINS:
@@ -42,10 +45,14 @@ def estimates(marked: np.ndarray, clean: np.ndarray) -> Iterator[tuple[str, np.n
 def removed(images: np.ndarray, marked: np.ndarray, clean: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (setting, images float32 (K, H, W[, 3]) in 0..1 after removal) for every setting.
 
-    Args:
-        images: display images float32 (K, H, W[, 3]) to be freed of a mark.
-        marked: the adversary's marked display images (N, H, W[, 3]).
-        clean: the originals of ``marked``.
+    Parameters
+    ----------
+    images
+        display images float32 (K, H, W[, 3]) to be freed of a mark.
+    marked
+        the adversary's marked display images (N, H, W[, 3]).
+    clean
+        the originals of ``marked``.
     """
     for setting, common in estimates(marked, clean):
         yield setting, np.clip(images - common, 0.0, 1.0)

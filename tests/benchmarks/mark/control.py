@@ -63,12 +63,17 @@ def energy_gone(clean: np.ndarray, logo: np.ndarray, freed: np.ndarray) -> float
 def check(results: list[ControlResult], every: bool = True) -> None:
     """Raise when the logo is not undone.
 
-    Args:
-        results: of all removals.
-        every: each removal must undo it; False: one of them is enough (CI's remover is too small to learn).
+    Parameters
+    ----------
+    results
+        of all removals.
+    every
+        each removal must undo it; False: one of them is enough (CI's remover is too small to learn).
 
-    Raises:
-        EvaluationTooWeak: with the figures.
+    Raises
+    ------
+    EvaluationTooWeak
+        with the figures.
     """
     passed = [result.passed for result in results]
     if passed and (all(passed) if every else any(passed)):

@@ -35,12 +35,18 @@ SIDE = 256
 class Sample:
     """Images of one set.
 
-    Attributes:
-        name: of the set.
-        images: uint8 (N, 256, 256[, 3]).
-        labels: int64 (N,).
-        classes: class names by label.
-        rois: bool (N, 256, 256), true lesion masks (skin); None: the mark finds its region of interest itself.
+    Attributes
+    ----------
+    name
+        of the set.
+    images
+        uint8 (N, 256, 256[, 3]).
+    labels
+        int64 (N,).
+    classes
+        class names by label.
+    rois
+        bool (N, 256, 256), true lesion masks (skin); None: the mark finds its region of interest itself.
     """
 
     name: str
@@ -66,13 +72,19 @@ def pack_of(channels: int) -> SurrogatePack:
 def draw_sample(folder: Path, name: str, count: int | None) -> Sample:
     """Return ``count`` test images of a set, as many of each class as there are (fixed seed); None: all of them.
 
-    Args:
-        folder: of all sets.
-        name: of the set.
-        count: images.
+    Parameters
+    ----------
+    folder
+        of all sets.
+    name
+        of the set.
+    count
+        images.
 
-    Raises:
-        FileNotFoundError: the set is not there.
+    Raises
+    ------
+    FileNotFoundError
+        the set is not there.
     """
     test = datasets.load_test(folder / name)
     index = balanced(test.labels, count, 2026)
@@ -111,10 +123,14 @@ def interleaved(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 def requests_of(sample: Sample, site_key: bytes = SITE_KEY, first: int = 0) -> list[MarkRequest]:
     """Return one request per image, each under the key that a site with ``site_key`` derives for it.
 
-    Args:
-        sample: the images; none of them belongs to a series of slices.
-        site_key: 32 bytes.
-        first: number of the first image, so that a pool does not repeat the sample's keys.
+    Parameters
+    ----------
+    sample
+        the images; none of them belongs to a series of slices.
+    site_key
+        32 bytes.
+    first
+        number of the first image, so that a pool does not repeat the sample's keys.
     """
     return [
         MarkRequest(

@@ -14,12 +14,17 @@ from gateway.mark.surrogates.packs import Surrogate
 class Ensemble(nn.Module):
     """Mean logits of all surrogates for one task; each sees the image at its own input size.
 
-    Args:
-        surrogates: at least one that has the task.
-        task: the head.
+    Parameters
+    ----------
+    surrogates
+        at least one that has the task.
+    task
+        the head.
 
-    Raises:
-        ValueError: no surrogate has the task.
+    Raises
+    ------
+    ValueError
+        no surrogate has the task.
     """
 
     def __init__(self, surrogates: Sequence[Surrogate], task: str) -> None:

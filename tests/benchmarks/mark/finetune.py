@@ -21,12 +21,18 @@ def retrained(
 ) -> list[np.ndarray]:
     """Return the (K,) int64 answers for each stack of display images after training on labelled marked images.
 
-    Args:
-        victim: where training starts; stays as it is.
-        marked: uint8 images with true labels.
-        images: display images float32 (K, H, W[, 3]) in 0..1.
-        device: where.
-        least_steps: so that few images are seen often enough.
+    Parameters
+    ----------
+    victim
+        where training starts; stays as it is.
+    marked
+        uint8 images with true labels.
+    images
+        display images float32 (K, H, W[, 3]) in 0..1.
+    device
+        where.
+    least_steps
+        so that few images are seen often enough.
     """
     recipe = victim.recipe
     batches = -(-len(marked) // 32)

@@ -21,8 +21,10 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 def fingerprint(generator: bool = False) -> str:
     """Return 16 hexadecimal digits for ``gateway/mark``, ``plugins/modalities`` and the surrogates' weights.
 
-    Args:
-        generator: with the generator's code and weights, for marks of that mode.
+    Parameters
+    ----------
+    generator
+        with the generator's code and weights, for marks of that mode.
     """
     total = hashlib.sha256()
     for folder in ("gateway/mark", "plugins/modalities"):

@@ -26,12 +26,18 @@ OUTSIDE_FLOOR = 40.0
 class Frame:
     """One image and its reference mark.
 
-    Attributes:
-        original: uint8 (H, W[, 3]).
-        reference: uint8, the reference mark's stored values.
-        strokes: bool (H, W), the reference's.
-        region: bool (H, W), the reference's.
-        profile: for peak and noise factor.
+    Attributes
+    ----------
+    original
+        uint8 (H, W[, 3]).
+    reference
+        uint8, the reference mark's stored values.
+    strokes
+        bool (H, W), the reference's.
+    region
+        bool (H, W), the reference's.
+    profile
+        for peak and noise factor.
     """
 
     original: np.ndarray
@@ -74,9 +80,12 @@ class Frame:
     def apply(self, change: np.ndarray, inside: np.ndarray | None = None) -> np.ndarray:
         """Return uint8 stored values with a change (display units, shape of the image) rounded and cut to the limits.
 
-        Args:
-            change: float.
-            inside: bool (H, W), pixels that count as strokes; None: the reference's strokes.
+        Parameters
+        ----------
+        change
+            float.
+        inside
+            bool (H, W), pixels that count as strokes; None: the reference's strokes.
         """
         strokes = self.strokes if inside is None else inside
         planes = (slice(None), slice(None), *([None] * (self.original.ndim - 2)))

@@ -24,16 +24,26 @@ CHUNK = GPU_BATCH
 class Marks:
     """Marked images of a stack.
 
-    Attributes:
-        kept: (K,) int, which images of the stack could be marked.
-        images: uint8 (K, H, W[, 3]).
-        strokes: bool (K, H, W).
-        region: bool (K, H, W), where a mark was allowed.
-        roi: bool (K, H, W), the region of interest, dilated.
-        exact: bool (K,), whether image minus residual was the original, bit for bit.
-        quality: per kept image, the mark's own figures.
-        refused: image index -> error code.
-        seconds: per image, in mean over all images.
+    Attributes
+    ----------
+    kept
+        (K,) int, which images of the stack could be marked.
+    images
+        uint8 (K, H, W[, 3]).
+    strokes
+        bool (K, H, W).
+    region
+        bool (K, H, W), where a mark was allowed.
+    roi
+        bool (K, H, W), the region of interest, dilated.
+    exact
+        bool (K,), whether image minus residual was the original, bit for bit.
+    quality
+        per kept image, the mark's own figures.
+    refused
+        image index -> error code.
+    seconds
+        per image, in mean over all images.
     """
 
     kept: np.ndarray
@@ -60,16 +70,25 @@ def mark_stack(
 ) -> Marks:
     """Return the marks of all requests; chunks that a former run wrote to ``folder`` are read instead.
 
-    Args:
-        marker: with its settings.
-        requests: one shape.
-        profile: of all images.
-        folder: for the chunks.
-        name: file stem; must depend on everything that the marks depend on besides the requests.
-        say: told what is marked.
+    Parameters
+    ----------
+    marker
+        with its settings.
+    requests
+        one shape.
+    profile
+        of all images.
+    folder
+        for the chunks.
+    name
+        file stem; must depend on everything that the marks depend on besides the requests.
+    say
+        told what is marked.
 
-    Raises:
-        SystemExit: not one image could be marked.
+    Raises
+    ------
+    SystemExit
+        not one image could be marked.
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts = []

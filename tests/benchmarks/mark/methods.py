@@ -33,10 +33,14 @@ from tests.benchmarks.mark.store import digest
 class Made:
     """What a method made.
 
-    Attributes:
-        images: uint8 (K, H, W[, 3]), for the images that the reference could mark.
-        seconds: per image; None for controls.
-        note: what a reader must know.
+    Attributes
+    ----------
+    images
+        uint8 (K, H, W[, 3]), for the images that the reference could mark.
+    seconds
+        per image; None for controls.
+    note
+        what a reader must know.
     """
 
     images: np.ndarray
@@ -51,13 +55,20 @@ class Skipped(Exception):
 class Scene:
     """One set in one tier: the sample, the reference marks, and what methods need.
 
-    Args:
-        sample: of the set.
-        settings: of the reference: tier, steps, device.
-        profile: of the set.
-        pack: surrogate pack.
-        folder: for marks.
-        say: told what is going on.
+    Parameters
+    ----------
+    sample
+        of the set.
+    settings
+        of the reference: tier, steps, device.
+    profile
+        of the set.
+    pack
+        surrogate pack.
+    folder
+        for marks.
+    say
+        told what is going on.
     """
 
     def __init__(
@@ -76,12 +87,18 @@ class Scene:
     def marks(self, settings: MarkSettings, sample: Sample, purpose: str, key: bytes, first: int = 0) -> Marks:
         """Return the marks of a sample under a site key, made once and kept.
 
-        Args:
-            settings: of the mark.
-            sample: images.
-            purpose: for what, e.g. ``sample`` or ``pool``; part of the file name.
-            key: the site's, 32 bytes.
-            first: number of the first image.
+        Parameters
+        ----------
+        settings
+            of the mark.
+        sample
+            images.
+        purpose
+            for what, e.g. ``sample`` or ``pool``; part of the file name.
+        key
+            the site's, 32 bytes.
+        first
+            number of the first image.
         """
         identity = [*self.identity_of(settings.mode), settings.model_dump()]
         name = f"{sample.name}-{settings.tier}-{settings.mode}-{purpose}-{digest(identity)}"
@@ -143,8 +160,10 @@ class Scene:
     def made(self, method: str) -> Made:
         """Return a column's images, made once and kept.
 
-        Raises:
-            Skipped: the method is not there.
+        Raises
+        ------
+        Skipped
+            the method is not there.
         """
         if method in ("clean", "strong"):  # kept already, or nothing to keep
             return METHODS[method](self)
@@ -227,9 +246,12 @@ def known_modes() -> tuple[str, ...]:
 def mode(name: str, fit: bool) -> Callable[[Scene], Made]:
     """Return the column of one of the gateway's own optimisers.
 
-    Args:
-        name: a value of ``MarkSettings.mode``.
-        fit: scale its marks to the reference's energy, wherever in the allowed region they lie.
+    Parameters
+    ----------
+    name
+        a value of ``MarkSettings.mode``.
+    fit
+        scale its marks to the reference's energy, wherever in the allowed region they lie.
     """
 
     def run(scene: Scene) -> Made:

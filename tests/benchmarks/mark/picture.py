@@ -17,9 +17,12 @@ GAIN = 20.0
 def save_picture(scenes: Sequence[Scene], path: Path) -> None:
     """Write a PNG with a row per scene: original, marked, difference x20 around mid grey.
 
-    Args:
-        scenes: at least one.
-        path: replaced when it exists.
+    Parameters
+    ----------
+    scenes
+        at least one.
+    path
+        replaced when it exists.
     """
     figure = Figure(figsize=(7.5, 2.6 * len(scenes)), layout="constrained")
     axes = figure.subplots(len(scenes), 3, squeeze=False)

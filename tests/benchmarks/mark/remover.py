@@ -53,9 +53,12 @@ def _double(n_in: int, n_out: int) -> nn.Sequential:
 class UNet(nn.Module):
     """Four levels; the output is added to the input, and starts at nothing.
 
-    Args:
-        channels: 1 or 3.
-        width: features of the first level, a multiple of 4.
+    Parameters
+    ----------
+    channels
+        1 or 3.
+    width
+        features of the first level, a multiple of 4.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -91,13 +94,20 @@ def train_remover(
 ) -> UNet:
     """Return the remover of ``path``, trained now when there is none.
 
-    Args:
-        marked: display images float32 (N, H, W[, 3]) in 0..1.
-        clean: the originals of these.
-        recipe: how.
-        path: safetensors; its name must depend on pairs and recipe.
-        device: where.
-        say: told the loss now and then.
+    Parameters
+    ----------
+    marked
+        display images float32 (N, H, W[, 3]) in 0..1.
+    clean
+        the originals of these.
+    recipe
+        how.
+    path
+        safetensors; its name must depend on pairs and recipe.
+    device
+        where.
+    say
+        told the loss now and then.
     """
     inputs, targets = (resize(channels_first(images), recipe.side, recipe.side) for images in (marked, clean))
     torch.manual_seed(2026)
@@ -132,11 +142,16 @@ def train_remover(
 def remove(net: UNet, images: np.ndarray, side: int, device: torch.device) -> np.ndarray:
     """Return display images float32 (N, side, side[, 3]) in 0..1 after the remover.
 
-    Args:
-        net: the remover.
-        images: display images float32 (N, H, W[, 3]) in 0..1.
-        side: of the remover's recipe.
-        device: where.
+    Parameters
+    ----------
+    net
+        the remover.
+    images
+        display images float32 (N, H, W[, 3]) in 0..1.
+    side
+        of the remover's recipe.
+    device
+        where.
     """
     parts = [net(resize(part, side, side).to(device)).clamp(0.0, 1.0).cpu() for part in channels_first(images).split(8)]
     whole = torch.cat(parts).numpy()

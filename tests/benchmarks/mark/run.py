@@ -35,24 +35,42 @@ GENERATOR = "generator"
 class Options:
     """What is measured.
 
-    Attributes:
-        sets: names of ``data.PROFILES``.
-        tiers: ``lettered``, ``discreet``.
-        methods: names of ``methods.METHODS``.
-        sample: test images per set; None: all.
-        steps: of the ``strong`` optimiser and of library attacks.
-        averaging: N of the averaging attacks.
-        finetune: n of the victims trained on.
-        finetune_steps: least steps of such training.
-        pairs: images for the pair-trained remover.
-        curve: tier -> display PSNR in dB.
-        curve_sample: images per set for the energy curve, the time comparison and the cross-key correlation.
-        remover: recipe of the remover.
-        our_steps: of ``strong`` in the time comparison.
-        their_steps: of torchattacks in the time comparison.
-        settings: more fields of ``MarkSettings``, e.g. ``generations`` of the paper's search.
-        few: CI: a few treatments, one tier after the columns, and no pair-trained remover need have learned its trade.
-        device: as for ``MarkSettings``.
+    Attributes
+    ----------
+    sets
+        names of ``data.PROFILES``.
+    tiers
+        ``lettered``, ``discreet``.
+    methods
+        names of ``methods.METHODS``.
+    sample
+        test images per set; None: all.
+    steps
+        of the ``strong`` optimiser and of library attacks.
+    averaging
+        N of the averaging attacks.
+    finetune
+        n of the victims trained on.
+    finetune_steps
+        least steps of such training.
+    pairs
+        images for the pair-trained remover.
+    curve
+        tier -> display PSNR in dB.
+    curve_sample
+        images per set for the energy curve, the time comparison and the cross-key correlation.
+    remover
+        recipe of the remover.
+    our_steps
+        of ``strong`` in the time comparison.
+    their_steps
+        of torchattacks in the time comparison.
+    settings
+        more fields of ``MarkSettings``, e.g. ``generations`` of the paper's search.
+    few
+        CI: a few treatments, one tier after the columns, and no pair-trained remover need have learned its trade.
+    device
+        as for ``MarkSettings``.
     """
 
     sets: tuple[str, ...]
@@ -85,13 +103,19 @@ class Options:
 class Reader:
     """A network that answers: a victim, or a surrogate (white-box).
 
-    Attributes:
-        name: as in tables.
-        held: ``WHITE_BOX`` (one of the networks that the mark is made against), ``ALONE`` (the only one), ``DATA`` or
-            ``FAMILY``.
-        lineage: ``imagenet`` or ``scratch``.
-        identity: changes when its weights do.
-        predict: display images float32 (N, H, W[, 3]) in 0..1 -> answers (N,).
+    Attributes
+    ----------
+    name
+        as in tables.
+    held
+        ``WHITE_BOX`` (one of the networks that the mark is made against), ``ALONE`` (the only one), ``DATA`` or
+        ``FAMILY``.
+    lineage
+        ``imagenet`` or ``scratch``.
+    identity
+        changes when its weights do.
+    predict
+        display images float32 (N, H, W[, 3]) in 0..1 -> answers (N,).
     """
 
     name: str
@@ -104,13 +128,20 @@ class Reader:
 class Run:
     """State of one run.
 
-    Args:
-        options: what is measured.
-        recipes: of the victims.
-        data: folder of the sets.
-        out: folder of results.
-        cache: folder of victims and removers.
-        say: told what is going on.
+    Parameters
+    ----------
+    options
+        what is measured.
+    recipes
+        of the victims.
+    data
+        folder of the sets.
+    out
+        folder of results.
+    cache
+        folder of victims and removers.
+    say
+        told what is going on.
     """
 
     def __init__(
@@ -237,11 +268,16 @@ class Run:
     ) -> None:
         """Put one cell per reader into the store: which of the images it answers rightly.
 
-        Args:
-            where: identity of the images: set, tier, method, removal and so on.
-            readers: who is asked.
-            images: makes the display images float32 (K, H, W[, 3]); called only when a cell is missing.
-            labels: int64 (K,), true.
+        Parameters
+        ----------
+        where
+            identity of the images: set, tier, method, removal and so on.
+        readers
+            who is asked.
+        images
+            makes the display images float32 (K, H, W[, 3]); called only when a cell is missing.
+        labels
+            int64 (K,), true.
         """
         made: list[np.ndarray] = []
         for reader in readers:

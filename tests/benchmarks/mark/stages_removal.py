@@ -159,8 +159,10 @@ def _retraining(run: Run, scene: Scene) -> None:
 def positive_control(run: Run, name: str) -> None:
     """Undo a fixed weak logo with the removers of this module.
 
-    Raises:
-        EvaluationTooWeak: one of them cannot (with ``few``: none of them can).
+    Raises
+    ------
+    EvaluationTooWeak
+        one of them cannot (with ``few``: none of them can).
     """
     recipe = run.options.remover
     sample = run.sample(name)

@@ -29,14 +29,20 @@ class Interval:
 def bootstrap(correct: Mapping[str, Sequence[np.ndarray]], draws: int = DRAWS, seed: int = 2026) -> Interval:
     """Return the mean over sets of the mean over victims, with its interval.
 
-    Args:
-        correct: set name -> per victim an array (N,) of 0 and 1, all of one N within a set; NaN: an image that does not
-            count for this victim.
-        draws: of the bootstrap.
-        seed: of the draws.
+    Parameters
+    ----------
+    correct
+        set name -> per victim an array (N,) of 0 and 1, all of one N within a set; NaN: an image that does not
+        count for this victim.
+    draws
+        of the bootstrap.
+    seed
+        of the draws.
 
-    Raises:
-        ValueError: nothing to average, or victims of one set that saw different numbers of images.
+    Raises
+    ------
+    ValueError
+        nothing to average, or victims of one set that saw different numbers of images.
     """
     if not correct or not all(correct.values()):
         raise ValueError("no answers to average")

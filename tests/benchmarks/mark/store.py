@@ -19,11 +19,15 @@ def digest(what: object) -> str:
 class CellStore:
     """Cells by identity, in a file that is only ever added to.
 
-    Args:
-        path: JSON lines; made when it is not there. A last line that was cut off is dropped.
+    Parameters
+    ----------
+    path
+        JSON lines; made when it is not there. A last line that was cut off is dropped.
 
-    Raises:
-        ValueError: a line in the middle is not JSON.
+    Raises
+    ------
+    ValueError
+        a line in the middle is not JSON.
     """
 
     def __init__(self, path: Path) -> None:

@@ -26,18 +26,29 @@ BASELINES = ("noise", "static", "paper", "mi-fgsm", "di-fgsm", "universal")
 class Verdict:
     """One row of the table of targets.
 
-    Attributes:
-        name: of the row.
-        paper: what the paper reports, as text.
-        reach: most (or least) that is to be reached; None: only reported.
-        beyond: the stretch; None: there is none.
-        value: what was measured; None: not measured.
-        text: the value as shown, or why there is none.
-        higher: more is better (speed).
-        cells: what the mean is made of: (what, value).
-        known: the value with only those images counted that a network knows when clean (``Answers.known``); None: not
-            measured, or not an accuracy.
-        known_text: as shown.
+    Attributes
+    ----------
+    name
+        of the row.
+    paper
+        what the paper reports, as text.
+    reach
+        most (or least) that is to be reached; None: only reported.
+    beyond
+        the stretch; None: there is none.
+    value
+        what was measured; None: not measured.
+    text
+        the value as shown, or why there is none.
+    higher
+        more is better (speed).
+    cells
+        what the mean is made of: (what, value).
+    known
+        the value with only those images counted that a network knows when clean (``Answers.known``); None: not
+        measured, or not an accuracy.
+    known_text
+        as shown.
     """
 
     name: str

@@ -28,10 +28,14 @@ CROP = "crop"
 class Shown:
     """One display image with what the adversary is told about it.
 
-    Attributes:
-        image: float32 (H, W) or (H, W, 3) in 0..1.
-        strokes: bool (H, W), true strokes.
-        roi: bool (H, W), region of interest.
+    Attributes
+    ----------
+    image
+        float32 (H, W) or (H, W, 3) in 0..1.
+    strokes
+        bool (H, W), true strokes.
+    roi
+        bool (H, W), region of interest.
     """
 
     image: np.ndarray
@@ -48,11 +52,16 @@ class Shown:
 class Treatment:
     """One setting of one kind of removal.
 
-    Attributes:
-        group: ``a1``, ``denoiser``, ``inpaint`` or ``crop``.
-        setting: e.g. ``jpeg-75``.
-        apply: one image to one image of the same shape.
-        needs_strokes: meaningless where a mark has none.
+    Attributes
+    ----------
+    group
+        ``a1``, ``denoiser``, ``inpaint`` or ``crop``.
+    setting
+        e.g. ``jpeg-75``.
+    apply
+        one image to one image of the same shape.
+    needs_strokes
+        meaningless where a mark has none.
     """
 
     group: str
@@ -207,11 +216,16 @@ def few_treatments() -> list[Treatment]:
 def treated(treatment: Treatment, images: np.ndarray, strokes: np.ndarray, rois: np.ndarray) -> np.ndarray:
     """Return display images float32 (N, H, W[, 3]) after a treatment.
 
-    Args:
-        treatment: which.
-        images: float32 (N, H, W[, 3]) in 0..1.
-        strokes: bool (N, H, W).
-        rois: bool (N, H, W).
+    Parameters
+    ----------
+    treatment
+        which.
+    images
+        float32 (N, H, W[, 3]) in 0..1.
+    strokes
+        bool (N, H, W).
+    rois
+        bool (N, H, W).
     """
     parts = zip(images, strokes, rois, strict=True)
     return np.stack([np.clip(treatment.apply(Shown(*part)), 0.0, 1.0).astype(np.float32) for part in parts])

@@ -36,12 +36,18 @@ MARGIN = 32  # images are kept this much larger than a victim's input, for rando
 class Recipe:
     """How a victim is trained.
 
-    Attributes:
-        family: a key of ``gateway.mark.surrogates.nets.FAMILIES``.
-        epochs: passes over the training images.
-        rate: peak learning rate (AdamW, one cycle).
-        side: input size in pixels.
-        cap: most training images, class-balanced.
+    Attributes
+    ----------
+    family
+        a key of ``gateway.mark.surrogates.nets.FAMILIES``.
+    epochs
+        passes over the training images.
+    rate
+        peak learning rate (AdamW, one cycle).
+    side
+        input size in pixels.
+    cap
+        most training images, class-balanced.
     """
 
     family: str
@@ -98,12 +104,18 @@ def known(names: Iterable[str], recipes: dict[str, Recipe]) -> tuple[list[Recipe
 class Victim:
     """A classifier of one set.
 
-    Args:
-        recipe: how it was trained.
-        task: name of the set.
-        net: in evaluation mode, on ``device``.
-        path: its safetensors file.
-        device: where it runs.
+    Parameters
+    ----------
+    recipe
+        how it was trained.
+    task
+        name of the set.
+    net
+        in evaluation mode, on ``device``.
+    path
+        its safetensors file.
+    device
+        where it runs.
     """
 
     def __init__(self, recipe: Recipe, task: str, net: MultiTaskNet, path: Path, device: torch.device) -> None:
@@ -154,13 +166,20 @@ def load_or_train(
 ) -> Victim:
     """Return the victim of this recipe for one set, from the cache or trained now.
 
-    Args:
-        recipe: how.
-        folder: of all sets.
-        name: of the set.
-        cache: folder of finished victims.
-        device: where it is trained and run.
-        say: told the time per epoch.
+    Parameters
+    ----------
+    recipe
+        how.
+    folder
+        of all sets.
+    name
+        of the set.
+    cache
+        folder of finished victims.
+    device
+        where it is trained and run.
+    say
+        told the time per epoch.
     """
     cache.mkdir(parents=True, exist_ok=True)
     path = cache / f"{name}-{recipe.family}-{digest([VERSION, name, asdict(recipe)])}.safetensors"
@@ -190,14 +209,22 @@ def fit(
 ) -> MultiTaskNet:
     """Train ``net`` in place (AdamW, one cycle, label smoothing 0.05, class weights) and return it in evaluation mode.
 
-    Args:
-        net: with a head for ``task``.
-        task: the head.
-        sample: training images, at least as large as the recipe's input.
-        recipe: epochs, rate, size, cap.
-        device: where.
-        checkpoint: written after every epoch and taken up again; None: no file.
-        say: told the loss and time per epoch.
+    Parameters
+    ----------
+    net
+        with a head for ``task``.
+    task
+        the head.
+    sample
+        training images, at least as large as the recipe's input.
+    recipe
+        epochs, rate, size, cap.
+    device
+        where.
+    checkpoint
+        written after every epoch and taken up again; None: no file.
+    say
+        told the loss and time per epoch.
     """
     chosen = _capped(sample, recipe.cap)
     images, labels = channels_first(chosen.images), torch.from_numpy(chosen.labels).long()

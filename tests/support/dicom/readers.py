@@ -30,7 +30,7 @@ def dciodvfy_errors(path: Path) -> Counter[str]:
 
 
 def dcmtk_reads(path: Path) -> bool:
-    """dcmftest takes it for DICOM and dcmdump reads every element."""
+    """Dcmftest takes it for DICOM and dcmdump reads every element."""
     return all(
         subprocess.run([*command, path], capture_output=True, timeout=60).returncode == 0
         for command in (["dcmftest"], ["dcmdump", "-q"])

@@ -136,8 +136,10 @@ class PackDescription(BaseModel):
 def read_description(path: Path) -> PackDescription:
     """Return the description in ``path``; no file that it names is opened.
 
-    Raises:
-        ConfigError: ``pack-missing`` when the file cannot be read, ``bad-pack`` with place and reason of every fault.
+    Raises
+    ------
+    ConfigError
+        ``pack-missing`` when the file cannot be read, ``bad-pack`` with place and reason of every fault.
     """
     try:
         text = path.read_bytes().decode("utf-8").replace("\r\n", "\n")

@@ -17,12 +17,17 @@ from gateway.errors import ConfigError
 def load_weights(path: Path, allowed: Sequence[type] = ()) -> dict[str, Tensor]:
     """Return the state dict in a safetensors file, or in a torch file read with torch's restricted unpickler.
 
-    Args:
-        path: ``*.safetensors``, else a file of ``torch.save``.
-        allowed: classes besides plain tensors that a torch file may hold; a whole module gives its state dict.
+    Parameters
+    ----------
+    path
+        ``*.safetensors``, else a file of ``torch.save``.
+    allowed
+        classes besides plain tensors that a torch file may hold; a whole module gives its state dict.
 
-    Raises:
-        ConfigError: ``weights-missing``, or ``weights-corrupt`` for what is damaged or holds anything else.
+    Raises
+    ------
+    ConfigError
+        ``weights-missing``, or ``weights-corrupt`` for what is damaged or holds anything else.
     """
     require_file(path)
     try:
@@ -44,8 +49,10 @@ def load_weights(path: Path, allowed: Sequence[type] = ()) -> dict[str, Tensor]:
 def fill(model: nn.Module, weights: dict[str, Tensor], path: Path) -> nn.Module:
     """Put weights into ``model`` (evaluation mode, float32, no parameter gradients) and return it.
 
-    Raises:
-        ConfigError: ``weights-corrupt`` when names or shapes do not fit.
+    Raises
+    ------
+    ConfigError
+        ``weights-corrupt`` when names or shapes do not fit.
     """
     try:
         model.load_state_dict({name: v.float() if v.is_floating_point() else v for name, v in weights.items()})

@@ -19,9 +19,11 @@ from gateway.mark.surrogates.foreign.files import fill, load_weights, missing_ex
 def load_monai(description: ModelDescription, path: Path) -> nn.Module:
     """Return the described network with the weights of ``path`` (safetensors, or a state dict of ``torch.save``).
 
-    Raises:
-        ConfigError: ``extra-missing``; ``bad-architecture`` for an unknown class or wrong arguments;
-            ``weights-missing``, ``weights-corrupt``.
+    Raises
+    ------
+    ConfigError
+        ``extra-missing``; ``bad-architecture`` for an unknown class or wrong arguments;
+        ``weights-missing``, ``weights-corrupt``.
     """
     try:
         nets = importlib.import_module("monai.networks.nets")

@@ -19,15 +19,23 @@ LEAST_PROBABILITY = 1e-6
 class ForeignNet(nn.Module):
     """Prepares images as a foreign network wants them and brings its output into the form of ``NetOutput``.
 
-    Args:
-        model: takes float32 (N, input channels, h, w), gives (N, classes) or a tuple that begins with it.
-        description: input conventions and meaning of the output.
-        channels: 1 or 3, of the images.
-        size: side in pixels that the network was trained for.
-        classes: class names in the order of the output; outputs with an empty name are left out (multilabel only).
+    Parameters
+    ----------
+    model
+        takes float32 (N, input channels, h, w), gives (N, classes) or a tuple that begins with it.
+    description
+        input conventions and meaning of the output.
+    channels
+        1 or 3, of the images.
+    size
+        side in pixels that the network was trained for.
+    classes
+        class names in the order of the output; outputs with an empty name are left out (multilabel only).
 
-    Raises:
-        ConfigError: ``no-layer`` when the described middle layer is not a module of the network.
+    Raises
+    ------
+    ConfigError
+        ``no-layer`` when the described middle layer is not a module of the network.
     """
 
     def __init__(
@@ -57,11 +65,15 @@ class ForeignNet(nn.Module):
     def forward(self, images: Tensor) -> NetOutput:
         """Return logits per task, and the middle feature map where a layer is named, for images in 0..1.
 
-        Args:
-            images: float32 (N, channels, h, w); resampled to ``input_size`` for networks of a fixed size.
+        Parameters
+        ----------
+        images
+            float32 (N, channels, h, w); resampled to ``input_size`` for networks of a fixed size.
 
-        Raises:
-            MarkError: ``wrong-output`` for an output of another shape.
+        Raises
+        ------
+        MarkError
+            ``wrong-output`` for an output of another shape.
         """
         x = resize(images, self.input_size, self.input_size) if self._fixed else images
         x = x.expand(-1, self._inputs, -1, -1) * self.factor + self.offset

@@ -25,9 +25,11 @@ _DETECTION = ("onnx2torch.node_converters.nms", "onnx2torch.node_converters.roia
 def load_onnx(path: Path) -> nn.Module:
     """Return the network in ``path``, in evaluation mode, on the CPU, without parameter gradients.
 
-    Raises:
-        ConfigError: ``extra-missing``, ``weights-missing``, ``weights-corrupt``, and ``unsupported-operator`` for an
-            operator that the converter does not know.
+    Raises
+    ------
+    ConfigError
+        ``extra-missing``, ``weights-missing``, ``weights-corrupt``, and ``unsupported-operator`` for an
+        operator that the converter does not know.
     """
     require_file(path)
     onnx, converter = _libraries()

@@ -25,8 +25,10 @@ from gateway.mark.surrogates.store import load_net
 class SitePack(SurrogatePack):
     """A surrogate pack of the site's own networks.
 
-    Attributes:
-        models: the networks; ``files`` holds their absolute paths in the same order.
+    Attributes
+    ----------
+    models
+        the networks; ``files`` holds their absolute paths in the same order.
     """
 
     models: tuple[ModelDescription, ...] = ()
@@ -34,8 +36,10 @@ class SitePack(SurrogatePack):
     def load(self, device: torch.device) -> tuple[Surrogate, ...]:
         """Return the pack's networks on ``device``, each tried once.
 
-        Raises:
-            MarkError: with the codes of ``check``.
+        Raises
+        ------
+        MarkError
+            with the codes of ``check``.
         """
         try:
             return self.check(device)
@@ -45,10 +49,12 @@ class SitePack(SurrogatePack):
     def check(self, device: torch.device | str = "cpu") -> tuple[Surrogate, ...]:
         """Load and try every network, as the worker will.
 
-        Raises:
-            ConfigError: ``weights-missing``, ``weights-corrupt``, ``extra-missing``, ``bad-architecture``,
-                ``unsupported-operator``, ``no-layer``, ``reserved-family``; and from the trial ``wrong-channels``,
-                ``wrong-output``, ``surrogate-nan``, ``no-gradient``.
+        Raises
+        ------
+        ConfigError
+            ``weights-missing``, ``weights-corrupt``, ``extra-missing``, ``bad-architecture``,
+            ``unsupported-operator``, ``no-layer``, ``reserved-family``; and from the trial ``wrong-channels``,
+            ``wrong-output``, ``surrogate-nan``, ``no-gradient``.
         """
         where = torch.device(device)
         members = []
@@ -80,8 +86,10 @@ class SitePack(SurrogatePack):
 def read_pack(path: Path, name: str) -> SitePack:
     """Return the pack that the description ``path`` describes, under ``name``; weights are not read yet.
 
-    Raises:
-        ConfigError: ``pack-missing``, ``bad-pack`` (``read_description``).
+    Raises
+    ------
+    ConfigError
+        ``pack-missing``, ``bad-pack`` (``read_description``).
     """
     description: PackDescription = read_description(path)
     folder = path.absolute().parent
@@ -98,12 +106,17 @@ def read_pack(path: Path, name: str) -> SitePack:
 def read_packs(named: Mapping[str, Path], taken: Iterable[str] = ()) -> list[SitePack]:
     """Return the packs of a configuration: name -> description file.
 
-    Args:
-        named: the site's packs.
-        taken: names of installed packs.
+    Parameters
+    ----------
+    named
+        the site's packs.
+    taken
+        names of installed packs.
 
-    Raises:
-        ConfigError: those of ``read_pack``, and ``pack-name-taken``.
+    Raises
+    ------
+    ConfigError
+        those of ``read_pack``, and ``pack-name-taken``.
     """
     for name in named:
         if name in set(taken):

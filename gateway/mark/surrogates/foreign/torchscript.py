@@ -33,8 +33,10 @@ class ScriptedNet(nn.Module):
 def load_torchscript(path: Path) -> nn.Module:
     """Return the network in ``path``, in evaluation mode, on the CPU.
 
-    Raises:
-        ConfigError: ``weights-missing``, ``weights-corrupt``.
+    Raises
+    ------
+    ConfigError
+        ``weights-missing``, ``weights-corrupt``.
     """
     require_file(path)
     try:

@@ -38,13 +38,18 @@ class XrayNet:
 def load_xray(description: ModelDescription, path: Path) -> XrayNet:
     """Return the described DenseNet with the weights of ``path``.
 
-    Args:
-        description: ``weights`` is the library's name for them; ``arguments`` override its architecture.
-        path: the published file, or a state dict (safetensors or torch).
+    Parameters
+    ----------
+    description
+        ``weights`` is the library's name for them; ``arguments`` override its architecture.
+    path
+        the published file, or a state dict (safetensors or torch).
 
-    Raises:
-        ConfigError: ``extra-missing``; ``bad-architecture`` for another name or wrong arguments; ``weights-missing``,
-            ``weights-corrupt``.
+    Raises
+    ------
+    ConfigError
+        ``extra-missing``; ``bad-architecture`` for another name or wrong arguments; ``weights-missing``,
+        ``weights-corrupt``.
     """
     try:
         models: Any = importlib.import_module("torchxrayvision").models
