@@ -31,3 +31,12 @@ def miad_data() -> Path:
     if folder is None:
         missing("data")
     return folder
+
+
+@pytest.fixture(scope="session")
+def field_inputs(miad_data: Path) -> Path:
+    """The small inputs that failed in the field, beside the data folder; their absence is that of the data."""
+    folder = miad_data.parent / "field"
+    if not folder.is_dir():
+        missing("data")
+    return folder
