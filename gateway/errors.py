@@ -16,7 +16,7 @@
         └── PermanentError      ... it will not: hold
 
 `code` is a stable, lower-case, hyphenated word that scripts and tests may rely on. `message` says what and where,
-`hint` what to do about it. None of the three ever holds a patient's data (design, promise 7).
+`hint` what to do about it. None of the three ever holds a patient's data (architecture, promise 7).
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class PermanentError(DeliveryError):
 
 
 def fault(error: BaseException) -> str:
-    """Type and place of an exception. Its text is left out: it may quote a patient's data (design, promise 7)."""
+    """Type and place of an exception. Its text is left out: it may quote a patient's data (architecture, promise 7)."""
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return type(error).__name__

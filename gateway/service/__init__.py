@@ -5,7 +5,7 @@
     serve("worker")   spool -> vault, marked copies, delivery   spool, UID, mark and signing keys; public restore key
     serve("restore")  vault -> authorized workstations         the private restore key, and no other secret
 
-Only `serve("restore")` ever reads the private restore key (design, promise 6).
+Only `serve("restore")` ever reads the private restore key (architecture, promise 6).
 """
 
 from __future__ import annotations
