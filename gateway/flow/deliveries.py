@@ -161,7 +161,8 @@ class DeliveryTable(Leases):
                 .where(DeliveryRow.state == QUEUED)
                 .distinct()
             )
-            gone = [pair for pair in session.execute(waiting).tuples() if pair not in named]
+            pairs = [(route, destination) for route, destination in session.execute(waiting)]
+            gone = [pair for pair in pairs if pair not in named]
             return [
                 Stranded(instance_id, route, destination)
                 for route, destination in gone

@@ -11,8 +11,11 @@ have been taken out of its route, its trust withdrawn, an emergency ended, a fil
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import BinaryIO
+
 from gateway.config.models import Route
-from gateway.database import DeliveryRow, InstanceRow
+from gateway.database import DeliveryRow, InstanceRow, ReportRow
 from gateway.dicom.copy.references import references_syntax
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
 from gateway.errors import HoldError
@@ -22,6 +25,7 @@ from gateway.flow.states import REPORT
 from gateway.flow.verified import verified
 from gateway.protect import decide_pass
 from gateway.protect.recoding import recoded
+from gateway.protect.signed_report import SignedReport
 from gateway.vault import VaultRecord
 
 PASS_ENDS = {"pass-expired", "pass-too-long", "destination-not-trusted"}  # codes that say why originals pass no more
@@ -84,7 +88,7 @@ class Leaving:
         )
 
     def _report(self, row: InstanceRow) -> Outgoing:
-        signed = self._context.protector.check_report(self._context.store.signed_report(row.id))
+        signed = self._context.protector.check_report(_signed(self._context.store.report_of(row.id)))
         named = (signed.route, signed.instance_id, signed.sop_class_uid, signed.sop_instance_uid)
         if named != (row.route, row.id, row.sop_class_uid, row.sop_instance_uid):
             raise HoldError("not-ours", "the signed report is not that of this row")
@@ -99,10 +103,10 @@ class Leaving:
             instance_id=row.id,
         )
 
-    def _derived(self, row: InstanceRow, sha256: str):
+    def _derived(self, row: InstanceRow, sha256: str) -> Callable[[], BinaryIO]:
         """What opens the derived file of a row, and checks it."""
 
-        def open_file():
+        def open_file() -> BinaryIO:
             try:
                 return self._context.derived.open(row.derived_file or "")
             except (FileNotFoundError, IsADirectoryError):
@@ -122,6 +126,13 @@ class Leaving:
             raise decision.as_error()
         if decision.action != "pass":
             raise HoldError("not-a-pass-route", f"route {row.route} no longer passes this original", "release it anew")
+
+
+def _signed(row: ReportRow | None) -> SignedReport | None:
+    """What is signed of a report; None when nothing is."""
+    if row is None or row.document is None or row.signature is None or row.signer is None:
+        return None
+    return SignedReport(row.document, row.signature, row.signer)
 
 
 def derived_name(record: VaultRecord, sha256: str) -> str:

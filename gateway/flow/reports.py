@@ -84,7 +84,7 @@ class Reports:
             .having(or_(told.c.until.is_(None), last > told.c.until))
         )
         with reading(self._engine) as session:
-            return list(session.execute(query).tuples())
+            return [(study_uid, marked_at) for study_uid, marked_at in session.execute(query) if marked_at]
 
     def _report(self, route: Route, study_uid: str, last_marked_at: float) -> int:
         with reading(self._engine) as session:

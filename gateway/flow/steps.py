@@ -83,7 +83,7 @@ class Steps:
         for row in rows:
             with _Outcome(self._context, row, SEALED) as outcome:
                 outcome.check_deaths()
-                record = self._context.protector.record(row.record)
+                record = self._context.protector.record(row.record or "")
                 if self._already_derived(row, record):
                     continue
                 jobs.append((row, self._job(row, record)))

@@ -22,7 +22,6 @@ from gateway.flow.keeping import KeptFiles
 from gateway.flow.leases import LeaseLost, lease_owner
 from gateway.flow.ports import ReceivedFacts
 from gateway.flow.states import DELIVERED, HELD, MARKED, QUEUED, RECEIVED, REPORT, SEALED, SENT
-from gateway.protect.signed_report import SignedReport
 
 __all__ = [
     "DELIVERED",
@@ -187,13 +186,10 @@ class FlowStore(DeliveryTable, KeptFiles):
             return False
         return True
 
-    def signed_report(self, instance_id: str) -> SignedReport | None:
-        """What is signed of the report that this instance brings out; None when nothing is."""
+    def report_of(self, instance_id: str) -> ReportRow | None:
+        """The report that this instance brings out; None when it brings none."""
         with reading(self._engine) as session:
-            row = session.scalars(select(ReportRow).where(ReportRow.instance_id == instance_id)).first()
-        if row is None or row.document is None or row.signature is None or row.signer is None:
-            return None
-        return SignedReport(row.document, row.signature, row.signer)
+            return session.scalars(select(ReportRow).where(ReportRow.instance_id == instance_id)).first()
 
     def held(self, instance_id: str, state: str, code: str, reason: str) -> None:
         """Any state -> held, with the reason that an operator sees. `reason` holds no PHI."""

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import structlog
 
@@ -78,9 +79,8 @@ class FlowWorker:
             *((name, self._in_shared(once), pause_s) for name, once, pause_s in self._further),
         ]
         for destination in self._destinations:
-            loops.append(
-                (f"deliver-{destination.name}", lambda d=destination: self.deliver_once(d), self._settings.poll_s)
-            )
+            once = partial(self.deliver_once, destination)
+            loops.append((f"deliver-{destination.name}", once, self._settings.poll_s))
         for name, once, pause_s in loops:
             thread = threading.Thread(target=self._loop, args=(name, once, pause_s), name=name, daemon=True)
             thread.start()
