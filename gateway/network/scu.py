@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import select
-import socket
 import ssl
 import struct
 import time
@@ -35,17 +34,14 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import PresentationContext, build_context
 
-from gateway.errors import DicomError, GatewayError, PermanentError, TransientError
+from gateway.errors import DicomError, PermanentError, TransientError
 from gateway.network import command as dimse
 from gateway.network import settings
 from gateway.network.associate_pdus import LONGEST_ASSOCIATE, Reject, read_answer, read_reject
+from gateway.network.connect import CERTIFICATE_FAILURES, ClientTls, Peer, connect, lost
 from gateway.network.contexts import EXPLICIT_LITTLE, VERIFICATION
 from gateway.network.pdu_socket import DataPdu
 
-CERTIFICATE_FAILURES = frozenset({"certificate-not-trusted", "certificate-refused", "tls-failed"})
-"""Codes of a connection that was not made because TLS could not be: nothing was sent, and nothing was said in DICOM."""
-
-_OUR_CERTIFICATE = "has it expired, and does the partner trust its authority?"
 MOST_CONTEXTS = 128  # odd numbers of one byte, PS3.8 9.3.2.2
 
 _ASSOCIATE_AC, _ASSOCIATE_RJ, _P_DATA, _RELEASE_RQ, _RELEASE_RP, _ABORT = 0x02, 0x03, 0x04, 0x05, 0x06, 0x07
@@ -53,34 +49,10 @@ _LONGEST_PDU = 2 << 20  # bytes of a P-DATA-TF
 _SMALLEST_PDU = 128  # bytes; a peer that takes less is not usable
 
 
-class ClientTls(Protocol):
-    """What secures a connection of ours: an `ssl.SSLContext`, or one that looks closer at the certificate."""
-
-    def wrap_socket(self, sock: socket.socket, *, server_hostname: str) -> ssl.SSLSocket: ...
-
-
 class DataSet(Protocol):
     """What a data set is read from; fewer bytes than asked for may come at a time, none only at the end."""
 
     def read(self, size: int, /) -> bytes: ...
-
-
-@dataclass(frozen=True)
-class Peer:
-    """Whom to call, and how patiently.
-
-    `tls` is a client context; the peer's certificate has to name `host`. `response_timeout_s` bounds the answer to
-    A-ASSOCIATE-RQ, each DIMSE response and each blocked send.
-    """
-
-    host: str
-    port: int
-    called_ae: str
-    calling_ae: str
-    tls: ClientTls | None = None
-    max_pdu: int = 131_072
-    connect_timeout_s: float = 10
-    response_timeout_s: float = 60
 
 
 @dataclass(frozen=True)
@@ -117,7 +89,7 @@ class ScuAssociation:
         self._contexts = _numbered(contexts)
         self._message_id = 0
         self.last_used = time.monotonic()
-        self._socket = _connect(peer)
+        self._socket = connect(peer)
         try:
             self._send(_associate_request(peer, self._contexts))
             accepted = self._read_associate_answer()
@@ -257,7 +229,7 @@ class ScuAssociation:
         except TimeoutError:
             raise TransientError("no-answer", "the peer does not read what it is sent") from None
         except OSError as error:
-            raise self._lost(error) from None
+            raise lost(error) from None
 
     def _read_response(self) -> Response:
         deadline = time.monotonic() + self.peer.response_timeout_s
@@ -341,7 +313,7 @@ class ScuAssociation:
             except TimeoutError:
                 raise TransientError("no-answer", "the peer did not answer in time") from None
             except OSError as error:
-                raise self._lost(error) from None
+                raise lost(error) from None
             if count == 0:
                 raise TransientError("connection-lost", "the peer closed the connection")
             read += count
@@ -358,13 +330,6 @@ class ScuAssociation:
         self.usable = False
         self._socket.close()
 
-    @staticmethod
-    def _lost(error: OSError) -> TransientError:
-        if isinstance(error, ssl.SSLError) and _refuses_ours(error):
-            # In TLS 1.3 the peer's verdict on our certificate comes after our side of the handshake is done.
-            return TransientError("certificate-refused", "the peer refuses our certificate", _OUR_CERTIFICATE)
-        return TransientError("connection-lost", f"the connection was lost: {error.strerror or type(error).__name__}")
-
 
 def _numbered(contexts: Iterable[tuple[str, str]]) -> list[PresentationContext]:
     proposed = [build_context(sop_class, syntax) for sop_class, syntax in contexts]
@@ -373,51 +338,6 @@ def _numbered(contexts: Iterable[tuple[str, str]]) -> list[PresentationContext]:
     for number, context in enumerate(proposed):
         context.context_id = 2 * number + 1
     return proposed
-
-
-def _connect(peer: Peer) -> socket.socket:
-    where = f"{peer.host} port {peer.port}"
-    try:
-        connection = socket.create_connection((peer.host, peer.port), peer.connect_timeout_s)
-    except OSError as error:
-        reason = "timed out" if isinstance(error, TimeoutError) else error.strerror or type(error).__name__
-        raise TransientError("unreachable", f"cannot connect to {where}: {reason}", "is it running?") from None
-    # A C-STORE is a small PDU, some large ones, and a wait: without this each waits for a delayed ACK (7x slower).
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if peer.tls is None:
-        return connection
-    try:
-        return peer.tls.wrap_socket(connection, server_hostname=peer.host)
-    except ssl.SSLCertVerificationError as error:
-        connection.close()
-        raise TransientError(
-            "certificate-not-trusted",
-            f"the certificate of {where} is not good: {error.verify_message}",
-            "have the partner renew it, or put its authority into the trust",
-        ) from None
-    except ssl.SSLEOFError:
-        connection.close()
-        raise TransientError("connection-lost", f"{where} closed the connection in the TLS handshake") from None
-    except ssl.SSLError as error:
-        connection.close()
-        if _refuses_ours(error):
-            message = f"{where} refuses our certificate: {error.reason}"
-            raise TransientError("certificate-refused", message, _OUR_CERTIFICATE) from None
-        raise TransientError("tls-failed", f"no TLS with {where}: {error.reason}", "is it a TLS port?") from None
-    except GatewayError:
-        connection.close()
-        raise
-    except OSError as error:
-        connection.close()
-        reason = "timed out" if isinstance(error, TimeoutError) else error.strerror or type(error).__name__
-        raise TransientError("unreachable", f"TLS handshake with {where}: {reason}") from None
-
-
-def _refuses_ours(error: ssl.SSLError) -> bool:
-    """Whether it is the peer's alert about our own certificate (RFC 8446 6.2)."""
-    reason = error.reason or ""
-    return "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason or "ACCESS_DENIED" in reason)
 
 
 def _associate_request(peer: Peer, contexts: list[PresentationContext]) -> bytes:
@@ -474,3 +394,6 @@ def _read(stream: DataSet, length: int) -> bytes:
             break
         data += more
     return data
+
+
+__all__ = ["CERTIFICATE_FAILURES", "MOST_CONTEXTS", "ClientTls", "Peer", "Response", "ScuAssociation"]
