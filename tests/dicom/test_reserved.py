@@ -67,6 +67,12 @@ def test_a_range_written_in_the_whole_container():
     assert pixels.reserved == ((0, 16),)
 
 
+def test_a_range_of_whole_containers_that_bits_stored_does_not_show_as_one():
+    frames = np.array([[[0x8FF0, 0x9005, 0x9011, 0x0FF5, 4000]]], np.uint16)
+    pixels = decode_pixels(encode(padded(frames, "US", 0x8FF0, 0x9010, BitsStored=12)), EXPLICIT_LITTLE)
+    assert pixels.padding.reshape(-1).tolist() == [True, True, False, False, False] and pixels.reserved == ()
+
+
 def test_padding_of_compressed_signed_pixels():
     numbers = np.array([[-2000, -1000, 5, 7] * 4] * 16, np.int16)
     frame = lossless_frame((numbers & 0xFFF).astype(np.uint16), JPEG_LS_LOSSLESS, BitsStored=12)
