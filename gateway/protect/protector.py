@@ -1,4 +1,4 @@
-"""One instance in, one sealed original and one marked instance out (design, section 4, steps 2 to 5).
+"""One instance in, one sealed original and one marked instance out (architecture, life of an instance, steps 2 to 5).
 
 This room knows what an instance is; it does not know where it came from, where it goes, or which step is next.
 """
