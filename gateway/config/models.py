@@ -1,7 +1,8 @@
 """The shape of the configuration: one frozen pydantic model per table of the TOML file.
 
-Unknown keys are errors, every value has a type with a range, and secrets are references (`file:`, `env:`), never
-values. `gateway.config.load` reads a file into `Config`; nothing else in the gateway reads configuration files.
+Unknown keys are errors, every value has a type with a range, and secrets are references (`file:`, `env:`,
+`credential:`), never values. `gateway.config.load` reads a file into `Config`; nothing else in the gateway reads
+configuration files.
 The texts of the errors are for the person who wrote the file: `gateway.config.problems` adds path, line and suggestion.
 """
 
@@ -29,6 +30,7 @@ from gateway.config.base import (
     url_or_reference,
 )
 from gateway.config.passing import PASS_STATEMENT, TRUST_STATEMENT, BreakGlass
+from gateway.config.private_elements import PrivateElements
 from gateway.config.secret import SecretRef
 from gateway.config.syntaxes import UNCOMPRESSED, TransferSyntaxes
 
@@ -46,7 +48,8 @@ class Site(Model):
 class Database(Model):
     """SQLAlchemy URL, or a reference to one (`env:`, `file:`) since it may hold a password.
 
-    Empty means the embedded SQLite file `<state>/gateway.sqlite`. `Config.database_url` gives the URL to open.
+    Empty means the embedded SQLite file `<state>/gateway.sqlite`, or `<state>/database/gateway.sqlite` where that
+    folder was made (a user a role). `Config.database_url` gives the URL to open.
     """
 
     url: Annotated[str, AfterValidator(url_or_reference)] = ""
@@ -161,7 +164,7 @@ class Rule(Model):
         return self
 
 
-class Route(Model):
+class Route(PrivateElements):
     """What happens to instances sent to one called AE title."""
 
     name: Name
@@ -323,7 +326,8 @@ class Config(Model):
     def database_url(self) -> str:
         """The SQLAlchemy URL to open; a reference is resolved, so this may raise `ConfigError`."""
         if not self.database.url:
-            return f"sqlite:///{self.site.state / 'gateway.sqlite'}"
+            shared = self.site.state / "database"  # made where each role has a user of its own (deploy/systemd)
+            return f"sqlite:///{(shared if shared.is_dir() else self.site.state) / 'gateway.sqlite'}"
         if isinstance(self.database.url, SecretRef):
             return self.database.url.resolve().decode().strip()
         return self.database.url

@@ -118,7 +118,7 @@ class ModalityProfile:
         a change through that a narrow one would show; None: ``peak`` alone holds.
     chroma
         largest deviation of a colour channel's texture from its luminance, as a share of the amplitude
-        (mark.md 7.1: half); of no effect on gray images.
+        (mark, budgets: half); of no effect on gray images.
     texture_side
         longest side in pixels of the grid that textures are made on. A larger image gets the texture in
         blocks of its own pixels, so that the band lies where a classifier's resize (to 128..299 pixels) keeps it.

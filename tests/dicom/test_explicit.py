@@ -17,7 +17,6 @@ from gateway.dicom.pixels.compress import recode
 from gateway.dicom.pixels.stored_values import decode_pixels
 from tests.support.dicom.samples import encode, facts, image
 
-
 KEPT = facts(ride_along=RideAlong(keep=frozenset({"SCANNER RAW"})))
 
 

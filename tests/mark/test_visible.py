@@ -1,4 +1,4 @@
-"""The guard (design, promise 8): what is above the threshold of visibility lies inside strokes, nowhere else.
+"""The guard (architecture, promise 8): what is above the threshold of visibility lies inside strokes, nowhere else.
 
 Measured here from stored values alone, with a threshold computed apart from the package's own, and shown by a picture
 whose painted pixels are counted in the file.

@@ -80,6 +80,16 @@ class RideAlong:
     keep: frozenset[str] = frozenset()
 
 
+def in_words(rules: RideAlong) -> str:
+    """What becomes of private elements, in one sentence; the rest of the rule is the same on every route."""
+    if rules.private == "keep":
+        return "private elements of any size; no icons, nested pixel data, groups 7F00 to 7FFF or foreign documents"
+    whole = f"private values of at most {rules.value_bytes} bytes and {rules.block_bytes} in a private block"
+    named = f", all of {', '.join(sorted(rules.keep))}" if rules.keep else ""
+    larger = "larger ones are left out" if rules.private == "drop" else "an object with larger ones is held"
+    return f"{whole}{named}; {larger}"
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """One element that does not ride along: tags only, nothing of its value.

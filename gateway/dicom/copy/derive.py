@@ -1,7 +1,8 @@
 """The derived instance: the original's header with what changed, and the marked pixels, as one encoded data set.
 
-Explicit VR Little Endian, uncompressed (design, section 4 step 5). Elements that need no change keep their bytes where
-the original is in the same encoding, private ones always. What of them may ride along says `gateway.dicom.copy.bulk`.
+Explicit VR Little Endian, uncompressed (architecture, life of an instance, step 5). Elements that need no change keep
+their bytes where the original is in the same encoding, private ones always. What of them may ride along says
+`gateway.dicom.copy.bulk`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Traces of an original's pixels in bytes that must not hold any: the self-check of a marked copy (promise 3).
 
-A trace is a run of `RUN` bytes or more, not of one value or one step alone, that stands in the pixels too: as they
+A trace is a run of `RUN` bytes or more, neither background nor one step alone, that stands in the pixels too: as they
 are, with the bytes of their words swapped, or every second pixel of a row or of rows and columns (thumbnails). What was
 scaled, windowed or compressed on its way is not found so: the rule of `gateway.dicom.copy.bulk` keeps that out.
 
@@ -22,7 +22,8 @@ _TABLE_BITS = 20
 _SHIFT, _MASK = np.uint64(64 - _TABLE_BITS), np.uint64((1 << _TABLE_BITS) - 1)
 _FEW_ROWS = 4  # narrower thumbnails than so many runs a row are looked for across their rows too
 _FIRST, _SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
-_MAX_COMPARED = 4096  # blocks with the hash of another that are compared in one form of the pixels
+_MAX_COMPARED = 4096  # blocks with the hash of another that are compared in one form of the pixels,
+_MAX_PLACES = 64  # and places in the other bytes where one of them is compared
 
 
 class Traces:
@@ -64,7 +65,9 @@ class Traces:
         candidates = candidates[self._second[mixed[candidates] & _MASK]]
         if not candidates.size:
             return None
-        candidates = candidates[_telling(words[candidates])][:_MAX_COMPARED]
+        candidates = candidates[_telling(words[candidates])]
+        once = np.unique(mixed[candidates], return_index=True)[1][:_MAX_COMPARED]
+        candidates = candidates[np.sort(once)]
         for block in candidates:
             for form in self._forms:
                 if (place := _compared(form, data, int(block) * _BLOCK)) is not None:
@@ -75,18 +78,26 @@ class Traces:
 def _compared(form: bytes, data: np.ndarray, start: int) -> int | None:
     """A place in `form` that agrees with `data` over a whole run around the block at `start`."""
     block = data[start : start + _BLOCK].tobytes()
-    at = form.find(block)
-    while at >= 0:
+    at = -1
+    for _ in range(_MAX_PLACES):
+        at = form.find(block, at + 1)
+        if at < 0:
+            break
         before = min(RUN - _BLOCK, at, start)
         behind = min(RUN, len(form) - at, data.size - start)
         there = np.frombuffer(form, np.uint8, before + behind, at - before)
         differ = np.flatnonzero(there != data[start - before : start + behind])
         first = int(differ[differ < before].max(initial=-1)) + 1
         last = int(differ[differ >= before].min(initial=before + behind))
-        if last - first >= _ENOUGH:
+        if last - first >= _ENOUGH and _says_much(there[first:last]):
             return at - before + first
-        at = form.find(block, at + 1)
     return None
+
+
+def _says_much(run: np.ndarray) -> bool:
+    """Whether a run is more than background with something in it: at least a quarter is not its commonest byte."""
+    counts = np.bincount(run)
+    return np.count_nonzero(counts) >= 4 and counts.max() <= run.size * 3 // 4
 
 
 def _swapped(data: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """How much each pixel may change, and the way from a change in display units to stored values within the budget.
 
 Visibility: one just noticeable difference (JND) of the grayscale standard display function (DICOM PS3.14) is about
-1/582 of the display range for 1 to 350 cd/m2 (mark.md section 5); image noise masks more, so the threshold of a pixel
+1/582 of the display range for 1 to 350 cd/m2 (mark, budgets); image noise masks more, so the threshold of a pixel
 is max(1 JND, k * local noise sd) with k from the profile.
 """
 

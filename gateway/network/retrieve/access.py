@@ -1,8 +1,8 @@
 """Who may use the restore SCP: decides one association request against the listed workstations.
 
-An AE title is a name, not an identity (design, promise 5): over TLS the client certificate has to be bound to the AE
-title, by the SHA-256 of its SubjectPublicKeyInfo or by a subject alternative name; without TLS the workstation has to
-be listed as `plain`. In both cases the connection has to come from a listed address. Everything else is refused.
+An AE title is a name, not an identity (architecture, promise 5): over TLS the client certificate has to be bound to the
+AE title, by the SHA-256 of its SubjectPublicKeyInfo or by a subject alternative name; without TLS the workstation has
+to be listed as `plain`. In both cases the connection has to come from a listed address. Everything else is refused.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def deliver(session: Session, outlet: Outlet, original: Original, *, operation: 
 
 
 def _refused(session: Session, planned: Planned, operation: str, error: GatewayError) -> None:
-    """What cannot be restored for certain is never sent (design, promise 3): a security alert, event 110113."""
+    """What cannot be restored for certain is never sent (architecture, promise 3): a security alert, event 110113."""
     session.audit(
         events.RESTORE_REFUSED,
         "failure",

@@ -1,7 +1,8 @@
 """C-GET and C-MOVE: one plan, one loop, two ways out (PS3.4 C.4.2, C.4.3).
 
 The way out of a C-GET is the association that asked. The way out of a C-MOVE is a new association to the asking AE's
-own configured address, and to no other: originals go to nobody but the workstation that was let in (design, promise 5).
+own configured address, and to no other: originals go to nobody but the workstation that was let in (architecture,
+promise 5).
 """
 
 from __future__ import annotations
