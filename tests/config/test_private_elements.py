@@ -1,4 +1,4 @@
-"""The keys of a route about private elements, their sentence, and what a file's copy leaves out as `explain` tells it."""
+"""The keys of a route about private elements, their sentence, and the rule in words."""
 
 from __future__ import annotations
 
