@@ -179,8 +179,9 @@ class MarkRequest:
         low stored values are shown white (MONOCHROME1).
     padding
         (H, W) bool, never touched; or None.
-    padding_value
-        stored value that means padding: such pixels are never touched and no other pixel takes it.
+    reserved
+        (low, high) of stored values, inclusive, that mean something else than brightness (padding, colours of a
+        supplemental palette): such pixels are never touched and no other pixel takes one.
     roi
         (H, W) bool, the region of interest, never touched; None: label-free saliency over the surrogates, about
         the most salient quarter of the foreground.
@@ -197,7 +198,7 @@ class MarkRequest:
     other_windows: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     inverted: bool = False
     padding: np.ndarray | None = None
-    padding_value: int | None = None
+    reserved: tuple[tuple[int, int], ...] = ()
     roi: np.ndarray | None = None
     slope: float | None = None
 

@@ -122,12 +122,12 @@ class Index:
         with reading(self._engine) as session:
             return list(session.scalars(select(VaultRow.locator).where(*filters).order_by(*order)))
 
-    def transfer_syntaxes(self) -> dict[str, list[str]]:
-        """SOP class UID to the transfer syntaxes of the originals held, the most frequent first."""
+    def transfer_syntaxes(self, scope: Scope = Scope()) -> dict[str, list[str]]:
+        """SOP class UID to the transfer syntaxes of the originals held inside a scope, the most frequent first."""
         columns = (VaultRow.sop_class_uid, VaultRow.transfer_syntax_uid)
         counted = (
             select(*columns)
-            .where(VaultRow.payload_file.is_not(None))
+            .where(VaultRow.payload_file.is_not(None), *_inside(scope))
             .group_by(*columns)
             .order_by(VaultRow.sop_class_uid, func.count().desc(), VaultRow.transfer_syntax_uid)
         )
@@ -224,9 +224,12 @@ def _visible(scope: Scope, derived: Sequence[str]) -> list[ColumnElement[bool]]:
     )
     conditions: list[ColumnElement[bool]] = [VaultRow.payload_file.is_not(None)]
     conditions.append(or_(newest, VaultRow.derived_sop_uid.in_(derived)) if derived else newest)
-    if "*" not in scope.studies:
-        conditions.append(VaultRow.study_uid.in_(scope.studies))
-    return conditions
+    return [*conditions, *_inside(scope)]
+
+
+def _inside(scope: Scope) -> list[ColumnElement[bool]]:
+    """The condition of a scope; none where it is everything."""
+    return [] if "*" in scope.studies else [VaultRow.study_uid.in_(scope.studies)]
 
 
 def _above(root: Root, level: str, query: Dataset) -> Iterator[ColumnElement[bool]]:

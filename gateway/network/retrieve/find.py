@@ -26,7 +26,7 @@ def serve_find(session: Session, request: C_FIND, context: PresentationContext) 
 
     More matches than ``max_matches`` end in 0xA700 after that many answers: a cut list must not look whole.
     """
-    model = MODELS[request.AffectedSOPClassUID]
+    model = MODELS[str(request.AffectedSOPClassUID)]
     try:
         identifier = read_identifier(request.Identifier, context.transfer_syntax[0])
         level = query_level(model.root, identifier)
