@@ -114,10 +114,8 @@ def _ct() -> tuple[Dataset, np.ndarray]:
 
 
 def _mr() -> tuple[Dataset, np.ndarray]:
-    ds = pydicom.dcmread(PYDICOM / "examples_overlay.dcm")
-    return _slice(ds, "MR", "1.2.840.10008.5.1.4.1.1.4", PixelPaddingValue=0), ds.pixel_array[22:278, 114:370].astype(
-        np.int16
-    )
+    pixels = pydicom.dcmread(PYDICOM / "examples_overlay.dcm").pixel_array[22:278, 114:370]
+    return _slice("MR", "1.2.840.10008.5.1.4.1.1.4", PixelPaddingValue=0), pixels.astype(np.int16)
 
 
 def _slice(modality: str, sop_class: str, **more: object) -> Dataset:
