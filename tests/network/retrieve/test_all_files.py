@@ -61,6 +61,9 @@ def test_everything_comes_back_as_it_was(everything, start_scp, tmp_path, audit,
     # What this DCMTK has no name for goes to a receiver that takes any transfer syntax.
     keeper = Keeper()
     rest = [sample for sample in samples if sample.uid in unknown]
+    if is_standin(miad_data) and not rest:
+        assert [uid for uid in wanted if brought[uid] != wanted[uid]] == []
+        return
     server = receiver(keeper, {(sample.sop_class, sample.transfer_syntax) for sample in rest})
     scp = start_scp(plain(port=server.server_address[1]), of=everything)
     try:
