@@ -40,6 +40,7 @@ from gateway.protect.policy import Decision, decide, has_new_study, policy_diges
 from gateway.protect.remapping import Remapped
 from gateway.protect.signed_report import SignedFacts, SignedReport, check_report
 from gateway.vault import (
+    CopyNames,
     FigureStore,
     MarkFigures,
     PayloadStore,
@@ -78,6 +79,7 @@ class Protector:
     def __init__(self, config: Config, keys: SealingKeys, engine: Engine, vault_folder: Path) -> None:
         self._config = config
         self._keys = keys
+        self._engine = engine
         self._profiles = load_profiles()
         self._payloads = PayloadStore(vault_folder)
         self._figures = FigureStore(engine)
@@ -291,11 +293,13 @@ class Protector:
     def _facts(self, route: Route, body: bytes | None, record: VaultRecord) -> DerivationFacts:
         """Everything in the derived header that is not the original's.
 
-        The same record gives the same facts, but for `body`, what the copy carries: it is sealed afresh each time.
+        The same record gives the same facts, but for `body`, what the copy carries: it is sealed afresh each time; and
+        references name the copies that are the newest now (`CopyNames`).
         """
         site = self._config.site
         derive, has_new_study = partial(derived_uid, self._keys.uid_key), bool(record.derived_study_uid)
         name = in_new_study if has_new_study else str
+        copies = CopyNames(self._engine, record.study_uid, has_new_study=has_new_study)
         sealed_key = payload = None
         if body is not None:
             sealed_key, payload = seal_carried(body, record, self._keys.restore_public, self._keys.signer)
@@ -311,7 +315,7 @@ class Protector:
             source_reference=route.source_reference,
             token=record.token,
             hint=site.contact,
-            map_uid=lambda uid: derive("instance", name(uid), 1),
+            map_uid=lambda uid: copies.newest(uid) or derive("instance", name(uid), 1),  # not here yet: its first copy
             map_series=lambda uid: derive("series", name(uid)),
             derived_study_uid=record.derived_study_uid,
             map_study=partial(derive, "study") if has_new_study else None,
