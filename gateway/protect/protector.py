@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,6 +38,7 @@ from gateway.protect.marking import (
 )
 from gateway.protect.policy import Decision, decide, has_new_study, policy_digest, ride_along
 from gateway.protect.remapping import Remapped
+from gateway.protect.signed_report import SignedFacts, SignedReport, check_report
 from gateway.vault import (
     CopyNames,
     FigureStore,
@@ -48,6 +50,8 @@ from gateway.vault import (
     seal_carried,
     seal_payload,
 )
+
+_PAGE = 500  # locators in one query
 
 DESCRIPTION = {
     "lettered": "Lettering with an adversarial texture was added to the pixels outside the region of interest, "
@@ -163,12 +167,37 @@ class Protector:
         self._put_payload(newer, source)
         return newer
 
-    def expire(self, before: float, keep: Collection[str]) -> int:
-        """End the retention of originals sealed before that time, but of none in `keep`; returns how many."""
-        locators = self._records.expire(before, keep)
+    def check_report(self, signed: SignedReport | None) -> SignedFacts:
+        """What a listed signer says of a report of this site; HoldError ``not-ours``."""
+        return check_report(signed, self._keys.verifier, self._config.site.name)
+
+    def expire(self, before: float, keep: Collection[str], most: int, told: Callable[[str], None]) -> int:
+        """End the retention of originals sealed before that time, but of none in `keep`; returns how many.
+
+        Parameters
+        ----------
+        most
+            End no more than so many, the oldest first.
+        told
+            Called with each locator before its retention ends; what it raises keeps that original and those after it.
+        """
+        locators = self._records.expire(before, keep, most, told)
         for locator in locators:
             self._payloads.delete(locator)
         return len(locators)
+
+    def sweep_ended(self) -> int:
+        """Delete payloads that a kill left behind after their retention had ended; returns how many."""
+        found = 0
+        names = self._payloads.locators()
+        while page := list(islice(names, _PAGE)):
+            for locator in self._records.ended(page):
+                found += self._payloads.delete(locator)
+        return found
+
+    def originals(self) -> int:
+        """How many originals retention has not ended."""
+        return self._records.count_live()
 
     def sweep(self, before: float) -> int:
         """Delete payloads that killed processes left half written before that time; returns how many."""
