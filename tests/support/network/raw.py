@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -148,7 +149,12 @@ def scripted_scp(serve: Callable[[Wire], None], tls=None) -> Iterator[int]:
         def one(sock: socket.socket) -> None:
             with contextlib.suppress(OSError), sock:
                 if tls is not None:
-                    sock = tls.wrap_socket(sock, server_side=True)
+                    sock = tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+                    try:
+                        sock.do_handshake()
+                    except ssl.SSLError:
+                        socket.socket.recv(sock, 65536)  # unread data would reset the connection under the alert
+                        raise
                 sock.settimeout(10)
                 serve(Wire(sock))
 
