@@ -30,6 +30,7 @@ from gateway.config.base import (
     url_or_reference,
 )
 from gateway.config.passing import PASS_STATEMENT, TRUST_STATEMENT, BreakGlass
+from gateway.config.private_elements import PrivateElements
 from gateway.config.secret import SecretRef
 from gateway.config.syntaxes import UNCOMPRESSED, TransferSyntaxes
 
@@ -185,7 +186,7 @@ class Rule(Model):
         return self
 
 
-class Route(Model):
+class Route(PrivateElements):
     """What happens to instances sent to one called AE title."""
 
     name: Name
