@@ -13,7 +13,7 @@ from gateway.dicom.copy import derivation
 from gateway.dicom.copy.derivation import DerivationFacts
 from gateway.dicom.copy.overlay import add_words
 from gateway.dicom.copy.references import follow
-from gateway.dicom.encoding.explicit import encode_around, make_explicit
+from gateway.dicom.encoding.explicit import encode_around
 from gateway.dicom.encoding.library import foreign_errors
 from gateway.dicom.encoding.parts import Parts, split
 from gateway.dicom.encoding.private import write_block
@@ -88,7 +88,6 @@ def derived_around(
     if header.has_our_private_block:
         raise DicomError("already-marked", "the data set carries a private block of this gateway already")
     with foreign_errors("undecodable-header", "the derived header cannot be made"):
-        make_explicit(ds, parts)
         derivation.drop_invalid(ds)
         ds.pop("SourceImageSequence", None)  # replaced as a whole
         follow(ds, header, facts)

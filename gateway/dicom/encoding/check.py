@@ -11,8 +11,8 @@ from gateway.dicom.encoding.encoded import (
     InstanceHeader,
     describe,
     open_source,
-    parse,
     split_header,
+    walk,
 )
 from gateway.dicom.encoding.library import foreign_errors
 from gateway.dicom.encoding.syntaxes import Syntax, syntax_of
@@ -56,10 +56,10 @@ def check_encoding(stream: BinaryIO, size: int, transfer_syntax_uid: str) -> Ins
             end = source.position
             for following in top_level(source, layout):
                 skip_value(source, following, layout)
-            header = describe(parse(header_bytes, layout), element.tag)
+            header = describe(walk(header_bytes, layout), element.tag)
             check_pixel_data(header, syntax, element, fragments, end - element.value)
         else:
-            header = describe(parse(header_bytes, layout), None)
+            header = describe(walk(header_bytes, layout), None)
             if header.rows or header.columns:
                 raise DicomError("no-pixels", "the image has no pixel data")
         return header
