@@ -29,7 +29,8 @@ def count(header: bytes, layout: Layout) -> tuple[int, int]:
     Raises
     ------
     DicomError
-        "too-many-elements" and "too-many-items" as `Budget`, "nested-too-deep" beyond `MAX_DEPTH`, "bad-sequence" when value after value is searched for an end that is not there.
+        "too-many-elements" and "too-many-items" as `Budget`, "nested-too-deep" beyond `MAX_DEPTH`, "bad-sequence"
+        when value after value is searched for an end that is not there.
     """
     walk = _Walk(header, layout.little_endian)
     walk.data_set(0, len(header), len(header), layout.found(header[:6], nested=False), 0)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from gateway.errors import DicomError
 
 MAX_HEADER = 64 << 20  # bytes before the pixel data; enhanced multi-frame objects reach some ten MiB
-MAX_DECODED = 1 << 30  # bytes of memory
-ELEMENT = 320  # bytes that an element of 8 takes once it is decoded, and an item
-ITEM = 720
+MAX_DECODED = 768 << 20  # bytes of memory
+ELEMENT = 320  # bytes that an element of 8 takes once it is decoded
+ITEM = 2048  # that an item is counted as: it takes some 700, and the time of six elements wherever it is looked at
 HINT = "have the object made anew, or split into several, by the system that it comes from"
 
 

@@ -34,6 +34,7 @@ from gateway.dicom.encoding.limits import Budget
 from gateway.errors import DicomError
 
 EXPLICIT = Layout(implicit=False, little_endian=True)
+TRAILING_PADDING = 0xFFFCFFFC  # Data Set Trailing Padding
 _CHARACTER_SET = 0x00080005
 _PIXEL_REPRESENTATION = 0x00280103
 _DISPLAY_NUMBERS = frozenset({0x00281050, 0x00281051, 0x00281052, 0x00281053})  # window, rescale
@@ -345,6 +346,8 @@ class _Walk:
             here.places[tag] = (start, len(out))
 
     def _twice(self, tag: int, first: bytes, second: bytes) -> None:
+        if tag == TRAILING_PADDING or tag & 0xFFFF == 0:
+            return  # says nothing, and goes from every copy; group lengths too
         if first.rstrip(b" \0") == second.rstrip(b" \0"):
             self.note(notes.DUPLICATE)
         else:

@@ -22,8 +22,8 @@ SENTENCES = {
     DUPLICATE: "an element stands in a data set twice with one value (PS3.5 7.1): the first one counts and goes on",
     ODD: "a value has an odd length (PS3.5 7.1.1): it is padded in the copy",
     AGAINST_VR: "a binary value does not fit its VR: in the copy it is UN with the bytes that it had (PS3.5 6.2.2)",
-    OTHER_VR: "an element has another VR than the dictionary's (PS3.6): a destination that takes Implicit VR alone gets "
-    "its value converted, or the element is left out",
+    OTHER_VR: "an element has another VR than the dictionary's (PS3.6): a destination that takes Implicit VR alone "
+    "gets its value converted, or the element is left out",
     COMMA: "a decimal string has a comma (PS3.5 6.2, DS): it is read as a point",
     NO_NUMBER: "a window or a rescale value is no number (PS3.5 6.2, DS): it does not count",
     CHARACTER_SET: "Specific Character Set is none of the standard's: text beyond ASCII is not decoded",

@@ -14,7 +14,7 @@ from gateway.dicom.encoding.depth import check_form
 from gateway.dicom.encoding.elements import SEQUENCE_END, UNDEFINED, Element, Layout, skip_value, top_level
 from gateway.dicom.encoding.encoded import InstanceHeader, describe, open_source, split_header, walk
 from gateway.dicom.encoding.library import foreign_errors
-from gateway.dicom.encoding.normal_form import NormalForm, duplicates
+from gateway.dicom.encoding.normal_form import TRAILING_PADDING, NormalForm, duplicates
 from gateway.dicom.encoding.source import MAX_INFLATED, InflatingReader, Source
 from gateway.dicom.encoding.syntaxes import Syntax, syntax_of
 from gateway.errors import DicomError
@@ -105,13 +105,19 @@ def split(data: bytes, transfer_syntax_uid: str, *, without_pixels: bool = False
             if header.rows or header.columns:
                 raise DicomError("no-pixels", "the object has no pixel data")
             return Parts(header, syntax, layout, None, memoryview(b""), header_bytes, b"")
-        header, end, behind, trailer = read_behind(source, layout, syntax, header_bytes, pixels, len(data))
+        header, end, behind, trailer = read_behind(source, layout, syntax, header_bytes, pixels, len(data), data)
         value = memoryview(data)[pixels.value : end]
         return Parts(header, syntax, layout, pixels, value, header_bytes, behind, trailer)
 
 
 def read_behind(
-    source: Source, layout: Layout, syntax: Syntax, header_bytes: bytes, pixels: Element, at_most: int
+    source: Source,
+    layout: Layout,
+    syntax: Syntax,
+    header_bytes: bytes,
+    pixels: Element,
+    at_most: int,
+    data: bytes | None = None,
 ) -> tuple[InstanceHeader, int, bytes, NormalForm]:
     """Walk over the pixel data and what comes behind it, and check all of it as `check_encoding` does.
 
@@ -121,6 +127,8 @@ def read_behind(
         At the value of the pixel data, as `split_header` leaves it.
     at_most
         Bytes that may come behind the pixel data.
+    data
+        The whole data set, where it is in memory: to see whether pixel data that stands there twice is one and the same.
 
     Returns
     -------
@@ -144,14 +152,19 @@ def read_behind(
     check_form(header.form)
     check_form(behind)
     check_pixel_data(header, syntax, pixels, fragments, end - pixels.value)
-    return header, end, bytes(trailer), _only_behind(header.form, behind, pixels.tag)
+    return (
+        header,
+        end,
+        bytes(trailer),
+        _only_behind(header.form, behind, {pixels.tag: data and data[pixels.value : end]}),
+    )
 
 
-def _only_behind(before: NormalForm, behind: NormalForm, pixel_tag: int) -> NormalForm:
-    """The elements behind the pixel data that do not stand before it already, with one value."""
-    first = {element.tag: element.value for element in before.elements}
-    twice = [element for element in behind.elements if element.tag in first or element.tag == pixel_tag]
-    differing = {*behind.conflicts, *(one.tag for one in twice if first.get(one.tag) != one.value)}
+def _only_behind(before: NormalForm, behind: NormalForm, pixels: dict[int, bytes | None]) -> NormalForm:
+    """The elements behind the pixel data that do not stand before it already, or are it, with one value."""
+    first: dict[int, bytes | None] = {element.tag: element.value for element in before.elements} | pixels
+    twice = [one for one in behind.elements if one.tag in first and one.tag != TRAILING_PADDING]
+    differing = {*behind.conflicts, *(one.tag for one in twice if first[one.tag] != one.value)}
     if differing:
         raise duplicates(differing)
     return replace(behind, elements=tuple(one for one in behind.elements if one.tag not in first))

@@ -25,8 +25,7 @@ from gateway.errors import DicomError
 from tests.support.dicom.readers import dciodvfy_errors, dcmtk_reads, gdcm_pixels
 from tests.support.dicom.samples import Sample, corpus, facts, slightly_changed
 
-
-# Bytes of an odd length where a private creator should stand: the padding that makes them even is complained of instead.
+# Bytes of an odd length where a private creator should stand: the padding that makes them even is complained of.
 UNAVOIDABLE = {"ctbrain1.dcm": "Error - Value invalid for this VR - (0x0011,0x0011) LO PrivateCreator  LO - Trailing"}
 
 
