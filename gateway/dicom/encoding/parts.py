@@ -128,7 +128,7 @@ def read_behind(
     at_most
         Bytes that may come behind the pixel data.
     data
-        The whole data set, where it is in memory: to see whether pixel data that stands there twice is one and the same.
+        The whole data set, where it is in memory: to see whether pixel data that stands there twice is the same.
 
     Returns
     -------
