@@ -10,12 +10,13 @@
     │   ├── NotFoundError       no such record (also: not in the caller's scope)
     │   └── IntegrityError      what was read is not what was stored: never to be released
     ├── CapacityError           out of disk, queue or slots: the peer may try again (DIMSE 0xA700)
+    ├── UnreachableError        a server that the gateway itself needs (its database) does not answer: it may later
     └── DeliveryError           a destination did not take an instance
         ├── TransientError      ... it may do so later
         └── PermanentError      ... it will not: hold
 
 `code` is a stable, lower-case, hyphenated word that scripts and tests may rely on. `message` says what and where,
-`hint` what to do about it. None of the three ever holds a patient's data (design, promise 7).
+`hint` what to do about it. None of the three ever holds a patient's data (architecture, promise 7).
 """
 
 from __future__ import annotations
@@ -83,8 +84,20 @@ class CapacityError(GatewayError):
     """Out of disk, queue or slots: the peer may try again later (DIMSE status 0xA700)."""
 
 
+class UnreachableError(GatewayError):
+    """A server that the gateway itself needs does not answer: waiting and trying again may heal it."""
+
+
 class DeliveryError(GatewayError):
-    """A destination did not take an instance."""
+    """A destination did not take an instance.
+
+    Attributes
+    ----------
+    about_instance
+        The connection stood and ended over this very instance: others may well go through on a new one.
+    """
+
+    about_instance = False
 
 
 class TransientError(DeliveryError):
@@ -96,7 +109,7 @@ class PermanentError(DeliveryError):
 
 
 def fault(error: BaseException) -> str:
-    """Type and place of an exception. Its text is left out: it may quote a patient's data (design, promise 7)."""
+    """Type and place of an exception. Its text is left out: it may quote a patient's data (architecture, promise 7)."""
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return type(error).__name__

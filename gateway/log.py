@@ -1,6 +1,6 @@
 """Logging without patient data: structlog, as lines for a person or as JSON for a machine.
 
-What keeps PHI out (design, promise 7):
+What keeps PHI out (architecture, promise 7):
 
 - The gateway's own events are fixed words with named fields; fields that could name a patient are cut out.
 - Errors are logged as type, code and place. Only the text of a `GatewayError` is kept: the tree promises that it holds

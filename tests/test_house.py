@@ -1,4 +1,4 @@
-"""The walls of the house (design, section 3): imports point downward, rooms do not know what they must not know.
+"""The walls of the house (architecture, rooms): imports point downward, rooms do not know what they must not know.
 
 These tests read the source, so a wall holds for code that no other test runs.
 """

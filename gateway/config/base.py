@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from gateway.config.secret import SecretRef
+from gateway.config.secret import SCHEMES, SecretRef
 
 
 def _ae_title(value: str) -> str:
@@ -45,7 +45,7 @@ def _device(value: str) -> str:
 
 def url_or_reference(value: str) -> str:
     """A URL, or a reference to a secret that holds it."""
-    return SecretRef(value) if value.startswith(("env:", "file:")) else value
+    return SecretRef(value) if value.startswith(SCHEMES) else value
 
 
 AETitle = Annotated[str, AfterValidator(_ae_title)]

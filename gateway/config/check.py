@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from gateway.config.duties import PRIVATE, READS, ROLES, WRITES, Role, secrets_of
 from gateway.config.lines import KeyPath, format_path
 from gateway.config.models import Config, Route, Tls
 from gateway.config.passing import BREAK_GLASS_HOURS
@@ -22,7 +23,6 @@ from gateway.config.secret import SecretRef
 from gateway.config.syntaxes import UNCOMPRESSED
 from gateway.errors import ConfigError
 
-Role = Literal["all", "ingress", "worker", "restore"]
 TRUST_SUFFIXES = (".pem", ".crt", ".cer")
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -55,7 +55,7 @@ def check_config(config: Config, role: Role = "all") -> list[Finding]:
     findings = [
         *_check_keys(config, role),
         *_check_tls_files(config, role),
-        *_check_state(config),
+        *_check_state(config, role),
         *_check_database(config),
         *_check_ports(config),
         *_check_ingress(config, role),
@@ -73,17 +73,7 @@ def check_config(config: Config, role: Role = "all") -> list[Finding]:
 def _check_keys(config: Config, role: Role) -> Iterator[Finding]:
     """Secrets of the role: readable, and the private ones closed to others."""
     keys = config.keys
-    wanted: list[tuple[KeyPath, SecretRef, bool]] = []
-    if role in ("all", "ingress", "worker"):
-        wanted.append((("keys", "spool_key"), keys.spool_key, True))
-    if role in ("all", "worker"):
-        wanted += [(("keys", name), getattr(keys, name), True) for name in ("signing_key", "uid_key", "mark_key")]
-        wanted.append((("keys", "restore_public_key"), keys.restore_public_key, False))
-    if role in ("all", "restore"):
-        wanted += [(("keys", "trusted_signers", i), key, False) for i, key in enumerate(keys.trusted_signers)]
-    if role == "restore":
-        wanted.append((("keys", "restore_private_key"), keys.restore_private_key, True))
-    for path, reference, private in wanted:
+    for path, reference, private in secrets_of(config, role):
         try:
             reference.resolve(private=private)
         except ConfigError as error:
@@ -126,18 +116,46 @@ def _check_file(path: KeyPath, file: Path, *, private: bool = False) -> Iterator
         yield Finding("error", path, f"{file} can be read by group or others", f"chmod 600 {file}")
 
 
-def _check_state(config: Config) -> Iterator[Finding]:
-    state = config.site.state
+def _check_state(config: Config, role: Role) -> Iterator[Finding]:
+    state, here = config.site.state, ("site", "state")
     if not state.exists():
         nearest = next(folder for folder in state.parents if folder.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-            yield Finding("error", ("site", "state"), f"{state} cannot be made: {nearest} is not writable by this user")
-    elif not state.is_dir() or not os.access(state, os.W_OK | os.X_OK):
-        yield Finding("error", ("site", "state"), f"{state} is not a folder that this user can write to")
+            yield Finding("error", here, f"{state} cannot be made: {nearest} is not writable by this user")
+    elif not state.is_dir():
+        yield Finding("error", here, f"{state} is not a folder that this user can write to")
+    elif (state / "database").is_dir():
+        yield from _check_separate_users(state, role)
+    elif not os.access(state, os.W_OK | os.X_OK):
+        yield Finding("error", here, f"{state} is not a folder that this user can write to")
     elif state.stat().st_mode & OTHERS:
-        yield Finding(
-            "warning", ("site", "state"), f"{state} is open to group or others; it holds the query index", "chmod 700"
-        )
+        message = f"{state} is open to group or others; it holds the query index"
+        yield Finding("warning", here, message, "chmod 700")
+
+
+def _check_separate_users(state: Path, role: Role) -> Iterator[Finding]:
+    """Folders that were made for a user a role: each can use its own, and not those of the others."""
+    here = ("site", "state")
+    roles = ROLES if role == "all" else (role,)
+    for name in dict.fromkeys(name for one in roles for name in (*WRITES[one], *READS[one])):
+        folder = state / name
+        needed = os.R_OK | os.X_OK | (os.W_OK if any(name in WRITES[one] for one in roles) else 0)
+        if not folder.is_dir():
+            yield Finding("error", here, f"there is no folder {folder}", "make it as deploy/systemd/ does")
+            continue
+        if not os.access(folder, needed):
+            what = "write to" if needed & os.W_OK else "read"
+            yield Finding("error", here, f"this user cannot {what} {folder}", "make it as deploy/systemd/ does")
+        mode = folder.stat().st_mode
+        if mode & stat.S_IRWXO or (name in PRIVATE and mode & stat.S_IRWXG):
+            whom = "group or others" if name in PRIVATE else "others"
+            yield Finding("warning", here, f"{folder} is open to {whom}", "make it as deploy/systemd/ does")
+    if role == "all" or os.geteuid() == 0:
+        return  # whoever starts all of them, or is root, can read all of it
+    for name in PRIVATE:
+        if name not in WRITES[role] and os.access(state / name, os.R_OK):
+            message = f"this user can read {state / name}, which is another role's"
+            yield Finding("warning", here, message, "give each role a user of its own, as deploy/systemd/ does")
 
 
 def _check_database(config: Config) -> Iterator[Finding]:
@@ -218,6 +236,10 @@ def _check_routes(config: Config, role: Role) -> Iterator[Finding]:
             message = f"the vault keeps no original of route {route.name}: only the marked copies have them"
             hint = 'restoration = "both" keeps them in the vault as well'
             yield Finding("warning", ("routes", index, "restoration"), message, hint)
+        if route.private_bulk == "keep":
+            message = "copies keep all private elements, and those may show the unmarked picture"
+            hint = 'private_bulk = "drop", and private_keep for the creators that are needed'
+            yield Finding("warning", ("routes", index, "private_bulk"), message, hint)
         for kind, statement in route.opt_in:
             if statement:
                 message = f"route {route.name} marks {kind.replace('_', ' ')} images: {statement}"

@@ -1,6 +1,6 @@
 """The database: schema, engine, migrations. It knows rows, not what they mean."""
 
-from gateway.database.engine import migrate, open_database, reading, sqlite_url, transaction
+from gateway.database.engine import migrate, open_database, reading, sqlite_url, transaction, try_database
 from gateway.database.tables import Base, DeliveryRow, FiguresRow, InstanceRow, OverrideRow, ReportRow, VaultRow
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "reading",
     "sqlite_url",
     "transaction",
+    "try_database",
 ]

@@ -21,7 +21,7 @@ PARTIAL = ".part"
 
 
 class Spool:
-    """Encrypted files in one folder of ours (mode 0700)."""
+    """Encrypted files in one folder of ours (mode 0700 when it is made here)."""
 
     def __init__(self, folder: Path, cipher: SpoolCipher) -> None:
         self._folder = folder
@@ -113,4 +113,5 @@ def sync_folder(folder: Path) -> None:
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    # The group's bit counts only where the folder lets a group in: ingress and worker as users of their own.
+    return os.open(path, flags, 0o640)

@@ -1,4 +1,4 @@
-"""The two key rings: one side can only seal, the other can open (design, promise 6)."""
+"""The two key rings: one side can only seal, the other can open (architecture, promise 6)."""
 
 from __future__ import annotations
 

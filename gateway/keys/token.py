@@ -1,7 +1,8 @@
 """The key reference that a marked object carries: where its original lies, readable by the restore role only.
 
 Fixed length, and bound to the *derived* SOP Instance UID: cut out and pasted into another object it opens nothing
-(design, section 5). It holds no key, no original UID and no patient data. Layout: deploy/formats.md, "token".
+(architecture, the private block). It holds no key, no original UID and no patient data. Layout: deploy/formats.md,
+"token".
 """
 
 from __future__ import annotations

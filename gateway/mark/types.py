@@ -118,7 +118,7 @@ class ModalityProfile:
         a change through that a narrow one would show; None: ``peak`` alone holds.
     chroma
         largest deviation of a colour channel's texture from its luminance, as a share of the amplitude
-        (mark.md 7.1: half); of no effect on gray images.
+        (mark, budgets: half); of no effect on gray images.
     texture_side
         longest side in pixels of the grid that textures are made on. A larger image gets the texture in
         blocks of its own pixels, so that the band lies where a classifier's resize (to 128..299 pixels) keeps it.
@@ -179,8 +179,9 @@ class MarkRequest:
         low stored values are shown white (MONOCHROME1).
     padding
         (H, W) bool, never touched; or None.
-    padding_value
-        stored value that means padding: such pixels are never touched and no other pixel takes it.
+    reserved
+        (low, high) of stored values, inclusive, that mean something else than brightness (padding, colours of a
+        supplemental palette): such pixels are never touched and no other pixel takes one.
     roi
         (H, W) bool, the region of interest, never touched; None: label-free saliency over the surrogates, about
         the most salient quarter of the foreground.
@@ -197,7 +198,7 @@ class MarkRequest:
     other_windows: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     inverted: bool = False
     padding: np.ndarray | None = None
-    padding_value: int | None = None
+    reserved: tuple[tuple[int, int], ...] = ()
     roi: np.ndarray | None = None
     slope: float | None = None
 

@@ -1,8 +1,8 @@
 """The one place where the module-global settings of pynetdicom and pydicom are set for the network floor.
 
 By default pynetdicom logs the identifiers of queries and pydicom warns with the offending values: both would carry
-patient data into the logs (design, promise 7). `apply` is called by whatever opens a port or a connection; calling it
-again changes nothing.
+patient data into the logs (architecture, promise 7). `apply` is called by whatever opens a port or a connection;
+calling it again changes nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sealing and opening what a marked copy carries (`carried` restoration; design, sections 4.3 and 5).
+"""Sealing and opening what a marked copy carries (`carried` restoration; architecture, life of an instance, step 3).
 
 Two elements of the private block: the sealed key (xx10), a fresh DEK and the digest of the original by HPKE to the
 restore role's public key; and the sealed payload (xx11), chunked AES-256-GCM under that DEK. Both are bound to the

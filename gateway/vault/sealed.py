@@ -143,7 +143,7 @@ class PayloadReader:
 
 
 def payload_context(record: VaultRecord) -> dict[str, object]:
-    """What DEK and chunks are bound to (design, section 4.3; the signed record holds the digest as well)."""
+    """What DEK and chunks are bound to (architecture, life of an instance, step 3); the digest is in the record too."""
     return {
         "version": VERSION,
         "vault": record.vault_id,

@@ -19,7 +19,7 @@ PROFILE = ModalityProfile(
     tasks=("brain_mri",),
     relative_windows=(RelativeWindow("narrow", 0.25, 0.75), RelativeWindow("dark", 0.0, 0.5)),
     noise_factor=1.0,
-    noise_reason="MR: peak of one noise sd (mark.md 7.1)",
+    noise_reason="MR: peak of one noise sd (mark, budgets)",
 )
 """Primary window: the header's; MR has no absolute units, so there are no presets but
 twice the contrast around the middle and in the dark half, as readers set it."""

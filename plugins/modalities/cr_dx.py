@@ -17,7 +17,7 @@ PROFILE = ModalityProfile(
     tasks=("chest_xray",),
     relative_windows=(RelativeWindow("narrow", 0.25, 0.75), RelativeWindow("dark", 0.0, 0.5)),
     noise_factor=1.0,
-    noise_reason="radiographs: peak of one local noise sd (mark.md 7.1)",
+    noise_reason="radiographs: peak of one local noise sd (mark, budgets)",
 )
 """Primary window: the header's VOI; detectors differ too much for presets in units. Reported as well:
 twice the contrast around the middle and in the dark half (lung)."""

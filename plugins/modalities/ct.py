@@ -19,10 +19,10 @@ PROFILE = ModalityProfile(
     unit="HU",
     peak_units=8.0,
     noise_factor=0.6,
-    noise_reason="CT: twice an RMS of 0.3 noise sd (mark.md 7.1)",
+    noise_reason="CT: twice an RMS of 0.3 noise sd (mark, budgets)",
 )
 """Windows in HU: soft tissue (primary), lung, brain.
 
-The peak is twice an RMS of 4 HU (mark.md 7.1, body): in a lung window 6 of 255 gray levels would be 35 HU, which shows
+The peak is twice an RMS of 4 HU (mark, budgets): in a lung window 6 of 255 gray levels would be 35 HU, which shows
 as soon as the soft tissue window is chosen.
 """

@@ -16,6 +16,6 @@ PROFILE = ModalityProfile(
     packs={3: ("rgb",)},
     tasks=("skin",),
     noise_factor=1.0,
-    noise_reason="8-bit RGB: peak of one local noise sd, never above 6 levels (mark.md 7.1)",
+    noise_reason="8-bit RGB: peak of one local noise sd, never above 6 levels (mark, budgets)",
 )
 """8-bit RGB, shown as it is."""

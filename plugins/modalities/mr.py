@@ -17,6 +17,6 @@ PROFILE = ModalityProfile(
     tasks=("brain_mri",),
     relative_windows=(RelativeWindow("narrow", 0.25, 0.75), RelativeWindow("dark", 0.0, 0.5)),
     noise_factor=1.0,
-    noise_reason="MR: peak of one noise sd (mark.md 7.1)",
+    noise_reason="MR: peak of one noise sd (mark, budgets)",
 )
 """The shipped surrogates know brain MR only; a site's own pack does better."""

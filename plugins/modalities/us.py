@@ -16,6 +16,6 @@ PROFILE = ModalityProfile(
     packs={1: ("gray",), 3: ("rgb",)},
     relative_windows=(RelativeWindow("dark", 0.0, 0.5),),
     noise_factor=1.0,
-    noise_reason="speckle: peak of one local sd (mark.md 7.1, as for MR)",
+    noise_reason="speckle: peak of one local sd (mark, budgets: as for MR)",
 )
 """No shipped surrogate has seen ultrasound: every head is misled; a site's own pack does better."""

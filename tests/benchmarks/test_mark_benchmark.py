@@ -42,7 +42,7 @@ from tests.benchmarks.mark.treatments import Shown, all_treatments
 from tests.benchmarks.mark.victims import TINY, known
 from tests.conftest import missing
 
-pytestmark = pytest.mark.timeout(1800)  # minutes on two free cores; the machine may be busy
+pytestmark = [pytest.mark.full, pytest.mark.timeout(1800)]  # minutes on two free cores; the machine may be busy
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -52,14 +53,27 @@ def run(tmp_path: Path) -> Run:
     return run_command
 
 
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on right now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
 @pytest.fixture
 def sample(tmp_path: Path) -> Path:
-    """deploy/gateway.toml in a folder of its own, with the keys and certificates that it names."""
+    """deploy/gateway.toml in a folder of its own, its keys and certificates made, on ports that are free."""
     from tests.support.cli_certificates import make_certificate
 
     file = tmp_path / "site" / "gateway.toml"
     file.parent.mkdir()
-    file.write_text((REPOSITORY / "deploy" / "gateway.toml").read_text("utf-8"), "utf-8")
+    text = (REPOSITORY / "deploy" / "gateway.toml").read_text("utf-8")
+    for written, free in zip(("port = 11112", "port = 11113", "tls_port = 2762"), free_ports(3), strict=True):
+        assert text.count(f"\n{written}\n") == 1
+        text = text.replace(f"\n{written}\n", f"\n{written.rpartition(' ')[0]} {free}\n")
+    file.write_text(text, "utf-8")
     make_keys(file.parent / "keys")
     make_certificate(file.parent / "tls")
     return file

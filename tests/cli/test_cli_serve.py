@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -13,16 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.config import load_config
+
 REPOSITORY = Path(__file__).parent.parent.parent
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on right now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 def wait_until_it_listens(process: subprocess.Popen, port: int) -> None:
@@ -38,15 +32,16 @@ def wait_until_it_listens(process: subprocess.Popen, port: int) -> None:
 
 @pytest.mark.parametrize("role", ["ingress", "restore"])
 def test_a_role_starts_and_ends_in_order(sample: Path, role: str, tmp_path: Path) -> None:
-    ingress, restore = free_ports(2)
-    sample.write_text(sample.read_text().replace("11112", str(ingress)).replace("2762", str(restore)))
+    settings = load_config(sample)
+    assert settings.restore is not None
+    port = settings.ingress.port if role == "ingress" else settings.restore.tls_port
     command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(sample), "--role", role]
     log = tmp_path / "log"
     with log.open("w") as output:
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=output, cwd=tmp_path, env=environment)
     try:
-        wait_until_it_listens(process, ingress if role == "ingress" else restore)
+        wait_until_it_listens(process, port)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0, log.read_text()
     finally:
@@ -75,8 +70,10 @@ def test_a_clinical_destination_is_audited_before_the_worker_is_ready(sample: Pa
     audited = [
         json.loads(line) for line in (sample.parent / "state" / "audit" / "worker.jsonl").read_text().splitlines()
     ]
-    assert [line["event"] for line in audited[:2]] == ["clinical-destination", "service-start"]
-    assert (audited[0]["destination"], audited[0]["event_id"], audited[0]["event_type"]) == (
+    loaded, clinical, started = audited[:3]
+    assert [loaded["event"], started["event"]] == ["configuration-loaded", "service-start"]
+    assert loaded["configuration_sha256"] == hashlib.sha256(sample.read_bytes()).hexdigest()
+    assert (clinical["destination"], clinical["event_id"], clinical["event_type"]) == (
         "research-pacs", "110113", "110132",
     )  # fmt: skip
     assert [line["destination"] for line in lines if "clinical" in line["event"]] == ["research-pacs"]

@@ -26,7 +26,7 @@ def test_a_good_site_has_no_findings(site, role: str) -> None:
 KEYS_OF_ROLE = {
     "all": {"spool_key", "signing_key", "uid_key", "mark_key", "restore_public_key", "trusted_signers[0]"},
     "ingress": {"spool_key"},
-    "worker": {"spool_key", "signing_key", "uid_key", "mark_key", "restore_public_key"},
+    "worker": {"spool_key", "signing_key", "uid_key", "mark_key", "restore_public_key", "trusted_signers[0]"},
     "restore": {"restore_private_key", "trusted_signers[0]"},
 }
 

@@ -67,7 +67,7 @@ MISTAKES = {
         "ingress.peers[0].addresses[1]", 3, "does not appear to be an IPv4", ""),
     "bad digest": (WORKSTATION + "key_sha256 = ['AB']\n", "restore.workstations[0].key_sha256[0]", 10, "64 lower", ""),
     "bad device": ("[worker]\ndevice = 'gpu'\n", "worker.device", 2, "'auto', 'cpu', 'cuda' or 'cuda:N'", ""),
-    "a secret itself": ("[keys]\nuid_key = 'c0ffee'\n", "keys.uid_key", 2, "'file:PATH' or 'env:NAME'", ""),
+    "a secret itself": ("[keys]\nuid_key = 'c0ffee'\n", "keys.uid_key", 2, "'env:NAME' or 'credential:NAME'", ""),
     "wrong version": ("version = 2\n", "version", 1, "must be 1", ""),
     "unknown destination": (
         ROUTE.replace("pacs", "pasc") + DESTINATION, "routes[0].destinations[0]", 4, "no destination is named", "",

@@ -45,10 +45,11 @@ def test_a_head_that_other_decoders_mind_gives_the_same_pixels(miad_data):
     assert np.array_equal(decode_pixels(*one).frames, decode_pixels(*other).frames)
 
 
-def test_the_header_says_what_the_samples_are(miad_data):
-    data, syntax = sample(miad_data, "pydicom/SC_rgb_dcmtk_+eb+cr.dcm").read()
+def test_the_header_says_what_the_samples_are_where_the_codestream_does_not(miad_data):
+    name = "pydicom/SC_jpeg_no_color_transform.dcm"  # no marker, component identifiers 0, 1, 2, nothing subsampled
+    data, syntax = sample(miad_data, name).read()
     rgb = decode_pixels(data, syntax).frames
-    ds = pydicom.dcmread(sample(miad_data, "pydicom/SC_rgb_dcmtk_+eb+cr.dcm").path)
+    ds = pydicom.dcmread(sample(miad_data, name).path)
     ds.PhotometricInterpretation = "YBR_FULL"
     assert np.array_equal(decode_pixels(encode(ds), syntax).frames[0], convert_color_space(rgb[0], "YBR_FULL", "RGB"))
     ds.PhotometricInterpretation = "YBR_ICT"

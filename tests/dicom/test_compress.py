@@ -23,7 +23,7 @@ from gateway.dicom.encoding.syntaxes import (
     LOSSLESS_NAMES,
     RLE_LOSSLESS,
 )
-from gateway.dicom.pixels import codecs
+from gateway.dicom.pixels import encoders
 from gateway.dicom.pixels.compress import recode
 from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import DicomError
@@ -151,12 +151,12 @@ def test_what_is_too_large_to_be_compared_is_not_encoded(monkeypatch):
 def test_an_encoder_that_does_not_keep_its_word_is_found_out(monkeypatch):
     """A value off by one, colours turned otherwise than the header says, bytes that decode to nothing."""
     data, colour = encode(KINDS["12 of 16 bits"]), encode(KINDS["RGB"])
-    honest = codecs.htj2k_encode
-    monkeypatch.setattr(codecs, "htj2k_encode", lambda frame, **how: honest(frame ^ (frame == frame.max()), **how))
+    honest = encoders.htj2k_encode
+    monkeypatch.setattr(encoders, "htj2k_encode", lambda frame, **how: honest(frame ^ (frame == frame.max()), **how))
     assert code_of(data, HTJ2K_LOSSLESS) == "not-exact"
-    monkeypatch.setattr(codecs, "htj2k_encode", lambda frame, **how: honest(frame, rgb=False, **how))
+    monkeypatch.setattr(encoders, "htj2k_encode", lambda frame, **how: honest(frame, rgb=False, **how))
     assert code_of(colour, HTJ2K_LOSSLESS) == "not-exact"
-    monkeypatch.setattr(codecs, "htj2k_encode", lambda frame, **how: honest(frame, **how)[:60])
+    monkeypatch.setattr(encoders, "htj2k_encode", lambda frame, **how: honest(frame, **how)[:60])
     assert code_of(data, HTJ2K_LOSSLESS) == "not-exact"
 
 

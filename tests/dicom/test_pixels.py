@@ -93,7 +93,7 @@ def test_the_corpus_decodes_as_pydicom_decodes_it(miad_data):
         if name in NOT_DECODED or np.abs(theirs.astype(int) - pixels.frames).max() > allowed:
             wrong[name] = "differs"
         if np.dtype(pixels.frames.dtype) not in (np.uint8, np.uint16, np.int16) or (
-            pixels.padding_range and pixels.padding is None
+            pixels.reserved and pixels.padding is None
         ):
             wrong[name] = "type"
     assert not wrong
@@ -229,10 +229,10 @@ def test_padding():
     assert decode_pixels(encode(ds), EXPLICIT_LITTLE).padding is None
     ds.add_new(0x00280120, "SS", -2000)
     pixels = decode_pixels(encode(ds), EXPLICIT_LITTLE)
-    assert pixels.padding_range == (-2000, -2000) and pixels.padding.sum() == 1
+    assert pixels.reserved == ((-2000, -2000),) and pixels.padding.sum() == 1
     ds.add_new(0x00280121, "SS", -1500)
     pixels = decode_pixels(encode(ds), EXPLICIT_LITTLE)
-    assert pixels.padding_range == (-2000, -1500) and pixels.padding.sum() == 3
+    assert pixels.reserved == ((-2000, -1500),) and pixels.padding.sum() == 3
     ds.add_new(0x00280120, "US", 63536)  # -2000 written as unsigned, as many do
     assert decode_pixels(encode(ds), EXPLICIT_LITTLE).padding.sum() == 3
 

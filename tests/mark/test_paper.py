@@ -53,7 +53,7 @@ def ct_like() -> MarkRequest:
     padding = ~disc((300, 280), 0.49)
     stored[padding] = -2000
     return MarkRequest(
-        stored, KEY, display=(-1000.0, 300.0), padding=padding, padding_value=-2000, roi=disc((300, 280), 0.1)
+        stored, KEY, display=(-1000.0, 300.0), padding=padding, reserved=((-2000, -2000),), roi=disc((300, 280), 0.1)
     )
 
 

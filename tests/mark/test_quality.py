@@ -50,7 +50,7 @@ def canvas() -> Canvas:
         stored=np.full((40, 40), 100, np.int32),
         display=DisplayMap(0.0, 200.0),
         valid=(0, 255),
-        padding_value=None,
+        reserved=(),
         region=region,
         strokes=strokes,
         threshold=np.full((40, 40), 0.012, np.float32),  # 2.4 stored values
@@ -199,7 +199,7 @@ def test_valid_range_and_padding_value_are_kept_and_counted() -> None:
     change = np.full((40, 40), 0.1, np.float32)
     marked, cut = apply_change(replace(canvas(), valid=(0, 110)), change)
     assert marked.max() == 110 and cut == 160
-    marked, cut = apply_change(replace(canvas(), padding_value=120), change)
+    marked, cut = apply_change(replace(canvas(), reserved=((120, 120),)), change)
     assert (marked[:4] == 100).all() and cut == 160
 
 

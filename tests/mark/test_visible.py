@@ -1,4 +1,4 @@
-"""The guard (design, promise 8): what is above the threshold of visibility lies inside strokes, nowhere else.
+"""The guard (architecture, promise 8): what is above the threshold of visibility lies inside strokes, nowhere else.
 
 Measured here from stored values alone, with a threshold computed apart from the package's own, and shown by a picture
 whose painted pixels are counted in the file.
@@ -55,7 +55,7 @@ def ct_slice() -> MarkRequest:
     padding = ~disc((96, 96), 0.49)
     stored[padding] = -2000
     return MarkRequest(
-        stored, KEY, roi=ROI, padding=padding, padding_value=-2000, display=(-160.0, 240.0), slope=1.0,
+        stored, KEY, roi=ROI, padding=padding, reserved=((-2000, -2000),), display=(-160.0, 240.0), slope=1.0,
         other_windows={"W80": (0.0, 80.0)},
     )  # fmt: skip
 

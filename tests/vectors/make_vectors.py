@@ -1,7 +1,7 @@
 """Makes the fixed vectors of the formats as they are today: `python -m tests.vectors.make_vectors`.
 
-A vector that was committed is never made anew: every later reader must read it (design, section 5). A new version of a
-format gets a new file beside the old ones; this refuses to write over one that is there.
+A vector that was committed is never made anew: every later reader must read it (architecture, the private block). A new
+version of a format gets a new file beside the old ones; this refuses to write over one that is there.
 """
 
 from __future__ import annotations

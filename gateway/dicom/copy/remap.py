@@ -1,4 +1,6 @@
-"""References follow the instances that they name: mapping UIDs at every nesting level (design, section 4 step 5).
+"""References follow the instances that they name: mapping UIDs at every nesting level.
+
+(Architecture, life of an instance, step 5.)
 
 Mapped are SOP Instance UIDs that refer (0008,1155 and a few like it) and, inside sequences, Series Instance UIDs: all
 of them, since a keyed map needs no list of the instances that a study has. Tag and context say which elements those

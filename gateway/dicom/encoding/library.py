@@ -1,8 +1,8 @@
 """Process-wide settings of pydicom, set here and nowhere else, and the one place where its exceptions become ours.
 
 pydicom warns of unusual values with the value in the text, and logs decoder exceptions: both could carry a patient's
-data to a log (design, promise 7), and checking every value costs time. It is therefore told to read and write what
-is there, without comment. Importing any module of `gateway.dicom` that parses is enough.
+data to a log (architecture, promise 7), and checking every value costs time. It is therefore told to read and write
+what is there, without comment. Importing any module of `gateway.dicom` that parses is enough.
 """
 
 from __future__ import annotations

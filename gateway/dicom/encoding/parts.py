@@ -59,6 +59,21 @@ class Parts:
             ds[element.tag] = element
         return ds
 
+    def with_elements(self, header_bytes: bytes, trailer_bytes: bytes) -> Parts:
+        """The same pixels with these encoded elements before and behind them, of which some may have been taken out."""
+        if header_bytes == self.header_bytes and trailer_bytes == self.trailer_bytes:
+            return self
+        form, behind = walk(header_bytes, self.layout), walk(trailer_bytes, self.layout)
+        first = {element.tag for element in form.elements}
+        behind = replace(behind, elements=tuple(one for one in behind.elements if one.tag not in first))
+        return replace(
+            self,
+            header=replace(self.header, form=form, dataset=form.dataset()),
+            header_bytes=header_bytes,
+            trailer_bytes=trailer_bytes,
+            trailer=behind,
+        )
+
     def fragments(self) -> tuple[bytes, list[memoryview], list[int]]:
         """Offset table, fragments, and the offset of each from the first fragment's item (PS3.5 A.4)."""
         found: list[memoryview] = []

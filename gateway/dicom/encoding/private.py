@@ -1,4 +1,4 @@
-"""The gateway's private block in a marked copy (PS3.5 7.8; design, section 5).
+"""The gateway's private block in a marked copy (PS3.5 7.8; architecture, the private block).
 
 Group 4D49, creator "MIAD GATEWAY 1": xx01 US block version, xx02 OB key reference, xx03 LO restore service hint, xx10
 OB sealed key and xx11 OB sealed payload (`carried` restoration only). The block is found by its creator, never by its

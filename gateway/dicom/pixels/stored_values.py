@@ -20,6 +20,7 @@ from gateway.dicom.encoding.parts import Parts, split
 from gateway.dicom.encoding.syntaxes import Syntax
 from gateway.dicom.pixels.codecs import decode_frame, decoded_type
 from gateway.dicom.pixels.codestream import starts_frame
+from gateway.dicom.pixels.reserved import reserved_pixels, reserved_values
 from gateway.dicom.pixels.windows import Display, displays_of
 from gateway.errors import DicomError
 
@@ -47,9 +48,10 @@ class Pixels:
         Containers as they came, unsigned, where the bits outside Bits Stored hold something else than zeros or the
         sign (old overlays, PS3.5 8.1.1); else None. `containers` puts those bits back.
     padding
-        True where a pixel is padding (N, H, W); None when the header names no padding value.
-    padding_range
-        (low, high) of padding, inclusive, in stored values (PS3.3 C.7.5.1.1.2).
+        True where a pixel is padding or a colour of a supplemental palette (N, H, W); None when the header names
+        neither.
+    reserved
+        (low, high) of the stored values that mean padding or a colour, inclusive: no marked pixel may take one.
     displays
         Rescale, windows and polarity of each frame.
     lossy
@@ -64,7 +66,7 @@ class Pixels:
     signed: bool
     raw: np.ndarray | None
     padding: np.ndarray | None
-    padding_range: tuple[int, int] | None
+    reserved: tuple[tuple[int, int], ...]
     displays: tuple[Display, ...]
     lossy: bool
 
@@ -118,15 +120,12 @@ def pixels_of(parts: Parts, displays: tuple[Display, ...] | None = None) -> Pixe
     """
     header = parts.header
     _refuse(header, parts.pixels.tag)
+    reserved = reserved_values(header)
     if displays is None:
         displays = displays_of(header.dataset, header.frames)
     with foreign_errors("undecodable-pixels", "the pixel data cannot be decoded"):
         containers = _decompress(parts) if parts.syntax.encapsulated else _native(parts)
     frames, raw, shift = _stored_values(containers, header)
-    padding_range = _padding_range(header)
-    padding = None
-    if padding_range is not None:
-        padding = (frames >= padding_range[0]) & (frames <= padding_range[1])
     return Pixels(
         frames=frames,
         photometric=header.photometric if header.samples == 1 else "RGB",
@@ -135,8 +134,8 @@ def pixels_of(parts: Parts, displays: tuple[Display, ...] | None = None) -> Pixe
         shift=shift,
         signed=header.signed,
         raw=raw,
-        padding=padding,
-        padding_range=padding_range,
+        padding=reserved_pixels(frames, raw, shift, header, reserved),
+        reserved=reserved,
         displays=displays,
         lossy=is_lossy(header, parts.syntax),
     )
@@ -291,17 +290,3 @@ def _stored_values(containers: np.ndarray, header: InstanceHeader) -> tuple[np.n
     if int(frames.min()) < low or int(frames.max()) > high:
         raise DicomError("pixel-values-out-of-range", f"a decoded value does not fit into {bits} bits")
     return frames, raw, shift
-
-
-def _padding_range(header: InstanceHeader) -> tuple[int, int] | None:
-    """Pixel Padding Value and Range Limit as an ordered, inclusive range of stored values (C.7.5.1.1.2)."""
-    if header.samples != 1:
-        return None
-    first = values.integer(header.dataset, "PixelPaddingValue")
-    if first is None:
-        return None
-    last = values.integer(header.dataset, "PixelPaddingRangeLimit")
-    ends = [first, first if last is None else last]
-    if header.signed:  # often written as US although the pixels are signed
-        ends = [end - (1 << 16) if end > 0x7FFF else end for end in ends]
-    return min(ends), max(ends)

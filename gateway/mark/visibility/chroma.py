@@ -1,7 +1,7 @@
 """Colour of a mark: mostly lighter and darker, little of another hue.
 
 Noise of photographs is mostly luminance and hides luminance; patches of another hue stand out and may read as disease
-(redness, pigment), so the texture's chroma is at most half of its luma amplitude (mark.md 7.1).
+(redness, pigment), so the texture's chroma is at most half of its luma amplitude (mark, budgets).
 """
 
 from __future__ import annotations

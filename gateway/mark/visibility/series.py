@@ -9,7 +9,7 @@ def flicker(original: np.ndarray, marked: np.ndarray) -> float:
     """Return the flicker of a mark along the slices of a series: its own change over that of the anatomy (0 = none).
 
     RMS of (delta[z+1] - delta[z]) divided by the RMS of (original[z+1] - original[z]), delta = marked - original
-    (mark.md section 5; 0.3 is aimed at in 7.1).
+    (mark, budgets).
 
     Parameters
     ----------

@@ -8,7 +8,7 @@ judges every column; ``alone`` marks against one victim each; ``removal``, ``lea
 retraining; after the positive control); ``lineage`` (pre-training held out); ``curve`` (accuracy over energy);
 ``speed`` (time against torchattacks); ``report``. Every cell is kept in DIR/cells.jsonl as soon as it is made, every
 mark in DIR/marks; started again, a run goes on where it was. DIR ends with report.md, report.json and marks.png.
-Rules: mark.md sections 4 and 7.5 to 7.6.
+Rules: ``deploy/docs/mark.md``, evaluation rules.
 
 Needs the extra ``bench``, and torchattacks by ``pip install --no-deps torchattacks==3.5.1`` (its metadata ask for
 torchvision and an old requests, which it does not import); without it those columns are skipped and say so.

@@ -104,7 +104,7 @@ class Answers:
     def known(self, found: Iterable[Answer]) -> list[Answer]:
         """Return the answers with only those images counted that the same network knows when they are clean.
 
-        The paper's way to count: its code draws correctly classified images (mark.md sections 1.1 and 7.5). A network
+        The paper's way to count: its code draws correctly classified images (mark, evaluation rules, 6). A network
         that was wrong on an image may be led to the right answer by chance; here that does not count. Networks that
         know none of the images, or were not asked about the clean ones, are left out.
         """

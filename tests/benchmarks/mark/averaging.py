@@ -1,4 +1,4 @@
-"""Averaging (A4 of mark.md section 4): what many marked images of one site have in common is taken off the next.
+"""Averaging (A4 of mark, evaluation rules): what many marked images of one site have in common is taken off the next.
 
 Four adversaries; the report takes the best. ``pairs``: knows the originals of its N images and averages the true
 differences (Yang et al. 2024, grey box). ``blind``: has marked images only and averages what a Gaussian takes away.

@@ -1,4 +1,4 @@
-"""Positive control of the evaluation itself (mark.md section 4, rule 4): a fixed weak logo must be undone.
+"""Positive control of the evaluation itself (mark, evaluation rules, 3): a fixed weak logo must be undone.
 
 One logo at one place, blended lightly into every image. Averaging and the pair-trained remover, the very code that is
 turned on the real mark, must bring the images back: most of the logo's energy gone, accuracy as on clean images after

@@ -1,4 +1,4 @@
-"""A victim that learns from labelled marked images (A6 of mark.md section 4): what retraining gets back."""
+"""A victim that learns from labelled marked images (A6 of mark, evaluation rules): what retraining gets back."""
 
 from __future__ import annotations
 

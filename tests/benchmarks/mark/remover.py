@@ -1,4 +1,4 @@
-"""A remover that learned from pairs (A3 of mark.md section 4): a small U-Net, trained on marks of other keys.
+"""A remover that learned from pairs (A3 of mark, evaluation rules): a small U-Net, trained on marks of other keys.
 
 The adversary owns a gateway of the same kind under keys of its own, marks images of the same task (half B) and trains a
 network to give the original back (Ronneberger et al. 2015; residual output, mean squared error: the mean absolute one

@@ -1,4 +1,4 @@
-"""JSON and Markdown of a run: one row per set and network (mark.md section 7.6), the targets, every failed cell."""
+"""JSON and Markdown of a run: one row per set and network (mark, evaluation rules), the targets, every failed cell."""
 
 from __future__ import annotations
 

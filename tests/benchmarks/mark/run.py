@@ -225,9 +225,9 @@ class Run:
         ]
 
     def left_out(self, name: str) -> list[tuple[Reader, SurrogatePack]]:
-        """Return every victim whose family the pack holds, with the pack without that family (mark.md 7.5, B1).
+        """Return every victim whose family the pack holds, with the pack without that family.
 
-        Where nothing of the victim's lineage would be left, that is another question (``without_lineage``).
+        Evaluation rule 5. Where nothing of the lineage would be left, that is another question (``without_lineage``).
         """
         sample = self.sample(name)
         pack, surrogates = pack_of(sample.channels), self.surrogates(sample.channels)

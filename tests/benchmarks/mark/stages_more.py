@@ -21,7 +21,7 @@ def lineage_method(lineage: str) -> str:
 
 
 def alone(run: Run) -> None:
-    """Mark against each victim alone, and ask that victim: white-box as the paper and mark.md section 7.5 (W) mean it.
+    """Mark against each victim alone, and ask that victim: white-box as the paper and mark, evaluation rules, mean it.
 
     The pack's own networks, which a mark has to mislead all at once, are asked in the columns.
     """

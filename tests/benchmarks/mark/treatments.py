@@ -1,4 +1,4 @@
-"""What an adversary may do to an image without having seen pairs: the grid of formats and processing (A1 of mark.md
+"""What an adversary may do to an image without having seen pairs: the grid of formats and processing (A1 of mark,
 section 4), off-the-shelf denoisers (A2), and cutting everything but the region of interest away (A5).
 
 Every treatment takes display images float32 in 0..1 and gives such images back. The same treatment is applied to
