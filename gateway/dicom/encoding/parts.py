@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from pydicom import Dataset
 
-from gateway.dicom.encoding.check import check_pixel_data
+from gateway.dicom.encoding.check import check_pixel_data, walk_pixels
 from gateway.dicom.encoding.depth import check_form
 from gateway.dicom.encoding.elements import SEQUENCE_END, UNDEFINED, Element, Layout, skip_value, top_level
 from gateway.dicom.encoding.encoded import InstanceHeader, describe, open_source, split_header, walk
@@ -156,17 +156,18 @@ def read_behind(
     DicomError
         all of `check_encoding`; "duplicate-element": an element stands behind the pixel data again, and differs.
     """
-    fragments = skip_value(source, pixels, layout)
-    end = source.position
+    form = walk(header_bytes, layout)
+    found = walk_pixels(source, layout, pixels, form)
+    end = found.end
     trailer = source.keep(at_most=at_most)
     for element in top_level(source, layout):
         skip_value(source, element, layout)
     source.keep_no_more()
-    header = describe(walk(header_bytes, layout), pixels.tag)
+    header = describe(form, pixels.tag)
     behind = walk(bytes(trailer), layout)
     check_form(header.form)
     check_form(behind)
-    check_pixel_data(header, syntax, pixels, fragments, end - pixels.value)
+    check_pixel_data(header, syntax, pixels, found)
     return (
         header,
         end,
