@@ -64,7 +64,7 @@ FORBIDDEN: dict[str, set[str]] = {
     | {"cryptography", "gateway.dicom", "gateway.keys", "gateway.database", "gateway.audit"},
     "gateway.protect": NETWORK_LIBRARIES | TENSOR_LIBRARIES,
     "gateway.restore": NETWORK_LIBRARIES | TENSOR_LIBRARIES | {"gateway.mark", "gateway.dicom.pixels.stored_values"},
-    "gateway.flow": NETWORK_LIBRARIES | TENSOR_LIBRARIES | {"gateway.mark", "gateway.dicom.pixels.stored_values"},
+    "gateway.flow": NETWORK_LIBRARIES | TENSOR_LIBRARIES | {"gateway.mark", "gateway.dicom.pixels"},
     "gateway.network": TENSOR_LIBRARIES
     | PIXEL_MODULES | {"numpy", "PIL", "gateway.mark", "gateway.keys"},
     "plugins": NETWORK_LIBRARIES | {"gateway.keys", "gateway.vault", "gateway.database", "gateway.dicom"},
