@@ -179,10 +179,10 @@ def test_sequences_nested_without_end_are_refused():
     assert code_of(lambda: read_header(io.BytesIO(data), EXPLICIT_LITTLE)) == "nested-too-deep"
 
 
-def test_a_sequence_larger_than_any_header_is_not_decoded(monkeypatch):
+def test_a_broken_sequence_larger_than_any_header_is_not_decoded(monkeypatch):
     monkeypatch.setattr(depth, "MAX_HEADER", 1000)
     item = (
-        struct.pack("<HHI", 0xFFFE, 0xE000, 1200) + struct.pack("<HH2sHI", 0x0009, 0x1001, b"OB", 0, 1188) + bytes(1188)
+        struct.pack("<HHI", 0xFFFE, 0xE000, 1201) + struct.pack("<HH2sHI", 0x0009, 0x1001, b"OB", 0, 1188) + bytes(1188)
     )
     for tag, vr, code in ((0x1140, b"SQ", "header-too-large"), (0x1141, b"UN", "")):
         group = 0x0008 if code else 0x0009
