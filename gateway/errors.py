@@ -89,7 +89,15 @@ class UnreachableError(GatewayError):
 
 
 class DeliveryError(GatewayError):
-    """A destination did not take an instance."""
+    """A destination did not take an instance.
+
+    Attributes
+    ----------
+    about_instance
+        The connection stood and ended over this very instance: others may well go through on a new one.
+    """
+
+    about_instance = False
 
 
 class TransientError(DeliveryError):

@@ -236,6 +236,10 @@ def _check_routes(config: Config, role: Role) -> Iterator[Finding]:
             message = f"the vault keeps no original of route {route.name}: only the marked copies have them"
             hint = 'restoration = "both" keeps them in the vault as well'
             yield Finding("warning", ("routes", index, "restoration"), message, hint)
+        if route.private_bulk == "keep":
+            message = "copies keep all private elements, and those may show the unmarked picture"
+            hint = 'private_bulk = "drop", and private_keep for the creators that are needed'
+            yield Finding("warning", ("routes", index, "private_bulk"), message, hint)
         for kind, statement in route.opt_in:
             if statement:
                 message = f"route {route.name} marks {kind.replace('_', ' ')} images: {statement}"

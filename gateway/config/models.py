@@ -30,6 +30,7 @@ from gateway.config.base import (
     url_or_reference,
 )
 from gateway.config.passing import PASS_STATEMENT, TRUST_STATEMENT, BreakGlass
+from gateway.config.private_elements import PrivateElements
 from gateway.config.secret import SecretRef
 from gateway.config.syntaxes import UNCOMPRESSED, TransferSyntaxes
 
@@ -75,10 +76,20 @@ class Tls(Model):
 
 
 class Peer(Model):
-    """An AE that may send to the ingress, from the listed addresses only."""
+    """An AE that may send to the ingress, from the listed addresses, and with its certificate if one is named.
+
+    With `key_sha256` or `san` it is bound: only a TLS client that shows such a certificate is this AE.
+    """
 
     ae_title: AETitle
     addresses: tuple[Address, ...] = Field(min_length=1)
+    key_sha256: tuple[Sha256, ...] = ()  # digests of SubjectPublicKeyInfo, any of them binds it
+    san: tuple[str, ...] = ()  # DNS names, IP addresses or URIs, any of them in the certificate binds it
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it is known by a certificate, and not by AE title and address alone."""
+        return bool(self.key_sha256 or self.san)
 
 
 class Ingress(Model):
@@ -90,12 +101,24 @@ class Ingress(Model):
     tls: Tls | None = None
     max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
     max_associations: Annotated[int, Field(ge=1)] = 50
+    max_associations_per_ae: Annotated[int, Field(ge=1)] | None = None  # of one calling AE title; None: all of them
     max_connections: Annotated[int, Field(ge=1)] = 100  # sockets, before any A-ASSOCIATE
+    max_connections_per_address: Annotated[int, Field(ge=1)] | None = None  # None: three quarters of max_connections
     idle_timeout_s: Annotated[float, Field(gt=0)] = 60
     handshake_timeout_s: Annotated[float, Field(gt=0)] = 5
     min_free_mib: Annotated[int, Field(ge=0)] = 512  # below this the answer is 0xA700
     max_waiting: Annotated[int, Field(ge=1)] = 200_000  # instances not yet delivered or held
     max_instance_mib: Annotated[int, Field(ge=1)] = 4096
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Ingress:
+        return checked(self, self._disagreements())
+
+    def _disagreements(self) -> Iterator[Problem]:
+        for index, peer in enumerate(self.peers):
+            if peer.is_bound and self.tls is None:
+                key = "key_sha256" if peer.key_sha256 else "san"
+                yield ("peers", index, key), "a certificate binds this peer but there is no [ingress.tls] table"
 
 
 class Mark(Model):
@@ -163,7 +186,7 @@ class Rule(Model):
         return self
 
 
-class Route(Model):
+class Route(PrivateElements):
     """What happens to instances sent to one called AE title."""
 
     name: Name
@@ -235,7 +258,7 @@ class Workstation(Model):
     ae_title: AETitle
     addresses: tuple[Address, ...] = Field(min_length=1)  # where its associations come from
     key_sha256: tuple[Sha256, ...] = ()  # digests of SubjectPublicKeyInfo, any of them binds it
-    san: tuple[str, ...] = ()  # DNS names or URIs, any of them in the certificate binds it
+    san: tuple[str, ...] = ()  # DNS names, IP addresses or URIs, any of them in the certificate binds it
     plain: bool = False  # may use the port without TLS; warned of at start, audited
     host: str = ""  # where it receives C-MOVE and answers to C-STORE; empty: C-GET only
     port: Port | None = None
@@ -265,7 +288,10 @@ class Restore(Model):
     workstations: tuple[Workstation, ...] = ()
     max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
     max_associations: Annotated[int, Field(ge=1)] = 20
+    max_associations_per_ae: Annotated[int, Field(ge=1)] | None = None  # of one calling AE title; None: all of them
     max_connections: Annotated[int, Field(ge=1)] = 50
+    max_connections_per_address: Annotated[int, Field(ge=1)] | None = None  # None: three quarters of max_connections
+    max_memory_mib: Annotated[int, Field(ge=16)] = 512  # of requests in reception, over all associations
     idle_timeout_s: Annotated[float, Field(gt=0)] = 60
     handshake_timeout_s: Annotated[float, Field(gt=0)] = 5
     max_matches: Annotated[int, Field(ge=1)] = 10_000

@@ -164,9 +164,9 @@ class VaultRow(Base):
     created_at: Mapped[float] = mapped_column(Float)
 
     # the C-FIND index: clear text and minimal (architecture, promise 7)
-    patient_id: Mapped[str] = mapped_column(String(64), default="")
+    patient_id: Mapped[str] = mapped_column(String(512), default="")
     study_date: Mapped[str] = mapped_column(String(8), default="")
-    accession_number: Mapped[str] = mapped_column(String(16), default="")
+    accession_number: Mapped[str] = mapped_column(String(512), default="")
     modality: Mapped[str] = mapped_column(String(16), default="")
     attributes: Mapped[dict] = mapped_column(JSON)
 

@@ -18,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 import zstandard
 
-from gateway.dicom.copy.derive import DerivationFacts, derived_around, shown_extremes
+from gateway.dicom.copy.derive import DerivationFacts, Outside, derived_around, overlays_of, shown_extremes
 from gateway.dicom.encoding.encoded import InstanceHeader
 from gateway.dicom.pixels.frames import FrameReader, decode_piece, decoded_bytes, native_parts
 from gateway.dicom.pixels.residual import original_of, residual
@@ -50,6 +50,7 @@ class LargeMarked:
     sample: Pixels  # of the first frames, for what holds for all of them
     changes: Changes
     figures: MarkFigures
+    overlays: frozenset[int] = frozenset()  # groups whose planes show the picture
 
     def derive(self, record: VaultRecord) -> tuple[DerivedPieces, str]:
         """The derived data set (Explicit VR Little Endian), put together anew whenever it is read, and its SHA-256.
@@ -57,7 +58,7 @@ class LargeMarked:
         Raises
         ------
         HoldError
-            Code ``self-check-failed``: a piece does not decode to the marked values.
+            Code ``self-check-failed``: a piece does not decode to the marked values; as `Outside.check`.
         """
         pieces = DerivedPieces(self, self.facts_of(record))
         digest = hashlib.sha256()
@@ -93,10 +94,14 @@ class DerivedPieces:
         with marked.job.open() as file, marked.changes.reader() as changes:
             reader = FrameReader(file, marked.job.record.original_size, marked.job.transfer_syntax_uid)
             facts, lengths = self._facts, (reader.native_bytes, reader.encoded_bytes)
-            before, behind = derived_around(reader.parts, facts, marked.sample, marked.extremes, *lengths)
+            parts, overlays = reader.parts, marked.overlays
+            before, behind = derived_around(parts, facts, marked.sample, marked.extremes, *lengths, overlays)
             yield before
             parts = native_parts(before) if check else None
+            outside = Outside(before, behind, facts) if check else None
             for _, pixels in reader.pieces():
+                if outside is not None:
+                    outside.check(pixels.containers(pixels.frames))
                 frames = changes.apply(pixels.frames)
                 data = pixels.containers(frames).tobytes()
                 if parts is not None:
@@ -198,6 +203,7 @@ def mark_large(
     with job.open() as file:
         reader = FrameReader(file, job.record.original_size, job.transfer_syntax_uid)
         key, places = places_of(reader.header, key)
+        overlays = overlays_of(reader.parts)
         for first, pixels in reader.pieces():
             opened = Opened(b"", reader.header, pixels)
             piece_places = places[first : first + len(pixels.frames)]
@@ -205,6 +211,7 @@ def mark_large(
             frames = marked_piece(opened, results)
             tally.add(results)
             changes.add(pixels.frames, frames)
+            overlays.look(pixels.frames, first)
             changed = changed or not np.array_equal(frames, pixels.frames)
             extremes = _wider(extremes, shown_extremes(frames, None))
             if pixels.padding is None or not pixels.padding.all():
@@ -214,7 +221,7 @@ def mark_large(
     if not changed:
         raise HoldError("self-check-failed", "the mark changed nothing")
     figures = tally.figures(job.route, profile.name)
-    return LargeMarked(job, facts_of, real or extremes, sample, changes, figures)
+    return LargeMarked(job, facts_of, real or extremes, sample, changes, figures, frozenset(overlays.showing))
 
 
 def _check_digest(job: MarkJob) -> None:

@@ -16,6 +16,8 @@ from typing import Literal
 
 from gateway.config.models import Route, Rule
 from gateway.config.passing import BREAK_GLASS_HOURS
+from gateway.config.private_elements import PrivateElements
+from gateway.dicom.copy.bulk import RideAlong
 from gateway.dicom.copy.references import is_signed
 from gateway.dicom.encoding.encoded import InstanceHeader
 from gateway.dicom.encoding.groups import has_groups
@@ -154,9 +156,22 @@ def policy_digest(decision: Decision, route: Route) -> str:
         shaping["restoration"] = route.restoration
     if route.visible_text and decision.action == "mark":  # as above
         shaping["visible_text"] = True
+    private = {name: getattr(route, name) for name in PrivateElements.model_fields}
+    if private != PrivateElements().model_dump():  # as above
+        shaping["private"] = private
     if has_new_study(decision, route):  # as above
         shaping["study_uid"] = route.study_uid
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+
+
+def ride_along(route: Route) -> RideAlong:
+    """What the route says of private elements, as the derivation takes it."""
+    return RideAlong(
+        private=route.private_bulk,
+        value_bytes=route.private_value_bytes,
+        block_bytes=route.private_block_bytes,
+        keep=frozenset(route.private_keep),
+    )
 
 
 def has_new_study(decision: Decision, route: Route) -> bool:

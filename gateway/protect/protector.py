@@ -35,7 +35,7 @@ from gateway.protect.marking import (
     read_original,
     requests_of,
 )
-from gateway.protect.policy import Decision, decide, has_new_study, policy_digest
+from gateway.protect.policy import Decision, decide, has_new_study, policy_digest, ride_along
 from gateway.protect.remapping import Remapped
 from gateway.vault import (
     FigureStore,
@@ -289,6 +289,7 @@ class Protector:
             sealed_key=sealed_key,
             payload=payload,
             visible_text=route.visible_text,
+            ride_along=ride_along(route),
         )
 
     def _settings(self, route: Route) -> MarkSettings:

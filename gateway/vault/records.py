@@ -22,7 +22,7 @@ from gateway.database import VaultRow, reading, transaction
 from gateway.dicom.copy.uids import in_new_study
 from gateway.errors import NotFoundError, VaultError
 from gateway.keys import Signer, Verifier, key_id, make_token
-from gateway.vault.attributes import ACCESSION_NUMBER, MODALITY, PATIENT_ID, STUDY_DATE, first_text
+from gateway.vault.attributes import ACCESSION_NUMBER, MODALITY, PATIENT_ID, STUDY_DATE, column_text, first_text
 from gateway.vault.record import CARRIED, SHARED, RecordFacts, VaultRecord, read_row
 
 DeriveUid = Callable[[Literal["instance", "series", "study"], str, int], str]  # level, original, generation -> new UID
@@ -271,9 +271,9 @@ class RecordStore:
         row = VaultRow(
             token=record.token,
             attributes=record.attributes,
-            patient_id=first_text(record.attributes, PATIENT_ID, 64),
-            study_date=first_text(record.attributes, STUDY_DATE, 8),
-            accession_number=first_text(record.attributes, ACCESSION_NUMBER, 16),
+            patient_id=column_text(record.attributes, PATIENT_ID),
+            study_date=column_text(record.attributes, STUDY_DATE)[:8],
+            accession_number=column_text(record.attributes, ACCESSION_NUMBER),
             modality=first_text(record.attributes, MODALITY, 16),
         )
         self._write(row, record)

@@ -106,3 +106,17 @@ def test_visible_text_that_an_image_cannot_take_is_told(sample: Path, tmp_path: 
     grouped.save_as(tmp_path / "grouped.dcm")
     found = [explain(config, file)[0] for file in (Path(data("CT_small.dcm")), tmp_path / "grouped.dcm")]
     assert [(one.outcome, one.code) for one in found] == [("marked", ""), ("held", "no-overlay-allowed")]
+
+
+def test_what_rides_along_and_what_is_left_out_is_told(run, sample: Path) -> None:
+    done = run("explain", data("CT_small.dcm"), "--config", sample, "--json")
+    assert done.rows[0]["left_out"] == ["(0043,1029), 2068 bytes: a private value that is too large"]
+    assert "at most 1024 bytes" in done.rows[0]["rides_along"]
+    text = sample.read_text()
+    sample.write_text(text.replace('name = "research"\n', 'name = "research"\nprivate_bulk = "hold"\n', 1))
+    held = run("explain", data("CT_small.dcm"), "--config", sample, "--json")
+    assert (held.code, held.rows[0]["outcome"], held.rows[0]["code"]) == (3, "held", "private-bulk")
+    assert "(0043,1029)" in held.rows[0]["reason"]
+    kept = text.replace('name = "research"\n', 'name = "research"\nprivate_keep = ["GEMS_PARM_01"]\n', 1)
+    sample.write_text(kept)
+    assert run("explain", data("CT_small.dcm"), "--config", sample, "--json").rows[0]["left_out"] == []

@@ -13,7 +13,8 @@ from pynetdicom import AE, evt
 from gateway.audit import events
 from gateway.config.models import Destination
 from gateway.errors import PermanentError, SealError, TransientError
-from gateway.network.egress import Egress, delivered
+from gateway.network.egress import Egress
+from gateway.network.statuses import delivered
 from tests.network.test_ingress import SYNTAXES, until
 from tests.support.network import peers
 from tests.support.network.certificates import Authority
@@ -404,7 +405,7 @@ def test_tls_with_the_destinations_certificate_verified(egress, tmp_path, author
         assert egress({"tls": ours}, outside=port).send("outside", outgoing(data, uid)) == 0
         assert egress({"tls": ours, "host": "localhost"}, outside=port).send("outside", outgoing(data, "1.2.3")) == 0
         strangers = Authority(tmp_path / "other").issue("gateway")
-        with pytest.raises(PermanentError) as caught:
+        with pytest.raises(TransientError) as caught:
             egress({"tls": strangers}, outside=port).send("outside", outgoing(data, "1.2.4"))
         assert caught.value.code == "certificate-not-trusted"
         with pytest.raises(TransientError):
@@ -418,7 +419,7 @@ def test_a_certificate_for_another_host_is_refused(egress, tmp_path, authority, 
     tls = ("+tls", str(theirs.private_key), str(theirs.certificate), "+cf", str(theirs.trust))
     real = socket.create_connection
     monkeypatch.setattr(socket, "create_connection", lambda where, *a: real(("127.0.0.1", where[1]), *a))
-    with peers.storescp(tmp_path / "out", *tls) as port, pytest.raises(PermanentError) as caught:
+    with peers.storescp(tmp_path / "out", *tls) as port, pytest.raises(TransientError) as caught:
         egress({"tls": ours, "host": "archive.example"}, outside=port).send("outside", outgoing(b"x" * 10, "1.2.3"))
     assert caught.value.code == "certificate-not-trusted"
 

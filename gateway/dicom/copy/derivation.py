@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
 from pydicom import Dataset
 from pydicom.tag import Tag
 
+from gateway.dicom.copy.bulk import RideAlong
 from gateway.dicom.copy.remap import is_sequence
 from gateway.dicom.encoding import values
 from gateway.dicom.encoding.part10 import IMPLEMENTATION_CLASS_UID
@@ -25,7 +26,6 @@ COMMENT = (
 SCHEME = "99MIAD"
 _DROPPED = frozenset(
     {
-        0x00880200,  # Icon Image Sequence: shows pixels without the mark
         0xFFFAFFFA,  # Digital Signatures Sequence, and below all that signatures need (PS3.15 C.2)
         0x4FFE0001,  # MAC Parameters Sequence
         *(0x04000000 | element for element in (0x05, 0x10, 0x15, 0x20, 0x100, 0x105, 0x110, 0x115, 0x120)),
@@ -79,6 +79,8 @@ class DerivationFacts:
         For `carried` restoration.
     visible_text
         Words over the image, in an overlay plane.
+    ride_along
+        What the route says of private elements.
     """
 
     derived_sop_uid: str
@@ -101,10 +103,11 @@ class DerivationFacts:
     sealed_key: bytes | None = None
     payload: bytes | None = None
     visible_text: bool = False
+    ride_along: RideAlong = field(default_factory=RideAlong)
 
 
 def drop_invalid(ds: Dataset, nested: bool = False) -> None:
-    """Take out, at all levels, what is not true of the marked copy: icons, signatures, MACs, group lengths, padding."""
+    """Take out, at all levels, what is not true of the marked copy: signatures, MACs, group lengths, padding."""
     for tag in list(ds.keys()):
         number = int(tag)
         if number in _DROPPED or number & 0xFFFF == 0 or (number >> 16 in _DROPPED_GROUPS and not nested):
