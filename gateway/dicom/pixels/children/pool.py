@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import fcntl
+import json
 import mmap
 import os
 import re
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 
 import gateway
+from gateway.config.models import Codecs
 from gateway.dicom.encoding.syntaxes import Syntax
 from gateway.dicom.pixels.children import wire
 from gateway.dicom.pixels.facts import FrameFacts, container_of, decoded_type
@@ -37,7 +39,7 @@ _START_SECONDS = 60.0
 _ROOM = 1 << 16  # bytes that an encoded frame may be longer than the frame
 _FRAMES = 20_000  # that a child works before another takes its place
 _WORD = re.compile(r"[a-z0-9-]{1,40}")
-_MAIN = "gateway.dicom.pixels.children.main"
+_MAIN, _CONFINE = "gateway.dicom.pixels.children.main", "gateway.dicom.pixels.children.confine"
 _PROTECTIONS = {
     "no-new-privileges": "it can gain privileges by starting a program",
     "landlock": "the kernel has no Landlock (Linux 5.13), which would keep it from files and ports",
@@ -62,6 +64,11 @@ class Limits:
     memory: int = 1 << 30
     seconds: float = 2.0
     processes: int = max(os.cpu_count() or 1, 1)
+
+    @staticmethod
+    def of(codecs: Codecs) -> Limits:
+        """As a site's configuration has them."""
+        return Limits(codecs.memory_mib << 20, codecs.frame_seconds, codecs.processes or Limits.processes)
 
 
 class Pool:
@@ -102,16 +109,6 @@ class Pool:
         """As `gateway.dicom.pixels.encoders.encode_frame`, in a child; errors as there and as `decode`."""
         data = np.ascontiguousarray(frame, container_of(facts)).tobytes()
         return bytes(self._run("encode", data, facts, syntax, 2 * len(data) + _ROOM, len(data)))
-
-    def unprotected(self) -> tuple[str, ...]:
-        """What this machine cannot keep a child from, one sentence each; a child is started to see."""
-        with self._lent() as child:
-            confined = child.confined
-        return tuple(
-            f"foreign codestreams are decoded in a process of its own, but {why}"
-            for name, why in _PROTECTIONS.items()
-            if not confined.get(name)
-        )
 
     def close(self) -> None:
         """End all children; the pool starts none any more."""
@@ -340,6 +337,18 @@ def _memory(limits: Limits) -> DicomError:
     )
 
 
+def unprotected() -> tuple[str, ...]:
+    """What this machine cannot keep a child from, one sentence each; a process is started to see."""
+    process = launch(f"import json; from {_CONFINE} import confine; print(json.dumps(confine(1 << 30)))", [])
+    told, _ = process.communicate(timeout=_START_SECONDS)
+    try:
+        confined = json.loads(told)
+    except ValueError:
+        confined = {}
+    sentences = (why for name, why in _PROTECTIONS.items() if not confined.get(name))
+    return tuple(f"compressed frames are decoded in a process of its own, but {why}" for why in sentences)
+
+
 _shared: Pool | None = None
 _limits = Limits()
 _making = threading.Lock()
@@ -357,8 +366,9 @@ def shared() -> Pool:
 def configure(limits: Limits) -> None:
     """Limits of this process's pool from now on: a role sets them before its first frame."""
     global _limits
-    close()
-    _limits = limits
+    if limits != _limits:
+        close()
+        _limits = limits
 
 
 @atexit.register
