@@ -101,9 +101,9 @@ class Ingress(Model):
     tls: Tls | None = None
     max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
     max_associations: Annotated[int, Field(ge=1)] = 50
-    max_associations_per_ae: Annotated[int, Field(ge=1)] | None = None  # of one calling AE title; None: all of them
+    max_associations_per_ae: Annotated[int, Field(ge=1)] = 40  # of one calling AE title
     max_connections: Annotated[int, Field(ge=1)] = 100  # sockets, before any A-ASSOCIATE
-    max_connections_per_address: Annotated[int, Field(ge=1)] | None = None  # None: three quarters of max_connections
+    max_connections_per_address: Annotated[int, Field(ge=1)] = 75
     idle_timeout_s: Annotated[float, Field(gt=0)] = 60
     handshake_timeout_s: Annotated[float, Field(gt=0)] = 5
     min_free_mib: Annotated[int, Field(ge=0)] = 512  # below this the answer is 0xA700
@@ -296,9 +296,9 @@ class Restore(Model):
     workstations: tuple[Workstation, ...] = ()
     max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
     max_associations: Annotated[int, Field(ge=1)] = 20
-    max_associations_per_ae: Annotated[int, Field(ge=1)] | None = None  # of one calling AE title; None: all of them
+    max_associations_per_ae: Annotated[int, Field(ge=1)] = 16  # of one calling AE title
     max_connections: Annotated[int, Field(ge=1)] = 50
-    max_connections_per_address: Annotated[int, Field(ge=1)] | None = None  # None: three quarters of max_connections
+    max_connections_per_address: Annotated[int, Field(ge=1)] = 37
     max_memory_mib: Annotated[int, Field(ge=16)] = 512  # of requests in reception, over all associations
     idle_timeout_s: Annotated[float, Field(gt=0)] = 60
     handshake_timeout_s: Annotated[float, Field(gt=0)] = 5

@@ -30,7 +30,7 @@ def build_step_context(
     return StepContext(
         store=store,
         spool=Spool(base.spool, keys.spool),
-        derived=Spool(base.derived, keys.spool),
+        derived=Spool(base.derived, keys.derived),
         protector=Protector(config, keys, engine, where.vault),
         routes={route.name: route for route in config.routes},
         passing=Passing(config.routes, [d.name for d in config.destinations if d.trust_statement], engine, audit),

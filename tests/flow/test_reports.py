@@ -15,7 +15,6 @@ from gateway.config import Config, load_config
 from gateway.database import FiguresRow, InstanceRow, ReportRow, reading
 from gateway.dicom.copy.report import NO_PROMISE, SOP_CLASS
 from gateway.errors import PermanentError
-from gateway.flow.operations import release, replay
 from gateway.keys.keyring import SealingKeys
 from gateway.network.egress import Egress
 from gateway.protect.reporting import Reporter
@@ -225,9 +224,9 @@ def test_a_destination_that_refuses_it_holds_it_and_it_can_be_released_and_sent_
     [row] = [row for row in rows(reporting) if row.action == "report"]
     assert (row.state, row.reason_code) == ("held", "context-refused")
     reporting.sender.fail = lambda *_: None
-    assert release(reporting.engine, [row.id]) == 1
+    assert reporting.operator.release([row.id]) == 1
     reporting.deliver()
-    assert replay(reporting.engine, [row.id]) == 1
+    assert reporting.operator.replay([row.id]) == 1
     reporting.deliver()
     first, again = sent_reports(reporting)
     assert first == again

@@ -8,7 +8,8 @@ from pydicom import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.processing import convert_color_space
 
-from gateway.dicom.encoding.encoded import describe
+from gateway.dicom.encoding.elements import Layout
+from gateway.dicom.encoding.encoded import describe, walk
 from gateway.dicom.encoding.syntaxes import HTJ2K_LOSSLESS, JPEG_2000_LOSSLESS, JPEG_LS_LOSSLESS, RLE_LOSSLESS
 from gateway.dicom.pixels.codecs import encode_frame
 from tests.support.dicom.samples import encode, image
@@ -47,7 +48,7 @@ def lossless_frame(pixels: np.ndarray, syntax: str, **changes: object) -> bytes:
     ds = image(pixels[None], **changes)
     if is_jpeg_2000:
         ds.PhotometricInterpretation = "YBR_RCT"
-    header = describe(ds, 0x7FE00010)
+    header = describe(walk(encode(ds), Layout(implicit=False, little_endian=True)), 0x7FE00010)
     return encode_frame(pixels if pixels.dtype.kind == "u" else pixels.view(np.uint16), header, syntax)
 
 
