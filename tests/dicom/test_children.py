@@ -18,7 +18,6 @@ import openjpeg
 import pytest
 
 from gateway.dicom.copy.carried_body import pack, pack_referring, rebuild
-from gateway.dicom.encoding.encoded import describe
 from gateway.dicom.encoding.syntaxes import (
     EXPLICIT_LITTLE,
     HTJ2K_LOSSLESS,
@@ -31,15 +30,14 @@ from gateway.dicom.pixels import decoders, decoding
 from gateway.dicom.pixels.children import pool, wire
 from gateway.dicom.pixels.children.pool import Limits, Pool
 from gateway.dicom.pixels.compress import recode
-from gateway.dicom.pixels.facts import facts_of
 from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import CapacityError, DicomError
-from tests.support.dicom.compressed import gray
+from tests.support.dicom.compressed import facts_of_image, gray
 from tests.support.dicom.samples import encode, image, slightly_changed
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="Landlock and seccomp are Linux's")
 DEEP = gray(256, 256)
-FACTS = facts_of(describe(image(DEEP[None], BitsStored=12), 0x7FE00010))
+FACTS = facts_of_image(image(DEEP[None], BitsStored=12))
 LS, HT, J2K = syntax_of(JPEG_LS_LOSSLESS), syntax_of(HTJ2K_LOSSLESS), syntax_of(JPEG_2000_LOSSLESS)
 
 
@@ -142,7 +140,7 @@ def test_a_refusal_in_the_child_is_the_same_error_here(children):
 
 def test_a_frame_that_takes_too_long_is_given_up_and_the_next_one_is_not(children):
     large = gray(2048, 2048)
-    facts = facts_of(describe(image(large[None], BitsStored=12), 0x7FE00010))
+    facts = facts_of_image(image(large[None], BitsStored=12))
     ours = children(seconds=0.3, processes=1)
     begun = time.monotonic()
     frame = children().encode(large, facts, HT)
@@ -184,7 +182,7 @@ def test_a_child_that_dies_costs_its_frame_and_no_more(children, monkeypatch):
 
 def test_a_frame_that_needs_more_memory_than_allowed(children):
     large = np.zeros((4096, 4096), np.uint16)
-    facts = facts_of(describe(image(large[None], BitsStored=12), 0x7FE00010))
+    facts = facts_of_image(image(large[None], BitsStored=12))
     frame = children(seconds=30).encode(large, facts, J2K)
     ours = children(memory=300 << 20, seconds=30, processes=1)
     with pytest.raises(DicomError) as caught:  # how a library tells is its own affair
@@ -242,7 +240,7 @@ def test_many_threads_share_few_children(children, monkeypatch):
     monkeypatch.setattr(pool, "launch", lambda *given: started.append(1) or launch(*given))
     ours = children(processes=2)
     frames = [gray(64, 64, seed=seed) for seed in range(12)]
-    facts = facts_of(describe(image(frames[0][None], BitsStored=12), 0x7FE00010))
+    facts = facts_of_image(image(frames[0][None], BitsStored=12))
     with ThreadPoolExecutor(6) as threads:
         encoded = list(threads.map(lambda frame: ours.encode(frame, facts, LS), frames))
         decoded = list(threads.map(lambda frame: ours.decode(frame, facts, LS), encoded))
@@ -317,4 +315,4 @@ def test_truncated_jpeg_ls_that_claims_much_is_given_up(children):
 
 
 def facts_of_size(side: int):
-    return facts_of(describe(image(np.zeros((1, side, side), np.uint16), BitsStored=12), 0x7FE00010))
+    return facts_of_image(image(np.zeros((1, side, side), np.uint16), BitsStored=12))
