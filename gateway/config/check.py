@@ -351,6 +351,9 @@ def _check_restore(config: Config, role: Role) -> Iterator[Finding]:
         return
     if not config.restore.workstations:
         yield Finding("warning", ("restore", "workstations"), "no workstation is listed: every association is rejected")
+    if config.restore.plain_port is not None and not _is_local(config.restore.host):
+        message = f"ORIGINALS leave by {config.restore.host} port {config.restore.plain_port} without TLS"
+        yield Finding("warning", ("restore",), message, "use tls_port, or listen on 127.0.0.1 only")
     for index, workstation in enumerate(config.restore.workstations):
         here = ("restore", "workstations", index)
         name = workstation.ae_title

@@ -22,6 +22,7 @@ from gateway.config.base import (
     Host,
     Model,
     Name,
+    OptionalPort,
     Port,
     Problem,
     Sha256,
@@ -290,7 +291,7 @@ class Restore(Model):
 
     ae_title: AETitle = "MIAD_RESTORE"
     host: str = "127.0.0.1"
-    tls_port: Port | None = 2762
+    tls_port: OptionalPort = 2762  # false in the file, None here: no TLS
     plain_port: Port | None = None
     tls: Tls | None = None
     workstations: tuple[Workstation, ...] = ()
@@ -311,9 +312,15 @@ class Restore(Model):
     def _disagreements(self) -> Iterator[Problem]:
         yield from doubled("workstations", "ae_title", [w.ae_title for w in self.workstations])
         if self.tls_port is None and self.plain_port is None:
-            yield ("plain_port",), "neither tls_port nor plain_port is set: nobody could connect"
+            yield (
+                ("tls_port",),
+                "there is neither TLS ([restore.tls] and tls_port) nor a plain_port: nobody could connect",
+            )
         if self.tls_port is not None and self.tls is None:
-            yield ("tls_port",), "tls_port is set but there is no [restore.tls] table"
+            yield (
+                ("tls_port",),
+                "tls_port is set but there is no [restore.tls] table; without TLS write tls_port = false",
+            )
         for index, workstation in enumerate(self.workstations):
             here = ("workstations", index)
             if workstation.plain and self.plain_port is None:

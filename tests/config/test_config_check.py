@@ -129,7 +129,7 @@ SAID = {
     "password in the file": ({}, "[database]\nurl = 'postgresql://u:pw@h/d'\n", "warning", "database.url", "password"),
     "ports equal": ({"[restore]": "[restore]\ntls_port = 11112"}, "", "error", "restore.tls_port", "ingress.port"),
     "ports equal, any host": (
-        {"[restore]": "[restore]\nhost = '0.0.0.0'\nplain_port = 11112"}, "", "error", "restore.plain_port", "taken by",
+        {"[restore]": "[restore]\nhost = '0.0.0.0'\ntls_port = 11112"}, "", "error", "restore.tls_port", "taken by",
     ),
     "a loop": ({"port = 11113": "port = 11112"}, "", "warning", "destinations[0].port", "our own ingress.port"),
     "a loop, any host": (
