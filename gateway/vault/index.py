@@ -1,8 +1,9 @@
 """What C-FIND answers from and C-MOVE and C-GET select by: the clear-text columns and attributes of the records.
 
 Hierarchical queries of the Patient Root and Study Root models (PS3.4 C.4.1.2.2, C.6). The caller's scope is applied
-before anything is matched, so that an answer tells nothing of what lies outside it. Only the newest generation under
-an original UID is seen, unless an instance is asked for by the derived UID of an older one; records whose payload has
+before anything is matched, so that an answer tells nothing of what lies outside it. An instance is named by study,
+series and SOP Instance UID together: where two studies hold different originals under one SOP Instance UID, each is
+found in its own. Only the newest generation of an instance is seen, unless an instance is asked for by the derived UID of an older one; records whose payload has
 been purged are not seen. Identifiers are read as pydicom decodes them, by their own Specific Character Set. Answers
 always name *original* UIDs, also when the identifier names derived ones.
 
@@ -67,6 +68,9 @@ class Scope:
         return "*" in self.studies or study_uid in self.studies
 
 
+EVERYTHING = Scope()
+
+
 class Index:
     """Finds and selects; never writes. Safe for any number of threads."""
 
@@ -122,12 +126,12 @@ class Index:
         with reading(self._engine) as session:
             return list(session.scalars(select(VaultRow.locator).where(*filters).order_by(*order)))
 
-    def transfer_syntaxes(self) -> dict[str, list[str]]:
-        """SOP class UID to the transfer syntaxes of the originals held, the most frequent first."""
+    def transfer_syntaxes(self, scope: Scope = EVERYTHING) -> dict[str, list[str]]:
+        """SOP class UID to the transfer syntaxes of the originals held in `scope`, the most frequent first."""
         columns = (VaultRow.sop_class_uid, VaultRow.transfer_syntax_uid)
         counted = (
             select(*columns)
-            .where(VaultRow.payload_file.is_not(None))
+            .where(VaultRow.payload_file.is_not(None), *_within(scope))
             .group_by(*columns)
             .order_by(VaultRow.sop_class_uid, func.count().desc(), VaultRow.transfer_syntax_uid)
         )
@@ -220,13 +224,18 @@ def _visible(scope: Scope, derived: Sequence[str]) -> list[ColumnElement[bool]]:
     """In scope, payload there, newest generation (or named by one of the `derived` UIDs)."""
     newer = aliased(VaultRow)
     newest = ~exists().where(
-        newer.original_sop_uid == VaultRow.original_sop_uid, newer.generation > VaultRow.generation
+        newer.original_sop_uid == VaultRow.original_sop_uid,
+        newer.study_uid == VaultRow.study_uid,
+        newer.original_series_uid == VaultRow.original_series_uid,
+        newer.generation > VaultRow.generation,
     )
     conditions: list[ColumnElement[bool]] = [VaultRow.payload_file.is_not(None)]
     conditions.append(or_(newest, VaultRow.derived_sop_uid.in_(derived)) if derived else newest)
-    if "*" not in scope.studies:
-        conditions.append(VaultRow.study_uid.in_(scope.studies))
-    return conditions
+    return conditions + _within(scope)
+
+
+def _within(scope: Scope) -> list[ColumnElement[bool]]:
+    return [] if "*" in scope.studies else [VaultRow.study_uid.in_(scope.studies)]
 
 
 def _above(root: Root, level: str, query: Dataset) -> Iterator[ColumnElement[bool]]:
