@@ -22,7 +22,7 @@ from gateway.dicom.copy.uids import derived_uid, in_new_study
 from gateway.dicom.encoding.encoded import InstanceHeader, read_header
 from gateway.dicom.encoding.syntaxes import syntax_of
 from gateway.dicom.pixels.children.pool import Limits, configure
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, HoldError
 from gateway.keys import SealingKeys, mark_seed
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, ModalityProfile, load_packs, load_profiles
 from gateway.mark.surrogates.foreign import read_packs
@@ -129,9 +129,13 @@ class Protector:
 
         Raises
         ------
+        HoldError
+            ``uid-collision``: the SOP Instance UID is that of another study's instance. The original is sealed by then,
+            and found in its own study.
         CapacityError, VaultError, IntegrityError
             As `RecordStore.create` and `PayloadStore.put`.
         """
+        collides = self._records.is_of_another_study(header.sop_instance_uid, header.study_uid)
         record = self._records.create(
             RecordFacts(
                 original_sop_uid=header.sop_instance_uid,
@@ -144,11 +148,18 @@ class Protector:
                 policy=policy_digest(decision, route),
                 attributes=header.attributes,
                 received_at=received_at,
-                is_carried=route.restoration == "carried" and decision.action in ("mark", "remap"),
+                is_carried=route.restoration == "carried" and decision.action in ("mark", "remap") and not collides,
                 has_new_study=has_new_study(decision, route),
             )
         )
         self._put_payload(record, source)
+        if collides or self._records.is_of_another_study(record.original_sop_uid, record.study_uid):
+            raise HoldError(
+                "uid-collision",
+                "its SOP Instance UID is that of an instance of another study (PS3.5, 9: a UID names one thing); the "
+                "original is sealed and can be retrieved, a marked copy would pass for one of the other study",
+                "have the archive give one of the two another SOP Instance UID, and send that",
+            )
         return record
 
     def record(self, locator: str) -> VaultRecord:
