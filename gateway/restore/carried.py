@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import io
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from gateway.dicom.copy.carried_body import read_copy, rebuild
 from gateway.errors import DicomError, IntegrityError, VaultError
 from gateway.keys import OpeningKeys
+from gateway.restore.agreement import check_agreement
 from gateway.restore.ofrecord import OfRecord
 from gateway.vault import Carried, open_carried
 
@@ -81,13 +83,14 @@ class CarriedOriginal(OfRecord):
         DicomError
             As `gateway.dicom.copy.carried_body.rebuild`; ``marked-pixels-changed`` above all.
         IntegrityError
-            ``digest-differs``.
+            ``digest-differs``, and as `check_agreement`.
         """
         if self._data is not None:
             return
         data = rebuild(self._body, self.size, self._copy, self._copy_syntax)
         if not hmac.compare_digest(hashlib.sha256(data).hexdigest(), self.sha256):
             raise IntegrityError("digest-differs", f"the original of record {self.locator} was not rebuilt exactly")
+        check_agreement(self._record, io.BytesIO(data))
         self._data = data
 
     def stream(self) -> Iterator[bytes]:

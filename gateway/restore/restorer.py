@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,8 +18,10 @@ from sqlalchemy import Engine
 from gateway.dicom.copy.carried_body import read_copy
 from gateway.errors import IntegrityError, NotFoundError, VaultError
 from gateway.keys import OpeningKeys, read_token
+from gateway.restore.agreement import check_agreement
 from gateway.restore.carried import CarriedOriginal, CopyRestorer
 from gateway.restore.ofrecord import OfRecord
+from gateway.restore.seen import RecordWatch, SeenRecords
 from gateway.vault import PayloadStore, RecordStore, VaultRecord, open_payload
 
 
@@ -35,22 +38,45 @@ class Restorer:
         Private restore key and accepted signers.
     vault_id
         The site's name: records and tokens of other vaults are refused.
+    seen
+        The restore role's own list of records: what changed since it was first seen is refused. None: no list.
 
     The methods raise NotFoundError (``no-such-record``, ``payload-missing``, ``other-vault``, ``carried``: the vault
     keeps no payload, the marked copy has it), IntegrityError (a record that is not what a trusted signer signed) and
     SealError (a token that is not one, not ours, or another object's).
     """
 
-    def __init__(self, engine: Engine, payload_folder: Path, keys: OpeningKeys, vault_id: str) -> None:
+    def __init__(
+        self, engine: Engine, payload_folder: Path, keys: OpeningKeys, vault_id: str, seen: SeenRecords | None = None
+    ) -> None:
         self._records = RecordStore(engine, verifier=keys.verifier, vault_id=vault_id)
         self._payloads = PayloadStore(payload_folder)
         self._keys = keys
         self._vault_id = vault_id
         self._copies = CopyRestorer(keys)
+        self._seen = seen
 
-    def by_locator(self, locator: str) -> Original:
-        """The original that a record's locator names."""
-        return self._original(self._records.by_locator(locator))
+    def by_locator(self, locator: str, named: Collection[str] | None = None) -> Original:
+        """The original that a record's locator names.
+
+        Parameters
+        ----------
+        named
+            SOP Instance UIDs that were asked for. A record whose derived UID is not among them has to be the newest
+            generation that was ever seen. None: it was looked at before.
+        """
+        record = self._records.by_locator(locator)
+        if named is not None and record.derived_sop_uid not in named:
+            self._demand_newest(record)
+        return self._original(record)
+
+    def watch(self) -> RecordWatch | None:
+        """What notes new records in the list; None where there is no list."""
+        return None if self._seen is None else RecordWatch(self._records, self._seen)
+
+    def _demand_newest(self, record: VaultRecord) -> None:
+        if self._seen is not None:
+            self._seen.check_newest(record)
 
     def by_uid(self, uid: str, study_uid: str = "") -> Original:
         """By derived SOP Instance UID, else the newest generation of an original one (in that study, where told).
@@ -65,7 +91,9 @@ class Restorer:
         except NotFoundError as error:
             if error.code != "no-such-record":
                 raise
-            return self._original(self._records.by_original_uid(uid, study_uid))
+            record = self._records.by_original_uid(uid, study_uid)
+            self._demand_newest(record)
+            return self._original(record)
 
     def by_derived_uid(self, uid: str) -> Original:
         """The original of the marked copy with this SOP Instance UID."""
@@ -110,6 +138,8 @@ class Restorer:
         return self._copies.by_copy(copy, transfer_syntax_uid)
 
     def _original(self, record: VaultRecord) -> Original:
+        if self._seen is not None:
+            self._seen.check(record)
         if record.is_carried:
             record = self._elsewhere(record)
         if record.payload_file is None:
@@ -152,7 +182,7 @@ class Original(OfRecord):
         ------
         IntegrityError
             ``payload-tampered``, ``payload-format``, ``payload-of-another-record``, ``payload-length``,
-            ``digest-differs``.
+            ``digest-differs``; ``original-differs-from-record`` or ``original-unreadable`` (`check_agreement`).
         NotFoundError
             ``payload-missing``.
         SealError
@@ -162,6 +192,8 @@ class Original(OfRecord):
         self._payload = self._payloads.open(self.locator)
         for _ in self._pass(self._payload):
             pass
+        with closing(open_payload(self._own_handle(self._payload), self._record, self._keys.restore_private)) as header:
+            check_agreement(self._record, header)
         self._verified = True
 
     def stream(self) -> Iterator[bytes]:
@@ -185,10 +217,15 @@ class Original(OfRecord):
             self._payload.close()
             self._payload = None
 
-    def _pass(self, payload: BinaryIO) -> Iterator[bytes]:
-        # A handle of its own, since a reader closes what it reads from; position is shared and set by every reader.
+    @staticmethod
+    def _own_handle(payload: BinaryIO) -> BinaryIO:
+        # A reader closes what it reads from; the position is shared and set by every reader.
         file = os.fdopen(os.dup(payload.fileno()), "rb")
         file.seek(0)
+        return file
+
+    def _pass(self, payload: BinaryIO) -> Iterator[bytes]:
+        file = self._own_handle(payload)
         digest = hashlib.sha256()
         held = b""
         for piece in open_payload(file, self._record, self._keys.restore_private):

@@ -49,10 +49,13 @@ def build_reports(config: Config, keys: SealingKeys, store, engine: Engine, cont
 
 def build_restorer(config: Config):
     """The one object that opens originals. Only the restore role and the operator's own `restore` call this."""
-    from gateway.restore import Restorer
+    from gateway.restore import Restorer, SeenRecords
 
     configure(Limits.of(config.codecs))
-    return Restorer(database(config), places(config).vault, OpeningKeys.load(config.keys), config.site.name)
+    where = places(config)
+    where.restore.mkdir(mode=0o700, exist_ok=True)
+    seen = SeenRecords(where.restore / "records.sqlite")
+    return Restorer(database(config), where.vault, OpeningKeys.load(config.keys), config.site.name, seen)
 
 
 def build_copy_restorer(private_key: Path, signers: Sequence[Path]):

@@ -24,7 +24,7 @@ from gateway.errors import SealError, VaultError
 from gateway.keys import ChunkedReader, ChunkedWriter, Signer, Verifier, canonical, hpke, key_id
 from gateway.keys.envelope import DEK_SIZE, new_dek
 from gateway.keys.signing import CARRIED as SIGNED_FOR
-from gateway.vault.record import CARRIED, SHARED, VaultRecord
+from gateway.vault.record import CARRIED, FIRST_VERSION, SHARED, VaultRecord
 
 KEY_MAGIC = b"MGK"
 PAYLOAD_MAGIC = b"MGCP"
@@ -148,6 +148,7 @@ def _read(plain: bytes, digest: bytes, derived_sop_uid: str, verifier: Verifier)
         payload_file=CARRIED,
         token=b"",
         attributes={},
+        version=FIRST_VERSION,
         **{name: content[name] for name in _FROM_RECORD},
     )
     return Carried(record, body)

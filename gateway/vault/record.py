@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.database import VaultRow
 from gateway.errors import IntegrityError, SealError
 from gateway.keys import Verifier, canonical
+from gateway.vault.attributes import ACCESSION_NUMBER, MODALITY, PATIENT_ID, STUDY_DATE, column_text, first_text
 
-DOCUMENT_VERSION = 1
-NEW_STUDY_VERSION = 2  # of a document that names one more UID, that of the copy's study
+DOCUMENT_VERSION = 3
+FIRST_VERSION = 1
+NEW_STUDY_VERSION = 2  # as 1, and one more UID: that of the copy's study, where it is not the original's
 CARRIED = "carried"  # in place of a payload's name: the original rides in its marked copy, the vault holds none
 
 # What both the document and VaultRow hold, under one name.
@@ -33,7 +37,12 @@ SHARED = (
 )
 # created_ms: whole milliseconds, so that no float is signed
 _KEYS = frozenset(SHARED) | {"version", "vault", "key_id", "created_ms"}
-_KEYS_OF = {DOCUMENT_VERSION: _KEYS, NEW_STUDY_VERSION: _KEYS | {"derived_study_uid"}}
+_KEYS_OF = {
+    FIRST_VERSION: _KEYS,
+    NEW_STUDY_VERSION: _KEYS | {"derived_study_uid"},
+    DOCUMENT_VERSION: _KEYS | {"derived_study_uid", "index_sha256"},
+}
+_CHANGE = ("derived_sha256", "payload_file")  # all that may change in a record, each once
 
 
 @dataclass(frozen=True, repr=False)
@@ -72,10 +81,18 @@ class RecordFacts:
 
 @dataclass(frozen=True, repr=False)
 class VaultRecord:
-    """One record, as its document says; `token` and `attributes` are not signed. Bytes, and seconds since 1970.
+    """One record, as its document says; `token` and `attributes` are not in it. Bytes, and seconds since 1970.
 
-    derived_study_uid: the copy's Study Instance UID where it is not the original's, else empty. What a marked copy
-    carries of its record does not name it.
+    Attributes
+    ----------
+    derived_study_uid
+        The copy's Study Instance UID where it is not the original's, else empty. What a marked copy carries of its
+        record does not name it.
+    index_sha256
+        Of the attributes that C-FIND answers from (`index_digest`), so that they cannot be changed by whoever can only
+        write rows; empty in records of version 1 and 2.
+    version
+        Of the document. It says of which version the payload is too: 2 for records of version 3, else 1.
     """
 
     vault_id: str
@@ -98,6 +115,8 @@ class VaultRecord:
     token: bytes
     attributes: dict[str, Any]
     derived_study_uid: str = ""
+    index_sha256: str = ""
+    version: int = DOCUMENT_VERSION
 
     def __repr__(self) -> str:
         return f"VaultRecord({self.locator})"  # UIDs and attributes have no place in logs
@@ -116,14 +135,24 @@ class VaultRecord:
         """What is signed: canonical JSON (deploy/formats.md, "record")."""
         content = {key: getattr(self, key) for key in SHARED}
         content |= {
-            "version": DOCUMENT_VERSION,
+            "version": self.version,
             "vault": self.vault_id,
             "key_id": self.key_id,
             "created_ms": round(self.created_at * 1000),
+            "derived_study_uid": self.derived_study_uid,
+            "index_sha256": self.index_sha256,
         }
-        if self.derived_study_uid:
-            content |= {"version": NEW_STUDY_VERSION, "derived_study_uid": self.derived_study_uid}
-        return canonical(content)
+        return canonical({key: content[key] for key in _KEYS_OF[self.version]})
+
+    def lasting_sha256(self) -> str:
+        """SHA-256 of what never changes in this record: its document without the two fields that may."""
+        content = {key: value for key, value in json.loads(self.document()).items() if key not in _CHANGE}
+        return hashlib.sha256(canonical(content)).hexdigest()
+
+
+def index_digest(attributes: Mapping[str, Any]) -> str:
+    """SHA-256 of the attributes that C-FIND answers from, as canonical JSON."""
+    return hashlib.sha256(canonical(attributes)).hexdigest()
 
 
 def read_row(row: VaultRow, verifier: Verifier | None, vault_id: str = "") -> VaultRecord:
@@ -139,8 +168,8 @@ def read_row(row: VaultRow, verifier: Verifier | None, vault_id: str = "") -> Va
     Raises
     ------
     IntegrityError
-        ``signer-unknown``, ``signature-wrong``, ``record-format``, ``record-of-another-vault`` or
-        ``record-columns-differ``.
+        ``signer-unknown``, ``signature-wrong``, ``record-format``, ``record-of-another-vault``,
+        ``record-columns-differ`` or ``index-differs``.
     """
     if verifier is not None:
         try:
@@ -155,14 +184,32 @@ def read_row(row: VaultRow, verifier: Verifier | None, vault_id: str = "") -> Va
             raise IntegrityError("record-columns-differ", f"record {row.locator}: {name} is not what was signed")
     if content["created_ms"] != round(row.created_at * 1000):
         raise IntegrityError("record-columns-differ", f"record {row.locator}: created_at is not what was signed")
+    if content["index_sha256"] and content["payload_file"] is not None:  # with retention the attributes end
+        _check_index(row, content["index_sha256"])
     return VaultRecord(
         vault_id=content["vault"],
         key_id=content["key_id"],
         created_at=content["created_ms"] / 1000,
         token=row.token,
         attributes=row.attributes,
-        **{key: content[key] for key in (*SHARED, "derived_study_uid")},
+        **{key: content[key] for key in (*SHARED, "derived_study_uid", "index_sha256", "version")},
     )
+
+
+def _check_index(row: VaultRow, digest: str) -> None:
+    columns = index_columns(row.attributes)
+    if index_digest(row.attributes) != digest or any(getattr(row, name) != text for name, text in columns.items()):
+        raise IntegrityError("index-differs", f"record {row.locator}: what the query index says was not signed")
+
+
+def index_columns(attributes: Mapping[str, Any]) -> dict[str, str]:
+    """The columns that repeat attributes for look-ups."""
+    return {
+        "patient_id": column_text(attributes, PATIENT_ID),
+        "study_date": column_text(attributes, STUDY_DATE)[:8],
+        "accession_number": column_text(attributes, ACCESSION_NUMBER),
+        "modality": first_text(attributes, MODALITY, 16),
+    }
 
 
 def _parse(row: VaultRow) -> dict[str, Any]:
@@ -173,4 +220,4 @@ def _parse(row: VaultRow) -> dict[str, Any]:
     version = content.get("version") if isinstance(content, dict) else None
     if not isinstance(version, int) or set(content) != _KEYS_OF.get(version):
         raise IntegrityError("record-format", f"record {row.locator} is not of a version that is known here")
-    return {"derived_study_uid": "", **content}
+    return {"derived_study_uid": "", "index_sha256": "", **content}

@@ -11,6 +11,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Literal
 
@@ -20,10 +21,9 @@ from sqlalchemy.orm import Session
 
 from gateway.database import VaultRow, reading, transaction
 from gateway.dicom.copy.uids import in_new_study
-from gateway.errors import NotFoundError, VaultError
+from gateway.errors import IntegrityError, NotFoundError, VaultError
 from gateway.keys import Signer, Verifier, key_id, make_token
-from gateway.vault.attributes import ACCESSION_NUMBER, MODALITY, PATIENT_ID, STUDY_DATE, column_text, first_text
-from gateway.vault.record import CARRIED, SHARED, RecordFacts, VaultRecord, read_row
+from gateway.vault.record import CARRIED, SHARED, RecordFacts, VaultRecord, index_columns, index_digest, read_row
 
 DeriveUid = Callable[[Literal["instance", "series", "study"], str, int], str]  # level, original, generation -> new UID
 _TRIES = 20  # of creating while other processes create under the same original UID
@@ -235,6 +235,22 @@ class RecordStore:
                 return
             after = page[-1]
 
+    def page(self, after: str) -> tuple[list[VaultRecord], str]:
+        """Some records behind the locator `after`, and the locator to go on from ("" at the end: begin anew)."""
+        with reading(self._engine) as session:
+            rows = session.scalars(
+                select(VaultRow).where(VaultRow.locator > after).order_by(VaultRow.locator).limit(_PAGE)
+            ).all()
+            return self._readable(rows), rows[-1].locator if len(rows) == _PAGE else ""
+
+    def made_since(self, moment: float) -> tuple[list[VaultRecord], float]:
+        """The newest records made since `moment` (seconds since 1970), at most a page, and when the newest was made."""
+        with reading(self._engine) as session:
+            rows = session.scalars(
+                select(VaultRow).where(VaultRow.created_at > moment).order_by(VaultRow.created_at.desc()).limit(_PAGE)
+            ).all()
+            return self._readable(rows), max([moment, *(row.created_at for row in rows)])
+
     def count(self) -> int:
         """How many records there are, ended ones included."""
         with reading(self._engine) as session:
@@ -262,6 +278,13 @@ class RecordStore:
                 )
             )
         return [locator for locator in asked if locator not in live]
+
+    def _readable(self, rows: Sequence[VaultRow]) -> list[VaultRecord]:
+        found = []
+        for row in rows:
+            with suppress(IntegrityError):
+                found.append(self._read(row))
+        return found
 
     # within one transaction
 
@@ -327,15 +350,9 @@ class RecordStore:
             created_at=_now(),
             token=make_token(self._restore_public, self._vault_id, locator, derived_sop_uid),
             attributes=facts.attributes,
+            index_sha256=index_digest(facts.attributes),
         )
-        row = VaultRow(
-            token=record.token,
-            attributes=record.attributes,
-            patient_id=column_text(record.attributes, PATIENT_ID),
-            study_date=column_text(record.attributes, STUDY_DATE)[:8],
-            accession_number=column_text(record.attributes, ACCESSION_NUMBER),
-            modality=first_text(record.attributes, MODALITY, 16),
-        )
+        row = VaultRow(token=record.token, attributes=record.attributes, **index_columns(record.attributes))
         self._write(row, record)
         session.add(row)
         session.flush()

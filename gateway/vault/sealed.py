@@ -18,13 +18,15 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from gateway.errors import IntegrityError, SealError, VaultError
 from gateway.keys import ChunkedReader, ChunkedWriter, canonical, key_id
 from gateway.keys.envelope import WRAPPED_SIZE, new_dek, unwrap_dek, wrap_dek
-from gateway.vault.record import VaultRecord
+from gateway.vault.record import DOCUMENT_VERSION, VaultRecord
 
 MAGIC = b"MGSP"
-VERSION = 1
+VERSION = 2  # what it is bound to names the original in full; version 1 did not name study, series, generation, digest
+_VERSIONS = (1, VERSION)
 ZSTD = 1
 _HEAD = struct.Struct(">4sBB8sH")  # magic, version, compression, key id, length of the wrapped DEK
-_LABEL = b"miad/payload/1\0"
+_LABEL = {1: b"miad/payload/1\0", 2: b"miad/payload/2\0"}
+_BOUND = ("study_uid", "original_series_uid", "generation", "original_sha256")  # beside what version 1 binds
 _LEVEL = 1
 _PIECE = 1 << 20  # bytes handled at a time
 _LARGEST_WINDOW = 1 << 23  # bytes of memory that a zstd frame may ask for
@@ -44,9 +46,10 @@ def seal_payload(out: BinaryIO, source: BinaryIO, record: VaultRecord, restore_p
     context = payload_context(record)
     dek = new_dek()
     wrapped = wrap_dek(dek, restore_public, context)
-    head = _HEAD.pack(MAGIC, VERSION, ZSTD, bytes.fromhex(record.key_id), len(wrapped)) + wrapped
+    version = payload_version(record)
+    head = _HEAD.pack(MAGIC, version, ZSTD, bytes.fromhex(record.key_id), len(wrapped)) + wrapped
     out.write(head)
-    chunks = ChunkedWriter(out, dek, _LABEL + head + canonical(context))
+    chunks = ChunkedWriter(out, dek, _LABEL[version] + head + canonical(context))
     compressor = zstandard.ZstdCompressor(level=_LEVEL).stream_writer(chunks, closefd=False)
     digest, size = hashlib.sha256(), 0
     while piece := source.read(_PIECE):
@@ -73,8 +76,14 @@ def open_payload(file: BinaryIO, record: VaultRecord, private: X25519PrivateKey)
     if len(head) < _HEAD.size:
         raise IntegrityError("payload-format", f"the payload of record {record.locator} ends inside its header")
     magic, version, compression, sealed_to, length = _HEAD.unpack(head)
-    if magic != MAGIC or version != VERSION or compression != ZSTD or length != WRAPPED_SIZE:
+    if magic != MAGIC or version not in _VERSIONS or compression != ZSTD or length != WRAPPED_SIZE:
         raise IntegrityError("payload-format", f"the payload of record {record.locator} is of no known version")
+    if version != payload_version(record):
+        raise IntegrityError(
+            "payload-of-another-record",
+            f"the payload of record {record.locator} is of version {version}, not of its record's"
+            f" {payload_version(record)}",
+        )
     if sealed_to.hex() != record.key_id:
         raise IntegrityError("payload-of-another-record", f"the payload of record {record.locator} names another key")
     if record.key_id != key_id(private.public_key()):
@@ -88,7 +97,7 @@ def open_payload(file: BinaryIO, record: VaultRecord, private: X25519PrivateKey)
             "payload-of-another-record", f"the payload of record {record.locator} belongs to another, or was changed"
         ) from None
     try:
-        chunks = ChunkedReader(file, dek, _LABEL + head + wrapped + canonical(context))
+        chunks = ChunkedReader(file, dek, _LABEL[version] + head + wrapped + canonical(context))
     except SealError as error:
         raise _tampered(record, error) from None
     return PayloadReader(chunks, record)
@@ -142,10 +151,20 @@ class PayloadReader:
         self._chunks.close()
 
 
+def payload_version(record: VaultRecord) -> int:
+    """Of the payload that belongs to this record."""
+    return VERSION if record.version >= DOCUMENT_VERSION else 1
+
+
 def payload_context(record: VaultRecord) -> dict[str, object]:
-    """What DEK and chunks are bound to (architecture, life of an instance, step 3); the digest is in the record too."""
-    return {
-        "version": VERSION,
+    """What DEK and chunks are bound to (architecture, life of an instance, step 3).
+
+    A record that is moved to another study, or made to name another original, opens no payload of version 2.
+    """
+    version = payload_version(record)
+    more = {} if version == 1 else {name: getattr(record, name) for name in _BOUND}
+    return more | {
+        "version": version,
         "vault": record.vault_id,
         "key_id": record.key_id,
         "locator": record.locator,

@@ -241,11 +241,11 @@ def payload(data: bytes) -> None:
     size = int.from_bytes(data[:2], "big")
     record = record_of(size)
     context = payload_context(record)
-    head = struct.pack(">4sBB8sH", b"MGSP", 1, 1, bytes.fromhex(record.key_id), 80)
+    head = struct.pack(">4sBB8sH", b"MGSP", 2, 1, bytes.fromhex(record.key_id), 80)
     wrapped = wrap_dek(KEY, PRIVATE.public_key(), context)
     sealed = io.BytesIO()
     sealed.write(head + wrapped)
-    writer = ChunkedWriter(sealed, KEY, b"miad/payload/1\0" + head + wrapped + canonical(context), 1 << 10)
+    writer = ChunkedWriter(sealed, KEY, b"miad/payload/2\0" + head + wrapped + canonical(context), 1 << 10)
     writer.write(data[2:])
     writer.close()
     for file in (data[2:], sealed.getvalue()):

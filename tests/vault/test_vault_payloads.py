@@ -122,9 +122,9 @@ def crafted(vault, record, compressed: bytes) -> bytes:
     """A payload as only a holder of the public key can make it, with any content."""
     context, dek, out = sealed.payload_context(record), new_dek(), io.BytesIO()
     wrapped = wrap_dek(dek, vault.sealing.restore_public, context)
-    head = sealed._HEAD.pack(b"MGSP", 1, 1, bytes.fromhex(record.key_id), len(wrapped)) + wrapped
+    head = sealed._HEAD.pack(b"MGSP", 2, 1, bytes.fromhex(record.key_id), len(wrapped)) + wrapped
     out.write(head)
-    chunks = ChunkedWriter(out, dek, b"miad/payload/1\0" + head + canonical(context))
+    chunks = ChunkedWriter(out, dek, b"miad/payload/2\0" + head + canonical(context))
     chunks.write(compressed)
     chunks.close()
     return out.getvalue()

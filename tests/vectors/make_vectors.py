@@ -22,6 +22,7 @@ from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.keys import ChunkedWriter, DerivedCipher, Signer, SpoolCipher, hkdf, key_id, make_token, mark_seed
 from gateway.protect.signed_report import SignedFacts, sign_report
 from gateway.vault import VaultRecord, seal_carried, seal_payload
+from gateway.vault.record import index_digest
 from tests.support.dicom.samples import encode, image, slightly_changed
 
 FOLDER = Path(__file__).parent
@@ -53,6 +54,7 @@ def record() -> VaultRecord:
         created_at=1_700_000_000.123,
         token=b"",
         attributes={},
+        version=1,
     )
 
 
@@ -67,6 +69,8 @@ def vectors() -> dict[str, dict[str, object]]:
     writer.write(ORIGINAL + ORIGINAL)
     writer.close()
     seal_payload(payload, io.BytesIO(ORIGINAL), made, restore)
+    newest, bound = replace(made, index_sha256=index_digest(made.attributes), version=3), io.BytesIO()
+    seal_payload(bound, io.BytesIO(ORIGINAL), newest, restore)
     writer = SpoolCipher(SYMMETRIC).writer(spool, "vector-name")
     writer.write(ORIGINAL)
     writer.close()
@@ -119,7 +123,8 @@ def vectors() -> dict[str, dict[str, object]]:
             "token": make_token(restore, made.vault_id, made.locator, made.derived_sop_uid).hex(),
         },
         "record-1": _signed(signer, made),
-        "record-2": _signed(signer, replace(made, derived_study_uid="2.25.305419898")),
+        "record-2": _signed(signer, replace(made, derived_study_uid="2.25.305419898", version=2)),
+        "record-3": _signed(signer, newest),
         "carried-1": keys
         | {
             "signing_private": SIGNING.hex(),
@@ -133,6 +138,8 @@ def vectors() -> dict[str, dict[str, object]]:
         "carried-body-referring-2": _referring(),
         "payload-1": keys
         | {"document": made.document().hex(), "plaintext": ORIGINAL.hex(), "file": payload.getvalue().hex()},
+        "payload-2": keys
+        | {"document": newest.document().hex(), "plaintext": ORIGINAL.hex(), "file": bound.getvalue().hex()},
     }
 
 

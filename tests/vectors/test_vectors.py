@@ -54,6 +54,7 @@ def record_of(document: bytes, token: bytes = b"") -> tuple[VaultRow, dict]:
     row = VaultRow(**{name: content[name] for name in SHARED}, token=token, attributes={}, document=document)
     row.created_at = content["created_ms"] / 1000
     row.derived_study_uid = content.get("derived_study_uid", "")
+    row.patient_id = row.study_date = row.accession_number = row.modality = ""
     return row, content
 
 
@@ -114,7 +115,9 @@ def test_token():
         read_token(private, vector.data("token"), vector.text("derived_sop_uid") + "1")
 
 
-@pytest.mark.parametrize(("name", "derived_study"), [("record-1", ""), ("record-2", "2.25.305419898")])
+@pytest.mark.parametrize(
+    ("name", "derived_study"), [("record-1", ""), ("record-2", "2.25.305419898"), ("record-3", "")]
+)
 def test_record(name, derived_study):
     vector = Vector(name)
     private = Ed25519PrivateKey.from_private_bytes(vector.data("signing_private"))
@@ -127,8 +130,9 @@ def test_record(name, derived_study):
     assert Signer(private).sign(vector.data("document")) == vector.data("signature")  # Ed25519 is deterministic
 
 
-def test_sealed_payload():
-    vector = Vector("payload-1")
+@pytest.mark.parametrize("name", ["payload-1", "payload-2"])
+def test_sealed_payload(name):
+    vector = Vector(name)
     private = X25519PrivateKey.from_private_bytes(vector.data("restore_private"))
     reader = open_payload(vector.file(), read_record(vector.data("document")), private)
     assert b"".join(reader) == vector.data("plaintext")

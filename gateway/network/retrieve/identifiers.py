@@ -132,6 +132,11 @@ def retrieve_level(root: str, identifier: Dataset) -> str:
     return level
 
 
+def uids_of(identifier: Dataset) -> list[str]:
+    """The SOP Instance UIDs that an identifier names; none where it names whole series or studies."""
+    return _values(identifier, UNIQUE_KEYS["IMAGE"])
+
+
 def _level(root: str, identifier: Dataset) -> str:
     level = str(identifier.get("QueryRetrieveLevel", "") or "").strip()
     if not level:

@@ -20,7 +20,7 @@ from gateway.audit import events
 from gateway.errors import DeliveryError, DicomError, GatewayError
 from gateway.network.retrieve.deliver import CANNOT_RESTORE, deliver_planned
 from gateway.network.retrieve.destination import way_to
-from gateway.network.retrieve.identifiers import MODELS, Model, read_identifier, retrieve_level
+from gateway.network.retrieve.identifiers import MODELS, Model, read_identifier, retrieve_level, uids_of
 from gateway.network.retrieve.sending import RequesterOutlet, is_alive
 from gateway.network.retrieve.session import Session, number_of
 from gateway.network.retrieve.suboperations import MAX_SUBOPERATIONS, Originator, Planned, Tally
@@ -229,9 +229,10 @@ def _prepare(
         return None
     retrieval = _Retrieval(session, request, context, level, Tally(remaining=len(locators)))
     plan = []
+    named = frozenset(uids_of(identifier))
     for locator in locators:
         try:
-            with session.services.restorer.by_locator(locator) as original:
+            with session.services.restorer.by_locator(locator, named) as original:
                 plan.append(Planned.of(original))
         except GatewayError as error:
             session.audit(events.RESTORE_REFUSED, "failure", operation=operation, locator=locator, reason=error.code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, BinaryIO, Protocol
@@ -46,7 +46,7 @@ class Index(Protocol):
 class Restorer(Protocol):
     """What opens originals, `gateway.restore`."""
 
-    def by_locator(self, locator: str) -> Original: ...
+    def by_locator(self, locator: str, named: Collection[str] | None = None) -> Original: ...
 
     def by_uid(self, uid: str) -> Original: ...
 

@@ -95,8 +95,8 @@ class ChangesAfterVerify:
         self._restorer = restorer
         self._payload = payload
 
-    def by_locator(self, locator: str):
-        original = self._restorer.by_locator(locator)
+    def by_locator(self, locator: str, named=None):
+        original = self._restorer.by_locator(locator, named)
         verify = original.verify
 
         def verify_then_change() -> None:

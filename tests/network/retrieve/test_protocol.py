@@ -215,8 +215,8 @@ def test_memory_is_bounded_by_what_the_requester_takes(start_scp, site):
     class Large:
         """The real restorer; its original goes on for long."""
 
-        def by_locator(self, locator: str):
-            original = site.restorer.by_locator(locator)
+        def by_locator(self, locator: str, named=None):
+            original = site.restorer.by_locator(locator, named)
             object.__setattr__(original, "stream", stream)
             return original
 

@@ -1,0 +1,154 @@
+"""The restore role's own list of records: what each of them was when it was first seen.
+
+Whoever holds the worker's signing key and may write rows can sign an old record anew: move it to another study, name
+another original, take back what was fixed. Payloads of version 2 do not open for such a record, and originals are
+compared with it; this list finds the change itself, whatever was changed. It lies where only the restore role writes,
+and it only grows: SQLite's own triggers refuse to change or delete a line. Replicas on one machine share the file.
+
+First sight is trusted: a record that was forged before the restore role ever saw it is listed as it is. The restore
+role looks at new records every minute (`RecordWatch`), so that this time is short.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+from gateway.errors import IntegrityError
+from gateway.vault import RecordStore, VaultRecord
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS seen (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    locator TEXT NOT NULL,
+    lasting_sha256 TEXT NOT NULL,
+    derived_sha256 TEXT,
+    ended INTEGER NOT NULL,
+    original TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    at REAL NOT NULL
+);
+CREATE INDEX IF NOT EXISTS seen_locator ON seen (locator, number);
+CREATE INDEX IF NOT EXISTS seen_original ON seen (original, generation);
+CREATE TRIGGER IF NOT EXISTS seen_never_changes BEFORE UPDATE ON seen BEGIN SELECT RAISE(ABORT, 'append only'); END;
+CREATE TRIGGER IF NOT EXISTS seen_never_ends BEFORE DELETE ON seen BEGIN SELECT RAISE(ABORT, 'append only'); END;
+"""
+_LAST = "SELECT lasting_sha256, derived_sha256, ended FROM seen WHERE locator = ? ORDER BY number DESC LIMIT 1"
+_ADD = (
+    "INSERT INTO seen (locator, lasting_sha256, derived_sha256, ended, original, generation, at)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+_NEWEST = "SELECT MAX(generation) FROM seen WHERE original = ?"
+_BUSY_S = 30.0
+_OVERLAP_S = 3600.0  # clocks of several workers differ
+
+
+class SeenRecords:
+    """The list, in an SQLite file of its own (mode 0600). Safe for threads, and for processes that share the file.
+
+    Parameters
+    ----------
+    file
+        Made when it is not there; its folder has to be.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        if not file.exists():
+            file.touch(mode=0o600)
+        with closing(self._connect()) as database:
+            database.execute("PRAGMA journal_mode=WAL")
+            database.executescript(_SCHEMA)
+
+    def check(self, record: VaultRecord) -> None:
+        """Compare a record, whose signature was checked, with the list; note it when it is new, or went on as it may.
+
+        A record may change twice in its life: `derived_sha256` from nothing to a value, `payload_file` to nothing.
+
+        Raises
+        ------
+        IntegrityError
+            ``record-changed``: anything else is not what it was.
+        """
+        self.note([record])
+
+    def note(self, records: Iterable[VaultRecord]) -> None:
+        """As `check`, of many in one transaction; all are looked at before the first that changed is told of."""
+        changed: list[str] = []
+        with self._lock, closing(self._connect()) as database, database:
+            database.execute("BEGIN IMMEDIATE")
+            for record in records:
+                lasting, ended = record.lasting_sha256(), record.payload_file is None
+                last = database.execute(_LAST, (record.locator,)).fetchone()
+                if last is not None and not _may_follow(last, (lasting, record.derived_sha256, ended)):
+                    changed.append(record.locator)
+                elif last != (lasting, record.derived_sha256, int(ended)):
+                    row = (record.locator, lasting, record.derived_sha256, ended, _original(record), record.generation)
+                    database.execute(_ADD, (*row, time.time()))
+        if changed:
+            raise IntegrityError(
+                "record-changed",
+                f"record {changed[0]} is not what it was when it was first seen"
+                + (f"; so are {len(changed) - 1} more" if len(changed) > 1 else ""),
+                "somebody who can sign records changed it: compare with a backup, look for who writes the database",
+            )
+
+    def check_newest(self, record: VaultRecord) -> None:
+        """Demand that no later generation of the same original was ever seen.
+
+        Raises
+        ------
+        IntegrityError
+            ``newer-generation-gone``: the database offers an old one as the newest.
+        """
+        with closing(self._connect()) as database:
+            (newest,) = database.execute(_NEWEST, (_original(record),)).fetchone()
+        if newest is not None and newest > record.generation:
+            raise IntegrityError(
+                "newer-generation-gone",
+                f"record {record.locator} is of generation {record.generation}; {newest} was seen and is gone",
+                "rows of records are never deleted: somebody did; the old one is given by its marked copy's UID",
+            )
+
+    def _connect(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self._file, timeout=_BUSY_S, isolation_level=None)
+        database.execute("PRAGMA synchronous=FULL")
+        return database
+
+
+class RecordWatch:
+    """Notes new records, and again those that were there before this process, one page after the other."""
+
+    def __init__(self, records: RecordStore, seen: SeenRecords) -> None:
+        self._records = records
+        self._seen = seen
+        self._after = ""
+        self._newest = 0.0
+
+    def once(self) -> int:
+        """Look at one page of all records, and at what was made since the last call. Gives how many were looked at.
+
+        Raises
+        ------
+        IntegrityError
+            ``record-changed``: told again in each round over all records. Records that are not signed as they should be
+            are passed over here; they are refused when they are asked for.
+        """
+        page, self._after = self._records.page(self._after)
+        new, self._newest = self._records.made_since(self._newest - _OVERLAP_S)
+        self._seen.note([*page, *new])
+        return len(page) + len(new)
+
+
+def _may_follow(before: tuple[str, str | None, int], now: tuple[str, str | None, bool]) -> bool:
+    """Whether a record may have become what it is now."""
+    return before[0] == now[0] and (before[1] is None or before[1] == now[1]) and (not before[2] or now[2])
+
+
+def _original(record: VaultRecord) -> str:
+    return f"{record.study_uid} {record.original_series_uid} {record.original_sop_uid}"
