@@ -51,7 +51,7 @@ def set_up_logging(
     """
     stream = stream or sys.stderr
     as_json = format == "json" or (format == "auto" and not stream.isatty())
-    shared = [
+    shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         *([_role_adder(role)] if role else []),
         structlog.processors.add_log_level,
@@ -60,7 +60,7 @@ def set_up_logging(
         cut_out_patient_fields,
         plain_values,
     ]
-    renderer = (
+    renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if as_json
         else structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=lambda *_: None)

@@ -295,6 +295,33 @@ def test_the_gateway_never_imports_a_plugin() -> None:
     assert named == []
 
 
+# Foreign codestreams meet a codec in a child process only: what it loads, no one else may import.
+CODEC_LIBRARIES = {"imagecodecs", "jpeg_ls", "openjpeg", "pylibjpeg", "libjpeg", "gdcm", "highdicom.frame"}
+CODEC_LIBRARIES |= {"pydicom.pixels.decoders", "pydicom.pixels.encoders", "pydicom.pixels.get_decoder"}
+CODEC_LIBRARIES |= {"pydicom.pixels.get_encoder", "pydicom.pixels.pixel_array", "pydicom.pixels.decompress"}
+PIXELS = "gateway.dicom.pixels"
+WITH_CODECS = {f"{PIXELS}.{name}" for name in ("decoders", "encoders", "decoding", "children.main")}
+CODEC_METHODS = {"pixel_array", "convert_pixel_data"}  # pydicom decodes where the attribute is looked at
+
+
+def test_only_the_child_process_runs_codecs() -> None:
+    found = []
+    for module in modules():
+        if module.name in WITH_CODECS:
+            continue
+        found += [
+            f"{module.name}, line {line}: {name}"
+            for name, line in module.imports()
+            if name in WITH_CODECS or any(is_within(name, library) for library in CODEC_LIBRARIES)
+        ]
+        found += [
+            f"{module.name}, line {node.lineno}: {node.attr}"
+            for node in ast.walk(module.tree)
+            if isinstance(node, ast.Attribute) and node.attr in CODEC_METHODS
+        ]
+    assert found == []
+
+
 # What a running role loads counts as well, through whatever chain of imports.
 NOT_LOADED = {
     "gateway.cli": {"torch", "numpy", "pydicom", "pynetdicom", "pydantic", "sqlalchemy", "cryptography"},

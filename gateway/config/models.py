@@ -73,7 +73,7 @@ class Tls(Model):
 
     certificate: Path
     private_key: Path
-    trust: Path  # PEM file or folder of PEM files with the accepted certificate authorities
+    trust: Path  # file (PEM, DER) or folder of files with the accepted authorities, or single certificates
 
 
 class Peer(Model):
@@ -253,6 +253,14 @@ class Worker(Model):
     device: Device = "auto"
 
 
+class Codecs(Model):
+    """The child processes that decode and encode compressed frames, without keys, files or network."""
+
+    memory_mib: Annotated[int, Field(ge=512, le=1 << 20)] = 1024  # address space of each; about 200 are taken at start
+    frame_seconds: Annotated[float, Field(gt=0, le=600)] = 2.0  # processor time of a frame up to 16 MiB
+    processes: Annotated[int, Field(ge=0, le=1024)] = 0  # at a time, of each role; 0: one a processor core
+
+
 class Workstation(Model):
     """An AE that may query and retrieve originals: bound to a certificate, or plain by explicit consent."""
 
@@ -350,6 +358,7 @@ class Config(Model):
     destinations: tuple[Destination, ...] = ()
     surrogates: tuple[Surrogates, ...] = ()
     worker: Worker = Worker()
+    codecs: Codecs = Codecs()
     restore: Restore | None = None
     retention: Retention = Retention()
     log: Log = Log()
