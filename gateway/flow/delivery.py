@@ -82,7 +82,8 @@ class Deliverer:
         if count:
             tell = log.error if since else log.warning
             tell("delivery later", destination=delivery.destination, code=error.code, failures=count)
-        return False
+        # The destination aborted on this instance: the others of the batch go on, over a new association.
+        return error.about_instance
 
     def _failed(self, delivery: DeliveryRow, error: Exception) -> bool:
         waits = as_waiting(error)

@@ -21,6 +21,7 @@ from gateway.dicom.copy.derive import DerivationFacts
 from gateway.dicom.copy.uids import derived_uid, in_new_study
 from gateway.dicom.encoding.encoded import InstanceHeader, read_header
 from gateway.dicom.encoding.syntaxes import syntax_of
+from gateway.dicom.pixels.children.pool import Limits, configure
 from gateway.errors import GatewayError
 from gateway.keys import SealingKeys, mark_seed
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, ModalityProfile, load_packs, load_profiles
@@ -77,6 +78,7 @@ class Protector:
     """
 
     def __init__(self, config: Config, keys: SealingKeys, engine: Engine, vault_folder: Path) -> None:
+        configure(Limits.of(config.codecs))
         self._config = config
         self._keys = keys
         self._engine = engine

@@ -148,7 +148,7 @@ def test_what_is_too_large_to_be_compared_is_not_encoded(monkeypatch):
     assert recode(encode(KINDS["8 bits"]), IMPLICIT_LITTLE) == encode(KINDS["8 bits"], IMPLICIT_LITTLE)
 
 
-def test_an_encoder_that_does_not_keep_its_word_is_found_out(monkeypatch):
+def test_an_encoder_that_does_not_keep_its_word_is_found_out(codecs_here, monkeypatch):
     """A value off by one, colours turned otherwise than the header says, bytes that decode to nothing."""
     data, colour = encode(KINDS["12 of 16 bits"]), encode(KINDS["RGB"])
     honest = encoders.htj2k_encode

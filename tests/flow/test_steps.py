@@ -354,6 +354,24 @@ def test_a_transient_failure_is_tried_again_later(flow):
     assert flow.row(instance_id).state == "marked"
 
 
+def test_an_instance_that_a_destination_aborts_on_waits_alone(flow):
+    """Its error says that it is about this instance: the rest of the batch is not kept waiting for it."""
+    first, second = ready(flow), ready(flow)
+
+    def aborts(_name, item):
+        error = TransientError("association-aborted", "the peer aborted the association")
+        error.about_instance = item.instance_id == first
+        return error if error.about_instance else None
+
+    flow.sender.fail = aborts
+    pairs = flow.store.claim_deliveries("outside", 2, 60)
+    assert len(pairs) == 2
+    assert all(flow.steps.deliver(delivery, row, flow.sender, lambda attempt: 3600.0) for delivery, row in pairs)
+    waiting = flow.deliveries(first)["outside"]
+    assert (waiting.state, waiting.attempts, waiting.reason_code) == ("queued", 1, "association-aborted")
+    assert flow.deliveries(second)["outside"].state == "sent"
+
+
 def test_a_transient_failure_that_lasts_is_held(flow):
     instance_id = ready(flow)
     flow.sender.fail = lambda *_: TransientError("unreachable", "nobody listens")

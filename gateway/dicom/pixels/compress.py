@@ -16,7 +16,8 @@ from gateway.dicom.encoding.library import foreign_errors
 from gateway.dicom.encoding.parts import Parts, split
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE, LOSSLESS_NAMES, RLE_LOSSLESS, syntax_of
 from gateway.dicom.encoding.transcode import to_implicit
-from gateway.dicom.pixels.codecs import container_of, encode_frame
+from gateway.dicom.pixels.codecs import encode_frame
+from gateway.dicom.pixels.facts import container_of
 from gateway.dicom.pixels.stored_values import MAX_PIXEL_BYTES, decode_pixels, pixels_of
 from gateway.errors import DicomError
 

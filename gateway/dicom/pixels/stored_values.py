@@ -19,8 +19,9 @@ from gateway.dicom.encoding.encoded import PIXEL_DATA, InstanceHeader
 from gateway.dicom.encoding.library import foreign_errors
 from gateway.dicom.encoding.parts import Parts, split
 from gateway.dicom.encoding.syntaxes import Syntax
-from gateway.dicom.pixels.codecs import decode_frame, decoded_type
+from gateway.dicom.pixels.codecs import decode_frame
 from gateway.dicom.pixels.codestream import starts_frame
+from gateway.dicom.pixels.facts import decoded_type
 from gateway.dicom.pixels.reserved import reserved_pixels, reserved_values
 from gateway.dicom.pixels.windows import Display, displays_of
 from gateway.errors import DicomError
