@@ -53,7 +53,7 @@ def original_of(planes: bytes | memoryview, marked: np.ndarray) -> np.ndarray:
         "carried-format" when `planes` has not the length of `marked`.
     """
     if len(planes) != marked.nbytes:
-        raise DicomError("carried-format", "the residual has not the length of the pixels")
+        raise DicomError("carried-format", "the residual and the pixels differ in length")
     code = np.frombuffer(planes, np.uint8)
     if marked.dtype == np.uint16:
         code = code[: len(marked)].astype(np.uint16) | code[len(marked) :].astype(np.uint16) << 8
