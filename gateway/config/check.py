@@ -198,7 +198,8 @@ def _check_ingress(config: Config, role: Role) -> Iterator[Finding]:
     if not ingress.peers:
         yield Finding("warning", ("ingress", "peers"), "no peer is listed: every association will be rejected")
     if not config.routes:
-        yield Finding("warning", ("routes",), "there is no route: every association will be rejected")
+        message = "there is no route: nothing can be received, and serve starts no ingress"
+        yield Finding("error", ("ingress",), message) if role == "ingress" else Finding("warning", ("routes",), message)
     for index, peer in enumerate(ingress.peers):
         yield from _check_addresses(("ingress", "peers", index, "addresses"), peer.addresses)
     if ingress.tls is None and not _is_local(ingress.host):
