@@ -18,6 +18,7 @@ from gateway.service import places
 from tests.support.dicom.samples import encode
 from tests.support.flow import ROUTE, Flow, ct
 
+START, DAY_S = 1_900_000_000.0, 86_400.0
 PASS = Route(
     name="relay", called_ae="RELAY", destinations=("outside", "second"), action="pass", pass_statement=PASS_STATEMENT
 )
@@ -290,3 +291,52 @@ def test_a_file_that_is_changed_while_it_is_sent_loses_its_end(monkeypatch):
         while data := file.read(1000):
             got += data
     assert len(got) < len(DATA)
+
+
+# -- a destination's certificate -----------------------------------------------------------------------------------
+
+
+def test_a_certificate_that_fails_is_tried_for_a_day_and_then_held(make_flow, monkeypatch):
+    """Whatever `retry_attempts` says: somebody has to mend it, and a day is what that takes."""
+    flow, [one] = queued(make_flow, ROUTE)
+    flow.sender.fail = lambda *_: TransientError("certificate-expired", "its certificate ended")
+    flow.retry = lambda attempt: 2.0 if attempt < 3 else 0.0
+    now, tries = [START], 0
+    monkeypatch.setattr("gateway.flow.deliveries.time.time", lambda: now[0])
+    while flow.row(one).state == "marked":
+        flow.deliver()
+        tries += 1
+        delivery = flow.deliveries(one)["outside"]
+        now[0] = max(now[0], delivery.next_attempt_at)
+        assert tries < 1000
+    assert outcome(flow, one) == ("held", "certificate-expired")
+    assert DAY_S <= now[0] - START < DAY_S + 600
+    assert tries > 100
+    assert held_codes(flow) == [("outside", "certificate-expired")]
+    assert flow.sender.received == []
+
+
+def test_the_day_begins_anew_when_the_failure_is_another(make_flow):
+    flow, [one] = queued(make_flow, ROUTE)
+    fails = iter(["certificate-expired", "unreachable", "certificate-expired"])
+    flow.sender.fail = lambda *_: TransientError(next(fails), "")
+    flow.retry = lambda attempt: 0.001
+    since = []
+    for _ in range(3):
+        with transaction(flow.engine) as session:
+            session.query(DeliveryRow).update({"next_attempt_at": 0.0})
+        flow.deliver()
+        since.append(flow.deliveries(one)["outside"].failing_since)
+    assert since[0] is not None and since[1] is None and since[2] > since[0]
+
+
+def test_a_certificate_that_is_mended_lets_everything_go(make_flow):
+    flow, [one] = queued(make_flow, ROUTE)
+    flow.sender.fail = lambda *_: TransientError("certificate-name", "")
+    flow.deliver()
+    flow.sender.fail = lambda *_: None
+    with transaction(flow.engine) as session:
+        session.query(DeliveryRow).update({"next_attempt_at": 0.0})
+    flow.deliver()
+    assert outcome(flow, one) == ("delivered", None)
+    assert flow.deliveries(one)["outside"].failing_since is None
