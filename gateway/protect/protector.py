@@ -224,23 +224,23 @@ class Protector:
 
         Frames of the same kind under the same settings go to the mark together, whatever instance they are of.
         """
-        results: list[Marked | LargeMarked | Remapped | Exception | None] = [None] * len(jobs)
+        results: dict[int, Marked | LargeMarked | Remapped | Exception] = {}
         batches: dict[tuple[str, MarkSettings], list[tuple[int, Opened, list[MarkRequest]]]] = {}
         for index, job in enumerate(jobs):
             try:
                 header = self.read_header(job.open, job.transfer_syntax_uid)
                 decision = self.decide(header, job.route)
-                if decision.action != "remap" and decision.profile is None:
+                profile = decision.profile
+                if decision.action != "remap" and profile is None:
                     raise decision.as_error()
-                if _in_pieces(job, header, decision):
-                    results[index] = self._mark_large(job, decision.profile)
+                if profile is not None and _in_pieces(job, header, decision):
+                    results[index] = self._mark_large(job, profile)
                     continue
                 data = read_original(job)
-                if decision.action == "remap":
+                if profile is None:  # its references are mapped
                     body = pack_referring(data, job.transfer_syntax_uid) if _carries(job) else None
                     results[index] = Remapped(data, job.transfer_syntax_uid, partial(self._facts, job.route, body))
                     continue
-                profile = decision.profile
                 opened = open_original(data, header, job.transfer_syntax_uid)
                 requests = requests_of(opened, profile, self._series_key(job))
             except Exception as error:
@@ -257,7 +257,7 @@ class Protector:
                     results[index] = self._marked(jobs[index], opened, own, profile_name)
                 except GatewayError as error:
                     results[index] = error
-        return results
+        return [results[index] for index in range(len(jobs))]
 
     def warnings(self) -> list[str]:
         """Licence warnings of the surrogate packs that the routes use; to be logged at start."""
@@ -281,7 +281,7 @@ class Protector:
     ) -> Marked:
         frames = marked_frames(opened, results)
         tally = FigureTally()
-        tally.add(results)
+        tally.add(result for result in results if isinstance(result, MarkedImage))
         body = pack(opened.data, job.transfer_syntax_uid, opened.pixels, frames) if _carries(job) else None
         return Marked(
             original=opened.data,
