@@ -23,7 +23,7 @@ from gateway.config.secret import SecretRef
 from gateway.config.syntaxes import UNCOMPRESSED
 from gateway.errors import ConfigError
 
-TRUST_SUFFIXES = (".pem", ".crt", ".cer")
+TRUST_SUFFIXES = (".pem", ".crt", ".cer", ".der")
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -98,7 +98,7 @@ def _check_tls(path: KeyPath, tls: Tls) -> Iterator[Finding]:
     yield from _check_file((*path, "private_key"), tls.private_key, private=True)
     if not tls.trust.is_dir():
         yield from _check_file((*path, "trust"), tls.trust)
-    elif not any(file.suffix in TRUST_SUFFIXES for file in tls.trust.iterdir()):
+    elif not any(file.suffix.lower() in TRUST_SUFFIXES for file in tls.trust.iterdir()):
         message = f"no file in {tls.trust} ends with {', '.join(TRUST_SUFFIXES)}"
         yield Finding("error", (*path, "trust"), message, "put the accepted certificate authorities there")
 

@@ -73,7 +73,7 @@ class Tls(Model):
 
     certificate: Path
     private_key: Path
-    trust: Path  # PEM file or folder of PEM files with the accepted certificate authorities
+    trust: Path  # file (PEM, DER) or folder of files with the accepted authorities, or single certificates
 
 
 class Peer(Model):
