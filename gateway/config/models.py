@@ -73,7 +73,7 @@ class Tls(Model):
 
     certificate: Path
     private_key: Path
-    trust: Path  # PEM file or folder of PEM files with the accepted certificate authorities
+    trust: Path  # file (PEM, DER) or folder of files with the accepted authorities, or single certificates
 
 
 class Peer(Model):
@@ -393,7 +393,10 @@ class Config(Model):
             if route.passes and route.pass_statement != PASS_STATEMENT:
                 yield (*here, "pass_statement"), f'to let unmarked originals pass, it must read "{PASS_STATEMENT}"'
             if route.break_glass is not None and not route.passes:
-                yield (*here, "break_glass"), "nothing of this route passes, so there is nothing that it would end"
+                yield (
+                    (*here, "break_glass"),
+                    "no original passes by this route: break_glass has no effect, remove it",
+                )
         passing = {name: route.name for route in self.routes if route.passes for name in route.destinations}
         for index, destination in enumerate(self.destinations):
             if destination.trust_statement not in ("", TRUST_STATEMENT) or (

@@ -83,7 +83,7 @@ class DerivedPieces:
             digest.update(data)
             yield data
         if digest.hexdigest() != self.sha256:
-            raise IntegrityError("derived-changed", "the derived data set came out otherwise a second time")
+            raise IntegrityError("derived-changed", "the derived data set has other bytes than its fixed digest says")
 
     def checked(self) -> Iterator[bytes]:
         """The bytes, each piece decoded again and compared with the marked values before it is handed out."""

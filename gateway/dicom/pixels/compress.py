@@ -79,7 +79,7 @@ def _containers(parts: Parts) -> np.ndarray:
     by_pixel = values.integer(header.dataset, "PlanarConfiguration") in (None, 0)
     colour = header.photometric == "RGB" and header.samples == 3 and by_pixel
     if not colour and not (header.photometric in _MONOCHROME and header.samples == 1):
-        raise DicomError("not-exact", "only monochrome and RGB by pixel are encoded")
+        raise DicomError("not-exact", "only monochrome and pixel-interleaved RGB can be encoded")
     if len(parts.value) > MAX_PIXEL_BYTES:
         raise DicomError(
             "not-exact", f"more than {MAX_PIXEL_BYTES} bytes of pixels are not encoded and compared at once"

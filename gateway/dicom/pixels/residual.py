@@ -53,7 +53,7 @@ def original_of(planes: bytes | memoryview, marked: np.ndarray) -> np.ndarray:
         "carried-format" when `planes` has not the length of `marked`.
     """
     if len(planes) != marked.nbytes:
-        raise DicomError("carried-format", "the residual has not the length of the pixels")
+        raise DicomError("carried-format", "the residual and the pixels differ in length")
     low = np.frombuffer(planes, np.uint8)
     code: np.ndarray = low
     if marked.dtype == np.uint16:

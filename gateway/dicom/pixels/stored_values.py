@@ -228,7 +228,7 @@ def _unpacked(parts: Parts) -> memoryview:
     header = parts.header
     bits = native_length(replace(header, frames=1)) * 8
     if header.bits_allocated % 8:
-        raise DicomError("unsupported-bits", "frames that are no whole bytes")
+        raise DicomError("unsupported-bits", "a frame does not end at a whole byte")
     frames = [frame[: bits // 8] for frame in _frames(parts)]
     if any(len(frame) * 8 < bits for frame in frames):
         raise DicomError("pixel-data-too-short", "a frame has fewer bytes than the header wants")
