@@ -1,4 +1,4 @@
-"""What a valid configuration says about this machine and this site: files, permissions, ports, and what is bold.
+"""What a valid configuration says about this machine and this site: files, permissions, ports, risky choices.
 
 Nothing here connects, writes, or reads the restore role's private key for any other role.
 """
@@ -198,7 +198,8 @@ def _check_ingress(config: Config, role: Role) -> Iterator[Finding]:
     if not ingress.peers:
         yield Finding("warning", ("ingress", "peers"), "no peer is listed: every association will be rejected")
     if not config.routes:
-        yield Finding("warning", ("routes",), "there is no route: every association will be rejected")
+        message = "there is no route: nothing can be received, and serve starts no ingress"
+        yield Finding("error", ("ingress",), message) if role == "ingress" else Finding("warning", ("routes",), message)
     for index, peer in enumerate(ingress.peers):
         yield from _check_addresses(("ingress", "peers", index, "addresses"), peer.addresses)
     if ingress.tls is None and not _is_local(ingress.host):
@@ -223,7 +224,7 @@ def _is_local(host: str) -> bool:
         return host == "localhost"
 
 
-# --- what is bold
+# --- risky choices
 
 
 def _check_routes(config: Config, role: Role) -> Iterator[Finding]:
@@ -254,7 +255,7 @@ def _check_routes(config: Config, role: Role) -> Iterator[Finding]:
 
 
 def _check_pass(here: KeyPath, route: Route) -> Iterator[Finding]:
-    """What leaves unmarked, whither, and for how long."""
+    """What leaves unmarked, where it goes, and for how long."""
     if not route.passes:
         return
     names, until = ", ".join(route.destinations), ""
