@@ -85,7 +85,7 @@ def train_mark(
     else:
         show_text(str(out))
     if last:
-        say(f"last step: mean margin {last[0].margin:.2f} logits, below 0 the surrogates no longer believe themselves")
+        say(f"last step: mean margin {last[0].margin:.2f} logits, below 0 the surrogates have changed their answers")
     say('name the file on a route: [routes.mark] mode = "generator", generator = "..."; or mark --generator')
 
 

@@ -1,4 +1,4 @@
-"""What a valid configuration says about this machine and this site: files, permissions, ports, and what is bold.
+"""What a valid configuration says about this machine and this site: files, permissions, ports, risky choices.
 
 Nothing here connects, writes, or reads the restore role's private key for any other role.
 """
@@ -224,7 +224,7 @@ def _is_local(host: str) -> bool:
         return host == "localhost"
 
 
-# --- what is bold
+# --- risky choices
 
 
 def _check_routes(config: Config, role: Role) -> Iterator[Finding]:
@@ -255,7 +255,7 @@ def _check_routes(config: Config, role: Role) -> Iterator[Finding]:
 
 
 def _check_pass(here: KeyPath, route: Route) -> Iterator[Finding]:
-    """What leaves unmarked, whither, and for how long."""
+    """What leaves unmarked, where it goes, and for how long."""
     if not route.passes:
         return
     names, until = ", ".join(route.destinations), ""

@@ -251,6 +251,7 @@ class Worker(Model):
     lease_s: Annotated[float, Field(ge=5)] = 120
     poll_s: Annotated[float, Field(gt=0)] = 0.2
     device: Device = "auto"
+    memory_mib: Annotated[int, Field(ge=0)] = 0  # that marking may take; 0: three quarters of what the machine has
 
 
 class Codecs(Model):
@@ -392,7 +393,10 @@ class Config(Model):
             if route.passes and route.pass_statement != PASS_STATEMENT:
                 yield (*here, "pass_statement"), f'to let unmarked originals pass, it must read "{PASS_STATEMENT}"'
             if route.break_glass is not None and not route.passes:
-                yield (*here, "break_glass"), "nothing of this route passes, so there is nothing that it would end"
+                yield (
+                    (*here, "break_glass"),
+                    "no original passes by this route: break_glass has no effect, remove it",
+                )
         passing = {name: route.name for route in self.routes if route.passes for name in route.destinations}
         for index, destination in enumerate(self.destinations):
             if destination.trust_statement not in ("", TRUST_STATEMENT) or (

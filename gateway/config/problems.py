@@ -1,4 +1,4 @@
-"""What is wrong with a configuration file, in the words of the person who wrote it: path, line, suggestion."""
+"""What is wrong with a configuration file, said in its own terms: path, line, suggestion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a database cannot be opened, in words that name neither password nor host of anybody else.
+"""Why a database cannot be opened, said without passwords and without the hosts of others.
 
 Two kinds: what a person must change (`ConfigError`: scheme, driver, user, password, name), and what may heal by itself
 (`UnreachableError`: nobody answers). Once it is open, whoever works with it waits as for a full disk (`CapacityError`).

@@ -1,4 +1,4 @@
-"""Leases: who is at work on a row, and what is known when nobody is any more.
+"""Leases: which process works on a row, and what follows when that process has died.
 
 A claim names its process and a time until which it holds; the process renews it. A lease that its process did not end
 by a change of state is a *death*: the process was killed, or crashed, in the middle of the step. What it was at work on

@@ -1,4 +1,4 @@
-"""Bytes that leave are those of a digest, or do not leave: a file is hashed before its first byte is handed out."""
+"""Nothing leaves with another digest than the approved one: a file is hashed before its first byte is sent."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _verified(file: BinaryIO, sha256: str, size: int | None, what: str) -> Binar
         if total <= IN_MEMORY:
             kept += piece
     if digest.hexdigest() != sha256 or (size is not None and total != size):
-        raise HoldError("not-ours", f"{what} has not the digest under which it may leave", _HINT)
+        raise HoldError("not-ours", f"the digest of {what} is not the one that was approved", _HINT)
     if total <= IN_MEMORY:
         file.close()
         return io.BytesIO(kept)

@@ -55,7 +55,7 @@ class Decision:
     def as_error(self) -> HoldError:
         """The hold or block as an error, to be shown and stored."""
         if not self.code:
-            return HoldError("decision-changed", f"the policy now says {self.action}", "release it: it begins anew")
+            return HoldError("decision-changed", f"the policy now says {self.action}", "release it to start it again")
         return HoldError(self.code, self.reason)
 
 

@@ -1,4 +1,4 @@
-"""What a marked copy carries of its original: enough to rebuild the original's encoded bytes, to the last one.
+"""What a marked copy carries of its original: enough to rebuild the original's encoded bytes exactly.
 
 Of an uncompressed original: every byte but the pixels, and the residual between marked and original stored values.
 The marked *stored values* are all that rebuilding asks of the copy, so the copy may be coerced, re-encoded or
@@ -229,7 +229,7 @@ def _pack_residual(original: bytes, layout: _Layout, marked: np.ndarray) -> byte
 def _unpack_residual(body: bytes, size: int, marked: np.ndarray) -> bytes:
     start = _HEAD.size + _SHAPE.size
     if len(body) < start or body[: _HEAD.size] != _HEAD.pack(VERSIONS[RESIDUAL], RESIDUAL):
-        raise DicomError("carried-format", "what the copy carries is of no version that is known here")
+        raise DicomError("carried-format", "what the copy carries has no known version")
     layout = _Layout(*_SHAPE.unpack_from(body, _HEAD.size))
     outside = size - layout.length  # bytes of the original that are no pixels
     if not layout.fits(size):
@@ -256,7 +256,7 @@ def _decompress(frame: bytes, size: int) -> bytes:
     try:
         declared = zstandard.get_frame_parameters(frame)
         if declared.content_size != size or declared.window_size > 1 << _WINDOW_LOG:
-            raise DicomError("carried-format", "what the copy carries has not the length of its original")
+            raise DicomError("carried-format", "what the copy carries does not have the length of its original")
         return zstandard.ZstdDecompressor(max_window_size=1 << _WINDOW_LOG).decompress(frame, allow_extra_data=False)
     except zstandard.ZstdError:
         raise DicomError("carried-format", "what the copy carries does not decompress") from None

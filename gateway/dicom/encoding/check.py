@@ -1,4 +1,4 @@
-"""Does the encoding of an instance hold together? Walked to the last byte, nothing decoded but the header."""
+"""Whether the encoding of an instance is consistent: walked to the last byte, only the header is decoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much a header may become: bounded by its bytes, and by the memory that it takes once it is decoded.
+"""Limits of a header: of its bytes, and of the memory that it takes once it is decoded.
 
 Not by a number of elements: an enhanced MR of 3,600 frames has 600,000 of them in 8 MB. Reading is linear in the bytes,
 so their bound is one of time as well.
