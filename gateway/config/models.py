@@ -251,6 +251,7 @@ class Worker(Model):
     lease_s: Annotated[float, Field(ge=5)] = 120
     poll_s: Annotated[float, Field(gt=0)] = 0.2
     device: Device = "auto"
+    memory_mib: Annotated[int, Field(ge=0)] = 0  # that marking may take; 0: three quarters of what the machine has
 
 
 class Codecs(Model):
