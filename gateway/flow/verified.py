@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from gateway.errors import HoldError, SealError
 
@@ -61,7 +61,7 @@ def _verified(file: BinaryIO, sha256: str, size: int | None, what: str) -> Binar
         file.close()
         return io.BytesIO(kept)
     file.seek(0)
-    return _CheckedAgain(file, sha256, total, what)
+    return cast(BinaryIO, _CheckedAgain(file, sha256, total, what))
 
 
 class _CheckedAgain(io.RawIOBase):

@@ -63,6 +63,7 @@ DESCRIPTION = {
 }
 
 
+_Results = dict[int, Marked | LargeMarked | Remapped | Exception]  # by index of the job
 _Batches = dict[tuple[str, MarkSettings], list[tuple[int, Opened, list[MarkRequest]]]]
 
 
@@ -229,14 +230,15 @@ class Protector:
 
         Frames of the same kind under the same settings go to the mark together, whatever instance they are of.
         """
-        results: list[Marked | LargeMarked | Remapped | Exception | None] = [None] * len(jobs)
+        results: _Results = {}
         batches: _Batches = {}
         waiting = BASE
         for index, job in enumerate(jobs):
             try:
                 header = self.read_header(job.open, job.transfer_syntax_uid)
                 decision = self.decide(header, job.route)
-                if decision.action != "remap" and decision.profile is None:
+                profile = decision.profile
+                if decision.action != "remap" and profile is None:
                     raise decision.as_error()
                 in_pieces = _in_pieces(job, header, decision)
                 if decision.action != "remap":
@@ -244,15 +246,14 @@ class Protector:
                 if waiting + working(header) + kept(header, in_pieces=in_pieces) > self._memory:
                     self._mark_batches(jobs, batches, results)
                     waiting = BASE
-                if in_pieces:
-                    results[index] = self._mark_large(job, decision.profile)
+                if profile is not None and in_pieces:
+                    results[index] = self._mark_large(job, profile)
                     continue
                 data = read_original(job)
-                if decision.action == "remap":
+                if profile is None:  # its references are mapped
                     body = pack_referring(data, job.transfer_syntax_uid) if _carries(job) else None
                     results[index] = Remapped(data, job.transfer_syntax_uid, partial(self._facts, job.route, body))
                     continue
-                profile = decision.profile
                 opened = open_original(data, header, job.transfer_syntax_uid)
                 requests = requests_of(opened, profile, self._series_key(job))
             except Exception as error:
@@ -261,9 +262,9 @@ class Protector:
             batches.setdefault((profile.name, self._settings(job.route)), []).append((index, opened, requests))
             waiting += kept(header, in_pieces=False)
         self._mark_batches(jobs, batches, results)
-        return results
+        return [results[index] for index in range(len(jobs))]
 
-    def _mark_batches(self, jobs: Sequence[MarkJob], batches: _Batches, results: list) -> None:
+    def _mark_batches(self, jobs: Sequence[MarkJob], batches: _Batches, results: _Results) -> None:
         """Mark what was gathered, put it into `results` and forget it."""
         for (profile_name, settings), members in batches.items():
             frames = self._marker(settings).mark(
@@ -299,7 +300,7 @@ class Protector:
     ) -> Marked:
         frames = marked_frames(opened, results)
         tally = FigureTally()
-        tally.add(results)
+        tally.add(result for result in results if isinstance(result, MarkedImage))
         body = pack(opened.data, job.transfer_syntax_uid, opened.pixels, frames) if _carries(job) else None
         return Marked(
             original=opened.data,
