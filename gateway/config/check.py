@@ -347,7 +347,7 @@ def _check_restore(config: Config, role: Role) -> Iterator[Finding]:
     if role not in ("all", "restore"):
         return
     if config.restore is None:
-        level = "error" if role == "restore" else "warning"
+        level: Literal["error", "warning"] = "error" if role == "restore" else "warning"
         yield Finding(level, ("restore",), "there is no [restore] table: nobody can get an original back")
         return
     if not config.restore.workstations:

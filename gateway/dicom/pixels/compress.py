@@ -10,7 +10,7 @@ import numpy as np
 from pydicom.encaps import encapsulate
 
 from gateway.dicom.encoding import values
-from gateway.dicom.encoding.encoded import describe, parse, walk
+from gateway.dicom.encoding.encoded import InstanceHeader, describe, parse, walk
 from gateway.dicom.encoding.explicit import encode
 from gateway.dicom.encoding.library import foreign_errors
 from gateway.dicom.encoding.parts import Parts, split
@@ -54,10 +54,19 @@ def recode(dataset: bytes, transfer_syntax_uid: str) -> bytes:
     containers = _containers(parts)
     header_bytes = _header(parts, transfer_syntax_uid)
     header = describe(walk(header_bytes, parts.layout), element_of(parts).tag)
-    frames = [encode_frame(frame, header, transfer_syntax_uid) for frame in containers]
+    frames = [_encoded(frame, header, transfer_syntax_uid) for frame in containers]
     recoded = b"".join((header_bytes, _pixel_element(frames), parts.trailer_bytes))
     _compare(parts, recoded, transfer_syntax_uid)
     return recoded
+
+
+def _encoded(frame: np.ndarray, header: InstanceHeader, transfer_syntax_uid: str) -> bytes:
+    try:
+        return encode_frame(frame, header, transfer_syntax_uid)
+    except DicomError as error:
+        if not error.code.startswith("codec-"):
+            raise
+        raise DicomError("not-exact", f"the encoder was given up: {error.message}", error.hint) from None
 
 
 def _compare(parts: Parts, recoded: bytes, transfer_syntax_uid: str) -> None:
