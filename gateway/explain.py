@@ -159,8 +159,8 @@ def _on_route(base: Explanation, header: InstanceHeader, look: _Look, route: Rou
     if decision.action == "pass":
         return replace(here, outcome="passed", destinations=route.destinations, passes=_how_it_passes(route))
     if decision.action in ("hold", "block"):
-        outcome = "held" if decision.action == "hold" else "blocked"
-        return replace(here, outcome=outcome, code=decision.code, reason=decision.reason)
+        here = replace(here, code=decision.code, reason=decision.reason)
+        return replace(here, outcome="held") if decision.action == "hold" else replace(here, outcome="blocked")
     if look.fault is not None:
         return replace(here, outcome="held", code=look.fault.code, reason=str(look.fault))
     size = max(here.file.stat().st_size, decoded_bytes(header))
@@ -177,7 +177,7 @@ def _on_route(base: Explanation, header: InstanceHeader, look: _Look, route: Rou
             return replace(here, outcome="held", code=error.code, reason=error.message)
         further = (f"and {len(left_out) - LISTED} more",) if len(left_out) > LISTED else ()
         here = replace(here, left_out=(*map(str, left_out[:LISTED]), *further))
-    if decision.action == "remap":
+    if decision.profile is None:
         return replace(here, outcome="remapped")
     if route.visible_text:
         try:

@@ -64,7 +64,10 @@ def restore(
     from gateway.files.restore import restore_copies, restore_files
 
     with Inputs(paths, (settings or Config()).ingress.max_instance_mib << 20) as inputs:
-        results = restore_files(settings, inputs, out) if settings else restore_copies(key, signer, inputs, out)
+        if settings is not None:
+            results = restore_files(settings, inputs, out)
+        elif key is not None and signer:
+            results = restore_copies(key, signer, inputs, out)
         _report("restoring", results, len(inputs.found), as_json)
 
 

@@ -195,7 +195,7 @@ def _draw(file: IO[bytes], requests: Sequence[MarkRequest], marked: Sequence[Mar
 def _save_arrays(file: IO[bytes], arrays: dict[str, np.ndarray]) -> None:
     import numpy as np
 
-    np.savez(file, **arrays)
+    np.savez(file, allow_pickle=False, **arrays)
 
 
 def _write(path: Path, fill: Callable[[IO[bytes]], object], option: str) -> None:

@@ -12,6 +12,8 @@ from gateway.commands.output import progress_bar, say, show_json, show_text
 from gateway.errors import ConfigError
 
 if TYPE_CHECKING:
+    import torch
+
     from gateway.mark import ModalityProfile
     from gateway.mark.surrogates.packs import Surrogate
     from gateway.training.generator import Step
@@ -87,11 +89,11 @@ def train_mark(
     else:
         show_text(str(out))
     if last:
-        say(f"last step: mean margin {last[0].margin:.2f} logits, below 0 the surrogates no longer believe themselves")
+        say(f"last step: mean margin {last[0].margin:.2f} logits, below 0 the surrogates have changed their answers")
     say('name the file on a route: [routes.mark] mode = "generator", generator = "..."; or mark --generator')
 
 
-def _surrogates(profile: ModalityProfile, channels: int, device: object) -> tuple[Surrogate, ...]:
+def _surrogates(profile: ModalityProfile, channels: int, device: torch.device) -> tuple[Surrogate, ...]:
     """The networks of the profile's packs."""
     from gateway.mark import load_packs
     from gateway.mark.surrogates.packs import select_packs

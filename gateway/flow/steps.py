@@ -133,7 +133,7 @@ class Steps:
         if found is None:
             return None
         if found.sha256 != sha256:
-            log.error("a derived file is not what was written; it is made anew")
+            log.error("a derived file was changed since it was written; it is made anew")
             self._context.derived.delete(name)
             return None
         return found.size

@@ -92,7 +92,7 @@ def normal_form(header: bytes, layout: Layout, budget: Budget | None = None) -> 
     try:
         walk.data_set(0, len(header), layout, 0, _signed_at_first(header, layout), delimited=False)
     except _Broken as broken:
-        raise DicomError("bad-sequence", f"the header cannot be followed behind byte {broken.at}") from None
+        raise DicomError("bad-sequence", f"the header cannot be read beyond byte {broken.at}") from None
     elements = tuple(walk.top.values())
     encodings, usable = python_encodings(_value(walk.top, _CHARACTER_SET))
     if not usable:
