@@ -118,6 +118,15 @@ def test_sixteen_short_clients_at_once_are_all_served(start_ingress, receiver, a
     assert ingress._server._counts._own == {}
 
 
+def test_one_place_serves_one_after_the_other(start_ingress, audit, monkeypatch):
+    """Who has the answer to its release finds the place free: no waiting for it is needed."""
+    monkeypatch.setattr("gateway.network.server._WAIT_FOR_PLACE_S", -1)
+    ingress = start_ingress(max_associations=1, max_connections=1)
+    for _ in range(100):
+        assert stored(ingress)
+    assert audit.lines(events.ASSOCIATION_REFUSED) == audit.lines(events.NODE_REFUSED) == []
+
+
 def test_each_phase_has_its_deadline(start_ingress, audit):
     """Nothing at all; a request byte by byte; an association that falls silent; a PDU that never ends."""
     ingress = start_ingress(handshake_timeout_s=0.6, idle_timeout_s=0.8)

@@ -140,9 +140,11 @@ def test_an_odd_original_fails_alone_before_it_is_sent(start_scp, one_odd, audit
     finally:
         server.shutdown()
     assert (status.NumberOfCompletedSuboperations, failed) == (3, [odd.uid])
+    assert "odd length" in status.ErrorComment and len(status.ErrorComment) <= 64
     assert len(associations) == 1 and odd.uid not in keeper.kept
     (line,) = [line for line in audit.lines(events.ORIGINAL_RESTORED) if line["outcome"] == "failure"]
     assert (line["reason"], line["sop_instance_uid"]) == ("odd-length", odd.uid)
+    assert line["status"] == "0xC003"
     got = Keeper()
     contexts = [*raw_contexts(one_odd, names), (GET, EXPLICIT_LITTLE)]
     with associated(scp, contexts, handlers=got.handlers) as association:
