@@ -47,6 +47,7 @@ QUERY = "query"  # C-FIND
 RETRIEVE = "retrieve"  # C-GET, C-MOVE, or a C-STORE that asks for the original
 ORIGINAL_RESTORED = "original-restored"
 RESTORE_REFUSED = "restore-refused"
+RECORD_CHANGED = "record-changed"  # a signed record is not what the restore role saw first
 KEYS_MADE = "keys-made"
 KEY_USED = "key-used"
 BACKUP = "backup"
@@ -80,6 +81,7 @@ EVENTS: dict[str, EventCode] = {
     RETRIEVE: EventCode("110104"),
     ORIGINAL_RESTORED: EventCode("110113", "110132"),
     RESTORE_REFUSED: EventCode("110113", "110147"),
+    RECORD_CHANGED: EventCode("110113"),
     KEYS_MADE: EventCode("110113", "110129"),
     KEY_USED: EventCode("110113", "110129"),
     BACKUP: EventCode("110106"),

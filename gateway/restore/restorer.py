@@ -11,7 +11,7 @@ import os
 from collections.abc import Collection, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from sqlalchemy import Engine
 
@@ -70,9 +70,17 @@ class Restorer:
             self._demand_newest(record)
         return self._original(record)
 
-    def watch(self) -> RecordWatch | None:
-        """What notes new records in the list; None where there is no list."""
-        return None if self._seen is None else RecordWatch(self._records, self._seen)
+    def watch(self) -> RecordWatch:
+        """What notes new records in the list.
+
+        Raises
+        ------
+        VaultError
+            ``no-list``: this was made without one.
+        """
+        if self._seen is None:
+            raise VaultError("no-list", "this restorer keeps no list of records")
+        return RecordWatch(self._records, self._seen)
 
     def _demand_newest(self, record: VaultRecord) -> None:
         if self._seen is not None:
@@ -193,7 +201,7 @@ class Original(OfRecord):
         for _ in self._pass(self._payload):
             pass
         with closing(open_payload(self._own_handle(self._payload), self._record, self._keys.restore_private)) as header:
-            check_agreement(self._record, header)
+            check_agreement(self._record, cast(BinaryIO, header))  # it reads forward only
         self._verified = True
 
     def stream(self) -> Iterator[bytes]:

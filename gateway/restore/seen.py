@@ -14,11 +14,11 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from gateway.errors import IntegrityError
+from gateway.errors import IntegrityError, VaultError
 from gateway.vault import RecordStore, VaultRecord
 
 _SCHEMA = """
@@ -59,9 +59,9 @@ class SeenRecords:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._lock = threading.Lock()
-        if not file.exists():
+        with suppress(OSError):  # SQLite says why not
             file.touch(mode=0o600)
-        with closing(self._connect()) as database:
+        with self._open() as database:
             database.execute("PRAGMA journal_mode=WAL")
             database.executescript(_SCHEMA)
 
@@ -78,22 +78,19 @@ class SeenRecords:
         self.note([record])
 
     def note(self, records: Iterable[VaultRecord]) -> None:
-        """As `check`, of many in one transaction; all are looked at before the first that changed is told of."""
-        changed: list[str] = []
-        with self._lock, closing(self._connect()) as database, database:
-            database.execute("BEGIN IMMEDIATE")
-            for record in records:
-                lasting, ended = record.lasting_sha256(), record.payload_file is None
-                last = database.execute(_LAST, (record.locator,)).fetchone()
-                if last is not None and not _may_follow(last, (lasting, record.derived_sha256, ended)):
-                    changed.append(record.locator)
-                elif last != (lasting, record.derived_sha256, int(ended)):
-                    row = (record.locator, lasting, record.derived_sha256, ended, _original(record), record.generation)
-                    database.execute(_ADD, (*row, time.time()))
+        """As `check`, of many; all are looked at before the first that changed is told of."""
+        known = list(records)
+        with self._lock, self._open() as database:
+            changed, new = _sorted(database, known)  # mostly nothing is new, and nobody has to wait for a writer
+            if new:
+                database.execute("BEGIN IMMEDIATE")
+                changed, new = _sorted(database, known)  # another process may have noted them meanwhile
+                database.executemany(_ADD, [(*_facts(record), time.time()) for record in new])
+                database.execute("COMMIT")
         if changed:
             raise IntegrityError(
                 "record-changed",
-                f"record {changed[0]} is not what it was when it was first seen"
+                f"record {changed[0].locator} is not what it was when it was first seen"
                 + (f"; so are {len(changed) - 1} more" if len(changed) > 1 else ""),
                 "somebody who can sign records changed it: compare with a backup, look for who writes the database",
             )
@@ -106,7 +103,7 @@ class SeenRecords:
         IntegrityError
             ``newer-generation-gone``: the database offers an old one as the newest.
         """
-        with closing(self._connect()) as database:
+        with self._open() as database:
             (newest,) = database.execute(_NEWEST, (_original(record),)).fetchone()
         if newest is not None and newest > record.generation:
             raise IntegrityError(
@@ -115,10 +112,19 @@ class SeenRecords:
                 "rows of records are never deleted: somebody did; the old one is given by its marked copy's UID",
             )
 
-    def _connect(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._file, timeout=_BUSY_S, isolation_level=None)
-        database.execute("PRAGMA synchronous=FULL")
-        return database
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """A connection for as long as the block runs; what SQLite cannot do is a VaultError: nothing is released."""
+        try:
+            with closing(sqlite3.connect(self._file, timeout=_BUSY_S, isolation_level=None)) as database:
+                database.execute("PRAGMA synchronous=FULL")
+                yield database
+        except sqlite3.Error as error:
+            raise VaultError(
+                "list-unavailable",
+                f"the restore role's list of records cannot be read or written: {error}",
+                f"look at {self._file}: its folder has to be the restore role's own, and have room",
+            ) from None
 
 
 class RecordWatch:
@@ -145,9 +151,30 @@ class RecordWatch:
         return len(page) + len(new)
 
 
-def _may_follow(before: tuple[str, str | None, int], now: tuple[str, str | None, bool]) -> bool:
+def _sorted(
+    database: sqlite3.Connection, records: Sequence[VaultRecord]
+) -> tuple[list[VaultRecord], list[VaultRecord]]:
+    """Those records that are not what they were, and those that the list does not say as they are now."""
+    changed, new = [], []
+    for record in records:
+        now = (record.lasting_sha256(), record.derived_sha256, int(record.payload_file is None))
+        last = database.execute(_LAST, (record.locator,)).fetchone()
+        if last is not None and not _may_follow(last, now):
+            changed.append(record)
+        elif last != now:
+            new.append(record)
+    return changed, new
+
+
+def _facts(record: VaultRecord) -> tuple[str, str, str | None, int, str, int]:
+    ended = int(record.payload_file is None)
+    lasting = record.lasting_sha256()
+    return record.locator, lasting, record.derived_sha256, ended, _original(record), record.generation
+
+
+def _may_follow(before: tuple[str, str | None, int], now: tuple[str, str | None, int]) -> bool:
     """Whether a record may have become what it is now."""
-    return before[0] == now[0] and (before[1] is None or before[1] == now[1]) and (not before[2] or now[2])
+    return before[0] == now[0] and (before[1] is None or before[1] == now[1]) and now[2] >= before[2]
 
 
 def _original(record: VaultRecord) -> str:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from gateway.audit import AuditLog
+import structlog
+
+from gateway.audit import AuditLog, events
 from gateway.config import Config
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, IntegrityError, fault
 from gateway.service.places import database, places
 from gateway.service.wiring import build_restorer
+
+if TYPE_CHECKING:
+    from gateway.restore import RecordWatch
+
+WATCH_S = 60.0  # between two looks at new records
+
+log = structlog.get_logger(__name__)
 
 
 def start_restore(config: Config) -> Callable[[], None]:
@@ -21,6 +32,27 @@ def start_restore(config: Config) -> Callable[[], None]:
         raise ConfigError("no-restore", "the configuration has no [restore] table", "add one, or do not start the role")
     where = places(config)
     audit, counts = AuditLog(where.audit("restore")), SharedCounts(where.counts("restore"))
-    scp = RestoreScp(config.restore, Index(database(config)), build_restorer(config), audit, counts)
+    restorer = build_restorer(config)
+    scp = RestoreScp(config.restore, Index(database(config)), restorer, audit, counts)
     scp.start()
-    return scp.stop
+    stopping = threading.Event()
+    thread = threading.Thread(target=_watch, args=(restorer.watch(), audit, stopping), name="records", daemon=True)
+    thread.start()
+
+    def stop() -> None:
+        stopping.set()
+        scp.stop()
+
+    return stop
+
+
+def _watch(watch: RecordWatch, audit: AuditLog, stopping: threading.Event) -> None:
+    """Note new records in the restore role's own list, and tell of those that changed."""
+    while not stopping.wait(WATCH_S):
+        try:
+            watch.once()
+        except IntegrityError as error:
+            log.error("a record is not what it was", reason=error.code, detail=error.message)
+            audit.write(events.RECORD_CHANGED, "failure", reason=error.code)
+        except Exception as error:  # the database may be away for a while: go on when it is back
+            log.error("records not looked at", fault=fault(error))

@@ -19,9 +19,10 @@ from gateway.restore import Restorer
 from gateway.vault import backup as module
 from gateway.vault.backup import backup, recover
 from gateway.vault.verify import verify_records, verify_vault
-from tests.support.vault import Vault, facts_of, open_vault
+from tests.support.vault import Vault, data_set, facts_of, open_vault
 
-ORIGINALS = {"1.2.3.1": b"one" * 1000, "1.2.3.2": os.urandom(3_000_000), "1.2.3.3": b""}
+CONTENTS = {"1.2.3.1": b"one!" * 1000, "1.2.3.2": os.urandom(3_000_000), "1.2.3.3": b""}
+ORIGINALS = {uid: data_set(content, uid) for uid, content in CONTENTS.items()}
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from gateway.vault import Index, Scope, index
 from gateway.vault import backup as module
 from gateway.vault.backup import backup, recover
 from tests.flow.conftest import postgresql_url
-from tests.support.vault import Vault, facts_of, open_vault
+from tests.support.vault import Vault, data_set, facts_of, open_vault
 
 __all__ = ["postgresql_url"]
 
@@ -72,7 +72,7 @@ def test_index(on_server, monkeypatch):
 
 def test_backup_of_a_server_comes_back_without_one(on_server, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_LOG_N", 12)
-    record = on_server.store(b"original" * 1000)
+    record = on_server.store(data_set(b"original" * 1000))
     backup(on_server.config, tmp_path / "b", "p")
     config = load_config(recover(tmp_path / "b", tmp_path / "new", "p"))
     restorer = Restorer(
@@ -80,4 +80,4 @@ def test_backup_of_a_server_comes_back_without_one(on_server, tmp_path, monkeypa
     )
     original = restorer.by_token(record.token, record.derived_sop_uid)
     original.verify()
-    assert b"".join(original.stream()) == b"original" * 1000
+    assert b"".join(original.stream()) == data_set(b"original" * 1000)

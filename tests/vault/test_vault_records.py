@@ -120,12 +120,11 @@ def test_a_store_for_reading_makes_nothing(vault):
 
 
 def test_a_new_study_is_signed_and_counted_by_itself(vault):
-    """Version 2 of the document; of a copy that keeps its study the document stays what it was."""
     kept = vault.records.create(facts_of(b"a"))
     new = vault.records.create(facts_of(b"a", policy="policy-2", has_new_study=True))
     assert (kept.derived_study_uid, kept.copy_study_uid, new.study_uid) == ("", "1.2", "1.2")
     assert new.derived_study_uid == new.copy_study_uid == derived_uid(vault.sealing.uid_key, "study", "1.2")
-    assert [json.loads(one.document())["version"] for one in (kept, new)] == [1, 2]
+    assert [json.loads(one.document())["version"] for one in (kept, new)] == [3, 3]
     assert json.loads(new.document())["derived_study_uid"] == new.derived_study_uid
     assert vault.records.by_locator(new.locator) == new
     # the first of its kind, whatever came before, and in a series of its own
@@ -209,7 +208,7 @@ def test_a_changed_document_signature_or_signer(vault):
     with_row("signature-wrong", document=forged, study_uid="9.9", signature=stranger.sign(forged))
     signer = vault.sealing.signer  # rightly signed, wrong place or version
     with_row("record-columns-differ", document=other.document(), signature=signer.sign(other.document()))
-    later = record.document().replace(b'"version":1', b'"version":2')
+    later = record.document().replace(b'"version":3', b'"version":4')
     with_row("record-format", document=later, signature=signer.sign(later))
     with_row("record-format", document=b"[]", signature=signer.sign(b"[]"))
 
