@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,10 @@ def port() -> Iterator[int]:
 
 
 def with_port(sample: Path, number: int) -> Path:
-    sample.write_text(sample.read_text().replace("port = 11113", f"port = {number}"))
+    """The sample, its destination on this port."""
+    before, destination = sample.read_text().split("[[destinations]]", 1)
+    destination = re.sub(r"^port = \d+", f"port = {number}", destination, count=1, flags=re.MULTILINE)
+    sample.write_text(f"{before}[[destinations]]{destination}")
     return sample
 
 
