@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, Verification
+
+from gateway.config import load_config
 
 
 def listen(sop_class: str) -> tuple[object, int]:
@@ -28,10 +29,8 @@ def port() -> Iterator[int]:
 
 
 def with_port(sample: Path, number: int) -> Path:
-    """The sample, its destination on this port."""
-    before, destination = sample.read_text().split("[[destinations]]", 1)
-    destination = re.sub(r"^port = \d+", f"port = {number}", destination, count=1, flags=re.MULTILINE)
-    sample.write_text(f"{before}[[destinations]]{destination}")
+    (destination,) = load_config(sample).destinations
+    sample.write_text(sample.read_text().replace(f"port = {destination.port}", f"port = {number}"))
     return sample
 
 

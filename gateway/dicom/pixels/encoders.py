@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from imagecodecs import htj2k_encode
 from pydicom.pixels import get_encoder
@@ -77,7 +79,7 @@ def _numbers(frame: np.ndarray, facts: FrameFacts) -> np.ndarray:
     return numbers
 
 
-def _module(facts: FrameFacts) -> dict[str, int | str]:
+def _module(facts: FrameFacts) -> dict[str, Any]:
     """The Image Pixel module of a single frame, by the names that pydicom's codecs know."""
     return {
         "rows": facts.rows,

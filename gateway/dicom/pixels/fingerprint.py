@@ -16,7 +16,7 @@ import numpy as np
 
 from gateway.dicom.encoding.check import native_length
 from gateway.dicom.encoding.parts import Parts, native_value, split
-from gateway.dicom.pixels.stored_values import pixels_of
+from gateway.dicom.pixels.stored_values import element_of, pixels_of
 from gateway.errors import DicomError
 
 NONE, STORED, NATIVE, FRAGMENTS = 0, 1, 2, 3
@@ -93,7 +93,7 @@ def _of_kind(kind: int, parts: Parts) -> bytes:
             raise DicomError(
                 "encapsulated", "pixels of this kind can only be compared uncompressed, and the copy's are compressed"
             )
-        digest.update(native_value(parts)[: native_length(header, parts.pixels.tag)])
+        digest.update(native_value(parts)[: native_length(header, element_of(parts).tag)])
     elif parts.syntax.encapsulated:
         for fragment in parts.fragments()[1]:
             digest.update(fragment)
