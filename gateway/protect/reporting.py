@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from sqlalchemy import Engine
@@ -103,17 +104,18 @@ class Reporter:
 
 
 def _copy(record: VaultRecord, figures: MarkFigures | None) -> CopyFacts:
-    uids = {
-        "sop_class_uid": record.sop_class_uid,
-        "sop_instance_uid": record.derived_sop_uid,
-        "series_uid": record.derived_series_uid,
-        "study_uid": record.copy_study_uid,
-    }
+    copy = CopyFacts(
+        sop_class_uid=record.sop_class_uid,
+        sop_instance_uid=record.derived_sop_uid,
+        series_uid=record.derived_series_uid,
+        study_uid=record.copy_study_uid,
+        policy="not kept",
+    )
     if figures is None:
-        return CopyFacts(**uids, policy="not kept")
+        return copy
     chosen = ", ".join(f"{name} {figures.policy[name]}" for name in _NAMES if name in figures.policy)
-    return CopyFacts(
-        **uids,
+    return replace(
+        copy,
         policy=f"route {figures.route}: {chosen}",
         frames=figures.frames,
         psnr=figures.psnr,

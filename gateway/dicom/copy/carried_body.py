@@ -91,7 +91,8 @@ class _Layout:
         Bits above Bits Stored hold the sign, those below the lowest bit zero; whatever the original has there instead
         (overlays) is part of the residual.
         """
-        containers = frames.astype(np.uint8 if self.allocated == 8 else np.uint16) << self.shift
+        kind = np.uint8 if self.allocated == 8 else np.uint16
+        containers = np.left_shift(frames.astype(kind), self.shift, dtype=kind)
         if self.order & _PLANAR:
             containers = containers.transpose(0, 3, 1, 2)
         flat = containers.reshape(-1)
@@ -182,7 +183,7 @@ def _layout_of(parts: Parts, pixels: Pixels, marked: np.ndarray) -> _Layout | No
     """None where pixels do not lie one by one in the original's bytes."""
     header, frames = parts.header, pixels.frames
     native = not (parts.syntax.encapsulated or parts.syntax.deflated)
-    if not native or (header.samples == 3 and header.photometric != "RGB"):
+    if parts.pixels is None or not native or (header.samples == 3 and header.photometric != "RGB"):
         return None
     order = 0
     if pixels.bits_allocated == 16:
