@@ -20,6 +20,7 @@ from gateway.config.base import (
     AETitle,
     Device,
     Host,
+    Lettering,
     Model,
     Name,
     OptionalPort,
@@ -130,7 +131,7 @@ class Mark(Model):
     steps: Annotated[int, Field(ge=0, le=1000)] | None = None  # None: the mark's own default; 0: plumbing tests only
     refine: Annotated[int, Field(ge=0, le=5)] = 0  # optimiser steps after the generator
     generator: Path | None = None  # a file of train-mark; None: an installed generator
-    text: Annotated[str, Field(min_length=1, max_length=32)] = "COPY"
+    text: Lettering = "COPY"
     surrogates: tuple[Name, ...] = ()  # names of surrogate packs, the site's or installed; empty: the profile's own
     logo: Path | None = None  # an image file, drawn instead of the text
 
