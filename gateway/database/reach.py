@@ -163,7 +163,7 @@ def _sqlite(url: URL, error: exc.DBAPIError) -> GatewayError:
 
 
 def _unknown_scheme(url: URL) -> ConfigError:
-    message = f"the gateway runs on no database called {_word(url.drivername)!r}"
+    message = f"the gateway cannot use a database of the kind {_word(url.drivername)!r}"
     return ConfigError("database-scheme", message, "sqlite, or postgresql+psycopg")
 
 

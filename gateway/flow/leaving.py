@@ -125,7 +125,7 @@ class Leaving:
         if decision.code in PASS_ENDS:
             raise decision.as_error()
         if decision.action != "pass":
-            raise HoldError("not-a-pass-route", f"route {row.route} no longer passes this original", "release it anew")
+            raise HoldError("not-a-pass-route", f"route {row.route} no longer passes this original", "release it again")
 
 
 def _signed(row: ReportRow | None) -> SignedReport | None:

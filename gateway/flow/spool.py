@@ -51,7 +51,7 @@ class Spool:
         FileNotFoundError
             There is no such file.
         SealError
-            While reading: the file is not what was written.
+            While reading: the file was changed since it was written.
         """
         file = open(self._folder / name, "rb")  # noqa: SIM115 - the reader owns it
         return cast(BinaryIO, self._cipher.reader(file, name))

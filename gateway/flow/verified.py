@@ -37,7 +37,7 @@ def verified(open_file: Callable[[], BinaryIO], sha256: str, size: int | None, w
             return _verified(file, sha256, size, what)
         except SealError as error:
             file.close()
-            raise HoldError("not-ours", f"{what} is not what was written: {error.message}", _HINT) from None
+            raise HoldError("not-ours", f"{what} was changed since it was written: {error.message}", _HINT) from None
         except BaseException:
             file.close()
             raise
@@ -45,7 +45,7 @@ def verified(open_file: Callable[[], BinaryIO], sha256: str, size: int | None, w
     return open_verified
 
 
-_HINT = "somebody changed it; release makes it anew from the received bytes"
+_HINT = "somebody changed it; release it to make it again from the received bytes"
 
 
 def _verified(file: BinaryIO, sha256: str, size: int | None, what: str) -> BinaryIO:
@@ -83,7 +83,9 @@ class _CheckedAgain(io.RawIOBase):
         try:
             data = self._file.read(wanted)
         except SealError as error:
-            raise HoldError("not-ours", f"{self._what} is not what was written: {error.message}", _HINT) from None
+            raise HoldError(
+                "not-ours", f"{self._what} was changed since it was written: {error.message}", _HINT
+            ) from None
         self._digest.update(data)
         self._left -= len(data)
         short = len(data) < wanted

@@ -324,7 +324,7 @@ class _Walk:
         data, order = self._data, layout.order
         self._steps += 1
         if self._steps > _MAX_STEPS:
-            raise DicomError("too-many-elements", "the header has too many elements in sequences to look into all")
+            raise DicomError("too-many-elements", "the sequences of the header have too many elements to be searched")
         if at + 8 > end:
             raise _BadError("an element has no head")
         group, number = struct.unpack_from(order + "HH", data, at)

@@ -74,12 +74,12 @@ def _compare(parts: Parts, recoded: bytes, transfer_syntax_uid: str) -> None:
     try:
         after = decode_pixels(recoded, transfer_syntax_uid)
     except DicomError as error:
-        raise DicomError("not-exact", f"what the encoder made cannot be decoded: {error.message}") from None
+        raise DicomError("not-exact", f"the encoded pixels cannot be decoded: {error.message}") from None
     if after.frames.dtype != before.frames.dtype or not np.array_equal(after.frames, before.frames):
-        raise DicomError("not-exact", "what the encoder made does not decode to the same pixels")
+        raise DicomError("not-exact", "the encoded pixels do not decode to the same values")
     one, other = before.raw, after.raw
     if not (one is other is None or (one is not None and other is not None and np.array_equal(one, other))):
-        raise DicomError("not-exact", "what the encoder made loses the bits outside Bits Stored")
+        raise DicomError("not-exact", "the encoded pixels lose the bits outside Bits Stored")
 
 
 def _containers(parts: Parts) -> np.ndarray:
