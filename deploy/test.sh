@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
-# Runs the whole suite: sets up .venv and the foreign programs that the tests talk to, then pytest and ruff.
-# Usage: deploy/test.sh [PYTEST ARGUMENT...]
+# Sets up .venv and the foreign programs that the tests talk to, then runs ruff, mypy and the suite.
+# Usage: deploy/test.sh [--full] [PATH or other argument of pytest...]
+#   --full  the long tests (marked `full`) as well, as CI does
+#   PATH    a part of the suite only, as tests/config or tests/keys/test_token.py::test_x, without ruff and mypy
 set -euo pipefail
 cd "$(dirname "$0")/.."
+full=no
+if [ "${1:-}" = --full ]; then full=yes; shift; fi
 . deploy/setup.sh
 
 need_programs dcmdump:dcmtk Orthanc:orthanc dciodvfy:dicom3tools node:nodejs npm:npm initdb:postgresql
@@ -13,8 +17,12 @@ make_venv "[test,bench,training,postgresql]"
 export MIAD_PEERS="$PWD/.venv/peers"  # where the tests install dcmjs-dimse (npm), once
 export PATH="$PWD/.venv/bin:$PATH:/usr/sbin"
 
-ruff check .
-ruff format --check .
-# Two files of tests at a time, a file's tests by one process, for they share peers; in the order of their names, since
-# the longest (the mark's benchmark) is among the first.
+# The whole: the checks as well. A part, or pytest's own arguments: those tests only.
+if [ $# = 0 ]; then
+    ruff check .
+    ruff format --check .
+    mypy
+fi
+[ "$full" = yes ] || set -- -m "not full" "$@"
+# Two files of tests at a time, a file's tests by one process, for they share peers; in the order of their names.
 exec python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -10,6 +10,7 @@
     │   ├── NotFoundError       no such record (also: not in the caller's scope)
     │   └── IntegrityError      what was read is not what was stored: never to be released
     ├── CapacityError           out of disk, queue or slots: the peer may try again (DIMSE 0xA700)
+    ├── UnreachableError        a server that the gateway itself needs (its database) does not answer: it may later
     └── DeliveryError           a destination did not take an instance
         ├── TransientError      ... it may do so later
         └── PermanentError      ... it will not: hold
@@ -83,8 +84,20 @@ class CapacityError(GatewayError):
     """Out of disk, queue or slots: the peer may try again later (DIMSE status 0xA700)."""
 
 
+class UnreachableError(GatewayError):
+    """A server that the gateway itself needs does not answer: waiting and trying again may heal it."""
+
+
 class DeliveryError(GatewayError):
-    """A destination did not take an instance."""
+    """A destination did not take an instance.
+
+    Attributes
+    ----------
+    about_instance
+        The connection stood and ended over this very instance: others may well go through on a new one.
+    """
+
+    about_instance = False
 
 
 class TransientError(DeliveryError):

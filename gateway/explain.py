@@ -9,18 +9,24 @@ from typing import Literal
 from pydicom.uid import UID
 
 from gateway.config import Config, Route
+from gateway.dicom.copy.bulk import in_words
+from gateway.dicom.copy.derive import overlays_of
 from gateway.dicom.copy.overlay import room_for_words
-from gateway.dicom.encoding.check import check_encoding
-from gateway.dicom.encoding.encoded import InstanceHeader, read_header
+from gateway.dicom.copy.sift import sift
+from gateway.dicom.encoding import notes
+from gateway.dicom.encoding.encoded import InstanceHeader, differs_from_meta, read_header
 from gateway.dicom.encoding.part10 import split_part10
+from gateway.dicom.encoding.parts import Parts, split
 from gateway.dicom.encoding.syntaxes import syntax_of
 from gateway.dicom.pixels.frames import FrameReader, decoded_bytes
-from gateway.dicom.pixels.stored_values import decode_pixels
+from gateway.dicom.pixels.stored_values import pixels_of
 from gateway.errors import DicomError, HoldError
 from gateway.mark import load_profiles
 from gateway.protect.large import LARGE_BYTES
 from gateway.protect.marking import MAX_BYTES
-from gateway.protect.policy import Decision, decide
+from gateway.protect.policy import Decision, decide, ride_along
+
+LISTED = 20  # elements that are left out and named
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,10 @@ class Explanation:
     (held as well, and never let out by this policy) or ``refused`` (not even received). `code` and `reason` say why it
     does not leave.
     restoration: where the sealed original of what is marked or remapped lies (``escrow``, ``carried``, ``both``).
+    rides_along, left_out: what becomes of private elements on this route, and which elements of the file do not go with
+    its copy (tags, sizes and reasons; the first of them).
     study_uid: whether the copy gets the Study Instance UID of its original (``keep``) or one of its own (``new``).
+    notes: what is irregular in the file, and what the gateway makes of it (`gateway.dicom.encoding.notes`).
     """
 
     file: Path
@@ -55,13 +64,16 @@ class Explanation:
     columns: int = 0
     frames: int = 0
     bits_stored: int = 0
+    rides_along: str = ""
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def explain(config: Config, file: Path, called_ae: str | None = None) -> list[Explanation]:
     """One explanation for each route, or for the one that `called_ae` chooses.
 
-    A file that would be marked is decoded to be sure of it; whether its picture leaves room for a mark is seen only
-    when it is marked.
+    A file that would be marked is decoded to be sure of it; whether its picture leaves room for a mark, and whether its
+    pixels are found elsewhere in it, is seen only when it is marked.
     """
     routes = [route for route in config.routes if called_ae in (None, route.called_ae)]
     if not routes:
@@ -69,7 +81,7 @@ def explain(config: Config, file: Path, called_ae: str | None = None) -> list[Ex
         reason = f"no route has the called AE title {called_ae}; known: {known}" if called_ae else "there is no route"
         return [Explanation(file, "refused", "no-route", reason)]
     try:
-        header, transfer_syntax = _read(file)
+        header, transfer_syntax, noted = _read(file)
     except DicomError as error:
         return [Explanation(file, "refused", error.code, str(error))]
     base = Explanation(
@@ -83,56 +95,63 @@ def explain(config: Config, file: Path, called_ae: str | None = None) -> list[Ex
         columns=header.columns,
         frames=header.frames if header.has_pixel_data else 0,
         bits_stored=header.bits_stored,
+        notes=notes.sentences(noted),
     )
     profiles = load_profiles()
     decisions = [decide(header, route, profiles) for route in routes]
-    faults = {action: _fault(file, header, transfer_syntax, action) for action in {d.action for d in decisions}}
-    return [_on_route(base, header, faults[d.action], r, d) for r, d in zip(routes, decisions, strict=True)]
+    found = {action: _look(file, header, transfer_syntax, action) for action in {d.action for d in decisions}}
+    return [_on_route(base, header, found[d.action], r, d) for r, d in zip(routes, decisions, strict=True)]
 
 
-def _read(file: Path) -> tuple[InstanceHeader, str]:
-    """Header and transfer syntax: all that is looked at before an instance is acknowledged.
-
-    A sender announces the UIDs of the File Meta in its C-STORE command, so those must agree with the data set's.
-    """
+def _read(file: Path) -> tuple[InstanceHeader, str, tuple[str, ...]]:
+    """Header, transfer syntax and notes: all that is looked at before an instance is acknowledged."""
     with file.open("rb") as stream:
         meta, offset = split_part10(stream)
         stream.seek(offset)
         header = read_header(stream, meta.transfer_syntax_uid)
-    if meta.sop_instance_uid not in ("", header.sop_instance_uid):
-        raise DicomError("uid-mismatch", "SOP Instance UID of data set and File Meta differ")
-    if meta.sop_class_uid not in ("", header.sop_class_uid):
-        raise DicomError("sop-class-mismatch", "SOP Class UID of data set and File Meta differ")
-    return header, meta.transfer_syntax_uid
+    differs = (notes.FILE_META,) if differs_from_meta(header, meta) else ()
+    return header, meta.transfer_syntax_uid, (*header.notes, *differs)
 
 
-def _fault(file: Path, header: InstanceHeader, transfer_syntax: str, action: str) -> DicomError | None:
-    """Why what was decided could not be done."""
+@dataclass(frozen=True)
+class _Look:
+    """What the file turned out to be: why it cannot be done what was decided, or its parts, and the overlays that show
+    the picture.
+    """
+
+    fault: DicomError | None = None
+    parts: Parts | None = None
+    overlays: frozenset[int] = frozenset()
+
+
+def _look(file: Path, header: InstanceHeader, transfer_syntax: str, action: str) -> _Look:
     if action not in ("mark", "remap"):
-        return None
+        return _Look()
     with file.open("rb") as stream:
         _, offset = split_part10(stream)
         size = file.stat().st_size - offset
         is_deflated = syntax_of(transfer_syntax).deflated
         if size > MAX_BYTES and (action != "mark" or is_deflated):
-            return DicomError("too-large", f"more than {MAX_BYTES >> 20} MiB are not worked in memory")
+            return _Look(DicomError("too-large", f"more than {MAX_BYTES >> 20} MiB are not worked in memory"))
         try:
             stream.seek(offset)
             if action == "mark" and max(size, decoded_bytes(header)) > LARGE_BYTES and not is_deflated:
-                for _ in FrameReader(stream, size, transfer_syntax).pieces():
-                    pass
+                reader = FrameReader(stream, size, transfer_syntax)
+                parts, overlays = reader.parts, overlays_of(reader.parts)
+                for first, pixels in reader.pieces():
+                    overlays.look(pixels.frames, first)
             elif action == "mark":
-                decode_pixels(stream, transfer_syntax)
+                parts = split(stream.read(), transfer_syntax)
+                overlays = overlays_of(parts)
+                overlays.look(pixels_of(parts).frames)
             else:
-                check_encoding(stream, size, transfer_syntax)
+                return _Look(parts=split(stream.read(), transfer_syntax, without_pixels=True))
         except DicomError as error:
-            return error
-    return None
+            return _Look(error)
+    return _Look(None, parts, frozenset(overlays.showing))
 
 
-def _on_route(
-    base: Explanation, header: InstanceHeader, fault: DicomError | None, route: Route, decision: Decision
-) -> Explanation:
+def _on_route(base: Explanation, header: InstanceHeader, look: _Look, route: Route, decision: Decision) -> Explanation:
     here = replace(base, route=route.name, called_ae=route.called_ae)
     if header.has_our_private_block:
         reason = "it carries this gateway's mark already, and is not marked twice"
@@ -140,16 +159,25 @@ def _on_route(
     if decision.action == "pass":
         return replace(here, outcome="passed", destinations=route.destinations, passes=_how_it_passes(route))
     if decision.action in ("hold", "block"):
-        outcome = "held" if decision.action == "hold" else "blocked"
-        return replace(here, outcome=outcome, code=decision.code, reason=decision.reason)
-    if fault is not None:
-        return replace(here, outcome="held", code=fault.code, reason=str(fault))
+        here = replace(here, code=decision.code, reason=decision.reason)
+        return replace(here, outcome="held") if decision.action == "hold" else replace(here, outcome="blocked")
+    if look.fault is not None:
+        return replace(here, outcome="held", code=look.fault.code, reason=str(look.fault))
     size = max(here.file.stat().st_size, decoded_bytes(header))
     if decision.action == "mark" and size > MAX_BYTES and route.restoration != "escrow":
         reason = f'more than {MAX_BYTES >> 20} MiB are worked in pieces, on a route with restoration = "escrow" only'
         return replace(here, outcome="held", code="too-large", reason=reason)
     here = replace(here, destinations=route.destinations, restoration=route.restoration, study_uid=route.study_uid)
-    if decision.action == "remap":
+    rules = ride_along(route)
+    here = replace(here, rides_along=in_words(rules))
+    if look.parts is not None:
+        try:
+            _, left_out = sift(look.parts, rules, look.overlays)
+        except (HoldError, DicomError) as error:
+            return replace(here, outcome="held", code=error.code, reason=error.message)
+        further = (f"and {len(left_out) - LISTED} more",) if len(left_out) > LISTED else ()
+        here = replace(here, left_out=(*map(str, left_out[:LISTED]), *further))
+    if decision.profile is None:
         return replace(here, outcome="remapped")
     if route.visible_text:
         try:

@@ -30,6 +30,7 @@ ASSOCIATION_OPENED = "association-opened"
 ASSOCIATION_CLOSED = "association-closed"  # with the counts of what was done in it
 INSTANCE_RECEIVED = "instance-received"
 INSTANCE_REFUSED = "instance-refused"  # a C-STORE answered with a failure, or an object aborted half way
+INSTANCE_NOTED = "instance-noted"  # sealed, and read with notes: its header is not all as the standard says
 INSTANCE_MARKED = "instance-marked"
 INSTANCE_REMAPPED = "instance-remapped"  # an object that refers to images, now to their marked copies
 REPORT_MADE = "protection-report"  # of one study, on its way to the destinations of a route
@@ -39,6 +40,8 @@ INSTANCE_PASSED = "instance-passed"  # an unmarked original to a trusted destina
 OVERRIDE_STARTED = "emergency-override-started"  # a route passes originals until the time that its break-glass names
 OVERRIDE_STOPPED = "emergency-override-stopped"  # that time has come, or the configuration no longer says it
 INSTANCE_DELETED = "instance-deleted"  # purge and retention
+CLOCK_NOT_BELIEVED = "clock-not-believed"  # it runs ahead: nothing is purged by age until somebody confirms it
+CLOCK_CONFIRMED = "clock-confirmed"
 DELIVERY = "delivery"  # one instance to one destination
 QUERY = "query"  # C-FIND
 RETRIEVE = "retrieve"  # C-GET, C-MOVE, or a C-STORE that asks for the original
@@ -60,6 +63,7 @@ EVENTS: dict[str, EventCode] = {
     ASSOCIATION_CLOSED: EventCode("110108"),
     INSTANCE_RECEIVED: EventCode("110104"),
     INSTANCE_REFUSED: EventCode("110104"),
+    INSTANCE_NOTED: EventCode("110103"),
     INSTANCE_MARKED: EventCode("110103"),
     INSTANCE_REMAPPED: EventCode("110103"),
     REPORT_MADE: EventCode("110103"),
@@ -69,6 +73,8 @@ EVENTS: dict[str, EventCode] = {
     OVERRIDE_STARTED: EventCode("110113", "110127"),
     OVERRIDE_STOPPED: EventCode("110113", "110138"),
     INSTANCE_DELETED: EventCode("110105"),
+    CLOCK_NOT_BELIEVED: EventCode("110113"),
+    CLOCK_CONFIRMED: EventCode("110113", "110132"),
     DELIVERY: EventCode("110104"),
     QUERY: EventCode("110112"),
     RETRIEVE: EventCode("110104"),

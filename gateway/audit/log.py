@@ -6,6 +6,7 @@ peer claims to be a UID or an AE title is written only when it looks like one.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -77,6 +78,7 @@ FIELDS: dict[str, Callable[[object], object]] = {
     "model": _matching(_WORD),
     "query_keys": _words,  # keywords of the attributes asked for, never their values
     "reason": _matching(_WORD),
+    "notes": _words,  # codes of what was irregular in a header: `gateway.dicom.encoding.notes`
     "until": _matching(_WORD),  # a time that the configuration names, ISO 8601 in UTC
     "version": _matching(_WORD),
     "configuration_sha256": _matching(_WORD),
@@ -161,7 +163,7 @@ class AuditLog:
             self._open()
             # One write call: lines of several processes do not mix (POSIX O_APPEND on a local file).
             if os.write(self._file, data) != len(data):
-                raise OSError("audit line written in part: disk full?")
+                raise OSError(errno.ENOSPC, "an audit line was written in part")
             os.fsync(self._file)
 
     def close(self) -> None:

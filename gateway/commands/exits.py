@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import IntEnum
 
-from gateway.errors import ConfigError, DeliveryError, DicomError, GatewayError, HoldError, NotFoundError
+from gateway.errors import (
+    ConfigError,
+    DeliveryError,
+    DicomError,
+    GatewayError,
+    HoldError,
+    NotFoundError,
+    UnreachableError,
+)
 
 
 class ExitCode(IntEnum):
@@ -23,7 +31,7 @@ MEANING = {
     ExitCode.FAILED: "something failed unexpectedly",
     ExitCode.USAGE: "wrong usage or configuration; nothing was done",
     ExitCode.HELD: "something was held or refused",
-    ExitCode.UNREACHABLE: "the peer could not be reached or did not answer",
+    ExitCode.UNREACHABLE: "the peer or the database could not be reached or did not answer",
 }
 
 _BY_ERROR: tuple[tuple[type[GatewayError], ExitCode], ...] = (
@@ -32,6 +40,7 @@ _BY_ERROR: tuple[tuple[type[GatewayError], ExitCode], ...] = (
     (HoldError, ExitCode.HELD),
     (DicomError, ExitCode.HELD),
     (DeliveryError, ExitCode.UNREACHABLE),
+    (UnreachableError, ExitCode.UNREACHABLE),
 )
 
 

@@ -28,18 +28,23 @@ def serve(
     """Run the gateway until it is told to stop (Ctrl-C or SIGTERM)."""
     from gateway import service
     from gateway.config import load_config
+    from gateway.config.duties import roles_of, roles_to_start
     from gateway.log import get_logger, set_up_logging
     from gateway.preflight import preflight
 
+    service.ignore_hangup()
     settings = load_config(config)
     set_up_logging(role.value, settings.log.format, settings.log.level)
     findings = preflight(settings, role.value)
     errors = [finding for finding in findings if finding.level == "error" and finding.keeps_from_starting]
     for finding in errors:
         say(f"error: {finding.where}: {finding.message}" + (f" ({finding.hint})" if finding.hint else ""))
-    if errors:
+    without = {one for finding in errors for one in roles_of(finding.path)}
+    wanted = roles_to_start(settings) if role is Role.ALL else [role.value]
+    if errors and without.issuperset(wanted):
         raise typer.Exit(ExitCode.USAGE)
     if role is not Role.ALL:  # each role tells of its own bold choices; their supervisor need not repeat them
         for finding in findings:
-            get_logger(__name__).warning("configuration", where=finding.where, says=finding.message, hint=finding.hint)
-    raise typer.Exit(service.serve(config, role.value))
+            tell = get_logger(__name__).error if finding.level == "error" else get_logger(__name__).warning
+            tell("configuration", where=finding.where, says=finding.message, hint=finding.hint)
+    raise typer.Exit(service.serve(config, role.value, without))

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from gateway.config.secret import SecretRef
+from gateway.config.secret import SCHEMES, SecretRef
 
 
 def _ae_title(value: str) -> str:
@@ -43,9 +43,15 @@ def _device(value: str) -> str:
     return value
 
 
+def _lettering(value: str) -> str:
+    if not (value.isascii() and value.isprintable() and value.strip()):
+        raise ValueError("letters are drawn of printable ASCII characters, and not of spaces alone")
+    return value
+
+
 def url_or_reference(value: str) -> str:
     """A URL, or a reference to a secret that holds it."""
-    return SecretRef(value) if value.startswith(("env:", "file:")) else value
+    return SecretRef(value) if value.startswith(SCHEMES) else value
 
 
 AETitle = Annotated[str, AfterValidator(_ae_title)]
@@ -53,8 +59,11 @@ Address = Annotated[str, AfterValidator(_network)]  # an IP address or a network
 Name = Annotated[str, AfterValidator(_name)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
 Device = Annotated[str, AfterValidator(_device)]
+Lettering = Annotated[str, Field(min_length=1, max_length=32), AfterValidator(_lettering)]  # what a mark reads
 Host = Annotated[str, Field(min_length=1)]  # a name or an IP address
 Port = Annotated[int, Field(ge=1, le=65535)]
+# TOML has no word for nothing: false is it.
+OptionalPort = Annotated[Port | None, BeforeValidator(lambda value: None if value is False else value)]
 
 
 Problem = tuple[tuple[str | int, ...], str]  # a path below the table that is checked, and what is wrong there

@@ -1,4 +1,4 @@
-"""What a valid configuration says about this machine and this site: files, permissions, ports, and what is bold.
+"""What a valid configuration says about this machine and this site: files, permissions, ports, risky choices.
 
 Nothing here connects, writes, or reads the restore role's private key for any other role.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from gateway.config.duties import PRIVATE, READS, ROLES, WRITES, Role, secrets_of
 from gateway.config.lines import KeyPath, format_path
 from gateway.config.models import Config, Route, Tls
 from gateway.config.passing import BREAK_GLASS_HOURS
@@ -22,8 +23,7 @@ from gateway.config.secret import SecretRef
 from gateway.config.syntaxes import UNCOMPRESSED
 from gateway.errors import ConfigError
 
-Role = Literal["all", "ingress", "worker", "restore"]
-TRUST_SUFFIXES = (".pem", ".crt", ".cer")
+TRUST_SUFFIXES = (".pem", ".crt", ".cer", ".der")
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -55,7 +55,7 @@ def check_config(config: Config, role: Role = "all") -> list[Finding]:
     findings = [
         *_check_keys(config, role),
         *_check_tls_files(config, role),
-        *_check_state(config),
+        *_check_state(config, role),
         *_check_database(config),
         *_check_ports(config),
         *_check_ingress(config, role),
@@ -73,17 +73,7 @@ def check_config(config: Config, role: Role = "all") -> list[Finding]:
 def _check_keys(config: Config, role: Role) -> Iterator[Finding]:
     """Secrets of the role: readable, and the private ones closed to others."""
     keys = config.keys
-    wanted: list[tuple[KeyPath, SecretRef, bool]] = []
-    if role in ("all", "ingress", "worker"):
-        wanted.append((("keys", "spool_key"), keys.spool_key, True))
-    if role in ("all", "worker"):
-        wanted += [(("keys", name), getattr(keys, name), True) for name in ("signing_key", "uid_key", "mark_key")]
-        wanted.append((("keys", "restore_public_key"), keys.restore_public_key, False))
-    if role in ("all", "restore"):
-        wanted += [(("keys", "trusted_signers", i), key, False) for i, key in enumerate(keys.trusted_signers)]
-    if role == "restore":
-        wanted.append((("keys", "restore_private_key"), keys.restore_private_key, True))
-    for path, reference, private in wanted:
+    for path, reference, private in secrets_of(config, role):
         try:
             reference.resolve(private=private)
         except ConfigError as error:
@@ -108,7 +98,7 @@ def _check_tls(path: KeyPath, tls: Tls) -> Iterator[Finding]:
     yield from _check_file((*path, "private_key"), tls.private_key, private=True)
     if not tls.trust.is_dir():
         yield from _check_file((*path, "trust"), tls.trust)
-    elif not any(file.suffix in TRUST_SUFFIXES for file in tls.trust.iterdir()):
+    elif not any(file.suffix.lower() in TRUST_SUFFIXES for file in tls.trust.iterdir()):
         message = f"no file in {tls.trust} ends with {', '.join(TRUST_SUFFIXES)}"
         yield Finding("error", (*path, "trust"), message, "put the accepted certificate authorities there")
 
@@ -126,18 +116,46 @@ def _check_file(path: KeyPath, file: Path, *, private: bool = False) -> Iterator
         yield Finding("error", path, f"{file} can be read by group or others", f"chmod 600 {file}")
 
 
-def _check_state(config: Config) -> Iterator[Finding]:
-    state = config.site.state
+def _check_state(config: Config, role: Role) -> Iterator[Finding]:
+    state, here = config.site.state, ("site", "state")
     if not state.exists():
         nearest = next(folder for folder in state.parents if folder.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-            yield Finding("error", ("site", "state"), f"{state} cannot be made: {nearest} is not writable by this user")
-    elif not state.is_dir() or not os.access(state, os.W_OK | os.X_OK):
-        yield Finding("error", ("site", "state"), f"{state} is not a folder that this user can write to")
+            yield Finding("error", here, f"{state} cannot be made: {nearest} is not writable by this user")
+    elif not state.is_dir():
+        yield Finding("error", here, f"{state} is not a folder that this user can write to")
+    elif (state / "database").is_dir():
+        yield from _check_separate_users(state, role)
+    elif not os.access(state, os.W_OK | os.X_OK):
+        yield Finding("error", here, f"{state} is not a folder that this user can write to")
     elif state.stat().st_mode & OTHERS:
-        yield Finding(
-            "warning", ("site", "state"), f"{state} is open to group or others; it holds the query index", "chmod 700"
-        )
+        message = f"{state} is open to group or others; it holds the query index"
+        yield Finding("warning", here, message, "chmod 700")
+
+
+def _check_separate_users(state: Path, role: Role) -> Iterator[Finding]:
+    """Folders that were made for a user a role: each can use its own, and not those of the others."""
+    here = ("site", "state")
+    roles = ROLES if role == "all" else (role,)
+    for name in dict.fromkeys(name for one in roles for name in (*WRITES[one], *READS[one])):
+        folder = state / name
+        needed = os.R_OK | os.X_OK | (os.W_OK if any(name in WRITES[one] for one in roles) else 0)
+        if not folder.is_dir():
+            yield Finding("error", here, f"there is no folder {folder}", "make it as deploy/systemd/ does")
+            continue
+        if not os.access(folder, needed):
+            what = "write to" if needed & os.W_OK else "read"
+            yield Finding("error", here, f"this user cannot {what} {folder}", "make it as deploy/systemd/ does")
+        mode = folder.stat().st_mode
+        if mode & stat.S_IRWXO or (name in PRIVATE and mode & stat.S_IRWXG):
+            whom = "group or others" if name in PRIVATE else "others"
+            yield Finding("warning", here, f"{folder} is open to {whom}", "make it as deploy/systemd/ does")
+    if role == "all" or os.geteuid() == 0:
+        return  # whoever starts all of them, or is root, can read all of it
+    for name in PRIVATE:
+        if name not in WRITES[role] and os.access(state / name, os.R_OK):
+            message = f"this user can read {state / name}, which is another role's"
+            yield Finding("warning", here, message, "give each role a user of its own, as deploy/systemd/ does")
 
 
 def _check_database(config: Config) -> Iterator[Finding]:
@@ -180,7 +198,8 @@ def _check_ingress(config: Config, role: Role) -> Iterator[Finding]:
     if not ingress.peers:
         yield Finding("warning", ("ingress", "peers"), "no peer is listed: every association will be rejected")
     if not config.routes:
-        yield Finding("warning", ("routes",), "there is no route: every association will be rejected")
+        message = "there is no route: nothing can be received, and serve starts no ingress"
+        yield Finding("error", ("ingress",), message) if role == "ingress" else Finding("warning", ("routes",), message)
     for index, peer in enumerate(ingress.peers):
         yield from _check_addresses(("ingress", "peers", index, "addresses"), peer.addresses)
     if ingress.tls is None and not _is_local(ingress.host):
@@ -205,7 +224,7 @@ def _is_local(host: str) -> bool:
         return host == "localhost"
 
 
-# --- what is bold
+# --- risky choices
 
 
 def _check_routes(config: Config, role: Role) -> Iterator[Finding]:
@@ -218,6 +237,10 @@ def _check_routes(config: Config, role: Role) -> Iterator[Finding]:
             message = f"the vault keeps no original of route {route.name}: only the marked copies have them"
             hint = 'restoration = "both" keeps them in the vault as well'
             yield Finding("warning", ("routes", index, "restoration"), message, hint)
+        if route.private_bulk == "keep":
+            message = "copies keep all private elements, and those may show the unmarked picture"
+            hint = 'private_bulk = "drop", and private_keep for the creators that are needed'
+            yield Finding("warning", ("routes", index, "private_bulk"), message, hint)
         for kind, statement in route.opt_in:
             if statement:
                 message = f"route {route.name} marks {kind.replace('_', ' ')} images: {statement}"
@@ -232,7 +255,7 @@ def _check_routes(config: Config, role: Role) -> Iterator[Finding]:
 
 
 def _check_pass(here: KeyPath, route: Route) -> Iterator[Finding]:
-    """What leaves unmarked, whither, and for how long."""
+    """What leaves unmarked, where it goes, and for how long."""
     if not route.passes:
         return
     names, until = ", ".join(route.destinations), ""
@@ -241,12 +264,12 @@ def _check_pass(here: KeyPath, route: Route) -> Iterator[Finding]:
         state = route.break_glass.state(time.time())
         if state == "ended":
             message = f"the emergency pass of route {route.name} ended at {end}: what it would pass is held"
-            hint = "take the table and the pass out, or name a new end"
+            hint = "remove the table and the pass, or give a later end"
             yield Finding("error", (*here, "break_glass", "until"), message, hint, keeps_from_starting=False)
             return
         if state == "too-long":
             message = f"{end} is more than {BREAK_GLASS_HOURS} hours ahead"
-            hint = "name an earlier end; an emergency that lasts is looked at again"
+            hint = "give an earlier end; a longer emergency is to be decided again then"
             yield Finding("error", (*here, "break_glass", "until"), message, hint)
             return
         until = f" until {end} ({route.break_glass.reason})"
@@ -271,12 +294,12 @@ def _check_studies(config: Config) -> Iterator[Finding]:
             other = first.setdefault(name, route)
             if other.study_uid != route.study_uid:
                 message = f'{name} gets copies with study_uid = "{other.study_uid}" by route {other.name} already'
-                hint = "the objects of one study would refer to two: give both routes the same study_uid"
+                hint = "objects of one study would refer to two studies: give both routes the same study_uid"
                 yield Finding("error", here, message, hint)
         other = alike.setdefault(route.study_uid, route)
         if _look(other) != _look(route):
             message = f"of an original that goes out by {other.name} and by {route.name} there are two different copies"
-            hint = 'what refers to it names the one made first: give one of the two routes study_uid = "new"'
+            hint = 'references name the copy that was made first: give one of the two routes study_uid = "new"'
             yield Finding("warning", here, message, hint)
 
 
@@ -293,7 +316,7 @@ def _check_destinations(config: Config, role: Role) -> Iterator[Finding]:
     for index, destination in enumerate(config.destinations):
         here = ("destinations", index)
         if destination.type == "clinical":
-            message = f"{destination.name} is CLINICAL and gets marked copies; nobody may read or treat from them"
+            message = f"{destination.name} is CLINICAL and gets marked copies; nobody may diagnose or treat from them"
             yield Finding("warning", (*here, "type"), message)
         if destination.trust_statement and destination.name not in passed_to:
             message = f"{destination.name} is named trusted with unmarked originals, and no route passes any to it"
@@ -324,11 +347,14 @@ def _check_restore(config: Config, role: Role) -> Iterator[Finding]:
     if role not in ("all", "restore"):
         return
     if config.restore is None:
-        level = "error" if role == "restore" else "warning"
+        level: Literal["error", "warning"] = "error" if role == "restore" else "warning"
         yield Finding(level, ("restore",), "there is no [restore] table: nobody can get an original back")
         return
     if not config.restore.workstations:
         yield Finding("warning", ("restore", "workstations"), "no workstation is listed: every association is rejected")
+    if config.restore.plain_port is not None and not _is_local(config.restore.host):
+        message = f"ORIGINALS leave by {config.restore.host} port {config.restore.plain_port} without TLS"
+        yield Finding("warning", ("restore",), message, "use tls_port, or listen on 127.0.0.1 only")
     for index, workstation in enumerate(config.restore.workstations):
         here = ("restore", "workstations", index)
         name = workstation.ae_title

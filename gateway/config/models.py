@@ -1,7 +1,8 @@
 """The shape of the configuration: one frozen pydantic model per table of the TOML file.
 
-Unknown keys are errors, every value has a type with a range, and secrets are references (`file:`, `env:`), never
-values. `gateway.config.load` reads a file into `Config`; nothing else in the gateway reads configuration files.
+Unknown keys are errors, every value has a type with a range, and secrets are references (`file:`, `env:`,
+`credential:`), never values. `gateway.config.load` reads a file into `Config`; nothing else in the gateway reads
+configuration files.
 The texts of the errors are for the person who wrote the file: `gateway.config.problems` adds path, line and suggestion.
 """
 
@@ -19,8 +20,10 @@ from gateway.config.base import (
     AETitle,
     Device,
     Host,
+    Lettering,
     Model,
     Name,
+    OptionalPort,
     Port,
     Problem,
     Sha256,
@@ -29,6 +32,7 @@ from gateway.config.base import (
     url_or_reference,
 )
 from gateway.config.passing import PASS_STATEMENT, TRUST_STATEMENT, BreakGlass
+from gateway.config.private_elements import PrivateElements
 from gateway.config.secret import SecretRef
 from gateway.config.syntaxes import UNCOMPRESSED, TransferSyntaxes
 
@@ -46,7 +50,8 @@ class Site(Model):
 class Database(Model):
     """SQLAlchemy URL, or a reference to one (`env:`, `file:`) since it may hold a password.
 
-    Empty means the embedded SQLite file `<state>/gateway.sqlite`. `Config.database_url` gives the URL to open.
+    Empty means the embedded SQLite file `<state>/gateway.sqlite`, or `<state>/database/gateway.sqlite` where that
+    folder was made (a user a role). `Config.database_url` gives the URL to open.
     """
 
     url: Annotated[str, AfterValidator(url_or_reference)] = ""
@@ -69,14 +74,24 @@ class Tls(Model):
 
     certificate: Path
     private_key: Path
-    trust: Path  # PEM file or folder of PEM files with the accepted certificate authorities
+    trust: Path  # file (PEM, DER) or folder of files with the accepted authorities, or single certificates
 
 
 class Peer(Model):
-    """An AE that may send to the ingress, from the listed addresses only."""
+    """An AE that may send to the ingress, from the listed addresses, and with its certificate if one is named.
+
+    With `key_sha256` or `san` it is bound: only a TLS client that shows such a certificate is this AE.
+    """
 
     ae_title: AETitle
     addresses: tuple[Address, ...] = Field(min_length=1)
+    key_sha256: tuple[Sha256, ...] = ()  # digests of SubjectPublicKeyInfo, any of them binds it
+    san: tuple[str, ...] = ()  # DNS names, IP addresses or URIs, any of them in the certificate binds it
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it is known by a certificate, and not by AE title and address alone."""
+        return bool(self.key_sha256 or self.san)
 
 
 class Ingress(Model):
@@ -88,12 +103,24 @@ class Ingress(Model):
     tls: Tls | None = None
     max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
     max_associations: Annotated[int, Field(ge=1)] = 50
+    max_associations_per_ae: Annotated[int, Field(ge=1)] = 40  # of one calling AE title
     max_connections: Annotated[int, Field(ge=1)] = 100  # sockets, before any A-ASSOCIATE
+    max_connections_per_address: Annotated[int, Field(ge=1)] = 75
     idle_timeout_s: Annotated[float, Field(gt=0)] = 60
     handshake_timeout_s: Annotated[float, Field(gt=0)] = 5
     min_free_mib: Annotated[int, Field(ge=0)] = 512  # below this the answer is 0xA700
     max_waiting: Annotated[int, Field(ge=1)] = 200_000  # instances not yet delivered or held
     max_instance_mib: Annotated[int, Field(ge=1)] = 4096
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Ingress:
+        return checked(self, self._disagreements())
+
+    def _disagreements(self) -> Iterator[Problem]:
+        for index, peer in enumerate(self.peers):
+            if peer.is_bound and self.tls is None:
+                key = "key_sha256" if peer.key_sha256 else "san"
+                yield ("peers", index, key), "a certificate binds this peer but there is no [ingress.tls] table"
 
 
 class Mark(Model):
@@ -104,7 +131,7 @@ class Mark(Model):
     steps: Annotated[int, Field(ge=0, le=1000)] | None = None  # None: the mark's own default; 0: plumbing tests only
     refine: Annotated[int, Field(ge=0, le=5)] = 0  # optimiser steps after the generator
     generator: Path | None = None  # a file of train-mark; None: an installed generator
-    text: Annotated[str, Field(min_length=1, max_length=32)] = "COPY"
+    text: Lettering = "COPY"
     surrogates: tuple[Name, ...] = ()  # names of surrogate packs, the site's or installed; empty: the profile's own
     logo: Path | None = None  # an image file, drawn instead of the text
 
@@ -161,7 +188,7 @@ class Rule(Model):
         return self
 
 
-class Route(Model):
+class Route(PrivateElements):
     """What happens to instances sent to one called AE title."""
 
     name: Name
@@ -225,6 +252,15 @@ class Worker(Model):
     lease_s: Annotated[float, Field(ge=5)] = 120
     poll_s: Annotated[float, Field(gt=0)] = 0.2
     device: Device = "auto"
+    memory_mib: Annotated[int, Field(ge=0)] = 0  # that marking may take; 0: three quarters of what the machine has
+
+
+class Codecs(Model):
+    """The child processes that decode and encode compressed frames, without keys, files or network."""
+
+    memory_mib: Annotated[int, Field(ge=512, le=1 << 20)] = 1024  # address space of each; about 200 are taken at start
+    frame_seconds: Annotated[float, Field(gt=0, le=600)] = 2.0  # processor time of a frame up to 16 MiB
+    processes: Annotated[int, Field(ge=0, le=1024)] = 0  # at a time, of each role; 0: one a processor core
 
 
 class Workstation(Model):
@@ -233,7 +269,7 @@ class Workstation(Model):
     ae_title: AETitle
     addresses: tuple[Address, ...] = Field(min_length=1)  # where its associations come from
     key_sha256: tuple[Sha256, ...] = ()  # digests of SubjectPublicKeyInfo, any of them binds it
-    san: tuple[str, ...] = ()  # DNS names or URIs, any of them in the certificate binds it
+    san: tuple[str, ...] = ()  # DNS names, IP addresses or URIs, any of them in the certificate binds it
     plain: bool = False  # may use the port without TLS; warned of at start, audited
     host: str = ""  # where it receives C-MOVE and answers to C-STORE; empty: C-GET only
     port: Port | None = None
@@ -257,13 +293,16 @@ class Restore(Model):
 
     ae_title: AETitle = "MIAD_RESTORE"
     host: str = "127.0.0.1"
-    tls_port: Port | None = 2762
+    tls_port: OptionalPort = 2762  # false in the file, None here: no TLS
     plain_port: Port | None = None
     tls: Tls | None = None
     workstations: tuple[Workstation, ...] = ()
     max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
     max_associations: Annotated[int, Field(ge=1)] = 20
+    max_associations_per_ae: Annotated[int, Field(ge=1)] = 16  # of one calling AE title
     max_connections: Annotated[int, Field(ge=1)] = 50
+    max_connections_per_address: Annotated[int, Field(ge=1)] = 37
+    max_memory_mib: Annotated[int, Field(ge=16)] = 512  # of requests in reception, over all associations
     idle_timeout_s: Annotated[float, Field(gt=0)] = 60
     handshake_timeout_s: Annotated[float, Field(gt=0)] = 5
     max_matches: Annotated[int, Field(ge=1)] = 10_000
@@ -275,9 +314,15 @@ class Restore(Model):
     def _disagreements(self) -> Iterator[Problem]:
         yield from doubled("workstations", "ae_title", [w.ae_title for w in self.workstations])
         if self.tls_port is None and self.plain_port is None:
-            yield ("plain_port",), "neither tls_port nor plain_port is set: nobody could connect"
+            yield (
+                ("tls_port",),
+                "there is neither TLS ([restore.tls] and tls_port) nor a plain_port: nobody could connect",
+            )
         if self.tls_port is not None and self.tls is None:
-            yield ("tls_port",), "tls_port is set but there is no [restore.tls] table"
+            yield (
+                ("tls_port",),
+                "tls_port is set but there is no [restore.tls] table; without TLS write tls_port = false",
+            )
         for index, workstation in enumerate(self.workstations):
             here = ("workstations", index)
             if workstation.plain and self.plain_port is None:
@@ -315,6 +360,7 @@ class Config(Model):
     destinations: tuple[Destination, ...] = ()
     surrogates: tuple[Surrogates, ...] = ()
     worker: Worker = Worker()
+    codecs: Codecs = Codecs()
     restore: Restore | None = None
     retention: Retention = Retention()
     log: Log = Log()
@@ -323,7 +369,8 @@ class Config(Model):
     def database_url(self) -> str:
         """The SQLAlchemy URL to open; a reference is resolved, so this may raise `ConfigError`."""
         if not self.database.url:
-            return f"sqlite:///{self.site.state / 'gateway.sqlite'}"
+            shared = self.site.state / "database"  # made where each role has a user of its own (deploy/systemd)
+            return f"sqlite:///{(shared if shared.is_dir() else self.site.state) / 'gateway.sqlite'}"
         if isinstance(self.database.url, SecretRef):
             return self.database.url.resolve().decode().strip()
         return self.database.url
@@ -347,7 +394,10 @@ class Config(Model):
             if route.passes and route.pass_statement != PASS_STATEMENT:
                 yield (*here, "pass_statement"), f'to let unmarked originals pass, it must read "{PASS_STATEMENT}"'
             if route.break_glass is not None and not route.passes:
-                yield (*here, "break_glass"), "nothing of this route passes, so there is nothing that it would end"
+                yield (
+                    (*here, "break_glass"),
+                    "no original passes by this route: break_glass has no effect, remove it",
+                )
         passing = {name: route.name for route in self.routes if route.passes for name in route.destinations}
         for index, destination in enumerate(self.destinations):
             if destination.trust_statement not in ("", TRUST_STATEMENT) or (

@@ -56,7 +56,7 @@ class Passing:
         if decision.action != "pass":
             return decision
         if not self._trusted.issuperset(route.destinations):
-            reason = f"route {route.name} passes originals, and not all that it sends to is named trusted"
+            reason = f"route {route.name} passes originals, and not all of its destinations are named trusted"
             return Decision("hold", code="destination-not-trusted", reason=reason)
         emergency = _emergency(route)
         if emergency is not None and emergency not in self._begun and not self._note_begin(emergency, again=False):
@@ -76,8 +76,12 @@ class Passing:
         return self._note_ends(time.time() if now is None else now, None)
 
     def _open(self, now: float) -> set[_Emergency]:
-        passing = [route for route in self._routes if route.passes and route.break_glass is not None]
-        return {_emergency(route) for route in passing if route.break_glass.state(now) == "open"}
+        found = set()
+        for route in self._routes:
+            emergency = _emergency(route)
+            if route.passes and route.break_glass and emergency and route.break_glass.state(now) == "open":
+                found.add(emergency)
+        return found
 
     def _note_begin(self, emergency: _Emergency, *, again: bool) -> bool:
         """False when it was stopped; with `again` that which the configuration says once more begins once more."""

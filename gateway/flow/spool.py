@@ -7,21 +7,32 @@ receiving roles' spool key (`gateway.keys.spoolfile`), each file bound to its ow
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
+from gateway.errors import SealError
 from gateway.keys.spoolfile import SpoolCipher
 
 PARTIAL = ".part"
 
 
+@dataclass(frozen=True)
+class Contents:
+    """Plain contents of a file: hexadecimal digest ("" when they are not what was written), and bytes."""
+
+    sha256: str
+    size: int
+
+
 class Spool:
-    """Encrypted files in one folder of ours (mode 0700)."""
+    """Encrypted files in one folder of ours (mode 0700 when it is made here)."""
 
     def __init__(self, folder: Path, cipher: SpoolCipher) -> None:
         self._folder = folder
@@ -40,22 +51,28 @@ class Spool:
         FileNotFoundError
             There is no such file.
         SealError
-            While reading: the file is not what was written.
+            While reading: the file was changed since it was written.
         """
         file = open(self._folder / name, "rb")  # noqa: SIM115 - the reader owns it
-        return self._cipher.reader(file, name)
+        return cast(BinaryIO, self._cipher.reader(file, name))
 
     def exists(self, name: str) -> bool:
         """Whether a published file of this name is there."""
         return (self._folder / name).is_file()
 
-    def size(self, name: str) -> int:
-        """Bytes of a published file's plain contents (read through once)."""
-        size = 0
-        with self.open(name) as file:
-            while data := file.read(1 << 20):
-                size += len(data)
-        return size
+    def digest(self, name: str) -> Contents | None:
+        """What a published file holds (read through once); None when there is none."""
+        digest, size = hashlib.sha256(), 0
+        try:
+            with self.open(name) as file:
+                while data := file.read(1 << 20):
+                    digest.update(data)
+                    size += len(data)
+        except FileNotFoundError:
+            return None
+        except SealError:
+            return Contents("", size)
+        return Contents(digest.hexdigest(), size)
 
     def delete(self, name: str) -> None:
         """Delete a file; one that is not there is no error (steps repeat)."""
@@ -113,4 +130,5 @@ def sync_folder(folder: Path) -> None:
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    # The group's bit counts only where the folder lets a group in: ingress and worker as users of their own.
+    return os.open(path, flags, 0o640)

@@ -13,6 +13,7 @@ from gateway.keys.hpke import key_id
 # A signature made for one use is worth nothing for another.
 RECORD = b"miad/record/1\0"
 CARRIED = b"miad/carried/1\0"
+REPORT = b"miad/report/1\0"
 
 
 class Signer:
@@ -52,4 +53,4 @@ class Verifier:
         try:
             public.verify(signature, label + document)
         except InvalidSignature:
-            raise SealError("signature-wrong", "a record's signature does not fit it") from None
+            raise SealError("signature-wrong", "the signature of a record is not valid for it") from None

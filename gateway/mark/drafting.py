@@ -147,7 +147,7 @@ class Drafter:
             stored=request.image.astype(np.int32),
             display=window,
             valid=valid_range_of(request),
-            padding_value=request.padding_value,
+            reserved=request.reserved,
             region=region,
             strokes=strokes,
             threshold=threshold,

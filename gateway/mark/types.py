@@ -179,8 +179,9 @@ class MarkRequest:
         low stored values are shown white (MONOCHROME1).
     padding
         (H, W) bool, never touched; or None.
-    padding_value
-        stored value that means padding: such pixels are never touched and no other pixel takes it.
+    reserved
+        (low, high) of stored values, inclusive, that mean something else than brightness (padding, colours of a
+        supplemental palette): such pixels are never touched and no other pixel takes one.
     roi
         (H, W) bool, the region of interest, never touched; None: label-free saliency over the surrogates, about
         the most salient quarter of the foreground.
@@ -197,7 +198,7 @@ class MarkRequest:
     other_windows: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     inverted: bool = False
     padding: np.ndarray | None = None
-    padding_value: int | None = None
+    reserved: tuple[tuple[int, int], ...] = ()
     roi: np.ndarray | None = None
     slope: float | None = None
 
@@ -223,15 +224,18 @@ class Bias:
 
 @dataclass(frozen=True)
 class JndFigures:
-    """A mark in just noticeable differences (DICOM PS3.14), unmasked, in one window on one screen.
+    """A mark in just noticeable differences (DICOM PS3.14) in one window on one screen; noise masks nothing here.
+
+    Not the threshold that a mark keeps (`Quality.above_threshold`): in a noisy image many pixels outside strokes change
+    by more than 1 JND and none by more than the noise around it hides.
 
     Of an RGB image the channel that changes most counts, as if it were gray (an upper bound: PS3.14 knows no colour).
 
     Attributes
     ----------
-    above_inside
+    over_jnd_inside
         share of the image's pixels that lie in strokes and change by more than 1 JND.
-    above_outside
+    over_jnd_outside
         the same outside strokes.
     percentile99
         99th percentile of the change over the whole image, JND.
@@ -241,8 +245,8 @@ class JndFigures:
         largest change outside strokes, JND.
     """
 
-    above_inside: float
-    above_outside: float
+    over_jnd_inside: float
+    over_jnd_outside: float
     percentile99: float
     peak: float
     peak_outside: float
@@ -263,7 +267,8 @@ class Quality:
     stroke_share
         strokes' share of the image's pixels.
     above_threshold
-        share of the image's pixels outside strokes that change by more than the masked threshold.
+        share of the image's pixels outside strokes that change by more than the masked threshold of visibility, the
+        larger of 1 JND and what the local noise hides: the one that a mark keeps (promise 8).
     roi_difference
         largest absolute stored difference inside region of interest and padding; always 0.
     saturated

@@ -13,11 +13,13 @@ from gateway.errors import DicomError
 # Elements of group 0000 (PS3.7 E.1)
 GROUP_LENGTH = 0x0000
 AFFECTED_SOP_CLASS_UID = 0x0002
+REQUESTED_SOP_CLASS_UID = 0x0003
 COMMAND_FIELD = 0x0100
 MESSAGE_ID = 0x0110
 MESSAGE_ID_RESPONDED_TO = 0x0120
 PRIORITY = 0x0700
 DATA_SET_TYPE = 0x0800
+MOVE_DESTINATION = 0x0600
 STATUS = 0x0900
 ERROR_COMMENT = 0x0902
 AFFECTED_SOP_INSTANCE_UID = 0x1000
@@ -27,8 +29,10 @@ MOVE_ORIGINATOR_MESSAGE_ID = 0x1031
 # Values of Command Field
 C_STORE_RQ = 0x0001
 C_STORE_RSP = 0x8001
+C_MOVE_RQ = 0x0021
 C_ECHO_RQ = 0x0030
 C_ECHO_RSP = 0x8030
+C_CANCEL_RQ = 0x0FFF
 
 NO_DATA_SET = 0x0101  # Data Set Type; anything else says that a data set follows
 WITH_DATA_SET = 0x0001
@@ -44,6 +48,10 @@ _NUMBERS = {
 }
 _UIDS = {AFFECTED_SOP_CLASS_UID, AFFECTED_SOP_INSTANCE_UID}
 _TEXTS = {ERROR_COMMENT, MOVE_ORIGINATOR_AE}
+
+_TITLES = {MOVE_DESTINATION, MOVE_ORIGINATOR_AE}
+
+LONGEST_COMMAND = 65_536  # bytes that are read of a command set; a C-STORE-RQ has about 200
 
 Command = dict[int, int | str]
 
@@ -89,12 +97,48 @@ def decode_command(data: bytes) -> Command:
     return command
 
 
+def number_in(command: Command, number: int) -> int | None:
+    """The value of an element of VR US, or None where the command set has none."""
+    value = command.get(number)
+    return value if isinstance(value, int) else None
+
+
+def text_in(command: Command, number: int) -> str:
+    """The value of an element of VR UI, AE or LO, or nothing where the command set has none."""
+    value = command.get(number)
+    return value if isinstance(value, str) else ""
+
+
+def with_plain_titles(data: bytes) -> bytes:
+    """The same encoded command set, with AE titles that a strict decoder takes: of 16 characters, padded with spaces.
+
+    NUL at the end, as many toolkits pad, becomes a space (PS3.5 6.2 pads VR AE with spaces); a byte that may not stand
+    in an AE title becomes ``?``, and so does a blank one, so that such a title is unknown instead of the end of the
+    association. What is no command set is returned as it is: its decoder tells.
+    """
+    parts: list[bytes] = []
+    at = 0
+    while at + 8 <= len(data):
+        group, number, length = struct.unpack_from("<HHL", data, at)
+        end = at + 8 + length
+        if group != 0 or end > len(data):
+            return data
+        value = data[at + 8 : end]
+        if number in _TITLES:
+            title = value.strip(b"\0 ")[:16] or b"?"
+            plain = bytes(byte if 0x20 <= byte < 0x7F and byte != 0x5C else 0x3F for byte in title)
+            value = plain.ljust(length, b" ") if length <= 16 else plain + b" " * (len(plain) % 2)
+        parts.append(_element(number, value))
+        at = end
+    return b"".join(parts) if at == len(data) else data
+
+
 def _element(number: int, value: bytes) -> bytes:
     return struct.pack("<HHL", 0, number, len(value)) + value
 
 
 def _encoded(number: int, value: int | str) -> bytes:
-    if number in _NUMBERS:
+    if isinstance(value, int):
         return struct.pack("<H", value)
     pad = b"\0" if number in _UIDS else b" "
     text = value.encode("ascii")

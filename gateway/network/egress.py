@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
+from typing import BinaryIO
 
 from gateway.audit import AuditLog, events
 from gateway.config.models import Destination
@@ -20,27 +21,21 @@ from gateway.errors import DeliveryError, DicomError, PermanentError, TransientE
 from gateway.flow.ports import Outgoing
 from gateway.network import tls as tls_contexts
 from gateway.network.contexts import EXPLICIT_LITTLE, IMPLICIT_LITTLE, VERIFICATION
-from gateway.network.scu import MOST_CONTEXTS, Peer, Response, ScuAssociation
+from gateway.network.scu import CERTIFICATE_FAILURES, MOST_CONTEXTS, Peer, Response, ScuAssociation
+from gateway.network.statuses import Kind, delivered, kind_of
 
-DUPLICATE_SOP_INSTANCE = 0x0111  # PS3.7 C.5.3: it has the instance already
-_WARNINGS = {0x0001, 0x0107, 0x0116}  # PS3.7 annex C; 0xBxxx are the storage service's own (PS3.4 B.2.3)
-_RETRY = {0x0110, 0x0213}  # processing failure, resource limitation; 0xA7xx are the storage service's own
 _log = logging.getLogger(__name__)
-_CONNECTION = {"unreachable", "connection-lost", "no-answer", "association-aborted", "association-ended"}
-
-
-def delivered(status: int) -> bool:
-    """Whether a destination that answers `status` has the instance (a warning says that it has)."""
-    return status in (0x0000, DUPLICATE_SOP_INSTANCE) or status in _WARNINGS or status >> 12 == 0xB
+_OVER_THIS_ONE = {"association-aborted", "association-ended", "connection-lost", "unexpected-answer", "odd-length"}
+_CONNECTION = {"unreachable", "connection-lost", "no-answer", "association-aborted", *CERTIFICATE_FAILURES}
 
 
 def failure(destination: str, response: Response) -> DeliveryError:
     """The error for a failure status: out of resources and processing failures may pass, the others will not."""
     code = f"status-{response.status:04x}"
     text = f"destination {destination} answered 0x{response.status:04X}"
-    if response.status >> 8 == 0xA7 or response.status in _RETRY:
+    if kind_of(response.status) is Kind.LATER:
         return TransientError(code, text)
-    return PermanentError(code, text, "look into the destination's own log")
+    return PermanentError(code, text, "see the destination's own log")
 
 
 class Egress:
@@ -79,10 +74,11 @@ class Egress:
         ------
         TransientError
             Codes ``unreachable``, ``connection-lost``, ``no-answer``, ``association-aborted``, ``association-ended``,
-            ``association-rejected-for-now``, ``unexpected-answer``, ``status-a7xx``, ``status-0110``, ``status-0213``.
+            ``association-rejected-for-now``, ``unexpected-answer``, ``status-a7xx``, ``status-0110``, ``status-0213``,
+            and of TLS ``certificate-not-trusted``, ``certificate-refused``, ``tls-failed``: nothing was sent then.
         PermanentError
-            Codes ``context-refused``, ``no-exact-syntax``, ``association-rejected``, ``certificate-not-trusted``,
-            ``tls-failed``, ``unusable-pdu-length``, ``unknown-destination``, and ``status-xxxx`` for other failures.
+            Codes ``context-refused``, ``no-exact-syntax``, ``odd-length``, ``association-rejected``,
+            ``unusable-pdu-length``, ``unknown-destination``, and ``status-xxxx`` for other failures.
         """
         link = self._link(destination)
         began = time.monotonic()
@@ -202,7 +198,7 @@ class _DestinationLink:
         accepted = [syntax for syntax in syntaxes if (item.sop_class_uid, syntax) in self._open(pairs).accepted]
         for syntax in accepted:
             try:
-                stream = item.open() if syntax == item.transfer_syntax_uid else item.in_syntax(syntax)
+                stream = self._stream(item, syntax)
             except DicomError as error:
                 if error.code != "not-exact":
                     raise
@@ -210,7 +206,13 @@ class _DestinationLink:
                 continue
             with contextlib.closing(stream):
                 association = self._open(pairs)  # encoding takes time: the peer may have released in the meantime
-                return association.store(item.sop_class_uid, item.sop_instance_uid, syntax, stream), syntax
+                size = item.size if syntax == item.transfer_syntax_uid else None
+                try:
+                    answer = association.store(item.sop_class_uid, item.sop_instance_uid, syntax, stream, size=size)
+                except DeliveryError as error:
+                    error.about_instance = error.code in _OVER_THIS_ONE
+                    raise
+                return answer, syntax
         what = f"SOP class {item.sop_class_uid} in {' or '.join(syntaxes)}"
         if accepted:
             raise PermanentError(
@@ -219,6 +221,12 @@ class _DestinationLink:
                 'add "explicit" and "implicit" to the transfer_syntaxes of the destination',
             )
         raise PermanentError("context-refused", f"destination {self.config.name} does not take {what}")
+
+    @staticmethod
+    def _stream(item: Outgoing, syntax: str) -> BinaryIO:
+        if syntax == item.transfer_syntax_uid or item.in_syntax is None:
+            return item.open()
+        return item.in_syntax(syntax)
 
     def _syntaxes(self, item: Outgoing) -> list[str]:
         """In order of preference: of a marked copy as configured, else its own and the one it can be turned into."""

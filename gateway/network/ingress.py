@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from pynetdicom import evt
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 
@@ -23,16 +25,18 @@ from gateway.errors import CapacityError, DicomError, GatewayError, fault
 from gateway.flow.ports import Incoming, ReceivedFacts, Receiver
 from gateway.network import command as dimse
 from gateway.network import tls as tls_contexts
-from gateway.network.contexts import storage_contexts
-from gateway.network.server import (
+from gateway.network.admission import Counts
+from gateway.network.binding import is_bound
+from gateway.network.callers import (
     ADDRESS_NOT_LISTED,
     CALLING_AE_UNKNOWN,
+    CERTIFICATE_NOT_BOUND,
     Caller,
-    Listen,
     Rejection,
-    ScpServer,
     address_listed,
 )
+from gateway.network.contexts import storage_contexts
+from gateway.network.server import Listen, ScpServer
 from gateway.network.upper_layer import GatewayAssociation
 
 SUCCESS = 0x0000
@@ -55,7 +59,7 @@ STATUS_BY_CODE = {
     "sop-class-not-negotiated": SOP_CLASS_NOT_SUPPORTED,
 }
 
-_LONGEST_COMMAND = 65_536  # bytes; a C-STORE-RQ has about 200
+_MOST_WAITING = 16  # messages other than C-STORE; without an asynchronous window a peer has one under way
 _log = logging.getLogger(__name__)
 
 
@@ -87,6 +91,8 @@ class IngressScp:
         Every refusal is written, and every association with its counts when it ends.
     tls
         Context of the port; None takes it from `config.tls`, and without that the port is plain.
+    counts
+        What the limits count, where several processes of the role share a machine; None: this process's own.
     """
 
     def __init__(
@@ -96,6 +102,7 @@ class IngressScp:
         receiver: Receiver,
         audit: AuditLog,
         tls: ssl.SSLContext | None = None,
+        counts: Counts | None = None,
     ) -> None:
         self.config = config
         self.receiver = receiver
@@ -112,14 +119,18 @@ class IngressScp:
                 max_connections=config.max_connections,
                 idle_timeout_s=config.idle_timeout_s,
                 handshake_timeout_s=config.handshake_timeout_s,
+                addresses=tuple(address for peer in config.peers for address in peer.addresses),
+                max_connections_per_address=config.max_connections_per_address,
+                max_associations_per_ae=config.max_associations_per_ae,
             ),
             audit=audit,
             admit=self._admit,
-            contexts=storage_contexts,
+            contexts=lambda proposed, _: storage_contexts(proposed),
             handlers=[(evt.EVT_C_ECHO, lambda event: SUCCESS), (evt.EVT_C_STORE, self._store_without_data_set)],
             association_class=lambda ae, mode: _IngressAssociation(ae, mode, self),
             tls=tls,
             on_end=self._association_ended,
+            counts=counts,
         )
 
     def start(self) -> None:
@@ -146,35 +157,43 @@ class IngressScp:
         peers = [peer for peer in self.config.peers if peer.ae_title == caller.calling_ae]
         if not peers:
             return CALLING_AE_UNKNOWN
-        if not any(address_listed(caller.address, peer.addresses) for peer in peers):
+        peers = [peer for peer in peers if address_listed(caller.address, peer.addresses)]
+        if not peers:
             return ADDRESS_NOT_LISTED
+        if not any(not peer.is_bound or is_bound(peer, caller.certificate) for peer in peers):
+            return CERTIFICATE_NOT_BOUND
         return None
 
     def _store_without_data_set(self, event: evt.Event) -> int:
         """EVT_C_STORE, which only a C-STORE-RQ without a data set comes to: the others never enter a queue."""
-        self.write_audit(events.INSTANCE_REFUSED, "refused", reason="no-data-set", **event.assoc.caller.audit_fields())
+        self.write_audit(
+            events.INSTANCE_REFUSED, "refused", reason="no-data-set", **_ours(event.assoc).known_caller.audit_fields()
+        )
         return STATUS_BY_CODE["no-data-set"]
 
-    def _association_ended(self, association: _IngressAssociation) -> None:
+    def _association_ended(self, ended: GatewayAssociation) -> None:
+        association = _ours(ended)
         statuses = association.statuses
         received = statuses[SUCCESS]
         self.write_audit(
             events.ASSOCIATION_CLOSED,
             "success" if association.is_released else "failure",
+            reason=association.flaw or None,
             received=received,
             failed=statuses.total() - received,
             statuses=dict(statuses),
             bytes=association.bytes_received,
             seconds=round(time.monotonic() - association.began, 3),
-            **association.caller.audit_fields(),
+            **association.known_caller.audit_fields(),
         )
 
 
 class _StoreDimse(DIMSEServiceProvider):
-    """Takes C-STORE requests out of pynetdicom's way; every other message goes the stock way."""
+    """Takes C-STORE requests out of pynetdicom's way; other messages, which have no data set here, go the stock way."""
 
     def __init__(self, assoc: _IngressAssociation) -> None:
         super().__init__(assoc)
+        self._ingress_association = assoc
         self._command = bytearray()
         self._object: _IncomingObject | None = None
 
@@ -185,9 +204,9 @@ class _StoreDimse(DIMSEServiceProvider):
             if fragment[0] & 1:
                 self._take_command(context_id, fragment[1:], bool(fragment[0] & 2))
             elif self._object is not None:
-                self._take_data(context_id, fragment[1:], bool(fragment[0] & 2))
+                self._take_data(self._object, context_id, fragment[1:], bool(fragment[0] & 2))
             else:
-                super().receive_primitive(_one_fragment(context_id, bytes(fragment)))
+                raise DicomError("bad-command", "a data set without a C-STORE request before it")
 
     def connection_ended(self) -> None:
         """Forget an object that did not come to its end."""
@@ -195,11 +214,11 @@ class _StoreDimse(DIMSEServiceProvider):
             self._object.cut_off()
             self._object = None
 
-    def _take_command(self, context_id: int, data: memoryview, last: bool) -> None:
+    def _take_command(self, context_id: int, data: bytes, last: bool) -> None:
         if self._object is not None:
             raise DicomError("bad-command", "a command in the middle of a data set")
         self._command += data
-        if len(self._command) > _LONGEST_COMMAND:
+        if len(self._command) > dimse.LONGEST_COMMAND:
             raise DicomError("bad-command", "a command set of more than 64 KiB")
         if not last:
             return
@@ -208,16 +227,20 @@ class _StoreDimse(DIMSEServiceProvider):
         command = dimse.decode_command(encoded)
         has_data_set = command.get(dimse.DATA_SET_TYPE) != dimse.NO_DATA_SET
         if command[dimse.COMMAND_FIELD] == dimse.C_STORE_RQ and has_data_set:
-            self._object = _IncomingObject(self.assoc, context_id, command)
+            self._object = _IncomingObject(self._ingress_association, context_id, command)
+        elif has_data_set:
+            raise DicomError("bad-command", "a request with a data set that is no C-STORE")
+        elif self.msg_queue.qsize() >= _MOST_WAITING:
+            raise DicomError("too-many-requests", "requests come faster than they are answered")
         else:
-            super().receive_primitive(_one_fragment(context_id, b"\x03" + encoded))
+            super().receive_primitive(_one_fragment(context_id, b"\x03" + dimse.with_plain_titles(encoded)))
 
-    def _take_data(self, context_id: int, data: memoryview, last: bool) -> None:
-        if context_id != self._object.context_id:
-            raise DicomError("bad-command", "a data set under another presentation context than its command")
-        self._object.write(bytes(data))
+    def _take_data(self, incoming: _IncomingObject, context_id: int, data: bytes, last: bool) -> None:
+        if context_id != incoming.context_id:
+            raise DicomError("bad-command", "a data set in another presentation context than its command")
+        incoming.write(bytes(data))
         if last:
-            response = self._object.finish()
+            response = incoming.finish()
             self._object = None
             self.dul.send_pdu(_one_fragment(context_id, b"\x03" + response))
 
@@ -225,17 +248,25 @@ class _StoreDimse(DIMSEServiceProvider):
 class _IngressAssociation(GatewayAssociation):
     """One association with the archive; counts what came of its C-STOREs."""
 
-    dimse_class = _StoreDimse
-
-    def __init__(self, ae: object, mode: str, ingress: IngressScp) -> None:
+    def __init__(self, ae: ApplicationEntity, mode: str, ingress: IngressScp) -> None:
         self.ingress = ingress
         self.statuses: Counter[int] = Counter()
         self.bytes_received = 0
         self.began = time.monotonic()
         super().__init__(ae, mode)
 
+    def make_dimse(self) -> DIMSEServiceProvider:
+        return _StoreDimse(self)
+
     def connection_ended(self) -> None:
-        self.dimse.connection_ended()
+        if isinstance(self.dimse, _StoreDimse):
+            self.dimse.connection_ended()
+
+
+def _ours(association: Association) -> _IngressAssociation:
+    """What `IngressScp` makes all of its associations."""
+    assert isinstance(association, _IngressAssociation)
+    return association
 
 
 class _IncomingObject:
@@ -267,7 +298,7 @@ class _IncomingObject:
             raise DicomError("sop-class-not-negotiated", "the SOP class of the command is not that of its context")
         if not 0 < len(sop_instance) <= 64 or not set(sop_instance) <= set("0123456789."):
             raise DicomError("missing-uid", "the command has no usable SOP Instance UID")
-        caller = self._association.caller
+        caller = self._association.known_caller
         self._ingress.receiver.admit(caller.called_ae, caller.calling_ae, sop_class)
         self._incoming = self._ingress.receiver.begin(
             ReceivedFacts(
@@ -289,6 +320,7 @@ class _IncomingObject:
         try:
             if self._size > self._limit:
                 raise DicomError("instance-too-large", f"more than {self._ingress.config.max_instance_mib} MiB")
+            assert self._incoming is not None  # or it is refused
             self._incoming.write(data)
         except Exception as error:
             self._refuse(error)
@@ -297,6 +329,7 @@ class _IncomingObject:
         """Commit, and return the command set of the response (C-STORE-RSP, PS3.7 9.3.1.2)."""
         if self._refusal is None:
             try:
+                assert self._incoming is not None  # or it is refused
                 self._incoming.commit()
             except Exception as error:
                 self._refuse(error)
@@ -311,7 +344,7 @@ class _IncomingObject:
             dimse.STATUS: status,
         }
         for number in (dimse.AFFECTED_SOP_CLASS_UID, dimse.AFFECTED_SOP_INSTANCE_UID):
-            uid = self._command.get(number)
+            uid = dimse.text_in(self._command, number)
             if uid and uid.isascii() and len(uid) <= 64:
                 response[number] = uid
         if comment:
@@ -323,15 +356,15 @@ class _IncomingObject:
         if self._refusal is None:
             self._refusal = (PROCESSING_FAILURE, "aborted-mid-object")
             self._forget()
-            self._write_audit("failure")
+            self._write_audit("failure", self._refusal)
         self._association.statuses[self._refusal[0]] += 1
 
     def _refuse(self, error: Exception) -> None:
-        self._refusal = status_of(error)
+        self._refusal = refusal = status_of(error)
         if not isinstance(error, GatewayError):
             _log.error("C-STORE in association %s: %s", self._association.association_id, fault(error))
         self._forget()
-        self._write_audit("failure" if self._refusal[0] in (PROCESSING_FAILURE, OUT_OF_RESOURCES) else "refused")
+        self._write_audit("failure" if refusal[0] in (PROCESSING_FAILURE, OUT_OF_RESOURCES) else "refused", refusal)
 
     def _forget(self) -> None:
         if self._incoming is None:
@@ -341,8 +374,8 @@ class _IncomingObject:
         except Exception as error:
             _log.error("could not forget an object of %s: %s", self._association.association_id, fault(error))
 
-    def _write_audit(self, outcome: str) -> None:
-        status, reason = self._refusal
+    def _write_audit(self, outcome: str, refusal: tuple[int, str]) -> None:
+        status, reason = refusal
         self._ingress.write_audit(
             events.INSTANCE_REFUSED,
             outcome,
@@ -352,7 +385,7 @@ class _IncomingObject:
             sop_instance_uid=self._command.get(dimse.AFFECTED_SOP_INSTANCE_UID),
             transfer_syntax_uid=self._transfer_syntax,
             bytes=self._size,
-            **self._association.caller.audit_fields(),
+            **self._association.known_caller.audit_fields(),
         )
 
 

@@ -2,27 +2,25 @@
 
 pynetdicom's requestor runs two more threads that poll, holds a data set whole in its queue, and re-encodes what it
 sends. Here the caller's own thread writes to the socket and reads from it, so TLS needs no lock, a data set goes from
-its stream to the socket in PDUs, and every wait has a deadline. PDUs are encoded and decoded by pynetdicom.
+its stream to the socket in PDUs, and every wait has a deadline. PDUs are encoded by pynetdicom; answers are read by
+`gateway.network.associate_pdus`, as leniently as requests are.
 """
 
 from __future__ import annotations
 
 import contextlib
 import select
-import socket
 import ssl
 import struct
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Protocol
 
 from pydicom.uid import UID
 from pynetdicom import _globals
 from pynetdicom.pdu import (
     A_ABORT_RQ,
-    A_ASSOCIATE_AC,
-    A_ASSOCIATE_RJ,
     A_ASSOCIATE_RQ,
     A_RELEASE_RP,
     A_RELEASE_RQ,
@@ -39,32 +37,22 @@ from pynetdicom.presentation import PresentationContext, build_context
 from gateway.errors import DicomError, PermanentError, TransientError
 from gateway.network import command as dimse
 from gateway.network import settings
+from gateway.network.associate_pdus import LONGEST_ASSOCIATE, Reject, read_answer, read_reject
+from gateway.network.connect import CERTIFICATE_FAILURES, ClientTls, Peer, connect, lost
 from gateway.network.contexts import EXPLICIT_LITTLE, VERIFICATION
-from gateway.network.upper_layer import DataPdu
+from gateway.network.pdu_socket import DataPdu
 
 MOST_CONTEXTS = 128  # odd numbers of one byte, PS3.8 9.3.2.2
 
 _ASSOCIATE_AC, _ASSOCIATE_RJ, _P_DATA, _RELEASE_RQ, _RELEASE_RP, _ABORT = 0x02, 0x03, 0x04, 0x05, 0x06, 0x07
-_LONGEST_PDU = 2 << 20  # bytes
+_LONGEST_PDU = 2 << 20  # bytes of a P-DATA-TF
 _SMALLEST_PDU = 128  # bytes; a peer that takes less is not usable
 
 
-@dataclass(frozen=True)
-class Peer:
-    """Whom to call, and how patiently.
+class DataSet(Protocol):
+    """What a data set is read from; fewer bytes than asked for may come at a time, none only at the end."""
 
-    `tls` is a client context; the peer's certificate has to name `host`. `response_timeout_s` bounds the answer to
-    A-ASSOCIATE-RQ, each DIMSE response and each blocked send.
-    """
-
-    host: str
-    port: int
-    called_ae: str
-    calling_ae: str
-    tls: ssl.SSLContext | None = None
-    max_pdu: int = 131_072
-    connect_timeout_s: float = 10
-    response_timeout_s: float = 60
+    def read(self, size: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -88,9 +76,11 @@ class ScuAssociation:
     Raises
     ------
     TransientError
-        Codes ``unreachable``, ``no-answer``, ``association-aborted``, ``association-rejected-for-now``.
+        Codes ``unreachable``, ``no-answer``, ``association-aborted``, ``association-rejected-for-now``,
+        ``unexpected-answer``, and of TLS (`CERTIFICATE_FAILURES`, each before the first DICOM byte is said)
+        ``certificate-not-trusted``: theirs, ``certificate-refused``: ours, and ``tls-failed``.
     PermanentError
-        Codes ``association-rejected``, ``certificate-not-trusted``, ``tls-failed``.
+        Codes ``association-rejected``, ``unusable-pdu-length``.
     """
 
     def __init__(self, peer: Peer, contexts: Iterable[tuple[str, str]]) -> None:
@@ -99,7 +89,7 @@ class ScuAssociation:
         self._contexts = _numbered(contexts)
         self._message_id = 0
         self.last_used = time.monotonic()
-        self._socket = _connect(peer)
+        self._socket = connect(peer)
         try:
             self._send(_associate_request(peer, self._contexts))
             accepted = self._read_associate_answer()
@@ -141,8 +131,9 @@ class ScuAssociation:
         sop_class_uid: str,
         sop_instance_uid: str,
         transfer_syntax_uid: str,
-        data_set: BinaryIO,
+        data_set: DataSet,
         *,
+        size: int | None = None,
         move_originator: tuple[str, int] | None = None,
     ) -> Response:
         """Send one instance with C-STORE (PS3.7 9.1.1) as the bytes that `data_set` yields, and wait for the answer.
@@ -154,6 +145,8 @@ class ScuAssociation:
         ----------
         data_set
             Bytes of the data set in `transfer_syntax_uid`, without preamble and File Meta.
+        size
+            How many bytes that is, where it is known: an odd number is refused before anything is sent.
         move_originator
             AE title and message id of the C-MOVE request that this belongs to.
 
@@ -162,8 +155,17 @@ class ScuAssociation:
         KeyError
             The (SOP class, transfer syntax) was not accepted.
         TransientError
-            Codes ``connection-lost``, ``no-answer``, ``association-aborted``.
+            Codes ``connection-lost``, ``no-answer``, ``association-aborted``, ``association-ended``,
+            ``unexpected-answer``.
+        PermanentError
+            Code ``odd-length``; the association is as good as before.
         """
+        if size is not None and size % 2:
+            raise PermanentError(
+                "odd-length",
+                f"the data set has {size} bytes, an odd number, which PS3.5 7.1.1 forbids: receivers abort",
+                "have the sender of the original mend it",
+            )
         command: dimse.Command = {
             dimse.COMMAND_FIELD: dimse.C_STORE_RQ,
             dimse.PRIORITY: 0,  # medium
@@ -192,7 +194,7 @@ class ScuAssociation:
                 self._send(_abort_pdu())
         self._socket.close()
 
-    def _request(self, sop_class: str, syntax: str, data_set: BinaryIO | None, command: dimse.Command) -> Response:
+    def _request(self, sop_class: str, syntax: str, data_set: DataSet | None, command: dimse.Command) -> Response:
         context_id = self.accepted[sop_class, syntax]
         self._message_id = self._message_id % 65535 + 1
         command[dimse.MESSAGE_ID] = self._message_id
@@ -209,7 +211,7 @@ class ScuAssociation:
         self.last_used = time.monotonic()
         return response
 
-    def _send_data_set(self, context_id: int, data_set: BinaryIO) -> None:
+    def _send_data_set(self, context_id: int, data_set: DataSet) -> None:
         """P-DATA-TF PDUs of the length that the peer takes; the last one carries the last-fragment flag."""
         length = self._longest_fragment
         fragment = _read(data_set, length)
@@ -227,7 +229,7 @@ class ScuAssociation:
         except TimeoutError:
             raise TransientError("no-answer", "the peer does not read what it is sent") from None
         except OSError as error:
-            raise self._lost(error) from None
+            raise lost(error) from None
 
     def _read_response(self) -> Response:
         deadline = time.monotonic() + self.peer.response_timeout_s
@@ -242,6 +244,8 @@ class ScuAssociation:
                 if not fragment[0] & 1:
                     raise TransientError("unexpected-answer", "the peer sent a data set where a response was due")
                 encoded += fragment[1:]
+                if len(encoded) > dimse.LONGEST_COMMAND:
+                    raise TransientError("unexpected-answer", "the peer's response has more than 64 KiB")
                 if fragment[0] & 2:
                     return self._checked_response(bytes(encoded))
 
@@ -251,45 +255,47 @@ class ScuAssociation:
         except DicomError as error:
             raise TransientError("unexpected-answer", f"the peer's response: {error.message}") from None
         answers_us = command.get(dimse.MESSAGE_ID_RESPONDED_TO) == self._message_id
-        if not answers_us or dimse.STATUS not in command or command[dimse.COMMAND_FIELD] < 0x8000:
+        status, kind = dimse.number_in(command, dimse.STATUS), dimse.number_in(command, dimse.COMMAND_FIELD)
+        if not answers_us or status is None or kind is None or kind < 0x8000:
             raise TransientError("unexpected-answer", "the peer sent something that does not answer our request")
-        return Response(command[dimse.STATUS], str(command.get(dimse.ERROR_COMMENT, "")))
+        return Response(status, dimse.text_in(command, dimse.ERROR_COMMENT))
 
     def _read_associate_answer(self) -> dict[tuple[str, str], int]:
-        """The accepted (SOP class, transfer syntax) pairs with their context ids."""
+        """The accepted (SOP class, transfer syntax) pairs with their context ids.
+
+        A context that the peer accepts in a transfer syntax other than the proposed one is not accepted.
+        """
         kind, body = self._read_pdu(time.monotonic() + self.peer.response_timeout_s)
-        pdu_bytes = struct.pack(">BBL", kind, 0, len(body)) + body
-        if kind == _ASSOCIATE_RJ:
-            pdu = A_ASSOCIATE_RJ()
-            pdu.decode(pdu_bytes)
-            raise _rejected(pdu)
         if kind == _ABORT:
             raise TransientError("association-aborted", "the peer aborted the association while it was negotiated")
+        if kind == _ASSOCIATE_RJ:
+            try:
+                reject = read_reject(body)
+            except DicomError as error:
+                raise TransientError("unexpected-answer", error.message) from None
+            raise _rejected(reject)
         if kind != _ASSOCIATE_AC:
             raise TransientError("unexpected-answer", "the peer does not answer as a DICOM node does")
         try:
-            pdu = A_ASSOCIATE_AC()
-            pdu.decode(pdu_bytes)
-            answer = pdu.to_primitive()
-            theirs = answer.maximum_length_received or self.peer.max_pdu  # 0: no limit
-            results = {c.context_id: c for c in answer.presentation_context_definition_results_list}
-        except Exception:  # pynetdicom raises whatever a malformed PDU leads to
-            raise TransientError("unexpected-answer", "the peer's A-ASSOCIATE-AC cannot be read") from None
+            answer = read_answer(body)
+        except DicomError as error:
+            raise TransientError("unexpected-answer", f"the peer's A-ASSOCIATE-AC: {error.message}") from None
+        theirs = answer.max_length or self.peer.max_pdu  # 0: no limit
         if theirs < _SMALLEST_PDU:
             raise PermanentError("unusable-pdu-length", f"the peer takes PDUs of {theirs} bytes only")
         # Less item length, context id and control header; even, as the fragments of a message are (PS3.8 E.1).
         self._longest_fragment = (min(theirs, self.peer.max_pdu) - 6) // 2 * 2
-        accepted = {}
+        accepted: dict[tuple[str, str], int] = {}
         for context in self._contexts:
-            result = results.get(context.context_id)
-            if result is not None and result.result == 0x00:
-                accepted[str(context.abstract_syntax), str(context.transfer_syntax[0])] = context.context_id
+            number, syntax = context.context_id, str(context.transfer_syntax[0])
+            if number is not None and answer.results.get(number) == (0x00, syntax):
+                accepted[str(context.abstract_syntax), syntax] = number
         return accepted
 
     def _read_pdu(self, deadline: float) -> tuple[int, bytearray]:
         """Type and body of the next PDU."""
         kind, _, length = struct.unpack(">BBL", self._read_exactly(6, deadline))
-        if not 0x01 <= kind <= 0x07 or length > _LONGEST_PDU:
+        if not 0x01 <= kind <= 0x07 or length > (_LONGEST_PDU if kind == _P_DATA else LONGEST_ASSOCIATE):
             raise TransientError("unexpected-answer", "the peer does not speak DICOM")
         return kind, self._read_exactly(length, deadline)
 
@@ -307,7 +313,7 @@ class ScuAssociation:
             except TimeoutError:
                 raise TransientError("no-answer", "the peer did not answer in time") from None
             except OSError as error:
-                raise self._lost(error) from None
+                raise lost(error) from None
             if count == 0:
                 raise TransientError("connection-lost", "the peer closed the connection")
             read += count
@@ -324,10 +330,6 @@ class ScuAssociation:
         self.usable = False
         self._socket.close()
 
-    @staticmethod
-    def _lost(error: OSError) -> TransientError:
-        return TransientError("connection-lost", f"the connection was lost: {error.strerror or type(error).__name__}")
-
 
 def _numbered(contexts: Iterable[tuple[str, str]]) -> list[PresentationContext]:
     proposed = [build_context(sop_class, syntax) for sop_class, syntax in contexts]
@@ -336,37 +338,6 @@ def _numbered(contexts: Iterable[tuple[str, str]]) -> list[PresentationContext]:
     for number, context in enumerate(proposed):
         context.context_id = 2 * number + 1
     return proposed
-
-
-def _connect(peer: Peer) -> socket.socket:
-    where = f"{peer.host} port {peer.port}"
-    try:
-        connection = socket.create_connection((peer.host, peer.port), peer.connect_timeout_s)
-    except OSError as error:
-        reason = "timed out" if isinstance(error, TimeoutError) else error.strerror or type(error).__name__
-        raise TransientError("unreachable", f"cannot connect to {where}: {reason}", "is it running?") from None
-    # A C-STORE is a small PDU, some large ones, and a wait: without this each waits for a delayed ACK (7x slower).
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if peer.tls is None:
-        return connection
-    try:
-        return peer.tls.wrap_socket(connection, server_hostname=peer.host)
-    except ssl.SSLCertVerificationError as error:
-        connection.close()
-        raise PermanentError(
-            "certificate-not-trusted", f"the certificate of {where} is not good: {error.verify_message}"
-        ) from None
-    except ssl.SSLEOFError:
-        connection.close()
-        raise TransientError("connection-lost", f"{where} closed the connection in the TLS handshake") from None
-    except ssl.SSLError as error:
-        connection.close()
-        raise PermanentError("tls-failed", f"no TLS with {where}: {error.reason}", "is it a TLS port?") from None
-    except OSError as error:
-        connection.close()
-        reason = "timed out" if isinstance(error, TimeoutError) else error.strerror or type(error).__name__
-        raise TransientError("unreachable", f"TLS handshake with {where}: {reason}") from None
 
 
 def _associate_request(peer: Peer, contexts: list[PresentationContext]) -> bytes:
@@ -386,12 +357,12 @@ def _associate_request(peer: Peer, contexts: list[PresentationContext]) -> bytes
     return A_ASSOCIATE_RQ(primitive).encode()
 
 
-def _rejected(pdu: A_ASSOCIATE_RJ) -> TransientError | PermanentError:
+def _rejected(reject: Reject) -> TransientError | PermanentError:
     """A-ASSOCIATE-RJ (PS3.8 9.3.4) as an error: result 1 is permanent, 2 is transient."""
-    text = f"the association was rejected: {pdu.reason_str}"
-    if pdu.result == 0x02:
+    text = f"the association was rejected: {reject.reason}"
+    if reject.is_transient:
         return TransientError("association-rejected-for-now", text)
-    hint = "compare the AE titles and addresses on both sides" if pdu.source == 0x01 else ""
+    hint = "compare the AE titles and addresses on both sides" if reject.source == 0x01 else ""
     return PermanentError("association-rejected", text, hint)
 
 
@@ -414,7 +385,7 @@ def _fragments(body: bytearray) -> list[tuple[int, memoryview]]:
         raise TransientError("unexpected-answer", str(error)) from None
 
 
-def _read(stream: BinaryIO, length: int) -> bytes:
+def _read(stream: DataSet, length: int) -> bytes:
     """Read `length` bytes, fewer only at the end: a stream may hand out less than asked at a time."""
     data = stream.read(length)
     while data and len(data) < length:
@@ -423,3 +394,6 @@ def _read(stream: BinaryIO, length: int) -> bytes:
             break
         data += more
     return data
+
+
+__all__ = ["CERTIFICATE_FAILURES", "MOST_CONTEXTS", "ClientTls", "Peer", "Response", "ScuAssociation"]

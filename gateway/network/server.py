@@ -1,50 +1,51 @@
 """A DICOM port: who gets in, how many, and how it ends.
 
-`ScpServer` listens, does the TLS handshake in the connection's own thread under a deadline (one silent client stalls
-nobody), caps connections before and associations after A-ASSOCIATE, and decides every association in one place: calling
-AE title and address first, called AE title next. Whoever is refused gets an A-ASSOCIATE-RJ and an audit line.
+The address is looked at when a connection is accepted: one that no peer is listed with finds a handful of places kept
+for its like, enough to be told in DICOM that it is not listed, and takes none from the listed ones; of those no address
+can take all. The TLS handshake runs in the connection's own thread under a deadline (one silent client stalls nobody).
+Every association is decided in one place: calling AE title, address and certificate, called AE title, then how many
+there are. Whoever is refused gets an A-ASSOCIATE-RJ and an audit line; a flood of refusals is summed up.
+
+Deadlines, one after the other: TLS handshake and A-ASSOCIATE-RQ, `handshake_timeout_s` each; then `idle_timeout_s` for
+a silent association, for one PDU and for one blocked send.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 from pynetdicom import evt
-from pynetdicom._globals import MODE_ACCEPTOR
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.presentation import PresentationContext
-from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from gateway.audit import AuditLog, events
 from gateway.errors import ConfigError
 from gateway.network import settings
-from gateway.network.tls import PeerCertificate, peer_certificate
-from gateway.network.upper_layer import GatewayAssociation, GatewaySocket
+from gateway.network.admission import Counts, Places
+from gateway.network.callers import (
+    CALLED_AE_UNKNOWN,
+    CALLING_AE_BLANK,
+    CALLING_AE_UNKNOWN,
+    INTERNAL_ERROR,
+    TOO_MANY_ASSOCIATIONS,
+    TOO_MANY_OF_AE,
+    VERSION_NOT_SUPPORTED,
+    Caller,
+    Rejection,
+    plain_address,
+)
+from gateway.network.listener import Listener
+from gateway.network.refusals import Refusals
+from gateway.network.upper_layer import GatewayAssociation
 
-
-class Rejection(NamedTuple):
-    """An A-ASSOCIATE-RJ (PS3.8 9.3.4) and the word for it in the audit."""
-
-    result: int  # 1 permanent, 2 transient
-    source: int  # 1 service user, 2 service provider (ACSE), 3 service provider (presentation)
-    diagnostic: int
-    reason: str
-
-
-CALLING_AE_UNKNOWN = Rejection(1, 1, 3, "calling-ae-unknown")
-ADDRESS_NOT_LISTED = Rejection(1, 1, 3, "address-not-listed")
-CERTIFICATE_NOT_BOUND = Rejection(1, 1, 3, "certificate-not-bound-to-ae")
-PLAIN_NOT_ALLOWED = Rejection(1, 1, 3, "plain-not-allowed")
-CALLED_AE_UNKNOWN = Rejection(1, 1, 7, "called-ae-unknown")
-TOO_MANY_ASSOCIATIONS = Rejection(2, 3, 2, "too-many-associations")
-INTERNAL_ERROR = Rejection(2, 1, 1, "internal-error")
+_UNLISTED_PLACES = 4  # connections at a time from addresses that are not listed
+_WAIT_FOR_PLACE_S = 0.3  # an association that ends this moment still counts: who comes next is not sent away for it
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Listen:
 
     `port` 0 takes any free port. `handshake_timeout_s` bounds the TLS handshake, the wait for A-ASSOCIATE-RQ (ARTIM,
     PS3.8 9.1.5) and the release; `idle_timeout_s` bounds a silent association, one PDU and one blocked send.
+    `addresses` are those of the peers (None: every address is listed); `max_connections_per_address` and
+    `max_associations_per_ae` count within the others (None: three quarters of them, and all of them).
     """
 
     host: str
@@ -63,35 +66,9 @@ class Listen:
     max_connections: int = 100
     idle_timeout_s: float = 60
     handshake_timeout_s: float = 5
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who asks for an association. Only `address` and `certificate` are facts; the AE titles are claims."""
-
-    association_id: str
-    calling_ae: str
-    called_ae: str
-    address: str
-    port: int
-    certificate: PeerCertificate | None
-
-    def audit_fields(self) -> dict[str, object]:
-        """The fields of the audit trail that name this caller."""
-        return {
-            "association_id": self.association_id,
-            "calling_ae": self.calling_ae,
-            "called_ae": self.called_ae,
-            "peer_address": self.address,
-            "tls": self.certificate is not None,
-            "key_sha256": self.certificate.key_sha256 if self.certificate else None,
-        }
-
-
-def address_listed(address: str, networks: Iterable[str]) -> bool:
-    """Whether an IP address is one of, or lies in one of, the given addresses and networks (CIDR)."""
-    ip = ipaddress.ip_address(address)
-    return any(ip in ipaddress.ip_network(network, strict=False) for network in networks)
+    addresses: tuple[str, ...] | None = None
+    max_connections_per_address: int | None = None
+    max_associations_per_ae: int | None = None
 
 
 class ScpServer:
@@ -104,19 +81,21 @@ class ScpServer:
     audit
         Where refusals are written.
     admit
-        Decides on a caller: None lets it in. Called in the association's thread after the limit of associations and
-        before the called AE title is looked at; an exception refuses.
+        Decides on a caller: None lets it in. Called in the association's thread before the called AE title and the
+        number of associations are looked at; an exception refuses.
     contexts
-        Given the contexts that the peer proposes, the supported ones to negotiate with (pynetdicom takes the first
-        transfer syntax of ours that the peer proposed).
+        Given the contexts that the peer proposes, and who it is, the supported ones to negotiate with (pynetdicom takes
+        the first transfer syntax of ours that the peer proposed).
     handlers
         pynetdicom ``(event, handler)`` pairs.
     association_class
-        What serves an association; its `caller` attribute is a `Caller`.
+        Makes what serves an association.
     tls
         The port speaks TLS with this context and no other way.
     on_end
         Called once per established association after it has ended, in its own thread.
+    counts
+        What the limits count, shared with the role's other ports and processes; None: this port's own.
     """
 
     def __init__(
@@ -125,17 +104,20 @@ class ScpServer:
         *,
         audit: AuditLog,
         admit: Callable[[Caller], Rejection | None],
-        contexts: Callable[[Sequence[PresentationContext]], list[PresentationContext]],
-        handlers: Iterable[tuple] = (),
-        association_class: type[GatewayAssociation] = GatewayAssociation,
+        contexts: Callable[[Sequence[PresentationContext], Caller], list[PresentationContext]],
+        handlers: Iterable[tuple[evt.EventType, Callable[..., Any]]] = (),
+        association_class: Callable[[ApplicationEntity, str], GatewayAssociation] = GatewayAssociation,
         tls: ssl.SSLContext | None = None,
         on_end: Callable[[GatewayAssociation], None] | None = None,
+        counts: Counts | None = None,
     ) -> None:
         settings.apply()
         self.listen = listen
         self.tls = tls
         self.association_class = association_class
-        self._audit = audit
+        self.refusals = Refusals(audit)
+        self._counts = counts or Counts()
+        self._networks = None if listen.addresses is None else _networks(listen.addresses)
         self._admit = admit
         self._contexts = contexts
         self._handlers = [(evt.EVT_REQUESTED, self._requested), *handlers]
@@ -143,7 +125,7 @@ class ScpServer:
         self._live: set[GatewayAssociation] = set()
         self._lock = threading.Lock()
         self._port = listen.port
-        self._listener: _Listener | None = None
+        self._listener: Listener | None = None
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -159,12 +141,12 @@ class ScpServer:
         ae.acse_timeout = self.listen.handshake_timeout_s
         ae.network_timeout = self.listen.idle_timeout_s
         ae.dimse_timeout = self.listen.idle_timeout_s
-        ae.maximum_associations = self.listen.max_connections  # ours is counted in `_judge`
+        ae.maximum_associations = 1 << 30  # ours are counted in `_judge`; pynetdicom counts threads that are ending
         ae.implementation_class_uid = settings.IMPLEMENTATION_CLASS_UID
         ae.implementation_version_name = settings.IMPLEMENTATION_VERSION_NAME
         where = (self.listen.host, self.listen.port)
         try:
-            self._listener = _Listener(self, ae, where, self._handlers)
+            self._listener = Listener(self, ae, where, self._handlers)
         except OSError as error:
             raise ConfigError(
                 "cannot-listen", f"cannot listen on {where[0]} port {where[1]}: {error.strerror}", "is the port taken?"
@@ -188,7 +170,7 @@ class ScpServer:
 
     def stop(self, drain_s: float = 5.0) -> None:
         """Take no more connections, give associations `drain_s` seconds to end, abort what is left."""
-        if self._listener is None:
+        if self._listener is None or self._thread is None:
             return
         self._listener.shutdown()
         self._thread.join()
@@ -203,160 +185,125 @@ class ScpServer:
             if association.ident is not None:
                 association.join(2 * drain_s + 1)
         self._listener = None
+        self.refusals.sum_up(all_of_them=True)
+
+    def place_for(self, address: str) -> Places | None:
+        """A place for one more connection from this address, or None when it has to go; called on accept."""
+        listen = self.listen
+        places = Places(self._counts)
+        if self._is_listed(address):
+            per_address = listen.max_connections_per_address
+            if per_address is None:
+                per_address = listen.max_connections - listen.max_connections // 4
+            own = f"connections of {address}"
+            full = places.take([("connections", listen.max_connections), (own, per_address)])
+            reason = "too-many-connections-of-this-address" if full == own else "too-many-connections"
+        else:
+            full = places.take([("connections of unlisted addresses", _UNLISTED_PLACES)])
+            reason = "address-not-listed"
+        if not full:
+            return places
+        self.node_refused(address, reason)
+        return None
+
+    def node_refused(self, address: str, reason: str) -> None:
+        """Write that a connection ended before there was an association."""
+        self.refusals.write(events.NODE_REFUSED, reason, address)
+
+    def association_began(self, association: GatewayAssociation) -> None:
+        """Note an association that waits for its A-ASSOCIATE-RQ."""
+        with self._lock:
+            self._live.add(association)
+
+    def association_ended(self, association: GatewayAssociation) -> None:
+        """Called by each association as its last act."""
+        with self._lock:
+            self._live.discard(association)
+        if association.caller is None:
+            if association.flaw and not association.is_rejected:
+                self.node_refused(_address_of(association), association.flaw)
+        elif self._on_end is not None and not association.is_rejected:
+            self._on_end(association)
+
+    def _is_listed(self, address: str) -> bool:
+        if self._networks is None:
+            return True
+        ip = ipaddress.ip_address(address)
+        return any(ip in network for network in self._networks)
 
     def _requested(self, event: evt.Event) -> None:
         """EVT_REQUESTED: accept or refuse, before pynetdicom negotiates. Whatever goes wrong here refuses."""
         association = event.assoc
+        assert isinstance(association, GatewayAssociation)
         try:
-            request = association.requestor.primitive
-            association.caller = Caller(
-                association_id=association.association_id,
-                calling_ae=(request.calling_ae_title or "").strip(),
-                called_ae=(request.called_ae_title or "").strip(),
-                address=_plain_address(association.requestor.address_info.address),
-                port=association.requestor.address_info.port,
-                certificate=association.certificate,
-            )
             rejection = self._judge(association)
-            if rejection is None:
-                proposed = request.presentation_context_definition_list
-                association.acceptor.supported_contexts = self._contexts(proposed)
-                association.acceptor.ae_title = association.caller.called_ae
         except Exception:
             rejection = INTERNAL_ERROR
         if rejection is not None:
             self._refuse(association, rejection)
 
     def _judge(self, association: GatewayAssociation) -> Rejection | None:
-        if len(self.associations) >= self.listen.max_associations:
-            return TOO_MANY_ASSOCIATIONS
-        rejection = self._admit(association.caller)
-        if rejection is None and association.caller.called_ae not in self.listen.called_aes:
+        request, remote = association.associate_request, association.requestor.address_info
+        if request is None or remote is None:
+            return INTERNAL_ERROR
+        caller = association.caller = Caller(
+            association_id=association.association_id,
+            calling_ae=request.calling_ae,
+            called_ae=request.called_ae,
+            address=plain_address(remote.address),
+            port=remote.port,
+            certificate=association.certificate,
+        )
+        if not request.version_supported:
+            return VERSION_NOT_SUPPORTED
+        if not request.calling_ae:
+            return CALLING_AE_BLANK
+        if not request.calling_usable:
+            return CALLING_AE_UNKNOWN
+        rejection = self._admit(caller)
+        if rejection is not None:
+            return rejection
+        if not request.called_usable or caller.called_ae not in self.listen.called_aes:
             return CALLED_AE_UNKNOWN
-        return rejection
+        rejection = self._take_place(association, caller)
+        if rejection is not None:
+            return rejection
+        primitive = association.requestor.primitive
+        proposed = primitive.presentation_context_definition_list if primitive is not None else []
+        association.acceptor.supported_contexts = self._contexts(proposed, caller)
+        association.acceptor.ae_title = caller.called_ae
+        return None
+
+    def _take_place(self, association: GatewayAssociation, caller: Caller) -> Rejection | None:
+        """Count the association, waiting a moment for one that is just ending."""
+        per_ae = self.listen.max_associations_per_ae
+        own = f"associations of {caller.calling_ae}"
+        wanted = [("associations", self.listen.max_associations)]
+        wanted += [(own, per_ae)] if per_ae is not None else []
+        deadline = time.monotonic() + _WAIT_FOR_PLACE_S
+        while full := association.places.take(wanted):
+            if time.monotonic() > deadline:
+                return TOO_MANY_OF_AE if full == own else TOO_MANY_ASSOCIATIONS
+            time.sleep(0.01)
+        return None
 
     def _refuse(self, association: GatewayAssociation, rejection: Rejection) -> None:
         association.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
-        caller = getattr(association, "caller", None)
+        caller = association.caller
         fields = caller.audit_fields() if caller else {"association_id": association.association_id}
         try:
-            self._audit.write(events.ASSOCIATION_REFUSED, "refused", reason=rejection.reason, **fields)
+            self.refusals.write(events.ASSOCIATION_REFUSED, rejection.reason, _address_of(association), **fields)
         finally:
             association.kill()  # waits until the rejection is on its way
 
-    def _began(self, association: GatewayAssociation) -> None:
-        with self._lock:
-            self._live.add(association)
 
-    def _ended(self, association: GatewayAssociation) -> None:
-        with self._lock:
-            self._live.discard(association)
-        if self._on_end is not None and association.is_rejected is False and hasattr(association, "caller"):
-            self._on_end(association)
-
-    def _node_refused(self, address: str, reason: str) -> None:
-        self._audit.write(events.NODE_REFUSED, "refused", peer_address=_plain_address(address), reason=reason)
+def _networks(addresses: Iterable[str]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    return [ipaddress.ip_network(address, strict=False) for address in addresses]
 
 
-def _plain_address(address: str) -> str:
-    """An IPv4 address that came in over an IPv6 socket, as IPv4; everything else as it is."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    return str(ip.ipv4_mapped or ip) if ip.version == 6 else str(ip)
+def _address_of(association: GatewayAssociation) -> str:
+    remote = association.requestor.address_info
+    return plain_address(remote.address) if remote is not None else ""
 
 
-class _Handler(RequestHandler):
-    """Makes our association for a connection that is ready for A-ASSOCIATE-RQ."""
-
-    def _create_association(self) -> GatewayAssociation:
-        association = self.server.scp.association_class(self.ae, MODE_ACCEPTOR)
-        association._server = self.server
-        association.name = f"AcceptorThread-{association.association_id}"
-        if isinstance(self.request, ssl.SSLSocket):
-            association.certificate = peer_certificate(self.request)
-        association.set_socket(GatewaySocket(association, self.request))
-        association.acceptor.maximum_length = self.ae.maximum_pdu_size
-        association.acceptor.ae_title = self.server.ae_title
-        association.acceptor.address_info = self.local
-        association.acceptor.implementation_class_uid = self.ae.implementation_class_uid
-        association.acceptor.implementation_version_name = self.ae.implementation_version_name
-        association.requestor.address_info = self.remote
-        for event, bound in self.server._handlers.items():
-            for handler, args in [bound] if event.is_intervention else bound:
-                association.bind(event, handler, args)
-        self.server.scp._began(association)
-        return association
-
-
-class _Listener(ThreadedAssociationServer):
-    """The listening socket."""
-
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, scp: ScpServer, ae: ApplicationEntity, where: tuple[str, int], handlers: list[tuple]) -> None:
-        self.scp = scp
-        self._connections = 0
-        self._last_refusal = 0.0
-        self._count_lock = threading.Lock()
-        super().__init__(ae, where, ae.ae_title, [], evt_handlers=handlers, request_handler=_Handler)
-
-    def get_request(self) -> tuple[socket.socket, tuple]:
-        """Accept a connection and nothing more: this thread serves everybody."""
-        connection, address = self.socket.accept()
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        return connection, address
-
-    def process_request(self, request: socket.socket, client_address: tuple) -> None:
-        """Give the connection a thread, unless there are too many."""
-        with self._count_lock:
-            too_many = self._connections >= self.scp.listen.max_connections
-            self._connections += not too_many
-        if too_many:
-            request.close()
-            # At most one line a second: a flood must not fill the disk as well.
-            if time.monotonic() - self._last_refusal > 1:
-                self._last_refusal = time.monotonic()
-                self.scp._node_refused(client_address[0], "too-many-connections")
-            return
-        super().process_request(request, client_address)
-
-    def process_request_thread(self, request: socket.socket, client_address: tuple) -> None:
-        """Handshake under a deadline, then hand over to an association."""
-        try:
-            request.settimeout(self.scp.listen.handshake_timeout_s)
-            if self.scp.tls is not None:
-                request = self.scp.tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
-                request.do_handshake()
-            self.finish_request(request, client_address)
-        except Exception as error:
-            self.shutdown_request(request)
-            self._connection_ended()
-            reason = _handshake_failure(error)
-            if reason:
-                self.scp._node_refused(client_address[0], reason)
-
-    def association_ended(self, association: GatewayAssociation) -> None:
-        """Called by each association as its last act."""
-        self._connection_ended()
-        self.scp._ended(association)
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Stock prints a traceback; what can go wrong here is answered above."""
-
-    def _connection_ended(self) -> None:
-        with self._count_lock:
-            self._connections -= 1
-
-
-def _handshake_failure(error: Exception) -> str:
-    """The audit's word for a connection that never became an association; empty for a bare open and close."""
-    if isinstance(error, TimeoutError):
-        return "tls-handshake-timeout"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return "tls-certificate-not-trusted"
-    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ConnectionError):
-        return ""  # load balancers look in this way every few seconds
-    if isinstance(error, ssl.SSLError):
-        return "tls-handshake-failed"
-    return "internal-error"
+__all__ = ["Listen", "ScpServer"]

@@ -6,16 +6,21 @@ Both sides always show a certificate and check the other's against the configure
 from __future__ import annotations
 
 import hashlib
+import logging
 import ssl
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from gateway.config.check import TRUST_SUFFIXES
 from gateway.config.models import Tls
 from gateway.errors import ConfigError
+
+_log = logging.getLogger(__name__)
 
 # BCP 195 (RFC 9325 4.2): forward secrecy and AEAD only. TLS 1.3 brings its own list, all of it of this kind.
 _TLS_1_2_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:!aNULL:!PSK"
@@ -30,15 +35,20 @@ class PeerCertificate:
     key_sha256
         SHA-256 of the SubjectPublicKeyInfo (DER), 64 lower-case hexadecimal digits: stays when a certificate is renewed
         under the same key.
-    names
-        DNS names, URIs and IP addresses of the Subject Alternative Name extension, as text.
+    typed_names
+        DNS names, URIs and IP addresses of the Subject Alternative Name extension, each with its kind.
     der
         The certificate itself.
     """
 
     key_sha256: str
-    names: tuple[str, ...]
+    typed_names: tuple[tuple[Literal["DNS", "URI", "IP"], str], ...]
     der: bytes
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names without their kinds, for people."""
+        return tuple(name for _, name in self.typed_names)
 
 
 def server_context(tls: Tls) -> ssl.SSLContext:
@@ -79,11 +89,11 @@ def certificate_facts(der: bytes) -> PeerCertificate:
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
-        names: list[str] = []
+        names: list[tuple[Literal["DNS", "URI", "IP"], str]] = []
     else:
-        names = extension.get_values_for_type(x509.DNSName)
-        names += extension.get_values_for_type(x509.UniformResourceIdentifier)
-        names += [str(address) for address in extension.get_values_for_type(x509.IPAddress)]
+        names = [("DNS", name) for name in extension.get_values_for_type(x509.DNSName)]
+        names += [("URI", uri) for uri in extension.get_values_for_type(x509.UniformResourceIdentifier)]
+        names += [("IP", str(address)) for address in extension.get_values_for_type(x509.IPAddress)]
     return PeerCertificate(hashlib.sha256(key).hexdigest(), tuple(names), der)
 
 
@@ -97,12 +107,39 @@ def _context(protocol: int, tls: Tls) -> ssl.SSLContext:
         context.load_cert_chain(tls.certificate, tls.private_key, password=_no_password)
     except OSError as error:  # ssl.SSLError is one
         raise _unusable(tls.certificate, error) from None
-    for path in _trust_files(tls.trust):
-        try:
-            context.load_verify_locations(cafile=path)
-        except OSError as error:
-            raise _unusable(path, error) from None
+    # What lies in the trust is trusted as it is: an intermediate authority without its root, or one certificate alone.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    _load_trust(context, tls.trust)
     return context
+
+
+def _load_trust(context: ssl.SSLContext, trust: Path) -> None:
+    """Trust the certificates of one file, PEM or DER, or of all such files of a folder.
+
+    A file of a folder that holds none is left out, with one line in the log: that trusts less, never more.
+    """
+    usable = 0
+    for path in _trust_files(trust):
+        try:
+            context.load_verify_locations(cadata=_certificates(path))
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+            failure = _unusable(path, error)
+            if path == trust:
+                raise failure from None
+            _log.warning("left out of the trust: %s", failure.message)
+        else:
+            usable += 1
+    if not usable:
+        raise ConfigError("tls-file-unusable", f"no usable certificate in {trust}", "put the trusted CA there")
+
+
+def _certificates(path: Path) -> str | bytes:
+    """What `load_verify_locations` takes as `cadata`: PEM as text, DER as bytes."""
+    data = path.read_bytes()
+    if b"-----BEGIN" in data:
+        return data.decode("ascii", "replace")
+    x509.load_der_x509_certificate(data)  # ValueError: OpenSSL's own word for it would be "not enough data"
+    return data
 
 
 def _no_password() -> str:
@@ -120,15 +157,21 @@ def _check_private(path: Path) -> None:
 
 
 def _trust_files(trust: Path) -> list[Path]:
-    """The PEM files of a trust folder (hashed names are not needed), or the one trust file."""
-    files = sorted(p for p in trust.iterdir() if p.suffix in (".pem", ".crt", ".cer")) if trust.is_dir() else [trust]
+    """The certificate files of a trust folder (hashed names are not needed), or the one trust file."""
+    files = sorted(p for p in trust.iterdir() if p.suffix.lower() in TRUST_SUFFIXES) if trust.is_dir() else [trust]
     if not files:
-        raise ConfigError("tls-file-missing", f"no .pem, .crt or .cer file in {trust}", "put the trusted CA there")
+        raise ConfigError(
+            "tls-file-missing", f"no {', '.join(TRUST_SUFFIXES)} file in {trust}", "put the trusted CA there"
+        )
     return files
 
 
-def _unusable(path: Path, error: OSError) -> ConfigError:
+def _unusable(path: Path, error: OSError | ValueError) -> ConfigError:
     if isinstance(error, FileNotFoundError):
         return ConfigError("tls-file-missing", f"there is no {path}", "check the [tls] table of the configuration")
-    reason = getattr(error, "reason", None) or error.strerror or str(error)
-    return ConfigError("tls-file-unusable", f"cannot use {path}: {reason}", "PEM files with matching keys are needed")
+    if isinstance(error, OSError):
+        reason = getattr(error, "reason", None) or error.strerror or str(error)
+    else:
+        reason = "neither PEM nor DER"
+    hint = "certificates as PEM or DER, keys as PEM, and a key that belongs to its certificate are needed"
+    return ConfigError("tls-file-unusable", f"cannot use {path}: {reason}", hint)

@@ -6,173 +6,62 @@ machine and its negotiation (PS3.8 chapter 9) and replace the waiting, the readi
 
 - every wait is for an event (data, a primitive to send, a deadline), so a message costs no sleep and idle
   associations cost nothing;
-- a PDU has to arrive within the idle timeout and to be of a sane length;
-- an association that ends, in whatever way, closes its socket and ends both of its threads.
+- a PDU has to arrive within its phase's time and to be one that is due: before the association nothing but an
+  A-ASSOCIATE-RQ of at most 256 KiB is read, and that by `gateway.network.associate_pdus`;
+- an association that ends, in whatever way, closes its socket, gives its places back and ends both of its threads, and
+  `flaw` says in a word what was wrong with the peer.
+
+What is changed in pynetdicom, and why there: `DULServiceProvider._read_pdu_data`, `_send` and `stop_dul` (waiting and
+reading), `StateMachine.do_action` (a surprise ends the association, not the thread), `Association.run_reactor` and
+`_run_reactor` (no polling, no second thread left behind), `AssociationSocket` (deadlines). Its negotiation, its state
+table and its services stay.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
-import select
-import socket
-import ssl
 import struct
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 from pynetdicom import evt
+from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import StateMachine
 from pynetdicom.pdu import A_ABORT_RQ, P_DATA_TF
-from pynetdicom.pdu_primitives import A_ASSOCIATE, A_P_ABORT, P_DATA
-from pynetdicom.transport import AssociationSocket
+from pynetdicom.pdu_primitives import A_ASSOCIATE, A_P_ABORT
 
+from gateway.errors import DicomError, GatewayError
+from gateway.network.admission import Counts, Places
+from gateway.network.associate_pdus import LONGEST_ASSOCIATE, AssociateRequest, read_request
+from gateway.network.callers import Caller
+from gateway.network.pdu_socket import CLOSING_WAIT_S, DataPdu, GatewaySocket, WakeUp
 from gateway.network.tls import PeerCertificate
 
-_LONGEST_PDU = 2 << 20  # bytes; our largest configurable maximum is 1 MiB, some senders overstep theirs by a header
+_SHORTEST_LIMIT = 256 << 10  # bytes of a P-DATA-TF that are always taken: some senders overstep what we state
+_LONGEST_SMALL = 1024  # bytes of A-RELEASE-RQ, A-RELEASE-RP and A-ABORT, which have four
 _LONGEST_WAIT_S = 0.25  # timers (ARTIM, idle) are looked at this often
-_CLOSING_WAIT_S = 0.02  # after our last PDU the peer may close first; then its stack has read that PDU for certain
-_P_DATA_TF = 0x04  # PS3.8 9.3.5
-
-
-class WakeUp:
-    """Wakes the one thread that waits for a socket when another thread has something for it."""
-
-    def __init__(self) -> None:
-        self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._lock = threading.Lock()  # so that no ring can hit a descriptor that was closed and reused
-        self._open = True
-
-    def ring(self) -> None:
-        with self._lock:
-            if self._open:
-                with contextlib.suppress(BlockingIOError):  # it rings already
-                    os.write(self._writer, b"\0")
-
-    def wait(self, sock: socket.socket, timeout_s: float) -> bool:
-        """Wait for data on `sock`, for a ring or for the timeout; True when `sock` can be read (or has failed)."""
-        poll = select.poll()
-        poll.register(sock, select.POLLIN)
-        poll.register(self._reader, select.POLLIN)
-        ready = [descriptor for descriptor, _ in poll.poll(timeout_s * 1000)]
-        if self._reader in ready:
-            os.read(self._reader, 65536)
-            ready.remove(self._reader)
-        return bool(ready)
-
-    def close(self) -> None:
-        with self._lock:
-            self._open = False
-            os.close(self._reader)
-            os.close(self._writer)
-
-
-class GatewaySocket(AssociationSocket):
-    """Reads in whole PDUs with the socket's timeout as the deadline of each, sends without copying."""
-
-    def __init__(self, assoc: GatewayAssociation, client_socket: socket.socket) -> None:
-        super().__init__(assoc, client_socket=client_socket)
-
-    @property
-    def ready(self) -> bool:
-        """Wait until there is data, something to send, or a quarter of a second has gone by."""
-        sock = self.socket
-        if sock is None or not self._is_connected:
-            return False
-        # TLS may hold decrypted bytes that the operating system no longer knows of.
-        if isinstance(sock, ssl.SSLSocket) and sock.pending():
-            return True
-        try:
-            return self.assoc.dul.wake_up.wait(sock, self.assoc.dul.patience_s)
-        except (OSError, ValueError):  # closed under our feet
-            self.event_queue.put("Evt17")
-            return False
-
-    def recv(self, nr_bytes: int) -> bytearray:
-        """Read exactly `nr_bytes`, or fewer when the peer closes; TimeoutError when they take too long."""
-        data = bytearray(nr_bytes)
-        view = memoryview(data)
-        timeout_s = self.socket.gettimeout()
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        read = 0
-        while read < nr_bytes:
-            _acknowledge_at_once(self.socket)
-            count = self.socket.recv_into(view[read:])
-            if count == 0:
-                view.release()
-                del data[read:]
-                break
-            read += count
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError("the peer takes too long to send one PDU")
-        return data
-
-    def send(self, bytestream: bytes) -> None:
-        try:
-            self.socket.sendall(bytestream)
-        except (OSError, AttributeError):  # AttributeError: already closed, the socket is None
-            self.event_queue.put("Evt17")
-
-    def _shutdown_socket(self) -> None:
-        """Close the socket; stock pynetdicom leaves it open when the peer was quicker."""
-        if self.socket is None:
-            return
-        with contextlib.suppress(OSError):  # not connected any more
-            self.socket.shutdown(socket.SHUT_RDWR)
-        self.socket.close()
-
-
-def _acknowledge_at_once(sock: socket.socket) -> None:
-    """Send the next ACK without delay, where the system can (Linux forgets the wish, so it is said for each read).
-
-    A sender without TCP_NODELAY, as DCMTK is by default, holds back the end of each message until we acknowledge what
-    came before, and without this we would acknowledge late.
-    """
-    if hasattr(socket, "TCP_QUICKACK"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-
-
-class DataPdu:
-    """A received P-DATA-TF PDU (PS3.8 9.3.5): its fragments, each with the id of its presentation context.
-
-    Raises
-    ------
-    ValueError
-        The items do not add up to the PDU.
-    """
-
-    def __init__(self, body: bytearray) -> None:
-        self.fragments: list[tuple[int, memoryview]] = []
-        view = memoryview(body)
-        at = 0
-        while at < len(view):
-            if at + 6 > len(view):
-                raise ValueError("truncated presentation data value item")
-            length, context_id = struct.unpack_from(">LB", view, at)
-            if length < 2 or at + 4 + length > len(view):
-                raise ValueError("presentation data value item longer than its PDU")
-            self.fragments.append((context_id, view[at + 5 : at + 4 + length]))
-            at += 4 + length
-
-    def to_primitive(self) -> P_DATA:
-        primitive = P_DATA()
-        primitive.presentation_data_value_list.extend(self.fragments)
-        return primitive
+_ASSOCIATE_RQ, _P_DATA_TF, _RELEASE_RQ, _RELEASE_RP, _ABORT = 0x01, 0x04, 0x05, 0x06, 0x07  # PS3.8 9.3.1
 
 
 class _GatewayStateMachine(StateMachine):
     """The state machine of PS3.8 9.2, that ends an association instead of a thread when it is surprised."""
 
+    def __init__(self, dul: GatewayDul) -> None:
+        super().__init__(dul)
+        self._gateway_dul = dul
+
     def do_action(self, event: str) -> None:
         try:
             super().do_action(event)
-        except Exception:  # an event that this state does not know, or an action that failed
-            self.dul.fail()
-        self.dul.tell_association()
+        except Exception as error:  # an event that this state does not know, or an action that failed
+            self._gateway_dul.fail(error.code if isinstance(error, GatewayError) else "protocol-error")
+        self._gateway_dul.tell_association()
 
 
 class GatewayDul(DULServiceProvider):
@@ -180,21 +69,30 @@ class GatewayDul(DULServiceProvider):
 
     def __init__(self, assoc: GatewayAssociation) -> None:
         super().__init__(assoc)
+        self._gateway_association = assoc
         self.daemon = True  # a stuck peer must not keep the process from ending
         self.wake_up = WakeUp()
         self.state_machine = _GatewayStateMachine(self)
         self._run_loop_delay = 0  # `GatewaySocket.ready` does the waiting
+        self._is_broken = False  # something was sent that ends the association; its event is under way
+
+    @property
+    def connection(self) -> GatewaySocket:
+        """The socket with its reading and writing."""
+        assert isinstance(self.socket, GatewaySocket)  # set before the thread starts
+        return self.socket
 
     def run_reactor(self) -> None:
         try:
             super().run_reactor()
         finally:
-            self.socket._shutdown_socket()
+            self.connection._shutdown_socket()
             self.wake_up.close()
-            self.assoc.connection_ended()
-            self.assoc.activity.set()
+            self._gateway_association.connection_ended()
+            self._gateway_association.places.give_back()
+            self._gateway_association.activity.set()
 
-    def send_pdu(self, primitive: object) -> None:
+    def send_pdu(self, primitive: Any) -> None:
         super().send_pdu(primitive)
         if threading.current_thread() is not self:
             self.wake_up.ring()
@@ -204,7 +102,17 @@ class GatewayDul(DULServiceProvider):
         """How long the socket may be waited for: not at all while there are events to act on."""
         if not self.event_queue.empty():
             return 0
-        return _CLOSING_WAIT_S if self.state_machine.current_state == "Sta13" else _LONGEST_WAIT_S
+        return CLOSING_WAIT_S if self._state == "Sta13" else _LONGEST_WAIT_S
+
+    @property
+    def _state(self) -> str:
+        """The state of PS3.8 table 9-10, ``Sta1`` to ``Sta13``."""
+        return self.state_machine.current_state
+
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether an A-ASSOCIATE-RQ is due and nothing else."""
+        return self._state in ("Sta1", "Sta2")
 
     def kill_dul(self) -> None:
         super().kill_dul()
@@ -212,7 +120,7 @@ class GatewayDul(DULServiceProvider):
             self.wake_up.ring()
 
     def stop_dul(self) -> bool:
-        if self.state_machine.current_state != "Sta1":
+        if self._state != "Sta1":
             return False
         self.kill_dul()
         self.join()
@@ -221,15 +129,16 @@ class GatewayDul(DULServiceProvider):
     def tell_association(self) -> None:
         """Wake the association's thread when there is something for it."""
         if not (self.to_user_queue.empty() and self.assoc.dimse.msg_queue.empty()):
-            self.assoc.activity.set()
+            self._gateway_association.activity.set()
 
-    def fail(self) -> None:
+    def fail(self, flaw: str) -> None:
         """End the association at once: A-ABORT by the service provider, and the connection closed (PS3.8 9.3.8)."""
+        self._gateway_association.note_flaw(flaw)
         abort = A_ABORT_RQ()
         abort.source = 0x02
         abort.reason_diagnostic = 0x00
-        self.socket.send(abort.encode())
-        self.socket.close()
+        self.connection.send(abort.encode())
+        self.connection.close()
         primitive = A_P_ABORT()
         primitive.provider_reason = 0x00
         self.to_user_queue.put(primitive)
@@ -237,46 +146,80 @@ class GatewayDul(DULServiceProvider):
         self.state_machine.current_state = "Sta1"
         self.kill_dul()
 
-    def _send(self, pdu: object) -> None:
+    def _send(self, pdu: Any) -> None:
         """Send one PDU; P-DATA-TF, which is nearly all of them, without the generic encoder."""
         if not isinstance(pdu, P_DATA_TF):
-            self.socket.send(pdu.encode())
+            self.connection.send(pdu.encode())
             return
         body = b"".join(
-            struct.pack(">LB", len(item.presentation_data_value) + 1, item.presentation_context_id)
-            + item.presentation_data_value
+            struct.pack(">LB", len(value) + 1, item.presentation_context_id) + value
             for item in pdu.presentation_data_value_items
+            for value in (item.presentation_data_value or b"",)
         )
-        self.socket.send(struct.pack(">BBL", _P_DATA_TF, 0, len(body)) + body)
+        self.connection.send(struct.pack(">BBL", _P_DATA_TF, 0, len(body)) + body)
 
     def _read_pdu_data(self) -> None:
-        """Read one PDU and queue its event: Evt17 connection closed, Evt19 not a PDU, else the PDU's own."""
+        """Read one PDU and queue its event: Evt17 connection closed, Evt19 not a PDU that is due, else its own."""
+        if self._state == "Sta13" or self._is_broken:  # all is said: what still comes is not looked at
+            self.connection.drain()
+            self.event_queue.put("Evt17")
+            return
         try:
-            header = self.socket.recv(6)
-            if len(header) < 6:
-                self.event_queue.put("Evt17")
-                return
-            pdu_type, _, length = struct.unpack(">BBL", header)
-            if not 0x01 <= pdu_type <= 0x07 or length > _LONGEST_PDU:
-                self.event_queue.put("Evt19")
-                return
-            body = self.socket.recv(length)
+            pdu, event = self._read_due_pdu()
+        except TimeoutError:
+            self._gateway_association.note_flaw("associate-timeout" if self._is_waiting else "pdu-timeout")
+            self.event_queue.put("Evt17")
         except OSError:
             self.event_queue.put("Evt17")
-            return
-        if len(body) < length:
-            self.event_queue.put("Evt17")
-            return
-        try:
-            if pdu_type == _P_DATA_TF:
-                pdu, event = DataPdu(body), "Evt10"
-            else:
-                pdu, event = self._decode_pdu(header + body)
-        except Exception:  # whatever pynetdicom raises on a malformed PDU
+        except Exception as error:  # ours, or whatever pynetdicom raises on a malformed PDU
+            self._is_broken = True
+            self._gateway_association.note_flaw(error.code if isinstance(error, DicomError) else "malformed-pdu")
             self.event_queue.put("Evt19")
-            return
-        self._recv_pdu.put(pdu)
-        self.event_queue.put(event)
+        else:
+            self._recv_pdu.put(pdu)
+            self.event_queue.put(event)
+
+    def _read_due_pdu(self) -> tuple[Any, str]:
+        """The next PDU, decoded, and its event.
+
+        Raises
+        ------
+        DicomError
+            ``unexpected-pdu``, ``pdu-too-long``, ``bad-associate-request``: what is too long is never read, and what is
+            not due never decoded.
+        OSError
+            The connection has ended, or the PDU takes too long (TimeoutError).
+        """
+        kind, _, length = struct.unpack(">BBL", self._exactly(6))
+        longest = self._longest(kind)
+        if longest == 0:
+            raise DicomError("unexpected-pdu", f"a PDU of type {kind:#04x} is not due")
+        if length > longest:
+            raise DicomError("pdu-too-long", f"a PDU of {length} bytes where {longest} are the most")
+        body = self._exactly(length)
+        if kind == _P_DATA_TF:
+            return DataPdu(body), "Evt10"
+        if kind == _ASSOCIATE_RQ:
+            request = read_request(body)
+            self._gateway_association.associate_request = request
+            return self._decode_pdu(bytearray(request.encode()))
+        return self._decode_pdu(bytearray(struct.pack(">BBL", kind, 0, 4) + bytes(body[:4]).ljust(4, b"\0")))
+
+    def _longest(self, kind: int) -> int:
+        """The most bytes that a PDU of this type may have now; 0 when none is due."""
+        if kind == _ABORT:
+            return _LONGEST_SMALL
+        if self._is_waiting:
+            return LONGEST_ASSOCIATE if kind == _ASSOCIATE_RQ else 0
+        if kind == _P_DATA_TF and self._state != "Sta3":  # Sta3: our own answer to the request is under way
+            return max(_SHORTEST_LIMIT, 2 * self.assoc.ae.maximum_pdu_size)
+        return _LONGEST_SMALL if kind in (_RELEASE_RQ, _RELEASE_RP) else 0
+
+    def _exactly(self, length: int) -> bytearray:
+        data = self.connection.recv(length)
+        if len(data) < length:
+            raise ConnectionError("the peer closed the connection")
+        return data
 
 
 class GatewayAssociation(Association):
@@ -288,22 +231,53 @@ class GatewayAssociation(Association):
         16 random hexadecimal digits; safe to log.
     certificate
         What the peer showed in the TLS handshake, or None without TLS.
+    caller
+        Set by `ScpServer` before `admit` is asked; None until then.
+    associate_request
+        What the peer's A-ASSOCIATE-RQ says, once it has been read.
+    request_due
+        Time (`time.monotonic`) by which A-ASSOCIATE-RQ has to be read; None once it was.
+    flaw
+        The audit's word for what the peer did wrong, empty when nothing.
+    places
+        What the association takes of the port's limits.
+    on_ended
+        Called with the association as the last act of its thread.
     activity
         Set when the association's thread has something to look at.
     """
 
-    dimse_class = DIMSEServiceProvider
-
-    def __init__(self, ae: object, mode: str) -> None:
+    def __init__(self, ae: ApplicationEntity, mode: str) -> None:
         self.association_id = secrets.token_hex(8)
         self.certificate: PeerCertificate | None = None
+        self.caller: Caller | None = None
+        self.associate_request: AssociateRequest | None = None
+        self.request_due: float | None = None
+        self.flaw = ""
+        self.places = Places(Counts())
+        self.on_ended: Callable[[GatewayAssociation], None] = lambda _: None
         self.activity = threading.Event()
         super().__init__(ae, mode)
-        self.dul = GatewayDul(self)
-        self.dimse = self.dimse_class(self)
+        self.dul: GatewayDul = GatewayDul(self)
+        self.dimse = self.make_dimse()
         # The setters hand the timeouts on to the new DUL.
         self.acse_timeout = self.ae.acse_timeout
         self.network_timeout = self.ae.network_timeout
+
+    @property
+    def known_caller(self) -> Caller:
+        """The caller, where there has to be one: after `ScpServer` has let it in."""
+        if self.caller is None:
+            raise RuntimeError("an association without a caller asks for service")
+        return self.caller
+
+    def note_flaw(self, flaw: str) -> None:
+        """Note what the peer did wrong; the first word stays."""
+        self.flaw = self.flaw or flaw
+
+    def make_dimse(self) -> DIMSEServiceProvider:
+        """What puts the fragments of this association's messages together; it has no socket yet."""
+        return DIMSEServiceProvider(self)
 
     def connection_ended(self) -> None:
         """Called in the socket's own thread after its last event, whatever ended the association."""
@@ -311,11 +285,14 @@ class GatewayAssociation(Association):
     def run_reactor(self) -> None:
         """The association's thread: negotiate, serve, end."""
         try:
+            if self.acse_timeout is not None:
+                self.request_due = time.monotonic() + self.acse_timeout
             self.dul.start()
             self._started_dul = True
             self._dul_ready.wait()
             request = self._wait_for_request()
             if request is not None:
+                self._time_allowed(self.acse_timeout)
                 self.requestor.primitive = request
                 evt.trigger(self, evt.EVT_REQUESTED, {})
                 if not self.is_aborted and not self.is_rejected:
@@ -326,34 +303,42 @@ class GatewayAssociation(Association):
             if self.dul.is_alive() and not (self.is_released or self.is_aborted or self.is_rejected):
                 self.acse.send_abort(0x02)
             self.kill()
-            self._server.association_ended(self)
+            self.places.give_back()
+            self.on_ended(self)
 
     def _wait_for_request(self) -> A_ASSOCIATE | None:
         """The peer's A-ASSOCIATE-RQ, or None when it goes away, sends something else or takes too long."""
-        deadline = None if self.acse_timeout is None else time.monotonic() + self.acse_timeout
         while self.dul.is_alive():
             self.activity.clear()
             primitive = self.dul.receive_pdu(wait=False)
             if primitive is not None:
                 return primitive if isinstance(primitive, A_ASSOCIATE) else None
-            left = None if deadline is None else deadline - time.monotonic()
+            left = None if self.request_due is None else self.request_due - time.monotonic()
             if left is not None and left <= 0:
+                self.note_flaw("associate-timeout")
                 return None
             self.activity.wait(left)
         return None
 
+    def _time_allowed(self, seconds: float | None) -> None:
+        """How long one PDU may take from now on, and one blocked send."""
+        self.request_due = None
+        with contextlib.suppress(OSError):  # closed already
+            self.dul.connection.connected.settimeout(seconds)
+
     def _run_reactor(self) -> None:
         """Serve requests until the peer releases, someone aborts, the connection ends or nothing happens for long."""
-        with contextlib.suppress(OSError, AttributeError):  # closed already
-            self.dul.socket.socket.settimeout(self.network_timeout)  # until here the one of the handshake held
+        self._time_allowed(self.network_timeout)
         while not self._kill:
             self.activity.wait(_LONGEST_WAIT_S)
             self.activity.clear()
             context_id, message = self.dimse.get_msg(block=False)
-            if message:
+            if message is not None and context_id is not None:
                 self._serve_request(message, context_id)
                 self.dul.tell_association()  # there may be more
             if self.is_established and self.acse.is_release_requested():
+                # The places first: who has the answer may come back at once, and finds them free.
+                self.places.give_back()
                 self.acse.send_release(is_response=True)
                 self.is_released = True
                 self.is_established = False
@@ -365,5 +350,6 @@ class GatewayAssociation(Association):
             if not self.dul.is_alive():
                 return
             if self.dul.idle_timer_expired():
+                self.note_flaw("idle-timeout")
                 self.abort(block=False)
                 return

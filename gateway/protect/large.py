@@ -13,12 +13,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import zstandard
 
-from gateway.dicom.copy.derive import DerivationFacts, derived_around, shown_extremes
+from gateway.dicom.copy.derive import DerivationFacts, Outside, derived_around, overlays_of, shown_extremes
 from gateway.dicom.encoding.encoded import InstanceHeader
 from gateway.dicom.pixels.frames import FrameReader, decode_piece, decoded_bytes, native_parts
 from gateway.dicom.pixels.residual import original_of, residual
@@ -26,7 +26,7 @@ from gateway.dicom.pixels.stored_values import Pixels
 from gateway.errors import HoldError, IntegrityError
 from gateway.keys import ChunkedReader, ChunkedWriter
 from gateway.keys.envelope import new_dek
-from gateway.mark import Marker, ModalityProfile
+from gateway.mark import MarkedImage, Marker, ModalityProfile
 from gateway.protect.marking import FigureTally, MarkJob, Opened, marked_piece, places_of, requests_of
 from gateway.vault import MarkFigures, VaultRecord
 
@@ -50,6 +50,7 @@ class LargeMarked:
     sample: Pixels  # of the first frames, for what holds for all of them
     changes: Changes
     figures: MarkFigures
+    overlays: frozenset[int] = frozenset()  # groups whose planes show the picture
 
     def derive(self, record: VaultRecord) -> tuple[DerivedPieces, str]:
         """The derived data set (Explicit VR Little Endian), put together anew whenever it is read, and its SHA-256.
@@ -57,7 +58,7 @@ class LargeMarked:
         Raises
         ------
         HoldError
-            Code ``self-check-failed``: a piece does not decode to the marked values.
+            Code ``self-check-failed``: a piece does not decode to the marked values; as `Outside.check`.
         """
         pieces = DerivedPieces(self, self.facts_of(record))
         digest = hashlib.sha256()
@@ -82,7 +83,7 @@ class DerivedPieces:
             digest.update(data)
             yield data
         if digest.hexdigest() != self.sha256:
-            raise IntegrityError("derived-changed", "the derived data set came out otherwise a second time")
+            raise IntegrityError("derived-changed", "the derived data set has other bytes than its fixed digest says")
 
     def checked(self) -> Iterator[bytes]:
         """The bytes, each piece decoded again and compared with the marked values before it is handed out."""
@@ -93,10 +94,14 @@ class DerivedPieces:
         with marked.job.open() as file, marked.changes.reader() as changes:
             reader = FrameReader(file, marked.job.record.original_size, marked.job.transfer_syntax_uid)
             facts, lengths = self._facts, (reader.native_bytes, reader.encoded_bytes)
-            before, behind = derived_around(reader.parts, facts, marked.sample, marked.extremes, *lengths)
+            source, overlays = reader.parts, marked.overlays
+            before, behind = derived_around(source, facts, marked.sample, marked.extremes, *lengths, overlays)
             yield before
             parts = native_parts(before) if check else None
+            outside = Outside(before, behind, facts) if check else None
             for _, pixels in reader.pieces():
+                if outside is not None:
+                    outside.check(pixels.containers(pixels.frames))
                 frames = changes.apply(pixels.frames)
                 data = pixels.containers(frames).tobytes()
                 if parts is not None:
@@ -135,11 +140,11 @@ class Changes:
     def reader(self) -> _ChangesReader:
         """Reads from the first piece on; one reader at a time."""
         self._file.seek(0)
-        return _ChangesReader(ChunkedReader(_Kept(self._file), self._key, _CONTEXT), self._lengths)
+        return _ChangesReader(ChunkedReader(cast(BinaryIO, _Kept(self._file)), self._key, _CONTEXT), self._lengths)
 
 
 class _ChangesReader:
-    def __init__(self, file: BinaryIO, lengths: list[int]) -> None:
+    def __init__(self, file: ChunkedReader, lengths: list[int]) -> None:
         self._file = file
         self._lengths = iter(lengths)
 
@@ -151,7 +156,7 @@ class _ChangesReader:
 
     def apply(self, original: np.ndarray) -> np.ndarray:
         """The marked values of the next piece, whose original ones are given."""
-        data = self._file.read(next(self._lengths))
+        data = self._file.read(next(self._lengths)) or b""
         planes = zstandard.ZstdDecompressor().decompress(data, max_output_size=original.nbytes)
         return original_of(planes, _flat(original)).view(original.dtype).reshape(original.shape)
 
@@ -159,7 +164,7 @@ class _ChangesReader:
 class _Kept:
     """A file that stays open when its reader closes."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Any) -> None:
         self.read, self.seek, self.tell, self.readinto = file.read, file.seek, file.tell, file.readinto
 
     def close(self) -> None:
@@ -194,27 +199,32 @@ def mark_large(
     """
     _check_digest(job)
     changes, tally = Changes(folder), FigureTally()
-    extremes, real, changed, sample = None, None, False, None
+    extremes: tuple[int, int] | None = None
+    real: tuple[int, int] | None = None
+    sample: Pixels | None = None
+    changed = False
     with job.open() as file:
         reader = FrameReader(file, job.record.original_size, job.transfer_syntax_uid)
         key, places = places_of(reader.header, key)
+        overlays = overlays_of(reader.parts)
         for first, pixels in reader.pieces():
             opened = Opened(b"", reader.header, pixels)
             piece_places = places[first : first + len(pixels.frames)]
             results = marker.mark(requests_of(opened, profile, key, piece_places), profile)
             frames = marked_piece(opened, results)
-            tally.add(results)
+            tally.add(result for result in results if isinstance(result, MarkedImage))
             changes.add(pixels.frames, frames)
+            overlays.look(pixels.frames, first)
             changed = changed or not np.array_equal(frames, pixels.frames)
             extremes = _wider(extremes, shown_extremes(frames, None))
             if pixels.padding is None or not pixels.padding.all():
                 real = _wider(real, shown_extremes(frames, pixels.padding))
             sample = sample or _few(pixels)
     changes.close()
-    if not changed:
+    if not changed or extremes is None or sample is None:
         raise HoldError("self-check-failed", "the mark changed nothing")
     figures = tally.figures(job.route, profile.name)
-    return LargeMarked(job, facts_of, real or extremes, sample, changes, figures)
+    return LargeMarked(job, facts_of, real or extremes, sample, changes, figures, frozenset(overlays.showing))
 
 
 def _check_digest(job: MarkJob) -> None:

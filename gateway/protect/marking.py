@@ -134,7 +134,7 @@ def requests_of(
                 other_windows=other,
                 inverted=display.inverted != (display.slope < 0),
                 padding=None if pixels.padding is None else pixels.padding[index],
-                padding_value=None if pixels.padding_range is None else pixels.padding_range[0],
+                reserved=pixels.reserved,
                 slope=None if pixels.photometric == "RGB" else display.slope,
             )
         )
@@ -183,6 +183,9 @@ def marked_piece(opened: Opened, results: Sequence[MarkedImage | GatewayError]) 
             raise HoldError("self-check-failed", "marked minus residual is not the original")
         if before.padding is not None and result.residual[before.padding[index]].any():
             raise HoldError("self-check-failed", "padding pixels were changed")
+        for low, high in before.reserved:
+            if ((result.image >= low) & (result.image <= high) & (result.residual != 0)).any():
+                raise HoldError("self-check-failed", "a marked pixel took a value that means padding or a colour")
     return np.stack([result.image for result in results])
 
 

@@ -16,9 +16,12 @@ from typing import Literal
 
 from gateway.config.models import Route, Rule
 from gateway.config.passing import BREAK_GLASS_HOURS
+from gateway.config.private_elements import PrivateElements
+from gateway.dicom.copy.bulk import RideAlong
 from gateway.dicom.copy.references import is_signed
 from gateway.dicom.encoding.encoded import InstanceHeader
 from gateway.dicom.encoding.groups import has_groups
+from gateway.dicom.encoding.normal_form import duplicates
 from gateway.errors import HoldError
 from gateway.mark import ImageTraits, ModalityProfile, choose_profile
 from gateway.protect.policy_table import (
@@ -52,7 +55,7 @@ class Decision:
     def as_error(self) -> HoldError:
         """The hold or block as an error, to be shown and stored."""
         if not self.code:
-            return HoldError("decision-changed", f"the policy now says {self.action}", "release it: it begins anew")
+            return HoldError("decision-changed", f"the policy now says {self.action}", "release it to start it again")
         return HoldError(self.code, self.reason)
 
 
@@ -73,6 +76,9 @@ def decide(
     """
     if route.action == "hold":
         return Decision("hold", code="route-holds", reason=f"route {route.name} holds everything for a person")
+    if header.conflicts:  # whatever rule would fit: it may have been read from the wrong one of two values
+        error = duplicates(header.conflicts)
+        return Decision("hold", code=error.code, reason=str(error))
     row = TABLE.get(header.sop_class_uid, _UNLISTED)
     rule = next((rule for rule in route.rules if _matches(rule, header)), None)
     if (rule.action if rule else route.action) == "pass":
@@ -86,7 +92,7 @@ def decide(
     action = row.action
     if rule is not None and rule.action != action:
         if rule.action != "remap" or header.sop_class_uid not in REMAP_BY_RULE:
-            reason = f"a rule of route {route.name} wants {rule.action}, which this SOP class cannot have"
+            reason = f"a rule of route {route.name} asks for {rule.action}, which this SOP class does not allow"
             return Decision("hold", code="rule-does-not-fit", reason=reason)
         action = "remap"
     if action == "block":
@@ -111,7 +117,7 @@ def _decide_remap(header: InstanceHeader) -> Decision:
     if header.sop_class_uid.startswith(SIGNED_IS_HELD) and is_signed(header.dataset):
         return Decision("hold", code="signed", reason="it is digitally signed; mapping its references would break that")
     if header.has_pixel_data and header.sop_class_uid not in MAY_HOLD_PIXELS:  # they would leave without a mark
-        reason = "it holds pixel data, which an object of this SOP class has no use for"
+        reason = "it holds pixel data, which objects of this SOP class do not have"
         return Decision("hold", code="unexpected-pixels", reason=reason)
     return Decision("remap")
 
@@ -125,7 +131,7 @@ def _decide_mark(header: InstanceHeader, row: Row, route: Route, profiles: Mappi
     if not header.has_pixel_data:
         return Decision("hold", code="no-pixels", reason="an image object without pixel data")
     if row.enhanced and not has_groups(header.dataset):
-        reason = "an enhanced image without per-frame functional groups: what its values mean is not told"
+        reason = "an enhanced image without per-frame functional groups: nothing says what its values mean"
         return Decision("hold", code="missing-functional-groups", reason=reason)
     profile = choose_profile(traits_of(header), profiles)
     if profile is None:
@@ -154,9 +160,22 @@ def policy_digest(decision: Decision, route: Route) -> str:
         shaping["restoration"] = route.restoration
     if route.visible_text and decision.action == "mark":  # as above
         shaping["visible_text"] = True
+    private = {name: getattr(route, name) for name in PrivateElements.model_fields}
+    if private != PrivateElements().model_dump():  # as above
+        shaping["private"] = private
     if has_new_study(decision, route):  # as above
         shaping["study_uid"] = route.study_uid
     return hashlib.sha256(json.dumps(shaping, sort_keys=True).encode()).hexdigest()
+
+
+def ride_along(route: Route) -> RideAlong:
+    """What the route says of private elements, as the derivation takes it."""
+    return RideAlong(
+        private=route.private_bulk,
+        value_bytes=route.private_value_bytes,
+        block_bytes=route.private_block_bytes,
+        keep=frozenset(route.private_keep),
+    )
 
 
 def has_new_study(decision: Decision, route: Route) -> bool:

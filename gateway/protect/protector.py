@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +21,7 @@ from gateway.dicom.copy.derive import DerivationFacts
 from gateway.dicom.copy.uids import derived_uid, in_new_study
 from gateway.dicom.encoding.encoded import InstanceHeader, read_header
 from gateway.dicom.encoding.syntaxes import syntax_of
+from gateway.dicom.pixels.children.pool import Limits, configure
 from gateway.errors import GatewayError, HoldError
 from gateway.keys import SealingKeys, mark_seed
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, ModalityProfile, load_packs, load_profiles
@@ -35,9 +37,12 @@ from gateway.protect.marking import (
     read_original,
     requests_of,
 )
-from gateway.protect.policy import Decision, decide, has_new_study, policy_digest
+from gateway.protect.memory import BASE, allowed, check, kept, working
+from gateway.protect.policy import Decision, decide, has_new_study, policy_digest, ride_along
 from gateway.protect.remapping import Remapped
+from gateway.protect.signed_report import SignedFacts, SignedReport, check_report
 from gateway.vault import (
+    CopyNames,
     FigureStore,
     MarkFigures,
     PayloadStore,
@@ -48,12 +53,18 @@ from gateway.vault import (
     seal_payload,
 )
 
+_PAGE = 500  # locators in one query
+
 DESCRIPTION = {
     "lettered": "Lettering with an adversarial texture was added to the pixels outside the region of interest, "
     "to mislead unauthorized AI. Not for diagnosis.",
     "discreet": "An adversarial texture below the threshold of visibility was added to the pixels outside the region "
     "of interest, to mislead unauthorized AI. Not for diagnosis.",
 }
+
+
+_Results = dict[int, Marked | LargeMarked | Remapped | Exception]  # by index of the job
+_Batches = dict[tuple[str, MarkSettings], list[tuple[int, Opened, list[MarkRequest]]]]
 
 
 class Protector:
@@ -72,8 +83,11 @@ class Protector:
     """
 
     def __init__(self, config: Config, keys: SealingKeys, engine: Engine, vault_folder: Path) -> None:
+        configure(Limits.of(config.codecs))
         self._config = config
+        self._memory = allowed(config.worker.memory_mib)
         self._keys = keys
+        self._engine = engine
         self._profiles = load_profiles()
         self._payloads = PayloadStore(vault_folder)
         self._figures = FigureStore(engine)
@@ -121,9 +135,6 @@ class Protector:
 
         Raises
         ------
-        HoldError
-            ``uid-collision``: the SOP Instance UID is that of another study's instance. The original is sealed by then,
-            and found in its own study.
         CapacityError, VaultError, IntegrityError
             As `RecordStore.create` and `PayloadStore.put`.
         """
@@ -145,14 +156,24 @@ class Protector:
             )
         )
         self._put_payload(record, source)
-        if collides or self._records.is_of_another_study(record.original_sop_uid, record.study_uid):
-            raise HoldError(
-                "uid-collision",
-                "its SOP Instance UID is that of an instance of another study (PS3.5, 9: a UID names one thing); the "
-                "original is sealed and can be retrieved, a marked copy would pass for one of the other study",
-                "have the archive give one of the two another SOP Instance UID, and send that",
-            )
         return record
+
+    def refusal(self, record: VaultRecord, decision: Decision) -> GatewayError | None:
+        """Why no copy of a sealed original is made, None where one is: held or blocked, or its UID is another's.
+
+        ``uid-collision``: the SOP Instance UID is that of another study's instance. The original is found in its own
+        study all the same.
+        """
+        if decision.action in ("hold", "block"):
+            return decision.as_error()
+        if not self._records.is_of_another_study(record.original_sop_uid, record.study_uid):
+            return None
+        return HoldError(
+            "uid-collision",
+            "its SOP Instance UID is that of an instance of another study (PS3.5, 9: a UID names one thing); the "
+            "original is sealed and can be retrieved, a marked copy would pass for one of the other study",
+            "have the archive give one of the two another SOP Instance UID, and send that",
+        )
 
     def record(self, locator: str) -> VaultRecord:
         """The record at `locator`; NotFoundError or IntegrityError."""
@@ -172,12 +193,37 @@ class Protector:
         self._put_payload(newer, source)
         return newer
 
-    def expire(self, before: float, keep: Collection[str]) -> int:
-        """End the retention of originals sealed before that time, but of none in `keep`; returns how many."""
-        locators = self._records.expire(before, keep)
+    def check_report(self, signed: SignedReport | None) -> SignedFacts:
+        """What a listed signer says of a report of this site; HoldError ``not-ours``."""
+        return check_report(signed, self._keys.verifier, self._config.site.name)
+
+    def expire(self, before: float, keep: Collection[str], most: int, told: Callable[[str], None]) -> int:
+        """End the retention of originals sealed before that time, but of none in `keep`; returns how many.
+
+        Parameters
+        ----------
+        most
+            End no more than so many, the oldest first.
+        told
+            Called with each locator before its retention ends; what it raises keeps that original and those after it.
+        """
+        locators = self._records.expire(before, keep, most, told)
         for locator in locators:
             self._payloads.delete(locator)
         return len(locators)
+
+    def sweep_ended(self) -> int:
+        """Delete payloads that a kill left behind after their retention had ended; returns how many."""
+        found = 0
+        names = self._payloads.locators()
+        while page := list(islice(names, _PAGE)):
+            for locator in self._records.ended(page):
+                found += self._payloads.delete(locator)
+        return found
+
+    def originals(self) -> int:
+        """How many originals retention has not ended."""
+        return self._records.count_live()
 
     def sweep(self, before: float) -> int:
         """Delete payloads that killed processes left half written before that time; returns how many."""
@@ -202,29 +248,42 @@ class Protector:
 
         Frames of the same kind under the same settings go to the mark together, whatever instance they are of.
         """
-        results: list[Marked | LargeMarked | Remapped | Exception | None] = [None] * len(jobs)
-        batches: dict[tuple[str, MarkSettings], list[tuple[int, Opened, list[MarkRequest]]]] = {}
+        results: _Results = {}
+        batches: _Batches = {}
+        waiting = BASE
         for index, job in enumerate(jobs):
             try:
                 header = self.read_header(job.open, job.transfer_syntax_uid)
                 decision = self.decide(header, job.route)
-                if decision.action != "remap" and decision.profile is None:
+                profile = decision.profile
+                if decision.action != "remap" and profile is None:
                     raise decision.as_error()
-                if _in_pieces(job, header, decision):
-                    results[index] = self._mark_large(job, decision.profile)
+                in_pieces = _in_pieces(job, header, decision)
+                if decision.action != "remap":
+                    check(header, self._memory, in_pieces=in_pieces)
+                if waiting + working(header) + kept(header, in_pieces=in_pieces) > self._memory:
+                    self._mark_batches(jobs, batches, results)
+                    waiting = BASE
+                if profile is not None and in_pieces:
+                    results[index] = self._mark_large(job, profile)
                     continue
                 data = read_original(job)
-                if decision.action == "remap":
+                if profile is None:  # its references are mapped
                     body = pack_referring(data, job.transfer_syntax_uid) if _carries(job) else None
                     results[index] = Remapped(data, job.transfer_syntax_uid, partial(self._facts, job.route, body))
                     continue
-                profile = decision.profile
                 opened = open_original(data, header, job.transfer_syntax_uid)
                 requests = requests_of(opened, profile, self._series_key(job))
             except Exception as error:
                 results[index] = error
                 continue
             batches.setdefault((profile.name, self._settings(job.route)), []).append((index, opened, requests))
+            waiting += kept(header, in_pieces=False)
+        self._mark_batches(jobs, batches, results)
+        return [results[index] for index in range(len(jobs))]
+
+    def _mark_batches(self, jobs: Sequence[MarkJob], batches: _Batches, results: _Results) -> None:
+        """Mark what was gathered, put it into `results` and forget it."""
         for (profile_name, settings), members in batches.items():
             frames = self._marker(settings).mark(
                 [request for _, _, requests in members for request in requests], self._profiles[profile_name]
@@ -235,7 +294,7 @@ class Protector:
                     results[index] = self._marked(jobs[index], opened, own, profile_name)
                 except GatewayError as error:
                     results[index] = error
-        return results
+        batches.clear()
 
     def warnings(self) -> list[str]:
         """Licence warnings of the surrogate packs that the routes use; to be logged at start."""
@@ -259,7 +318,7 @@ class Protector:
     ) -> Marked:
         frames = marked_frames(opened, results)
         tally = FigureTally()
-        tally.add(results)
+        tally.add(result for result in results if isinstance(result, MarkedImage))
         body = pack(opened.data, job.transfer_syntax_uid, opened.pixels, frames) if _carries(job) else None
         return Marked(
             original=opened.data,
@@ -273,11 +332,13 @@ class Protector:
     def _facts(self, route: Route, body: bytes | None, record: VaultRecord) -> DerivationFacts:
         """Everything in the derived header that is not the original's.
 
-        The same record gives the same facts, but for `body`, what the copy carries: it is sealed afresh each time.
+        The same record gives the same facts, but for `body`, what the copy carries: it is sealed afresh each time; and
+        references name the copies that are the newest now (`CopyNames`).
         """
         site = self._config.site
         derive, has_new_study = partial(derived_uid, self._keys.uid_key), bool(record.derived_study_uid)
         name = in_new_study if has_new_study else str
+        copies = CopyNames(self._engine, record.study_uid, has_new_study=has_new_study)
         sealed_key = payload = None
         if body is not None:
             sealed_key, payload = seal_carried(body, record, self._keys.restore_public, self._keys.signer)
@@ -293,13 +354,14 @@ class Protector:
             source_reference=route.source_reference,
             token=record.token,
             hint=site.contact,
-            map_uid=lambda uid: derive("instance", name(uid), 1),
+            map_uid=lambda uid: copies.newest(uid) or derive("instance", name(uid), 1),  # not here yet: its first copy
             map_series=lambda uid: derive("series", name(uid)),
             derived_study_uid=record.derived_study_uid,
             map_study=partial(derive, "study") if has_new_study else None,
             sealed_key=sealed_key,
             payload=payload,
             visible_text=route.visible_text,
+            ride_along=ride_along(route),
         )
 
     def _settings(self, route: Route) -> MarkSettings:

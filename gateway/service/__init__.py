@@ -11,19 +11,19 @@ Only `serve("restore")` ever reads the private restore key (architecture, promis
 from __future__ import annotations
 
 from gateway.service.places import Places, database, places
-from gateway.service.run import Role, serve
+from gateway.service.run import ignore_hangup, serve
 from gateway.service.supervisor import Supervisor
 from gateway.service.wiring import build_copy_restorer, build_reports, build_restorer, build_step_context
 
 __all__ = [
     "Places",
-    "Role",
     "Supervisor",
     "build_copy_restorer",
     "build_reports",
     "build_restorer",
     "build_step_context",
     "database",
+    "ignore_hangup",
     "places",
     "serve",
 ]

@@ -1,4 +1,14 @@
-"""Where one site's files and rows lie."""
+"""Where one site's files and rows lie.
+
+Two layouts. By default everything lies in a state folder of mode 0700 that one user has. Where each role has a user of
+its own, root makes the folders beforehand (`deploy/systemd/`), each with its owner, group and mode: then `database/`,
+`restore/` and `audit/ROLE/` are there, and are used. `gateway.config.duties` says which role writes which.
+
+Promise 6 holds in both for the private key. What else separate users give: the worker cannot read or change the restore
+role's own list and audit, and the restore role cannot write spool, derived files or vault. What they do not give: in
+the embedded SQLite every role that writes can forge any row. Records are signed, so that a forged original is refused;
+the queue and the query index are not. PostgreSQL has grants per role.
+"""
 
 from __future__ import annotations
 
@@ -32,15 +42,29 @@ class Places:
         """Sealed originals."""
         return self.state / "vault"
 
+    @property
+    def restore(self) -> Path:
+        """What the restore role alone writes, and no other role reads where users are separate."""
+        return self.state / "restore"
+
     def audit(self, role: str) -> Path:
         """The audit log of one role."""
-        return self.state / "audit" / f"{role}.jsonl"
+        folder = self.state / "audit"
+        own = folder / role  # made where each role has a user of its own
+        return (own if own.is_dir() else folder) / f"{role}.jsonl"
+
+    def counts(self, role: str) -> Path:
+        """Where the processes of one role on this machine count connections and associations together.
+
+        Beside the role's audit, since that folder is the role's own in both layouts; nothing in it outlives a process.
+        """
+        return self.audit(role).with_suffix(".counts")
 
 
 def places(config: Config) -> Places:
-    """The site's folders, made on first use (mode 0700)."""
+    """The site's folders, made on first use (mode 0700); what is there stays as it is."""
     found = Places(config.site.state)
-    for folder in (found.state, found.audit("x").parent):
+    for folder in (found.state, found.state / "audit"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return found
 

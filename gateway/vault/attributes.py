@@ -39,6 +39,19 @@ def texts(attributes: Mapping[str, Any], tag: int) -> list[str]:
     return [_text(value) for value in values if value is not None]
 
 
+LONGEST_COLUMN = 512
+"""Characters of a value that its index column holds: all of any value met in practice, and few enough for an index."""
+SEVERAL = "\\"
+"""What the column of a multi-valued attribute begins with. No single value can (PS3.5 6.2)."""
+
+
+def column_text(attributes: Mapping[str, Any], tag: int) -> str:
+    r"""The value as its index column holds it, "" when absent; several as ``\first\second``, at most 512 characters."""
+    found = texts(attributes, tag)
+    text = next(iter(found), "") if len(found) < 2 else SEVERAL + SEVERAL.join(found)
+    return text[:LONGEST_COLUMN]
+
+
 def first_text(attributes: Mapping[str, Any], tag: int, longest: int) -> str:
     """The first value, cut to `longest` characters; "" when absent."""
     return next(iter(texts(attributes, tag)), "")[:longest]

@@ -3,9 +3,9 @@
 Hierarchical queries of the Patient Root and Study Root models (PS3.4 C.4.1.2.2, C.6). The caller's scope is applied
 before anything is matched, so that an answer tells nothing of what lies outside it. An instance is named by study,
 series and SOP Instance UID together: where two studies hold different originals under one SOP Instance UID, each is
-found in its own. Only the newest generation of an instance is seen, unless an instance is asked for by the derived UID of an older one; records whose payload has
-been purged are not seen. Identifiers are read as pydicom decodes them, by their own Specific Character Set. Answers
-always name *original* UIDs, also when the identifier names derived ones.
+found in its own. Only the newest generation of an instance is seen, unless it is asked for by the derived UID of an
+older one; records whose payload has been purged are not seen. Identifiers are read as pydicom decodes them, by their
+own Specific Character Set. Answers always name *original* UIDs, also when the identifier names derived ones.
 
 The index is not signed: whoever releases an original decides by the record (`RecordStore`), its study UID included.
 """
@@ -28,8 +28,10 @@ from gateway.vault.attributes import (
     ACCESSION_NUMBER,
     LEVEL_OF,
     LEVELS,
+    LONGEST_COLUMN,
     PATIENT_ID,
     SERIES_UID,
+    SEVERAL,
     SOP_UID,
     STUDY_DATE,
     STUDY_UID,
@@ -48,6 +50,7 @@ AVAILABILITY = 0x00080056
 TIMEZONE = 0x00080201
 _NOT_KEYS = frozenset((CHARACTER_SET, LEVEL, RETRIEVE_AE, TIMEZONE))
 _PAGE = 200  # entities read at a time
+_PARAMETERS = 10_000  # values in one statement, named up to three times; PostgreSQL takes 65,535
 
 _ENTITY: dict[str, Any] = {  # what tells the entities of a level apart, and the order of answers
     "PATIENT": VaultRow.patient_id,
@@ -66,9 +69,6 @@ class Scope:
     def allows(self, study_uid: str) -> bool:
         """Whether the study is in the scope."""
         return "*" in self.studies or study_uid in self.studies
-
-
-EVERYTHING = Scope()
 
 
 class Index:
@@ -120,18 +120,23 @@ class Index:
         wanted = _uids(identifier, UNIQUE_KEYS[level])
         if not wanted:
             raise VaultError("identifier-incomplete", f"the identifier lacks the unique key of level {level}")
-        filters = [*_visible(scope, wanted if level == "IMAGE" else ()), *_above(root, level, identifier)]
-        filters.append(_is_one_of(level, wanted))
+        above = list(_above(root, level, identifier))
         order = (VaultRow.study_uid, VaultRow.original_series_uid, VaultRow.created_at, VaultRow.locator)
+        found: set[tuple[str, str, float, str]] = set()
         with reading(self._engine) as session:
-            return list(session.scalars(select(VaultRow.locator).where(*filters).order_by(*order)))
+            for start in range(0, len(wanted), _PARAMETERS):
+                part = wanted[start : start + _PARAMETERS]
+                visible = _visible(scope, part if level == "IMAGE" else ())
+                rows = session.execute(select(*order).where(*visible, *above, _is_one_of(level, part)))
+                found.update((study, series, at, locator) for study, series, at, locator in rows)
+        return [locator for *_, locator in sorted(found)]
 
-    def transfer_syntaxes(self, scope: Scope = EVERYTHING) -> dict[str, list[str]]:
-        """SOP class UID to the transfer syntaxes of the originals held in `scope`, the most frequent first."""
+    def transfer_syntaxes(self, scope: Scope = Scope()) -> dict[str, list[str]]:
+        """SOP class UID to the transfer syntaxes of the originals held inside a scope, the most frequent first."""
         columns = (VaultRow.sop_class_uid, VaultRow.transfer_syntax_uid)
         counted = (
             select(*columns)
-            .where(VaultRow.payload_file.is_not(None), *_within(scope))
+            .where(VaultRow.payload_file.is_not(None), *_inside(scope))
             .group_by(*columns)
             .order_by(VaultRow.sop_class_uid, func.count().desc(), VaultRow.transfer_syntax_uid)
         )
@@ -231,10 +236,11 @@ def _visible(scope: Scope, derived: Sequence[str]) -> list[ColumnElement[bool]]:
     )
     conditions: list[ColumnElement[bool]] = [VaultRow.payload_file.is_not(None)]
     conditions.append(or_(newest, VaultRow.derived_sop_uid.in_(derived)) if derived else newest)
-    return conditions + _within(scope)
+    return [*conditions, *_inside(scope)]
 
 
-def _within(scope: Scope) -> list[ColumnElement[bool]]:
+def _inside(scope: Scope) -> list[ColumnElement[bool]]:
+    """The condition of a scope; none where it is everything."""
     return [] if "*" in scope.studies else [VaultRow.study_uid.in_(scope.studies)]
 
 
@@ -252,12 +258,18 @@ def _above(root: Root, level: str, query: Dataset) -> Iterator[ColumnElement[boo
 
 def _is_one_of(level: str, values: Sequence[str]) -> ColumnElement[bool]:
     if level == "PATIENT":
-        return VaultRow.patient_id.in_([value[:64] for value in values])
+        return VaultRow.patient_id.in_([value[:LONGEST_COLUMN] for value in values])
     if level == "STUDY":
         return or_(VaultRow.study_uid.in_(values), VaultRow.derived_study_uid.in_(values))
     if level == "SERIES":
         return or_(VaultRow.original_series_uid.in_(values), VaultRow.derived_series_uid.in_(values))
     return or_(VaultRow.original_sop_uid.in_(values), VaultRow.derived_sop_uid.in_(values))
+
+
+def _has_one_of(column: Any, values: Sequence[str]) -> ColumnElement[bool]:
+    """The column holds one of the values, or several of which one may be it: the matchers look at those again."""
+    one = column.in_([value[:LONGEST_COLUMN] for value in values])
+    return or_(one, column.startswith(SEVERAL, autoescape=True))
 
 
 def _prefilters(root: Root, level: str, query: Dataset) -> Iterator[ColumnElement[bool]]:
@@ -269,18 +281,19 @@ def _prefilters(root: Root, level: str, query: Dataset) -> Iterator[ColumnElemen
     if level == "PATIENT" or (root, level) == ("STUDY", "STUDY"):
         patients = _uids(query, PATIENT_ID)
         if patients and not any(has_wildcard(one) for one in patients):
-            yield _is_one_of("PATIENT", patients)
+            yield _has_one_of(VaultRow.patient_id, patients)
     if level != "STUDY":
         return
     accessions = _uids(query, ACCESSION_NUMBER)
     if accessions and not any(has_wildcard(one) for one in accessions):
-        yield VaultRow.accession_number.in_([one[:16] for one in accessions])
+        yield _has_one_of(VaultRow.accession_number, accessions)
     dates = _uids(query, STUDY_DATE)
     if len(dates) == 1 and (ends := date_range(dates[0])):
+        several = VaultRow.study_date.startswith(SEVERAL, autoescape=True)
         if ends[0]:
-            yield VaultRow.study_date >= ends[0]
+            yield or_(VaultRow.study_date >= ends[0], several)
         if ends[1]:
-            yield and_(VaultRow.study_date <= ends[1], VaultRow.study_date != "")
+            yield or_(and_(VaultRow.study_date <= ends[1], VaultRow.study_date != ""), several)
 
 
 def _matchers(root: Root, level: str, query: Dataset) -> dict[int, Matcher]:

@@ -1,8 +1,9 @@
 """Attribute matching of PS3.4 C.2.2.2: does one value of an entity match one key of an identifier?
 
-Single value, list of UID, universal, wild card and range matching. Sequence matching is not done: a sequence key
-matches everything. Person names match without regard to case, by the whole name or one of its component groups;
-everything else with regard to case. Key and value are text here, decoded already.
+Single value, list of UID, universal, wild card and range matching; of a multi-valued attribute each value counts.
+Sequence matching is not done: a sequence key matches everything. Person names match without regard to case, by the
+whole name or by component groups; everything else with regard to case. Key and value are text here, decoded already.
+Time grows with the length of key times value, whatever the key holds.
 """
 
 from __future__ import annotations
@@ -87,16 +88,54 @@ def _one(text: str, vr: str) -> Callable[[str], bool]:
     if vr == "PN":
         return _name(text)
     if vr not in _NO_WILDCARD and has_wildcard(text):
-        pattern = _pattern(text)
-        return lambda value: pattern.fullmatch(value.strip(" ")) is not None
+        wanted = _wildcard(text)
+        return lambda value: wanted(value.strip(" "))
     if vr in ("IS", "DS"):
         return lambda value: _number(value) == _number(text)
     return lambda value: value.strip(" \0") == text
 
 
-def _pattern(text: str) -> re.Pattern[str]:
-    parts = (".*" if part == "*" else "." if part == "?" else re.escape(part) for part in re.split(r"([*?])", text))
-    return re.compile("".join(parts), re.DOTALL)
+def _wildcard(text: str) -> Callable[[str], bool]:
+    """Match "*" (any characters) and "?" (one), PS3.4 C.2.2.2.4.
+
+    What stands between the asterisks is looked for from left to right, each at its first place behind the one before.
+    That finds a match if there is one, and never goes back: one expression for the whole key would try all the ways to
+    share a value among its asterisks, whose number doubles with each.
+    """
+    first, *others = (_Piece(piece) for piece in text.split("*"))
+    if not others:
+        return lambda value: len(value) == first.length and first.find(value, 0) == 0
+    *between, last = others
+
+    def matches(value: str) -> bool:
+        if first.find(value[: first.length], 0) != 0:
+            return False
+        at = first.length
+        for piece in between:
+            found = piece.find(value, at)
+            if found < 0:
+                return False
+            at = found + piece.length
+        tail = len(value) - last.length
+        return tail >= at and last.find(value, tail) == tail
+
+    return matches
+
+
+class _Piece:
+    """Part of a key without an asterisk: as long as its text, since "?" stands for one character."""
+
+    def __init__(self, text: str) -> None:
+        self.length = len(text)
+        self._text = text
+        self._pattern = re.compile(re.escape(text).replace(r"\?", "."), re.DOTALL) if "?" in text else None
+
+    def find(self, value: str, start: int) -> int:
+        """The first place at or behind `start` where this piece stands; -1 when there is none."""
+        if self._pattern is None:
+            return value.find(self._text, start)
+        found = self._pattern.search(value, start)
+        return -1 if found is None else found.start()
 
 
 def _number(text: str) -> float | str:
@@ -107,11 +146,24 @@ def _number(text: str) -> float | str:
 
 
 def _name(text: str) -> Callable[[str], bool]:
-    pattern = _pattern(_plain_name(text))
+    """Match a person name (PS3.5 6.2.1): a key of one group any group of the value, or the whole of it.
+
+    In a key of several groups, each that is not empty has to match the value's group in the same place: "=山田^太郎"
+    asks for the ideographic group alone.
+    """
+    plain = _plain_name(text)
+    whole = _wildcard(plain)
+    groups = [_wildcard(group) if group else None for group in plain.split("=")]
 
     def matches(value: str) -> bool:
-        groups = value.split("=")
-        return any(pattern.fullmatch(_plain_name(part)) is not None for part in (value, *groups) if part)
+        given = _plain_name(value)
+        if given and whole(given):
+            return True
+        parts = given.split("=")
+        if len(groups) == 1:
+            return any(whole(part) for part in parts if part)
+        padded = [*parts, *[""] * (len(groups) - len(parts))]
+        return all(test is None or test(part) for test, part in zip(groups, padded, strict=False))
 
     return matches
 

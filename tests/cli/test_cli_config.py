@@ -89,7 +89,7 @@ def compare(full: dict[str, Any], plain: dict[str, Any], model: Any):
 
 
 def test_a_mistake_is_told_with_its_line_and_code_2(run, sample: Path) -> None:
-    sample.write_text(SAMPLE.replace('destinations = ["research-pacs"]', 'destnations = ["research-pacs"]'))
+    sample.write_text(sample.read_text().replace('destinations = ["research-pacs"]', 'destnations = ["research-pacs"]'))
     line = next(n for n, text in enumerate(sample.read_text().splitlines(), 1) if text.startswith("destnations"))
     done = run("config", "check", "--config", sample)
     assert done.code == 2
@@ -109,7 +109,7 @@ def test_json_gives_a_row_for_each_mistake(run, sample: Path) -> None:
 
 def test_json_gives_a_row_for_each_finding(run, sample: Path) -> None:
     (sample.parent / "keys" / "uid.key").unlink()
-    sample.write_text(SAMPLE.replace("[routes.mark]", "[routes.mark]\nsteps = 0"))
+    sample.write_text(sample.read_text().replace("[routes.mark]", "[routes.mark]\nsteps = 0"))
     done = run("config", "check", "--config", sample, "--json")
     assert done.code == 2
     assert [(row["level"], row["path"]) for row in done.rows] == [
@@ -121,7 +121,7 @@ def test_json_gives_a_row_for_each_finding(run, sample: Path) -> None:
 
 
 def test_warnings_alone_are_code_0(run, sample: Path) -> None:
-    sample.write_text(SAMPLE.replace("[routes.mark]", "[routes.mark]\nsteps = 0"))
+    sample.write_text(sample.read_text().replace("[routes.mark]", "[routes.mark]\nsteps = 0"))
     done = run("config", "check", "--config", sample)
     assert done.code == 0
     assert done.out.startswith("warning: line ")
@@ -162,7 +162,7 @@ def test_serve_does_not_start_on_a_wrong_configuration(run, sample: Path, role: 
 
 def test_serve_does_not_start_without_its_keys(run, sample: Path) -> None:
     (sample.parent / "keys" / "spool.key").unlink()
-    done = run("serve", "--config", sample)
+    done = run("serve", "--config", sample, "--role", "ingress")
     assert done.code == 2
     assert "error: keys.spool_key: cannot read" in done.err
     assert not (sample.parent / "state").exists()

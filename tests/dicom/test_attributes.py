@@ -10,7 +10,7 @@ from pydicom import Dataset
 
 from gateway.dicom.encoding.encoded import read_header
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
-from tests.support.dicom.samples import corpus, encode, image
+from tests.support.dicom.samples import corpus, encode, image, is_standin
 
 
 def attributes(**changes: object) -> dict:
@@ -66,9 +66,15 @@ def test_names_are_decoded(character_set, encoded, groups):
     assert read_header(io.BytesIO(data), EXPLICIT_LITTLE).attributes["00100010"]["Value"] == [groups]
 
 
+def test_text_longer_than_its_vr_is_kept_whole():
+    found = attributes(PatientID="P" * 70, AccessionNumber="A" * 20, StudyDescription="D" * 80)
+    assert [len(found[tag]["Value"][0]) for tag in ("00100020", "00080050", "00081030")] == [70, 20, 80]
+    assert "Value" not in attributes(PatientID="P" * 2000)["00100020"]
+
+
 def test_values_against_their_vr_are_dropped_not_fatal():
-    found = attributes(StudyDate="yesterday", StudyTime="99x", PatientID="P" * 65)
-    assert found["00080020"] == {"vr": "DA"} and found["00080030"] == {"vr": "TM"} and found["00100020"] == {"vr": "LO"}
+    found = attributes(StudyDate="yesterday", StudyTime="99x")
+    assert found["00080020"] == {"vr": "DA"} and found["00080030"] == {"vr": "TM"}
     assert attributes(StudyDate="1997.04.24", StudyTime="10:11:12")["00080020"]["Value"] == ["19970424"]
     data = encode(image(InstanceNumber="12")).replace(b"IS\x02\x0012", b"IS\x02\x00zz")
     assert "Value" not in read_header(io.BytesIO(data), EXPLICIT_LITTLE).attributes["00200013"]
@@ -89,4 +95,4 @@ def test_every_header_of_the_corpus_goes_through_json_and_back(miad_data):
         ds = Dataset.from_json(text)
         assert ds.SOPInstanceUID and encode(ds)
         seen += 1
-    assert seen >= 179
+    assert seen >= (110 if is_standin(miad_data) else 179)

@@ -23,15 +23,16 @@ from gateway.dicom.encoding.syntaxes import (
     LOSSLESS_NAMES,
     RLE_LOSSLESS,
 )
-from gateway.dicom.pixels import codecs
+from gateway.dicom.pixels import encoders
 from gateway.dicom.pixels.compress import recode
 from gateway.dicom.pixels.stored_values import decode_pixels
-from gateway.errors import DicomError
+from gateway.errors import CapacityError, DicomError, TransientError
+from gateway.protect.recoding import recoded
 from gateway.restore import CopyRestorer
 from tests.conftest import missing
 from tests.support.copies import Gateway
 from tests.support.dicom.readers import dciodvfy_errors, dcmtk_reads, gdcm_pixels, missing_programs
-from tests.support.dicom.samples import encode, image, sample
+from tests.support.dicom.samples import encode, image, present
 
 GATEWAY = Gateway()
 COMPRESSED = (HTJ2K_LOSSLESS, JPEG_LS_LOSSLESS, JPEG_2000_LOSSLESS, RLE_LOSSLESS)
@@ -148,15 +149,15 @@ def test_what_is_too_large_to_be_compared_is_not_encoded(monkeypatch):
     assert recode(encode(KINDS["8 bits"]), IMPLICIT_LITTLE) == encode(KINDS["8 bits"], IMPLICIT_LITTLE)
 
 
-def test_an_encoder_that_does_not_keep_its_word_is_found_out(monkeypatch):
+def test_an_encoder_that_does_not_keep_its_word_is_found_out(codecs_here, monkeypatch):
     """A value off by one, colours turned otherwise than the header says, bytes that decode to nothing."""
     data, colour = encode(KINDS["12 of 16 bits"]), encode(KINDS["RGB"])
-    honest = codecs.htj2k_encode
-    monkeypatch.setattr(codecs, "htj2k_encode", lambda frame, **how: honest(frame ^ (frame == frame.max()), **how))
+    honest = encoders.htj2k_encode
+    monkeypatch.setattr(encoders, "htj2k_encode", lambda frame, **how: honest(frame ^ (frame == frame.max()), **how))
     assert code_of(data, HTJ2K_LOSSLESS) == "not-exact"
-    monkeypatch.setattr(codecs, "htj2k_encode", lambda frame, **how: honest(frame, rgb=False, **how))
+    monkeypatch.setattr(encoders, "htj2k_encode", lambda frame, **how: honest(frame, rgb=False, **how))
     assert code_of(colour, HTJ2K_LOSSLESS) == "not-exact"
-    monkeypatch.setattr(codecs, "htj2k_encode", lambda frame, **how: honest(frame, **how)[:60])
+    monkeypatch.setattr(encoders, "htj2k_encode", lambda frame, **how: honest(frame, **how)[:60])
     assert code_of(data, HTJ2K_LOSSLESS) == "not-exact"
 
 
@@ -175,12 +176,16 @@ DCMTK = {JPEG_LS_LOSSLESS: "dcmdjpls", RLE_LOSSLESS: "dcmdrle"}
 
 @pytest.mark.peers
 @pytest.mark.parametrize("syntax", LOSSLESS_NAMES.values(), ids=LOSSLESS_NAMES)
-@pytest.mark.parametrize("name", ["series_ct_head_ge/12.dcm", "pydicom-data/SC_rgb_expb.dcm"])
-def test_foreign_programs_read_what_was_encoded(miad_data, tmp_path, name, syntax):
+def test_foreign_programs_read_what_was_encoded(miad_data, tmp_path, syntax, subtests):
     """DCMTK, GDCM and dciodvfy, where they know the syntax; the encoders are others than those that decode here."""
     if absent := missing_programs():
         missing(", ".join(absent))
-    one = sample(miad_data, name)
+    for one in present(miad_data, ["series_ct_head_ge/12.dcm", "pydicom-data/SC_rgb_expb.dcm"]):
+        with subtests.test(file=one.row["file"]):
+            foreign_programs_read(one, syntax, tmp_path)
+
+
+def foreign_programs_read(one, syntax, tmp_path):
     copy = GATEWAY.copy(*one.read())
     sop_class = read_header(io.BytesIO(copy), EXPLICIT_LITTLE).sop_class_uid
     native, path = tmp_path / "native.dcm", tmp_path / "recoded.dcm"
@@ -196,3 +201,24 @@ def test_foreign_programs_read_what_was_encoded(miad_data, tmp_path, name, synta
         subprocess.run([DCMTK[syntax], path, tmp_path / "out.dcm"], check=True, capture_output=True)
         back = pydicom.dcmread(tmp_path / "out.dcm")
         assert np.array_equal(back.pixel_array, pydicom.dcmread(native).pixel_array)
+
+
+def test_an_encoder_that_is_given_up_leaves_room_for_another_syntax(monkeypatch):
+    data = encode(KINDS["12 of 16 bits"])
+
+    def given_up(*_: object) -> bytes:
+        raise DicomError("codec-timeout", "a compressed frame took more than 2.0 s and was given up")
+
+    monkeypatch.setattr("gateway.dicom.pixels.compress.encode_frame", given_up)
+    assert code_of(data, RLE_LOSSLESS) == "not-exact"
+
+
+def test_a_machine_that_starts_no_encoder_is_tried_again_later(monkeypatch):
+    def none(*_: object) -> bytes:
+        raise CapacityError("codec-start", "the process that decodes compressed frames does not start")
+
+    monkeypatch.setattr("gateway.dicom.pixels.compress.encode_frame", none)
+    data = encode(KINDS["12 of 16 bits"])
+    with pytest.raises(TransientError) as caught:
+        recoded(lambda: io.BytesIO(data), EXPLICIT_LITTLE, RLE_LOSSLESS)
+    assert caught.value.code == "codec-start"

@@ -134,7 +134,7 @@ def test_the_mark_stays_inside_bits_stored(sent, kind, stored):
 def test_padding_is_untouched_and_no_marked_pixel_becomes_padding(sent):
     one = sent["padding range"]
     before, after = decode_pixels(one.data, EXPLICIT_LITTLE), decode_pixels(one.copy, EXPLICIT_LITTLE)
-    assert after.padding_range == PADDING and before.padding.sum() > 700
+    assert after.reserved == (PADDING,) and before.padding.sum() > 700
     assert np.array_equal(before.padding, after.padding)
     assert np.array_equal(before.frames[before.padding], after.frames[before.padding])
 

@@ -12,8 +12,8 @@ from gateway.audit import events
 from gateway.config.models import PASS_STATEMENT, Mark, Route
 from gateway.dicom.encoding.private import read_block
 from gateway.errors import DicomError, PermanentError, TransientError
-from gateway.flow.operations import hold, release, replay
 from gateway.mark import Marker
+from gateway.protect import memory
 from tests.support.dicom.samples import encode
 from tests.support.flow import ROUTE, MemorySender, ct, decoded
 
@@ -182,7 +182,7 @@ def test_a_route_that_no_longer_passes_sends_nothing_as_it_is(make_flow):
     later.deliver()
     assert flow.sender.received == []
     assert (flow.row(instance_id).state, flow.row(instance_id).reason_code) == ("held", "not-a-pass-route")
-    release(flow.engine, [instance_id])
+    flow.operator.release([instance_id])
     later.run()
     assert read_block(decoded(only(flow.sender)[1])) is not None
 
@@ -191,8 +191,8 @@ def test_a_released_pass_instance_is_marked_when_its_route_marks_now(make_flow):
     flow = make_flow(PASS)
     instance_id = flow.receive(ct())
     flow.seal()
-    hold(flow.engine, [instance_id])
-    release(flow.engine, [instance_id])
+    flow.operator.hold([instance_id])
+    flow.operator.release([instance_id])
     flow.again(ROUTE).run()
     uid, data = only(flow.sender)
     assert uid != ct().SOPInstanceUID
@@ -206,8 +206,8 @@ def test_release_decides_and_marks_anew(flow):
     instance_id = flow.receive(ct())
     flow.seal()
     flow.mark()
-    hold(flow.engine, [instance_id])
-    release(flow.engine, [instance_id])
+    flow.operator.hold([instance_id])
+    flow.operator.release([instance_id])
     assert flow.row(instance_id).state == "received"
     flow.deliver()
     assert flow.sender.received == []  # not before it was decided again
@@ -320,6 +320,29 @@ def test_other_bytes_while_the_first_are_there_give_way_to_them(flow, other_mark
     assert len(flow.derived()) == 1
 
 
+def test_a_batch_that_does_not_fit_into_memory_is_marked_in_parts(flow, monkeypatch):
+    """The same marks; and what does not fit alone is held with the reason, before it is decoded."""
+    for _ in range(3):
+        flow.receive(ct())
+    flow.seal()
+    protector = flow.context.protector
+    rows = flow.store.claim("sealed", 3, 60)
+    jobs = [flow.steps._job(row, protector.record(row.record)) for row in rows]
+    parts: list[int] = []
+    honest = Marker.mark
+    monkeypatch.setattr(Marker, "mark", lambda self, *given: parts.append(len(given[0])) or honest(self, *given))
+    whole = protector.mark(jobs)
+    header = protector.read_header(jobs[0].open, jobs[0].transfer_syntax_uid)
+    one = memory.BASE + memory.working(header) + memory.kept(header, in_pieces=False)
+    monkeypatch.setattr(protector, "_memory", one)
+    for marked, before in zip(protector.mark(jobs), whole, strict=True):
+        assert np.array_equal(marked.frames, before.frames)
+    assert parts == [3, 1, 1, 1]
+    monkeypatch.setattr(protector, "_memory", one - 1)
+    assert [held.code for held in protector.mark(jobs)] == ["too-large-for-memory"] * 3
+    assert parts == [3, 1, 1, 1]
+
+
 def test_batches_of_one_and_of_eight_give_the_same_marks(make_flow):
     marked = []
     for batch in (1, 8):
@@ -355,6 +378,24 @@ def test_a_transient_failure_is_tried_again_later(flow):
     assert flow.row(instance_id).state == "marked"
 
 
+def test_an_instance_that_a_destination_aborts_on_waits_alone(flow):
+    """Its error says that it is about this instance: the rest of the batch is not kept waiting for it."""
+    first, second = ready(flow), ready(flow)
+
+    def aborts(_name, item):
+        error = TransientError("association-aborted", "the peer aborted the association")
+        error.about_instance = item.instance_id == first
+        return error if error.about_instance else None
+
+    flow.sender.fail = aborts
+    pairs = flow.store.claim_deliveries("outside", 2, 60)
+    assert len(pairs) == 2
+    assert all(flow.steps.deliver(delivery, row, flow.sender, lambda attempt: 3600.0) for delivery, row in pairs)
+    waiting = flow.deliveries(first)["outside"]
+    assert (waiting.state, waiting.attempts, waiting.reason_code) == ("queued", 1, "association-aborted")
+    assert flow.deliveries(second)["outside"].state == "sent"
+
+
 def test_a_transient_failure_that_lasts_is_held(flow):
     instance_id = ready(flow)
     flow.sender.fail = lambda *_: TransientError("unreachable", "nobody listens")
@@ -371,7 +412,7 @@ def test_a_destination_that_refuses_holds_and_release_sends_to_it(flow):
     assert [line["destination"] for line in flow.audited(events.INSTANCE_HELD)] == ["outside"]
     assert flow.spooled() != []
     flow.sender.fail = lambda *_: None
-    release(flow.engine, [instance_id])
+    flow.operator.release([instance_id])
     flow.run()
     assert flow.row(instance_id).state == "delivered"
     assert [len(digests) for digests in flow.sender.byte_strings().values()] == [1]
@@ -421,7 +462,7 @@ def test_an_instance_held_while_it_is_sent_stays_held_and_the_batch_goes_on(flow
 
     def held_meanwhile(_destination, item):
         if item.instance_id == first:
-            hold(flow.engine, [first])
+            flow.operator.hold([first])
             return error
         return None
 
@@ -448,7 +489,7 @@ def test_a_derived_file_that_the_record_does_not_name_is_not_sent(flow):
 def test_replay_sends_the_same_bytes_again(flow):
     instance_id = flow.receive(ct())
     flow.run()
-    replay(flow.engine, [instance_id])
+    flow.operator.replay([instance_id])
     flow.deliver()
     assert len(flow.sender.received) == 2
     assert [len(digests) for digests in flow.sender.byte_strings().values()] == [1]

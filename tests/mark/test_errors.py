@@ -36,7 +36,7 @@ def test_too_small() -> None:
     [
         MarkRequest(np.full((64, 64), 9, np.uint8), KEY),
         MarkRequest(gray8(), KEY, padding=np.ones((96, 96), bool)),
-        MarkRequest(np.full((64, 64), -2000, np.int16), KEY, padding_value=-2000),
+        MarkRequest(np.full((64, 64), -2000, np.int16), KEY, reserved=((-2000, -2000),)),
         MarkRequest(np.eye(64, dtype=np.uint16), KEY, display=(100.0, 200.0)),
     ],
     ids=["constant", "all padding", "all padding value", "black in its window"],

@@ -53,7 +53,7 @@ def ct_like() -> MarkRequest:
     padding = ~disc((300, 280), 0.49)
     stored[padding] = -2000
     return MarkRequest(
-        stored, KEY, display=(-1000.0, 300.0), padding=padding, padding_value=-2000, roi=disc((300, 280), 0.1)
+        stored, KEY, display=(-1000.0, 300.0), padding=padding, reserved=((-2000, -2000),), roi=disc((300, 280), 0.1)
     )
 
 
@@ -171,7 +171,10 @@ def test_search_beats_chance(kind: str, request: pytest.FixtureRequest, monkeypa
     frames = requests(4)
     if kind == "real":
         images = load_test(request.getfixturevalue("miad_data") / "brain_mri").images
-        frames = [MarkRequest(image, KEY, position=3.0 * n) for n, image in enumerate(images[20:260:80])]
+        frames = [
+            MarkRequest(image, KEY, position=3.0 * n)
+            for n, image in enumerate(images[20:260:80] if len(images) > 20 else images)
+        ]
     settings = PAPER.model_copy(update={"population": 8, "generations": 5})
     seen = spied(monkeypatch)
     for frame, result in zip(frames, mark(frames, settings=settings), strict=True):

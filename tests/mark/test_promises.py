@@ -120,7 +120,7 @@ def test_padding_value_is_neither_changed_nor_made() -> None:
         np.int16
     )  # few values, so that the mark would often hit the padding value
     stored[:10] = 20
-    request = MarkRequest(stored, KEY, padding_value=20, display=(0.0, 40.0), roi=disc((96, 96), 0.1))
+    request = MarkRequest(stored, KEY, reserved=((20, 20),), display=(0.0, 40.0), roi=disc((96, 96), 0.1))
     result = only(small(FAST).mark([request], GRAY))
     assert np.array_equal(result.image == 20, stored == 20)
     assert result.quality.saturated > 0

@@ -43,6 +43,10 @@ def closed_within(client: socket.socket, seconds: float) -> bool:
     return True
 
 
+def supported(proposed, _caller):
+    return storage_contexts(proposed)
+
+
 @pytest.fixture
 def tls_ingress(start_ingress, authority):
     return start_ingress(tls=authority.issue("gateway"))
@@ -176,7 +180,7 @@ def test_fifty_associations_open_and_close_without_leftovers(start_ingress):
     for _ in range(50):
         ScuAssociation(called(ingress), [(CT, EXPLICIT)]).release()
     assert until(lambda: threading.active_count() <= before)
-    assert ingress._server._listener._connections == 0 and not ingress._server._live
+    assert ingress._server._counts.taken("connections") == 0 and not ingress._server._live
 
 
 def test_an_error_in_the_decision_refuses(audit):
@@ -185,7 +189,12 @@ def test_an_error_in_the_decision_refuses(audit):
     def admit(caller):
         raise KeyError("DOE^JANE")
 
-    server = ScpServer(Listen("127.0.0.1", 0, ("GATEWAY",)), audit=audit, admit=admit, contexts=storage_contexts)
+    server = ScpServer(
+        Listen("127.0.0.1", 0, ("GATEWAY",)),
+        audit=audit,
+        admit=admit,
+        contexts=supported,
+    )
     server.start()
     try:
         with pytest.raises(TransientError, match="rejected"):
@@ -260,7 +269,7 @@ def test_the_decision_sees_the_peers_certificate(audit, authority, version):
         Listen("127.0.0.1", 0, ("GATEWAY",)),
         audit=audit,
         admit=seen.append,
-        contexts=storage_contexts,
+        contexts=supported,
         tls=server_context(authority.issue("gateway")),
     )
     server.start()

@@ -12,9 +12,11 @@ from pydicom import Dataset
 from gateway.dicom.copy import derivation
 from gateway.dicom.copy.derivation import DerivationFacts
 from gateway.dicom.copy.remap import is_sequence, remap_references
+from gateway.dicom.copy.sift import sift
 from gateway.dicom.encoding.depth import check_depth
 from gateway.dicom.encoding.encoded import InstanceHeader
-from gateway.dicom.encoding.explicit import encode_around, make_explicit
+from gateway.dicom.encoding.explicit import encode_around
+from gateway.dicom.encoding.fragments import even_fragments
 from gateway.dicom.encoding.library import foreign_errors
 from gateway.dicom.encoding.parts import Parts, native_value, split
 from gateway.dicom.encoding.private import write_block
@@ -28,21 +30,23 @@ def derive_references(original: bytes, transfer_syntax_uid: str, facts: Derivati
     """Build the derived data set, in `references_syntax(transfer_syntax_uid)`: the same inputs give the same bytes.
 
     New SOP Instance and Series Instance UID, every reference mapped, private block and equipment added, signatures
-    and icons dropped. Frame of Reference UID stays, Study Instance UID by choice of the facts, and Image Type too:
-    nothing was derived from pixels.
+    dropped; of other bulk than the object's own content only what may ride along (`gateway.dicom.copy.bulk`). Frame of
+    Reference UID stays, Study Instance UID by choice of the facts, and Image Type too: nothing was derived from pixels.
 
     Raises
     ------
     DicomError
         all of `check_encoding`, "already-marked", "undecodable-header", "no-free-private-block", "swapped-pixels"
         (big endian pixel data whose words cannot be told).
+    HoldError
+        as `gateway.dicom.copy.sift.sift`.
     """
     parts = split(original, transfer_syntax_uid, without_pixels=True)
     if parts.header.has_our_private_block:
         raise DicomError("already-marked", "the data set carries a private block of this gateway already")
+    parts, _ = sift(parts, facts.ride_along)
     ds = parts.fresh_dataset()
     with foreign_errors("undecodable-header", "the derived header cannot be made"):
-        make_explicit(ds, parts)
         derivation.drop_invalid(ds)
         follow(ds, parts.header, facts)
         derivation.set_uids(ds, facts)
@@ -91,7 +95,7 @@ def _pixels(parts: Parts) -> bytes:
     if element is None:
         return b""
     if parts.syntax.encapsulated:
-        value, length = bytes(parts.value), b"\xff\xff\xff\xff"
+        value, length = even_fragments(parts.value)[0], b"\xff\xff\xff\xff"
     else:
         value = native_value(parts)
         value += b"\0" * (len(value) % 2)

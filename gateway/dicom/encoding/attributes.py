@@ -42,14 +42,17 @@ IMAGE = (
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")  # with dots: ACR-NEMA, PS3.5 6.2 DA note
 _TIME = re.compile(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?")
-_LENGTHS = {"LO": 64, "SH": 16, "CS": 16, "UI": 64}
+MOST_CHARACTERS = 1024
+"""Of a text value: far beyond its VR (PS3.5 6.2), since archives hold such values and are asked for them."""
+_MOST_UID = 64
 
 
 def query_attributes(ds: Dataset) -> dict[str, dict[str, Any]]:
     """`{"00100020": {"vr": "LO", "Value": [...]}}` of the keys above.
 
-    Text is decoded by the Specific Character Set into Unicode, so the object names ISO_IR 192. Values that do not
-    follow their VR are left out; an attribute that is present with no usable value stays, without "Value".
+    Text is decoded by the Specific Character Set into Unicode, so the object names ISO_IR 192. Text
+    longer than its VR allows is kept whole; other values that do not follow their VR are left out. An attribute that is
+    present with no usable value stays, without "Value".
     """
     model: dict[str, dict[str, Any]] = {"00080005": {"vr": "CS", "Value": ["ISO_IR 192"]}}
     for keyword in (*PATIENT, *STUDY, *SERIES, *IMAGE):
@@ -71,19 +74,19 @@ def _json_value(vr: str, raw: Any) -> Any:
             return int(raw)
         except (TypeError, ValueError):
             return None
-    value = _CONTROL.sub("", str(raw)).strip()
+    value = _CONTROL.sub("", str(raw)).strip(" ")  # no more: what else Unicode calls white space is part of a value
     if vr == "DA":
         match = _DATE.fullmatch(value)
         return "".join(match.groups()) if match else None
     if vr == "TM":
         value = value.replace(":", "")  # ACR-NEMA
         return value if _TIME.fullmatch(value) else None
-    return value if 0 < len(value) <= _LENGTHS[vr] else None
+    return value if 0 < len(value) <= (_MOST_UID if vr == "UI" else MOST_CHARACTERS) else None
 
 
 def _person(raw: Any) -> dict[str, str] | None:
     if not isinstance(raw, PersonName):
         raw = PersonName(str(raw))
     groups = zip(("Alphabetic", "Ideographic", "Phonetic"), str(raw).split("="), strict=False)
-    person = {name: clean for name, group in groups if (clean := _CONTROL.sub("", group).strip()[:64])}
+    person = {name: clean for name, group in groups if (clean := _CONTROL.sub("", group).strip(" ")[:MOST_CHARACTERS])}
     return person or None

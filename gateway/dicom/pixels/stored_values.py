@@ -6,7 +6,7 @@ PS3.3 C.7.6.3 (Image Pixel module), PS3.5 section 8. What a mark cannot be put i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
@@ -14,12 +14,16 @@ from pydicom.pixels.processing import convert_color_space
 from pydicom.pixels.utils import expand_ybr422
 
 from gateway.dicom.encoding import values
+from gateway.dicom.encoding.check import native_length
+from gateway.dicom.encoding.elements import Element
 from gateway.dicom.encoding.encoded import PIXEL_DATA, InstanceHeader
 from gateway.dicom.encoding.library import foreign_errors
 from gateway.dicom.encoding.parts import Parts, split
 from gateway.dicom.encoding.syntaxes import Syntax
-from gateway.dicom.pixels.codecs import decode_frame, decoded_type
+from gateway.dicom.pixels.codecs import decode_frame
 from gateway.dicom.pixels.codestream import starts_frame
+from gateway.dicom.pixels.facts import decoded_type
+from gateway.dicom.pixels.reserved import reserved_pixels, reserved_values
 from gateway.dicom.pixels.windows import Display, displays_of
 from gateway.errors import DicomError
 
@@ -47,9 +51,10 @@ class Pixels:
         Containers as they came, unsigned, where the bits outside Bits Stored hold something else than zeros or the
         sign (old overlays, PS3.5 8.1.1); else None. `containers` puts those bits back.
     padding
-        True where a pixel is padding (N, H, W); None when the header names no padding value.
-    padding_range
-        (low, high) of padding, inclusive, in stored values (PS3.3 C.7.5.1.1.2).
+        True where a pixel is padding or a colour of a supplemental palette (N, H, W); None when the header names
+        neither.
+    reserved
+        (low, high) of the stored values that mean padding or a colour, inclusive: no marked pixel may take one.
     displays
         Rescale, windows and polarity of each frame.
     lossy
@@ -64,7 +69,7 @@ class Pixels:
     signed: bool
     raw: np.ndarray | None
     padding: np.ndarray | None
-    padding_range: tuple[int, int] | None
+    reserved: tuple[tuple[int, int], ...]
     displays: tuple[Display, ...]
     lossy: bool
 
@@ -117,16 +122,16 @@ def pixels_of(parts: Parts, displays: tuple[Display, ...] | None = None) -> Pixe
     `displays`: of a piece of an instance, what `displays_of` the whole says of its frames.
     """
     header = parts.header
-    _refuse(header, parts.pixels.tag)
+    _refuse(header, element_of(parts).tag)
+    reserved = reserved_values(header)
     if displays is None:
         displays = displays_of(header.dataset, header.frames)
     with foreign_errors("undecodable-pixels", "the pixel data cannot be decoded"):
-        containers = _decompress(parts) if parts.syntax.encapsulated else _native(parts)
+        if parts.syntax.codec == "none":
+            parts = replace(parts, value=_unpacked(parts))
+        decode = _decompress if parts.syntax.encapsulated and parts.syntax.codec != "none" else _native
+        containers = decode(parts)
     frames, raw, shift = _stored_values(containers, header)
-    padding_range = _padding_range(header)
-    padding = None
-    if padding_range is not None:
-        padding = (frames >= padding_range[0]) & (frames <= padding_range[1])
     return Pixels(
         frames=frames,
         photometric=header.photometric if header.samples == 1 else "RGB",
@@ -135,11 +140,18 @@ def pixels_of(parts: Parts, displays: tuple[Display, ...] | None = None) -> Pixe
         shift=shift,
         signed=header.signed,
         raw=raw,
-        padding=padding,
-        padding_range=padding_range,
+        padding=reserved_pixels(frames, raw, shift, header, reserved),
+        reserved=reserved,
         displays=displays,
         lossy=is_lossy(header, parts.syntax),
     )
+
+
+def element_of(parts: Parts) -> Element:
+    """Head of the pixel data element; DicomError "no-pixels" for an object without one."""
+    if parts.pixels is None:
+        raise DicomError("no-pixels", "the object has no pixel data")
+    return parts.pixels
 
 
 def is_lossy(header: InstanceHeader, syntax: Syntax) -> bool:
@@ -194,7 +206,7 @@ def _native(parts: Parts) -> np.ndarray:
         flat = np.frombuffer(value[: len(value) // 2 * 2], parts.layout.order + "u2").astype(np.uint16)
     else:
         flat = np.frombuffer(value, np.uint8)
-        if not parts.layout.little_endian and parts.pixels.vr != b"OB":
+        if not parts.layout.little_endian and element_of(parts).vr != b"OB":
             # PS3.5 annex A.3: 8-bit pixels in OW words of the big endian syntax
             flat = flat[: len(flat) // 2 * 2].reshape(-1, 2)[:, ::-1].reshape(-1)
     if header.photometric == "YBR_FULL_422":
@@ -209,6 +221,18 @@ def _native(parts: Parts) -> np.ndarray:
     if header.photometric.startswith("YBR"):
         frames = np.stack([convert_color_space(frame, "YBR_FULL", "RGB") for frame in frames])
     return np.ascontiguousarray(frames)
+
+
+def _unpacked(parts: Parts) -> memoryview:
+    """Native pixels out of the fragments of Encapsulated Uncompressed (PS3.5 A.4.11), without the padding of frames."""
+    header = parts.header
+    bits = native_length(replace(header, frames=1)) * 8
+    if header.bits_allocated % 8:
+        raise DicomError("unsupported-bits", "a frame does not end at a whole byte")
+    frames = [frame[: bits // 8] for frame in _frames(parts)]
+    if any(len(frame) * 8 < bits for frame in frames):
+        raise DicomError("pixel-data-too-short", "a frame has fewer bytes than the header wants")
+    return memoryview(b"".join(frames))
 
 
 def _decompress(parts: Parts) -> np.ndarray:
@@ -254,6 +278,8 @@ def first_fragments(
     """
     if len(starts) == wanted:
         firsts = list(range(wanted))
+    elif wanted == 1 and syntax.codec == "none":
+        firsts = [0]
     elif syntax.codec == "rle":
         firsts = []  # PS3.5 A.4.2: each frame is exactly one fragment
     else:
@@ -291,17 +317,3 @@ def _stored_values(containers: np.ndarray, header: InstanceHeader) -> tuple[np.n
     if int(frames.min()) < low or int(frames.max()) > high:
         raise DicomError("pixel-values-out-of-range", f"a decoded value does not fit into {bits} bits")
     return frames, raw, shift
-
-
-def _padding_range(header: InstanceHeader) -> tuple[int, int] | None:
-    """Pixel Padding Value and Range Limit as an ordered, inclusive range of stored values (C.7.5.1.1.2)."""
-    if header.samples != 1:
-        return None
-    first = values.integer(header.dataset, "PixelPaddingValue")
-    if first is None:
-        return None
-    last = values.integer(header.dataset, "PixelPaddingRangeLimit")
-    ends = [first, first if last is None else last]
-    if header.signed:  # often written as US although the pixels are signed
-        ends = [end - (1 << 16) if end > 0x7FFF else end for end in ends]
-    return min(ends), max(ends)

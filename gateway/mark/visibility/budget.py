@@ -42,8 +42,8 @@ class Canvas:
         the primary window.
     valid
         lowest and highest stored value allowed.
-    padding_value
-        stored value that no pixel may take; None: there is none.
+    reserved
+        (low, high) of stored values, inclusive, that no pixel may take.
     region
         bool, where a mark may lie.
     strokes
@@ -63,7 +63,7 @@ class Canvas:
     stored: np.ndarray
     display: DisplayMap
     valid: tuple[int, int]
-    padding_value: int | None
+    reserved: tuple[tuple[int, int], ...]
     region: np.ndarray
     strokes: np.ndarray
     threshold: np.ndarray
@@ -177,7 +177,7 @@ def apply_change(canvas: Canvas, change: np.ndarray) -> tuple[np.ndarray, int]:
     """Return the stored image int32 with ``change`` (display units, shape of the image) applied, and what was cut.
 
     Rounded to stored values; outside strokes rounded down where rounding up would cross the threshold; cut to the
-    valid range; unchanged where the padding value would come out, and out of the region.
+    valid range; unchanged where a reserved value would come out, and out of the region.
     """
     planes = (slice(None), slice(None), *([None] * (canvas.stored.ndim - 2)))
     step = canvas.display.step
@@ -189,8 +189,8 @@ def apply_change(canvas: Canvas, change: np.ndarray) -> tuple[np.ndarray, int]:
     # A pixel may already lie outside the valid range (broken files): then the nearest that can be done is nothing.
     broken = (canvas.stored < canvas.valid[0]) | (canvas.stored > canvas.valid[1])
     result = np.where(broken, canvas.stored, result)
-    if canvas.padding_value is not None:
-        result = np.where((result == canvas.padding_value) & (whole != 0), canvas.stored, result)
+    for low, high in canvas.reserved:
+        result = np.where((result >= low) & (result <= high) & (whole != 0), canvas.stored, result)
     cut = result != canvas.stored + whole
     return result, int((cut.any(axis=2) if cut.ndim == 3 else cut).sum())
 

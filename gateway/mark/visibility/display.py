@@ -60,12 +60,12 @@ class DisplayMap:
 
 
 def padding_of(request: MarkRequest) -> np.ndarray:
-    """Return the (H, W) bool mask of padding: the given mask and every pixel with the padding value."""
+    """Return the (H, W) bool mask of padding: the given mask and every pixel with a reserved value."""
     height, width = request.image.shape[:2]
     mask = np.zeros((height, width), bool) if request.padding is None else request.padding.astype(bool)
-    if request.padding_value is not None:
-        equal = request.image == request.padding_value
-        mask = mask | (equal.all(axis=2) if equal.ndim == 3 else equal)
+    for low, high in request.reserved:
+        inside = (request.image >= low) & (request.image <= high)
+        mask = mask | (inside.all(axis=2) if inside.ndim == 3 else inside)
     return mask
 
 

@@ -7,11 +7,11 @@ to be listed as `plain`. In both cases the connection has to come from a listed 
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Iterable
 
 from gateway.config.models import Workstation
-from gateway.network.server import (
+from gateway.network.binding import is_bound
+from gateway.network.callers import (
     ADDRESS_NOT_LISTED,
     CALLING_AE_UNKNOWN,
     CERTIFICATE_NOT_BOUND,
@@ -20,7 +20,6 @@ from gateway.network.server import (
     Rejection,
     address_listed,
 )
-from gateway.network.tls import PeerCertificate
 
 
 def decide(workstations: Iterable[Workstation], caller: Caller, *, over_tls: bool) -> Workstation | Rejection:
@@ -35,7 +34,7 @@ def decide(workstations: Iterable[Workstation], caller: Caller, *, over_tls: boo
             continue
         if not address_listed(caller.address, workstation.addresses):
             step, reason = 1, ADDRESS_NOT_LISTED
-        elif over_tls and not certificate_is_bound(workstation, caller.certificate):
+        elif over_tls and not is_bound(workstation, caller.certificate):
             step, reason = 2, CERTIFICATE_NOT_BOUND
         elif not over_tls and not workstation.plain:
             step, reason = 2, PLAIN_NOT_ALLOWED
@@ -44,19 +43,6 @@ def decide(workstations: Iterable[Workstation], caller: Caller, *, over_tls: boo
         if step > reached:
             reached, rejection = step, reason
     return rejection
-
-
-def certificate_is_bound(workstation: Workstation, certificate: PeerCertificate | None) -> bool:
-    """Whether this certificate is one of the workstation's own. That it is trusted at all, TLS has checked.
-
-    DNS names and URIs are compared without regard to case; no wildcard is ever expanded.
-    """
-    if certificate is None:
-        return False
-    if any(hmac.compare_digest(listed, certificate.key_sha256) for listed in workstation.key_sha256):
-        return True
-    wanted = {name.lower() for name in workstation.san}
-    return any(name.lower() in wanted for name in certificate.names)
 
 
 def in_scope(workstation: Workstation, study_uid: str) -> bool:

@@ -6,11 +6,13 @@ from gateway.audit import events
 from gateway.errors import DeliveryError, DicomError, GatewayError, TransientError
 from gateway.network.retrieve.access import in_scope
 from gateway.network.retrieve.session import Session
-from gateway.network.retrieve.suboperations import Original, Outlet, Planned, is_warning
+from gateway.network.retrieve.suboperations import Original, Outlet, Planned
+from gateway.network.statuses import is_stored
 
 CANNOT_RESTORE = 0xC001  # status of a sub-operation that was never sent, or broke off
 NO_CONTEXT = 0x0122  # ... for want of a presentation context with this SOP class in this very transfer syntax
 NOT_AUTHORISED = 0x0124
+ODD_LENGTH = 0xC003  # of a sub-operation that was never sent, since no network carries its bytes as they are
 
 
 def deliver_planned(session: Session, outlet: Outlet, planned: Planned, *, operation: str) -> int:
@@ -30,8 +32,8 @@ def deliver(session: Session, outlet: Outlet, original: Original, *, operation: 
     Returns
     -------
     int
-        The C-STORE status of the sub-operation; `CANNOT_RESTORE`, `NO_CONTEXT` or `NOT_AUTHORISED` when nothing was
-        sent.
+        The C-STORE status of the sub-operation; `CANNOT_RESTORE`, `NO_CONTEXT`, `NOT_AUTHORISED` or `ODD_LENGTH` when
+        nothing was sent.
 
     Raises
     ------
@@ -53,6 +55,17 @@ def deliver(session: Session, outlet: Outlet, original: Original, *, operation: 
             **_facts(planned, operation),
         )
         return NO_CONTEXT
+    if original.size % 2:
+        # PS3.5 7.1.1: every value has an even length, so no even data set has these bytes, and receivers abort over
+        # them. They are kept as they came and given to nobody changed: `miad-gateway restore` writes them to a file.
+        session.audit(
+            events.ORIGINAL_RESTORED,
+            "failure",
+            reason="odd-length",
+            status=ODD_LENGTH,
+            **_facts(planned, operation),
+        )
+        return ODD_LENGTH
     try:
         original.verify()
     except DicomError:
@@ -68,10 +81,9 @@ def deliver(session: Session, outlet: Outlet, original: Original, *, operation: 
         # The payload changed between the two readings. The association was aborted: the receiver has no whole object.
         _refused(session, planned, operation, error)
         raise TransientError("association-lost", "an original broke off while it was sent") from None
-    stored = status == 0x0000 or is_warning(status)
     session.audit(
         events.ORIGINAL_RESTORED,
-        "success" if stored else "failure",
+        "success" if is_stored(status) else "failure",
         status=status,
         bit_exact=True,
         **_facts(planned, operation),

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from gateway.config.models import Restore, Workstation
 from gateway.errors import PermanentError
-from gateway.network.retrieve.access import certificate_is_bound
+from gateway.network.binding import is_bound
 from gateway.network.retrieve.suboperations import Originator, Planned
 from gateway.network.scu import Peer, ScuAssociation
 from gateway.network.tls import peer_certificate
@@ -33,7 +33,7 @@ class BoundTls:
         self._context = context
         self._workstation = workstation
 
-    def wrap_socket(self, connection: socket.socket, *, server_hostname: str) -> ssl.SSLSocket:
+    def wrap_socket(self, sock: socket.socket, *, server_hostname: str) -> ssl.SSLSocket:
         """Handshake, then compare.
 
         Raises
@@ -43,8 +43,8 @@ class BoundTls:
         ssl.SSLError, OSError
             As `ssl.SSLContext.wrap_socket`.
         """
-        secured = self._context.wrap_socket(connection, server_hostname=server_hostname)
-        if not certificate_is_bound(self._workstation, peer_certificate(secured)):
+        secured = self._context.wrap_socket(sock, server_hostname=server_hostname)
+        if not is_bound(self._workstation, peer_certificate(secured)):
             secured.close()
             raise PermanentError(
                 "certificate-not-bound",
@@ -90,18 +90,25 @@ def way_to(
     TransientError, PermanentError
         As `gateway.network.scu.ScuAssociation`, and ``destination-without-tls``, ``certificate-not-bound``.
     """
-    if not workstation.receive_plain and client_tls is None:
+    tls: BoundTls | None = None
+    if not workstation.receive_plain:
+        if client_tls is None:
+            raise PermanentError(
+                "destination-without-tls",
+                f"{workstation.ae_title} must be reached over TLS, and the restore role has no [restore.tls]",
+                "give [restore.tls], or set receive_plain = true for it",
+            )
+        tls = BoundTls(client_tls, workstation)
+    if workstation.port is None:
         raise PermanentError(
-            "destination-without-tls",
-            f"{workstation.ae_title} does not receive in clear and there is no TLS to call it with",
-            "give [restore.tls], or set receive_plain = true for it",
+            "no-address", f"{workstation.ae_title} has no address to send originals to", "give its host and port"
         )
     peer = Peer(
         host=workstation.host,
         port=workstation.port,
         called_ae=workstation.ae_title,
         calling_ae=settings.ae_title,
-        tls=None if workstation.receive_plain else BoundTls(client_tls, workstation),
+        tls=tls,
         max_pdu=settings.max_pdu,
         connect_timeout_s=CONNECT_TIMEOUT_S,
         response_timeout_s=settings.idle_timeout_s,
@@ -122,7 +129,7 @@ class ChunkReader:
         self._chunks = iter(chunks)
         self._left = memoryview(b"")
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int, /) -> bytes:
         """Up to `size` bytes; empty only at the end."""
         while not self._left:
             chunk = next(self._chunks, None)

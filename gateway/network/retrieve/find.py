@@ -19,6 +19,7 @@ CANCELLED = 0xFE00
 OUT_OF_RESOURCES = 0xA700
 IDENTIFIER_DOES_NOT_MATCH = 0xA900
 ANSWERS_IN_ONE_GO = 16  # then the peer gets a turn to cancel
+MAX_UIDS = 4096  # values of a UID key: each is a parameter of several database queries
 
 
 def serve_find(session: Session, request: C_FIND, context: PresentationContext) -> None:
@@ -26,9 +27,9 @@ def serve_find(session: Session, request: C_FIND, context: PresentationContext) 
 
     More matches than ``max_matches`` end in 0xA700 after that many answers: a cut list must not look whole.
     """
-    model = MODELS[request.AffectedSOPClassUID]
+    model = MODELS[str(request.AffectedSOPClassUID)]
     try:
-        identifier = read_identifier(request.Identifier, context.transfer_syntax[0])
+        identifier = read_identifier(request.Identifier, context.transfer_syntax[0], MAX_UIDS)
         level = query_level(model.root, identifier)
     except DicomError as error:
         session.audit(events.QUERY, "failure", operation="C-FIND", model=model.root, reason=error.code)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from io import BytesIO
 
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from gateway.dicom.encoding.depth import check_depth
@@ -22,6 +24,9 @@ from gateway.network.retrieve.receiving import BoundedBuffer
 
 MAX_IDENTIFIER = 4 << 20  # bytes: room for 65535 UIDs, as many as one retrieval may name (PS3.7 annex E, US)
 MAX_KEYS = 1 << 12  # elements at all levels: a query asks for some hundred; each costs a tenth of a millisecond
+MAX_UIDS = 65535  # values of a key with VR UI: as many as one retrieval may have sub-operations
+MAX_VALUES = 256  # values of any other key, at most MAX_CHARACTERS each: what archives hold is longer than VRs allow
+MAX_CHARACTERS = 1024
 
 
 @dataclass(frozen=True)
@@ -49,14 +54,14 @@ UNIQUE_KEYS = {
 }
 
 
-def read_identifier(data: BytesIO | None, transfer_syntax: str) -> Dataset:
-    """Decode an identifier completely.
+def read_identifier(data: BytesIO | None, transfer_syntax: str, most_uids: int = MAX_UIDS) -> Dataset:
+    """Decode an identifier completely; a key with VR UI may hold `most_uids` values.
 
     Raises
     ------
     DicomError
-        Codes ``identifier-missing``, ``identifier-too-large``, ``identifier-unreadable``, and those of the element
-        walker (``truncated``, ``not-dicom``, ...).
+        Codes ``identifier-missing``, ``identifier-too-large``, ``identifier-unreadable``, ``key-too-long``,
+        ``too-many-values``, and those of the element walker (``truncated``, ``not-dicom``, ...).
     """
     if data is None or not data.getbuffer().nbytes:
         raise DicomError("identifier-missing", "the request has no identifier")
@@ -73,10 +78,29 @@ def read_identifier(data: BytesIO | None, transfer_syntax: str) -> Dataset:
             raise DicomError("identifier-too-large", f"the identifier has more than {MAX_KEYS} elements")
         identifier = parse(encoded, layout)
         check_depth(identifier)
+        _check_keys(identifier, most_uids)
         for element in identifier:  # values are decoded on access: have it done here, where failing has an answer
             _ = element.value
         identifier.decode()  # text in the identifier's own character set
     return identifier
+
+
+def _check_keys(identifier: Dataset, most_uids: int) -> None:
+    """Bound every key before it is decoded: a value becomes an object of its own, and a wild card is looked for."""
+    for tag in list(identifier.keys()):
+        raw = identifier.get_item(tag)
+        if not isinstance(raw, RawDataElement):  # a sequence, decoded already to know its depth
+            for item in raw.value if raw.VR == "SQ" and raw.value else ():
+                _check_keys(item, most_uids)
+            continue
+        value = raw.value or b""
+        is_uid = raw.VR == "UI" or (raw.VR in (None, "UN") and dictionary_has_tag(tag) and dictionary_VR(tag) == "UI")
+        most = most_uids if is_uid else MAX_VALUES
+        if value.count(b"\\") >= most:
+            raise DicomError("too-many-values", f"a key has more than {most} values", "ask in several requests")
+        longest = max(map(len, value.split(b"\\")))
+        if longest > 4 * MAX_CHARACTERS:  # bytes: a character has up to four
+            raise DicomError("key-too-long", f"a value of a key has more than {MAX_CHARACTERS} characters")
 
 
 def query_level(root: str, identifier: Dataset) -> str:

@@ -15,6 +15,7 @@ from pynetdicom.presentation import PresentationContext, build_context
 
 from gateway.network.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES, VERIFICATION
 from gateway.network.retrieve.identifiers import MODELS
+from gateway.vault.index import Scope
 
 # Of identifiers: explicit first, so that a private key comes with its VR.
 MESSAGE_SYNTAXES = (
@@ -31,21 +32,25 @@ HeldSyntaxes = Mapping[str, Sequence[str]]
 
 
 class RecentlyHeld:
-    """What the vault holds, asked for at most every `max_age_s` seconds: it counts the whole index."""
+    """What the vault holds inside a scope, asked for at most every `max_age_s` seconds: it counts the whole index.
 
-    def __init__(self, ask: Callable[[], HeldSyntaxes], max_age_s: float = 60.0) -> None:
+    Each scope has an answer of its own, so the negotiation tells a workstation nothing of a study that it may not see.
+    There are as many scopes as the configuration has workstations.
+    """
+
+    def __init__(self, ask: Callable[[Scope], HeldSyntaxes], max_age_s: float = 60.0) -> None:
         self._ask = ask
         self._max_age_s = max_age_s
         self._lock = threading.Lock()
-        self._held: HeldSyntaxes = {}
-        self._asked_at = float("-inf")
+        self._held: dict[Scope, tuple[float, HeldSyntaxes]] = {}
 
-    def __call__(self) -> HeldSyntaxes:
+    def __call__(self, scope: Scope) -> HeldSyntaxes:
         with self._lock:
-            if time.monotonic() - self._asked_at > self._max_age_s:
-                self._held = self._ask()
-                self._asked_at = time.monotonic()
-            return self._held
+            asked_at, held = self._held.get(scope, (float("-inf"), {}))
+            if time.monotonic() - asked_at > self._max_age_s:
+                held = self._ask(scope)
+                self._held[scope] = (time.monotonic(), held)
+            return held
 
 
 def supported_contexts(
@@ -59,15 +64,15 @@ def supported_contexts(
     Parameters
     ----------
     held
-        Asked only when a storage context names more than one transfer syntax.
+        What lies in the caller's scope; asked only when a storage context names more than one transfer syntax.
     """
     named: dict[str, dict[str, None]] = {}
     undecided = set()
     for context in proposed:
         uid = str(context.abstract_syntax)
-        syntaxes = [str(syntax) for syntax in context.transfer_syntax]
-        named.setdefault(uid, {}).update(dict.fromkeys(syntaxes))
-        if len(syntaxes) > 1:
+        proposed_here = dict.fromkeys(map(str, context.transfer_syntax))
+        named.setdefault(uid, {}).update(proposed_here)
+        if len(proposed_here) > 1:
             undecided.add(uid)
     supported = []
     for uid, syntaxes in named.items():

@@ -18,11 +18,11 @@ from pynetdicom.presentation import PresentationContext
 
 from gateway.audit import events
 from gateway.errors import DeliveryError, DicomError, GatewayError
-from gateway.network.retrieve.deliver import CANNOT_RESTORE, deliver_planned
+from gateway.network.retrieve.deliver import CANNOT_RESTORE, ODD_LENGTH, deliver_planned
 from gateway.network.retrieve.destination import way_to
-from gateway.network.retrieve.identifiers import MODELS, read_identifier, retrieve_level
+from gateway.network.retrieve.identifiers import MODELS, Model, read_identifier, retrieve_level
 from gateway.network.retrieve.sending import RequesterOutlet, is_alive
-from gateway.network.retrieve.session import Session
+from gateway.network.retrieve.session import Session, number_of
 from gateway.network.retrieve.suboperations import MAX_SUBOPERATIONS, Originator, Planned, Tally
 from gateway.network.scu import MOST_CONTEXTS
 from gateway.vault.index import Scope
@@ -32,6 +32,7 @@ CANCELLED = 0xFE00
 TOO_MANY_MATCHES = 0xA701  # refused: out of resources, unable to calculate number of matches
 DESTINATION_UNKNOWN = 0xA801
 IDENTIFIER_DOES_NOT_MATCH = 0xA900
+SILENT_TWICE = 2  # instances in a row that a receiver did not answer: each costs the whole timeout
 UIDS_IN_ONE_LINE = 500  # of the audit, where a lost association fails many sub-operations at once
 
 
@@ -60,8 +61,10 @@ class _Retrieval:
     def count(self, planned: Planned, status: int) -> None:
         """Enter one finished sub-operation and tell the requester, but for the last one (the final response does)."""
         self.tally.count(planned.sop_instance_uid, status)
+        if status == ODD_LENGTH:
+            self.comment = "of odd length: write it to a file with `restore`"
         if self.tally.remaining and is_alive(self.session.association):
-            self.session.respond(self.request, self.context, PENDING, **self._counts(remaining=True))
+            self.session.respond(self.request, self.context, PENDING, counts=self._counts(remaining=True))
 
     def finish(self) -> None:
         """Audit the retrieval and send the final response."""
@@ -70,7 +73,7 @@ class _Retrieval:
             events.RETRIEVE,
             "success" if status == 0x0000 else "failure",
             operation=self.operation,
-            model=MODELS[self.request.AffectedSOPClassUID].root,
+            model=model_of(self.request).root,
             level=self.level,
             status=status,
             completed=self.tally.completed,
@@ -90,7 +93,7 @@ class _Retrieval:
             status,
             identifier=identifier,
             comment=self.comment,
-            **self._counts(remaining=self.cancelled),
+            counts=self._counts(remaining=self.cancelled),
         )
 
     def _counts(self, *, remaining: bool) -> dict[str, int]:
@@ -104,13 +107,18 @@ class _Retrieval:
         return counts
 
 
+def model_of(request: C_GET | C_MOVE) -> Model:
+    """The information model of a request; only such requests are let through."""
+    return MODELS[str(request.AffectedSOPClassUID)]
+
+
 def serve_get(session: Session, request: C_GET, context: PresentationContext) -> None:
     """Answer one C-GET request by sub-operations on the same association."""
     prepared = _prepare(session, request, context)
     if prepared is None:
         return
     retrieval, plan = prepared
-    outlet = RequesterOutlet(session.association, request.MessageID)
+    outlet = RequesterOutlet(session.association, number_of(request))
     for planned in plan:
         if not retrieval.may_go_on():
             break
@@ -124,7 +132,7 @@ def serve_get(session: Session, request: C_GET, context: PresentationContext) ->
 
 def serve_move(session: Session, request: C_MOVE, context: PresentationContext) -> None:
     """Answer one C-MOVE request by sub-operations to the requesting AE's own address."""
-    wanted = (request.MoveDestination or "").strip()
+    wanted = (request.MoveDestination or "").strip(" \0")
     if wanted != session.workstation.ae_title or not session.workstation.host:
         session.audit(
             events.RESTORE_REFUSED,
@@ -140,7 +148,7 @@ def serve_move(session: Session, request: C_MOVE, context: PresentationContext) 
     if prepared is None:
         return
     retrieval, plan = prepared
-    originator = Originator(session.workstation.ae_title, request.MessageID)
+    originator = Originator(session.workstation.ae_title, number_of(request))
     for batch in batches(plan):
         if not retrieval.may_go_on():
             break
@@ -149,29 +157,46 @@ def serve_move(session: Session, request: C_MOVE, context: PresentationContext) 
 
 
 def _move_batch(retrieval: _Retrieval, batch: list[Planned], originator: Originator) -> None:
-    """Send one association's worth; what it could not take is counted as failed."""
+    """Send what needs one association's contexts.
+
+    An instance over which the association ends fails alone: the rest goes on a new one. When none can be had, or the
+    receiver has fallen silent twice in a row, the rest fails with it.
+    """
     services = retrieval.session.services
-    wanted = list(dict.fromkeys((one.sop_class_uid, one.transfer_syntax_uid) for one in batch))
     left = deque(batch)
-    try:
-        with way_to(
-            services.settings, retrieval.session.workstation, services.client_tls, wanted, originator
-        ) as outlet:
-            while left and retrieval.may_go_on():
-                status = deliver_planned(retrieval.session, outlet, left[0], operation="C-MOVE")
-                retrieval.count(left.popleft(), status)
-    except DeliveryError as error:
-        lost = [planned.sop_instance_uid for planned in left]
-        for at in range(0, len(lost), UIDS_IN_ONE_LINE):
-            retrieval.session.audit(
-                events.ORIGINAL_RESTORED,
-                "failure",
-                operation="C-MOVE",
-                sop_instance_uid=lost[at : at + UIDS_IN_ONE_LINE],
-                reason=error.code,
-            )
-        for planned in left:
-            retrieval.count(planned, CANNOT_RESTORE)
+    silent = 0
+    while left and retrieval.may_go_on():
+        wanted = list(dict.fromkeys((one.sop_class_uid, one.transfer_syntax_uid) for one in left))
+        under_way = False
+        try:
+            with way_to(
+                services.settings, retrieval.session.workstation, services.client_tls, wanted, originator
+            ) as outlet:
+                while left and retrieval.may_go_on():
+                    under_way = True
+                    status = deliver_planned(retrieval.session, outlet, left[0], operation="C-MOVE")
+                    under_way = False
+                    silent = 0
+                    retrieval.count(left.popleft(), status)
+        except DeliveryError as error:
+            silent = silent + 1 if error.code == "no-answer" else 0
+            alone = under_way and silent < SILENT_TWICE
+            _fail(retrieval, [left.popleft() for _ in range(1 if alone else len(left))], error.code)
+
+
+def _fail(retrieval: _Retrieval, lost: list[Planned], reason: str) -> None:
+    """Audit and count sub-operations that an association ended over, or could not begin with."""
+    uids = [planned.sop_instance_uid for planned in lost]
+    for at in range(0, len(uids), UIDS_IN_ONE_LINE):
+        retrieval.session.audit(
+            events.ORIGINAL_RESTORED,
+            "failure",
+            operation="C-MOVE",
+            sop_instance_uid=uids[at : at + UIDS_IN_ONE_LINE],
+            reason=reason,
+        )
+    for planned in lost:
+        retrieval.count(planned, CANNOT_RESTORE)
 
 
 def batches(plan: list[Planned]) -> Iterator[list[Planned]]:
@@ -188,7 +213,7 @@ def _prepare(
     session: Session, request: C_GET | C_MOVE, context: PresentationContext
 ) -> tuple[_Retrieval, list[Planned]] | None:
     """Read the identifier and look up what it names; None when the request was answered with a failure already."""
-    model = MODELS[request.AffectedSOPClassUID]
+    model = model_of(request)
     operation = "C-MOVE" if isinstance(request, C_MOVE) else "C-GET"
     try:
         identifier = read_identifier(request.Identifier, context.transfer_syntax[0])

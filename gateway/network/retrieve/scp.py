@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from pynetdicom import evt
+from pynetdicom.presentation import PresentationContext
 
 from gateway.audit import AuditLog, events
 from gateway.config.models import Restore
 from gateway.log import get_logger
+from gateway.network.admission import Counts
+from gateway.network.callers import Caller, Rejection
 from gateway.network.retrieve.access import decide
 from gateway.network.retrieve.association import RestoreAssociation
 from gateway.network.retrieve.negotiation import RecentlyHeld, supported_contexts
+from gateway.network.retrieve.receiving import MemoryBudget
 from gateway.network.retrieve.session import Index, Restorer, Services
-from gateway.network.server import Caller, Listen, Rejection, ScpServer
+from gateway.network.server import Listen, ScpServer
 from gateway.network.tls import client_context, server_context
+from gateway.network.upper_layer import GatewayAssociation
+from gateway.vault.index import Scope
 
 log = get_logger(__name__)
 
@@ -32,6 +39,9 @@ class RestoreScp:
         Opens originals.
     audit
         Every decision goes there.
+    counts
+        What the limits count, where several processes of the role share a machine; None: this process's own. Both ports
+        count together in either case.
 
     Raises
     ------
@@ -39,7 +49,9 @@ class RestoreScp:
         The TLS files cannot be used.
     """
 
-    def __init__(self, settings: Restore, index: Index, restorer: Restorer, audit: AuditLog) -> None:
+    def __init__(
+        self, settings: Restore, index: Index, restorer: Restorer, audit: AuditLog, counts: Counts | None = None
+    ) -> None:
         self.settings = settings
         self._audit = audit
         client_tls = None
@@ -48,7 +60,9 @@ class RestoreScp:
             # The certificate is bound to the workstation's own entry, which says more than the name of its host.
             client_tls.check_hostname = False
         self._held = RecentlyHeld(index.transfer_syntaxes)
-        self._services = Services(settings, index, restorer, audit, client_tls)
+        self._counts = counts or Counts()
+        memory = MemoryBudget(settings.max_memory_mib << 20)
+        self._services = Services(settings, index, restorer, audit, client_tls, memory)
         self._tls_server = None if settings.tls_port is None else self._server(settings.tls_port, over_tls=True)
         self._plain_server = None if settings.plain_port is None else self._server(settings.plain_port, over_tls=False)
 
@@ -111,25 +125,44 @@ class RestoreScp:
                 max_connections=settings.max_connections,
                 idle_timeout_s=settings.idle_timeout_s,
                 handshake_timeout_s=settings.handshake_timeout_s,
+                addresses=tuple(address for one in settings.workstations for address in one.addresses),
+                max_connections_per_address=settings.max_connections_per_address,
+                max_associations_per_ae=settings.max_associations_per_ae,
             ),
             audit=self._audit,
             admit=partial(self._admit, over_tls=over_tls),
-            contexts=partial(supported_contexts, held=self._held),
+            contexts=partial(self._contexts, over_tls=over_tls),
             handlers=[(evt.EVT_ESTABLISHED, self._opened)],
             association_class=partial(RestoreAssociation, services=self._services),
-            tls=server_context(settings.tls) if over_tls else None,
+            tls=server_context(settings.tls) if over_tls and settings.tls is not None else None,
             on_end=self._closed,
+            counts=self._counts,
         )
 
     def _admit(self, caller: Caller, *, over_tls: bool) -> Rejection | None:
         entry = decide(self.settings.workstations, caller, over_tls=over_tls)
         return entry if isinstance(entry, Rejection) else None
 
+    def _contexts(
+        self, proposed: Sequence[PresentationContext], caller: Caller, *, over_tls: bool
+    ) -> list[PresentationContext]:
+        """What is supported for this caller: of the vault's contents it learns only what lies in its scope."""
+        entry = decide(self.settings.workstations, caller, over_tls=over_tls)
+        studies = () if isinstance(entry, Rejection) else entry.studies
+        return supported_contexts(proposed, partial(self._held, Scope(studies)))
+
     def _opened(self, event: evt.Event) -> None:
-        caller = event.assoc.caller
+        if not isinstance(event.assoc, GatewayAssociation):
+            return
+        caller = event.assoc.known_caller
         opened = events.PLAIN_CONNECTION if caller.certificate is None else events.ASSOCIATION_OPENED
         self._audit.write(opened, "success", **caller.audit_fields())
 
-    def _closed(self, association: RestoreAssociation) -> None:
+    def _closed(self, association: GatewayAssociation) -> None:
         outcome = "success" if association.is_released else "failure"
-        self._audit.write(events.ASSOCIATION_CLOSED, outcome, **association.caller.audit_fields())
+        self._audit.write(
+            events.ASSOCIATION_CLOSED,
+            outcome,
+            reason=association.flaw or None,
+            **association.known_caller.audit_fields(),
+        )

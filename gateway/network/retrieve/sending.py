@@ -7,17 +7,18 @@ set is cut into P-DATA fragments of the peer's size and never looked at (PS3.7 9
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import time
 from collections.abc import Iterable, Iterator
 
-from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import P_DATA
 
-from gateway.errors import TransientError
+from gateway.errors import PermanentError, TransientError
 from gateway.network import command as dimse
 from gateway.network.retrieve.suboperations import Planned
+from gateway.network.upper_layer import GatewayAssociation
 
 MAX_FRAGMENT = 1024 * 1024  # bytes; also for peers that state no limit
 MAX_QUEUED = 2 * 1024 * 1024  # bytes that wait for the socket: what one transfer may hold in memory
@@ -37,7 +38,7 @@ class RequesterOutlet:
         Of the C-GET request.
     """
 
-    def __init__(self, association: Association, message_id: int) -> None:
+    def __init__(self, association: GatewayAssociation, message_id: int) -> None:
         self._association = association
         self._numbers = message_ids(message_id)
 
@@ -49,6 +50,8 @@ class RequesterOutlet:
         association = self._association
         message_id = next(self._numbers)
         context_id = context_for(association, planned)
+        if context_id is None:  # `accepts` was not asked
+            raise PermanentError("context-refused", "no accepted context for this SOP class in this transfer syntax")
         try:
             _send_part(association, context_id, COMMAND, [_command(message_id, planned)])
             _send_part(association, context_id, DATA_SET, chunks)
@@ -75,7 +78,7 @@ def message_ids(after: int) -> Iterator[int]:
             yield number
 
 
-def context_for(association: Association, planned: Planned) -> int | None:
+def context_for(association: GatewayAssociation, planned: Planned) -> int | None:
     """The accepted presentation context on which we may send exactly this, or None: nothing is ever converted.
 
     It is one for which the requester took the SCP role (PS3.7 D.3.3.4). Some peers (dcmjs-dimse) ask for a C-GET and
@@ -94,7 +97,7 @@ def context_for(association: Association, planned: Planned) -> int | None:
     return fallback
 
 
-def is_alive(association: Association) -> bool:
+def is_alive(association: GatewayAssociation) -> bool:
     """Whether the association still carries data."""
     return (
         association.is_established
@@ -104,7 +107,7 @@ def is_alive(association: Association) -> bool:
     )
 
 
-def let_peer_speak(association: Association) -> None:
+def let_peer_speak(association: GatewayAssociation) -> None:
     """Wait until everything is sent and the reactor had a turn to read: a C-CANCEL may lie in the socket.
 
     pynetdicom's reactor reads only while nothing waits to be sent.
@@ -114,7 +117,7 @@ def let_peer_speak(association: Association) -> None:
     time.sleep(0.003)
 
 
-def hard_abort(association: Association) -> None:
+def hard_abort(association: GatewayAssociation) -> None:
     """End the association at once, also when its socket's thread is stuck in sending.
 
     An A-ABORT cannot be queued behind half a data set that nobody takes: then the connection itself is ended.
@@ -122,12 +125,12 @@ def hard_abort(association: Association) -> None:
     if association.dul.to_provider_queue.empty():
         association.abort(block=False)
     else:
-        association.dul.socket._shutdown_socket()
+        association.dul.connection._shutdown_socket()
 
 
-def _wait_for_answer(association: Association) -> object | None:
+def _wait_for_answer(association: GatewayAssociation) -> object | None:
     """The next message, or None when it takes too long or the association ends, by the peer or by us."""
-    deadline = time.monotonic() + association.dimse_timeout
+    deadline = time.monotonic() + (association.dimse_timeout or math.inf)
     while is_alive(association) and time.monotonic() < deadline:
         with contextlib.suppress(queue.Empty):
             return association.dimse.msg_queue.get(timeout=LOOK_UP_S)[1]
@@ -148,7 +151,7 @@ def _command(message_id: int, planned: Planned) -> bytes:
     )
 
 
-def _send_part(association: Association, context_id: int, kind: int, chunks: Iterable[bytes]) -> None:
+def _send_part(association: GatewayAssociation, context_id: int, kind: int, chunks: Iterable[bytes]) -> None:
     """Send a command set or a data set, marking its last fragment (PS3.8 E.2)."""
     limit = association.dimse.maximum_pdu_size or MAX_FRAGMENT
     size = max(2, (min(limit, MAX_FRAGMENT) - PDV_HEADER) // 2 * 2)  # fragments are of even length (PS3.8 E.1)
@@ -183,7 +186,7 @@ def _fragment(context_id: int, control: int, data: bytes) -> P_DATA:
     return primitive
 
 
-def _enqueue(association: Association, primitive: P_DATA, most_waiting: int) -> None:
+def _enqueue(association: GatewayAssociation, primitive: P_DATA, most_waiting: int) -> None:
     """Queue one PDU, waiting while the peer is slower than we are. A stuck socket ends in its own timeout."""
     waiting = association.dul.to_provider_queue
     while waiting.qsize() >= most_waiting and is_alive(association):

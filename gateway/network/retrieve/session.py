@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
-from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE, C_STORE
 from pynetdicom.dsutils import encode
 from pynetdicom.presentation import PresentationContext
 
 from gateway.config.models import Restore, Workstation
+from gateway.network.callers import Caller
+from gateway.network.retrieve.receiving import MemoryBudget
 from gateway.network.retrieve.suboperations import Original
-from gateway.network.server import Caller
+from gateway.network.upper_layer import GatewayAssociation
 
 MAX_COMMENT = 64  # characters of Error Comment (0000,0902), VR LO
 
@@ -33,13 +34,13 @@ class Audit(Protocol):
 class Index(Protocol):
     """The vault's index, `gateway.vault.index`."""
 
-    def find(self, root: str, level: str, query: Dataset, scope: object, limit: int) -> Iterator[Dataset]: ...
+    def find(self, root: Any, level: str, query: Dataset, scope: Any, limit: int) -> Iterator[Dataset]: ...
 
-    def select(self, root: str, level: str, identifier: Dataset, scope: object) -> list[str]: ...
+    def select(self, root: Any, level: str, identifier: Dataset, scope: Any) -> list[str]: ...
 
-    def unsupported(self, root: str, level: str, query: Dataset) -> bool: ...
+    def unsupported(self, root: Any, level: str, query: Dataset) -> bool: ...
 
-    def transfer_syntaxes(self) -> Mapping[str, Sequence[str]]: ...
+    def transfer_syntaxes(self, scope: Any) -> Mapping[str, Sequence[str]]: ...
 
 
 class Restorer(Protocol):
@@ -63,6 +64,7 @@ class Services:
     restorer: Restorer
     audit: Audit
     client_tls: ssl.SSLContext | None  # for associations that we request
+    memory: MemoryBudget = field(default_factory=lambda: MemoryBudget(512 << 20))  # of requests in reception
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Session:
     """One association whose caller was let in."""
 
     services: Services
-    association: Association
+    association: GatewayAssociation
     caller: Caller
     workstation: Workstation  # the entry that let it in: its scope and its address
 
@@ -80,7 +82,7 @@ class Session:
 
     def is_cancelled(self, request: Request) -> bool:
         """Whether a C-CANCEL for this request has arrived (PS3.7 9.3.2.3)."""
-        return self.association.dimse.cancel_req.pop(request.MessageID, None) is not None
+        return self.association.dimse.cancel_req.pop(number_of(request), None) is not None
 
     def respond(
         self,
@@ -90,7 +92,7 @@ class Session:
         *,
         identifier: Dataset | None = None,
         comment: str = "",
-        **counts: int,
+        counts: Mapping[str, int] | None = None,
     ) -> None:
         """Send one response to `request`.
 
@@ -103,7 +105,7 @@ class Session:
         counts
             Attributes of the response primitive, e.g. ``NumberOfCompletedSuboperations``.
         """
-        response = type(request)()
+        response: Any = type(request)()  # its attributes are properties that pynetdicom does not type
         response.MessageIDBeingRespondedTo = request.MessageID
         response.AffectedSOPClassUID = request.AffectedSOPClassUID
         response.Status = status
@@ -111,11 +113,25 @@ class Session:
             response.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
         if comment:
             response.ErrorComment = comment[:MAX_COMMENT]
-        for keyword, value in counts.items():
+        for keyword, value in (counts or {}).items():
             setattr(response, keyword, value)
         if identifier is not None:
             response.Identifier = BytesIO(_encoded(identifier, context.transfer_syntax[0]))
-        self.association.dimse.send_msg(response, context.context_id)
+        self.association.dimse.send_msg(response, id_of(context))
+
+
+def number_of(request: Request) -> int:
+    """Message ID (0000,0110) of a request that pynetdicom holds for a valid one."""
+    if request.MessageID is None:
+        raise ValueError("a request without a message id")
+    return request.MessageID
+
+
+def id_of(context: PresentationContext) -> int:
+    """The id of a presentation context that was negotiated."""
+    if context.context_id is None:
+        raise ValueError("a presentation context without an id")
+    return context.context_id
 
 
 def _encoded(identifier: Dataset, transfer_syntax: UID) -> bytes:

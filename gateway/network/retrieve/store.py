@@ -15,8 +15,10 @@ from gateway.errors import DicomError, GatewayError, NotFoundError, PermanentErr
 from gateway.network.retrieve.access import in_scope
 from gateway.network.retrieve.deliver import CANNOT_RESTORE, NOT_AUTHORISED, deliver
 from gateway.network.retrieve.destination import way_to
+from gateway.network.retrieve.receiving import BoundedBuffer
 from gateway.network.retrieve.session import Session
-from gateway.network.retrieve.suboperations import Original, is_warning
+from gateway.network.retrieve.suboperations import Original
+from gateway.network.statuses import is_stored
 
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700  # the peer may try again
@@ -82,6 +84,8 @@ def _original(session: Session, request: C_STORE, context: PresentationContext) 
     No record, a foreign token and a study out of scope look alike to the peer: no answer here tells what exists.
     """
     data = request.DataSet
+    if data is None:
+        raise _Refused(DATA_SET_DOES_NOT_MATCH, "no data set", "no-data-set", "failure")
     data.seek(0)
     try:
         return session.services.restorer.by_copy(data, str(context.transfer_syntax[0]))
@@ -101,12 +105,13 @@ def _send(session: Session, request: C_STORE, original: Original) -> None:
             status = deliver(session, outlet, original, operation="C-STORE")
     except DicomError as error:
         # Of the caller's own copy, whose study is in scope: it may know why. A larger copy than is kept ends early.
-        reason = "copy-too-large" if request.DataSet.dropped else error.code
-        comment = "too large here: use `miad-gateway restore`" if request.DataSet.dropped else error.message
+        dropped = isinstance(request.DataSet, BoundedBuffer) and request.DataSet.dropped
+        reason = "copy-too-large" if dropped else error.code
+        comment = "too large here: use `miad-gateway restore`" if dropped else error.message
         raise _Refused(CANNOT_RESTORE, comment, reason, "failure") from None
     except TransientError as error:
         raise _Refused(OUT_OF_RESOURCES, "the original could not be delivered now", error.code, "failure") from None
     except PermanentError as error:
         raise _Refused(NOT_DELIVERED, "the original could not be delivered", error.code, "failure") from None
-    if status != SUCCESS and not is_warning(status):
+    if not is_stored(status):
         raise _Refused(status, "the original could not be delivered", "not-delivered", "failure")

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway.network.statuses import is_warning
+
 MAX_SUBOPERATIONS = 65_535  # the counts of a response are US (PS3.7 9.3.3.2, 9.3.4.2)
 
 
@@ -26,6 +28,9 @@ class Original(Protocol):
 
     @property
     def study_uid(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
 
     def verify(self) -> None: ...
 
@@ -101,8 +106,3 @@ class Tally:
         if self.failed and not self.completed and not self.warning:
             return 0xA702
         return 0xB000 if self.failed or self.warning else 0x0000
-
-
-def is_warning(status: int) -> bool:
-    """Whether a C-STORE status means stored, with a warning (PS3.7 C.3)."""
-    return status == 0x0001 or 0xB000 <= status <= 0xBFFF

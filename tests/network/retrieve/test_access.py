@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 
 from gateway.config.models import Workstation
-from gateway.network.retrieve.access import certificate_is_bound, decide, in_scope
-from gateway.network.server import (
+from gateway.network.binding import is_bound, kind_of_name
+from gateway.network.callers import (
     ADDRESS_NOT_LISTED,
     CALLING_AE_UNKNOWN,
     CERTIFICATE_NOT_BOUND,
     PLAIN_NOT_ALLOWED,
     Caller,
 )
+from gateway.network.retrieve.access import decide, in_scope
 from gateway.network.tls import PeerCertificate
 
 KEY = "ab" * 32
@@ -26,7 +27,7 @@ def caller(
 
 
 def certificate(key: str = KEY, *names: str) -> PeerCertificate:
-    return PeerCertificate(key, names, b"")
+    return PeerCertificate(key, tuple(kind_of_name(name) for name in names), b"")
 
 
 BY_KEY = Workstation(ae_title="READING1", addresses=("10.1.2.0/24",), key_sha256=(KEY,))
@@ -75,8 +76,8 @@ def test_of_two_entries_of_one_title_the_fitting_one_counts():
 
 
 def test_a_wildcard_in_a_certificate_binds_nothing():
-    assert not certificate_is_bound(BY_NAME, certificate(OTHER_KEY, "*.hospital.example"))
-    assert not certificate_is_bound(PLAIN, certificate())
+    assert not is_bound(BY_NAME, certificate(OTHER_KEY, "*.hospital.example"))
+    assert not is_bound(PLAIN, certificate())
 
 
 def test_scope():

@@ -8,6 +8,7 @@ import zlib
 from io import BytesIO
 
 import pytest
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 from pynetdicom.dsutils import encode
 
@@ -92,6 +93,44 @@ def test_what_cannot_be_read(data, code):
     with pytest.raises(DicomError) as caught:
         read_identifier(data, EXPLICIT)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+@pytest.mark.parametrize(
+    ("keyword", "value", "code"),
+    [
+        ("SOPInstanceUID", "\\".join(["1.2"] * 65535), None),
+        ("SOPInstanceUID", "\\".join(["1.2"] * 65536), "too-many-values"),
+        ("PatientID", "\\".join("p" * 256), None),
+        ("PatientID", "\\".join("p" * 257), "too-many-values"),
+        ("PatientName", "山" * 1024, None),
+        ("PatientName", "p" * 5000, "key-too-long"),
+        ("StudyDescription", "*?" * 2500 + "#", "key-too-long"),
+    ],
+)
+def test_keys_are_bounded_in_length_and_number(keyword, value, code, implicit):
+    asked = identifier("STUDY", SpecificCharacterSet="ISO_IR 192")
+    nested = Dataset()
+    nested.RequestedProcedureID = "x"
+    asked.RequestAttributesSequence = [nested]
+    data = encode(asked, implicit, True)
+    tag, encoded = tag_for_keyword(keyword), value.encode()
+    encoded += b" " * (len(encoded) % 2)
+    vr = dictionary_VR(tag).encode()
+    head = struct.pack("<HHI", tag >> 16, tag & 0xFFFF, len(encoded))
+    if not implicit:  # UN: the one explicit form that is long enough for any VR
+        head = struct.pack("<HH2sHI", tag >> 16, tag & 0xFFFF, b"UN" if len(encoded) > 65534 else vr, 0, len(encoded))
+        if len(encoded) <= 65534:
+            head = struct.pack("<HH2sH", tag >> 16, tag & 0xFFFF, vr, len(encoded))
+    whole = BytesIO(b"".join(sorted([data, head + encoded], key=lambda part: part[:4] > data[:4])))
+    syntax = "1.2.840.10008.1.2" if implicit else EXPLICIT
+    if code is None:
+        read = read_identifier(whole, syntax)[tag]
+        assert 1 + value.count("\\") == read.VM or read.VR == "UN"
+        return
+    with pytest.raises(DicomError) as caught:
+        read_identifier(whole, syntax)
+    assert caught.value.code == code and value[:3] not in caught.value.message
 
 
 def test_an_endless_identifier_is_cut_and_refused():

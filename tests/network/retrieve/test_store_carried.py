@@ -146,7 +146,7 @@ def test_a_payload_of_another_object_is_a_security_alert(desk, audit):
 
 def test_a_copy_of_which_too_little_is_kept(desk, audit, monkeypatch):
     """Its header lies in what is kept, its pixels do not."""
-    monkeypatch.setattr(receiving.BoundedDimse.__init__, "__defaults__", (len(COPY) - 100,))
+    monkeypatch.setattr(receiving.BoundedDimse.__init__, "__defaults__", (len(COPY) - 100, None))
     scp, folder = desk
     response = ask(scp)
     assert (response.status, response.comment) == (0xC001, "too large here: use `miad-gateway restore`")

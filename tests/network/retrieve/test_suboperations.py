@@ -11,6 +11,7 @@ from gateway.network.retrieve.negotiation import RecentlyHeld, preferred, suppor
 from gateway.network.retrieve.retrieve import batches
 from gateway.network.retrieve.sending import message_ids, refragment
 from gateway.network.retrieve.suboperations import Planned, Tally
+from gateway.vault.index import Scope
 
 IMPLICIT, EXPLICIT, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 RLE, JPEG = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.50"
@@ -111,14 +112,18 @@ def test_contexts_one_syntax_each_are_all_taken_without_asking_the_vault():
 def test_the_vault_is_asked_once_in_a_while():
     asked = []
 
-    def ask():
-        asked.append(1)
+    everything, one_study = Scope(), Scope(("1.2.3",))
+
+    def ask(scope):
+        asked.append(scope)
         return {CT: [RLE]}
 
     held = RecentlyHeld(ask, max_age_s=3600)
-    assert held() == held() == {CT: [RLE]}
-    assert len(asked) == 1
+    assert held(everything) == held(everything) == {CT: [RLE]}
+    held(one_study)
+    held(one_study)
+    assert asked == [everything, one_study]
     always = RecentlyHeld(ask, max_age_s=-1)
-    always()
-    always()
-    assert len(asked) == 3
+    always(everything)
+    always(everything)
+    assert len(asked) == 4

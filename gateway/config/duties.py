@@ -1,0 +1,105 @@
+"""Which role holds what: the secrets that a role resolves, the folders that it writes, and what it must not see.
+
+One table for everyone: `config check` looks at what a role needs, `serve` keeps from a role what it does not need, and
+the folders that `deploy/systemd/` makes for three users are these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from gateway.config.base import Model
+from gateway.config.lines import KeyPath
+from gateway.config.models import Config
+from gateway.config.secret import SecretRef
+
+Role = Literal["all", "ingress", "worker", "restore"]
+ROLES: tuple[Role, ...] = ("ingress", "worker", "restore")
+"""The roles that are processes of their own."""
+
+# Who holds which reference of [keys]: name -> roles, and whether the file must be closed to others.
+_KEYS: dict[str, tuple[frozenset[str], bool]] = {
+    "spool_key": (frozenset({"ingress", "worker"}), True),
+    "signing_key": (frozenset({"worker"}), True),
+    "uid_key": (frozenset({"worker"}), True),
+    "mark_key": (frozenset({"worker"}), True),
+    "restore_public_key": (frozenset({"worker"}), False),
+    "trusted_signers": (frozenset({"worker", "restore"}), False),
+    "restore_private_key": (frozenset({"restore"}), True),
+}
+
+# Folders below the state folder that a role writes (rwx), and that it reads only.
+WRITES: dict[str, tuple[str, ...]] = {
+    "ingress": ("spool", "database", "audit/ingress"),
+    "worker": ("spool", "derived", "vault", "database", "audit/worker"),
+    "restore": ("restore", "database", "audit/restore"),
+}
+READS: dict[str, tuple[str, ...]] = {"ingress": (), "worker": (), "restore": ("vault",)}
+PRIVATE = ("derived", "restore", "audit/ingress", "audit/worker", "audit/restore")
+"""Folders that one user alone has."""
+
+
+def roles_to_start(config: Config) -> list[Role]:
+    """The roles that have something to do: no ingress without a route, no restore without its table.
+
+    A configuration of `vault recover` may have neither. The worker also ends retention and what still waits.
+    """
+    return [
+        *(["ingress"] if config.routes else []),  # type: ignore[list-item]
+        "worker",
+        *(["restore"] if config.restore is not None else []),  # type: ignore[list-item]
+    ]
+
+
+def secrets_of(config: Config, role: Role) -> Iterator[tuple[KeyPath, SecretRef, bool]]:
+    """The references of [keys] that `role` resolves, each with its path and whether it must be closed to others.
+
+    For role ``all``, the process that starts the others and holds no key itself: all but the restore private key,
+    which is looked at for role ``restore`` only.
+    """
+    for name in type(config.keys).model_fields:
+        holders, private = _KEYS[name]
+        if role not in holders and not (role == "all" and name != "restore_private_key"):
+            continue
+        value = getattr(config.keys, name)
+        if isinstance(value, SecretRef):
+            yield ("keys", name), value, private
+        else:
+            yield from ((("keys", name, index), reference, private) for index, reference in enumerate(value))
+
+
+def foreign_variables(config: Config, role: Role) -> frozenset[str]:
+    """Environment variables that hold secrets of this configuration, and none that `role` resolves.
+
+    Every ``env:`` reference of the configuration counts, so a key that is added later is kept from the roles that are
+    not said to hold it. The database's URL is everyone's.
+    """
+    named = {reference.variable for reference in _references(config)}
+    own = {reference.variable for _, reference, _ in secrets_of(config, role)}
+    if isinstance(config.database.url, SecretRef):
+        own.add(config.database.url.variable)
+    return frozenset(name for name in named - own if name)
+
+
+def roles_of(path: KeyPath) -> tuple[Role, ...]:
+    """The roles that something wrong at `path` of the configuration concerns."""
+    table = path[0] if path else ""
+    if table in ("ingress", "restore"):
+        return (table,)  # type: ignore[return-value]  # both are roles, and the names of their tables
+    if table in ("routes", "destinations", "surrogates", "worker", "retention"):
+        return ("worker",)
+    if table == "keys" and len(path) > 1 and path[1] in _KEYS:
+        return tuple(role for role in ROLES if role in _KEYS[path[1]][0])
+    return ROLES
+
+
+def _references(value: object) -> Iterator[SecretRef]:
+    if isinstance(value, SecretRef):
+        yield value
+    elif isinstance(value, Model):
+        for name in type(value).model_fields:
+            yield from _references(getattr(value, name))
+    elif isinstance(value, tuple):
+        for entry in value:
+            yield from _references(entry)

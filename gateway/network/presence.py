@@ -1,0 +1,89 @@
+"""Which running role holds a port: told to `config check` without a file that could outlive the role.
+
+A role binds, beside each of its ports, a socket in Linux's abstract name space under a name made of the port (unix(7)):
+the kernel frees it with the process, and it belongs to the same network name space as the port. Nobody connects to it.
+Whoever else takes the name gains only that a check calls a taken port right.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator
+
+from gateway.config import Config
+from gateway.config.lines import KeyPath
+
+
+class Presence:
+    """The names that one running role holds; `close` gives them back."""
+
+    def __init__(self, sockets: list[socket.socket]) -> None:
+        self._sockets = sockets
+
+    def close(self) -> None:
+        """Give the names back (the kernel does so at the end of the process, too)."""
+        for each in self._sockets:
+            each.close()
+
+
+def listeners(config: Config, role: str = "all") -> Iterator[tuple[KeyPath, str, int]]:
+    """The configuration's path, host and port of everything that `role` listens on."""
+    if role in ("all", "ingress"):
+        yield ("ingress", "port"), config.ingress.host, config.ingress.port
+    if role in ("all", "restore") and config.restore is not None:
+        for name in ("tls_port", "plain_port"):
+            if (port := getattr(config.restore, name)) is not None:
+                yield ("restore", name), config.restore.host, port
+
+
+def announce(config: Config, role: str) -> Presence:
+    """Say that this process holds the ports of `role`. A replica beside it that said so already is no error."""
+    held = []
+    for _, host, port in listeners(config, role):
+        name = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            name.bind(_name(host, port))
+        except OSError:
+            name.close()
+        else:
+            held.append(name)
+    return Presence(held)
+
+
+def is_ours(host: str, port: int) -> bool:
+    """Whether a running role of the gateway says that it holds this port."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        try:
+            probe.bind(_name(host, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
+
+
+def reason_not_to_listen(host: str, port: int) -> str:
+    """Why nobody could listen there now; empty when one could. Nothing is accepted meanwhile."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError:
+        return f"{host} is no address of this machine"
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the listener itself does
+        try:
+            probe.bind(address)
+            probe.listen(1)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return f"port {port} is taken by another program"
+            if error.errno == errno.EADDRNOTAVAIL:
+                return f"{host} is no address of this machine"
+            if error.errno == errno.EACCES:
+                return f"this user may not listen on port {port}"
+            return f"cannot listen on {host} port {port}: {error.strerror}"
+    return ""
+
+
+def _name(host: str, port: int) -> bytes:
+    return f"\0miad-gateway/{host}:{port}".encode()

@@ -1,0 +1,91 @@
+"""Refusals in the audit: a flood of them is summed up, so that it does not fill the disk.
+
+Of each kind (event, reason, source address) the first lines of a minute are written whole. What follows in that minute
+is counted, and one line with `count` and `seconds` sums it up when the minute is over or the port is closed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+
+from gateway.audit import AuditLog
+
+LINES_OF_ONE_ADDRESS = 20  # of one event and reason in one window
+LINES_OF_ALL = 200  # of one event and reason, over all addresses
+WINDOW_S = 60.0
+_MOST_KINDS = 1024  # addresses that are told apart at a time; a flood from more of them is summed up without
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Window:
+    began: float
+    written: int = 0
+    kept_back: int = 0
+    fields: dict[str, object] = field(default_factory=dict)
+
+
+class Refusals:
+    """Writes refusals of one port. Safe for any number of threads.
+
+    Parameters
+    ----------
+    audit
+        Where they go. That a line cannot be written never undoes a refusal; the log tells of it.
+    """
+
+    def __init__(self, audit: AuditLog, window_s: float = WINDOW_S) -> None:
+        self._audit = audit
+        self._window_s = window_s
+        self._lock = threading.Lock()
+        self._windows: dict[tuple[str, str, str], _Window] = {}
+
+    def write(self, event: str, reason: str, address: str, **fields: object) -> None:
+        """Write one refusal, or count it.
+
+        Parameters
+        ----------
+        fields
+            Of the audit line, besides `reason` and `peer_address`.
+        """
+        with self._lock:
+            over_all = self._window(event, reason, "")
+            own = self._window(event, reason, address) if len(self._windows) < _MOST_KINDS else over_all
+            if own.written >= LINES_OF_ONE_ADDRESS and own is not over_all:
+                own.kept_back += 1
+                return
+            if over_all.written >= LINES_OF_ALL:
+                over_all.kept_back += 1
+                return
+            over_all.written += 1
+            if own is not over_all:
+                own.written += 1
+        self._write(event, reason=reason, **{**fields, "peer_address": address or None})
+
+    def sum_up(self, *, all_of_them: bool = False) -> None:
+        """Write the sums of the windows that are over; called every moment by the port."""
+        now = time.monotonic()
+        with self._lock:
+            over = [key for key, w in self._windows.items() if all_of_them or now - w.began >= self._window_s]
+            ended = [(key, self._windows.pop(key)) for key in over]
+        for (event, reason, address), window in ended:
+            if window.kept_back:
+                self._write(
+                    event,
+                    reason=reason,
+                    peer_address=address or None,
+                    count=window.kept_back,
+                    seconds=round(now - window.began, 1),
+                )
+
+    def _window(self, event: str, reason: str, address: str) -> _Window:
+        return self._windows.setdefault((event, reason, address), _Window(time.monotonic()))
+
+    def _write(self, event: str, **fields: object) -> None:
+        try:
+            self._audit.write(event, "refused", **fields)
+        except OSError as error:
+            _log.error("the audit line of a refusal could not be written: errno %s", error.errno)
