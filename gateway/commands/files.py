@@ -117,6 +117,7 @@ def _report(what: str, results: Iterable[FileResult], total: int, as_json: bool)
 
 def _line(result: FileResult) -> str:
     name = f"{result.path}[{result.member}]" if result.member else str(result.path)
+    noted = f"  (noted: {', '.join(result.notes)})" if result.notes else ""
     if result.outcome in DONE:
-        return f"{result.outcome:8}  {name} -> {result.output}"
-    return f"{result.outcome:8}  {name}: {result.reason} [{result.reason_code}]"
+        return f"{result.outcome:8}  {name} -> {result.output}{noted}"
+    return f"{result.outcome:8}  {name}: {result.reason} [{result.reason_code}]{noted}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.commands.options import AsJson
+from gateway.commands.options import AsJson, Overwrite, check_outputs
 from gateway.commands.output import progress_bar, say, show_json, show_text
 from gateway.errors import ConfigError
 
@@ -41,6 +41,7 @@ def train_mark(
     limit: Annotated[int, typer.Option(min=1, help="Images to use at most.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of weights and of all that is drawn.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Train the network of mode generator on images without labels; the same command again goes on where it stopped."""
@@ -60,6 +61,7 @@ def train_mark(
         raise ConfigError("bad-setting", f"--channels: profile {profile} takes {', '.join(map(str, kind.channels))}")
     if not out.parent.is_dir():
         raise ConfigError("cannot-write", f"cannot write {out}: no such folder", "choose another --out")
+    check_outputs({"--out": out}, overwrite=overwrite)
     surrogates = _surrogates(kind, samples, where)
     with progress_bar("reading", quiet=as_json) as moved:
         pictures = read_pictures(folder, samples, unlabelled=True, limit=limit, progress=moved)

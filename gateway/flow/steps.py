@@ -70,6 +70,8 @@ class Steps:
                 route=route,
                 decision=decision,
             )
+            if header.notes:
+                outcome.audit(events.INSTANCE_NOTED, locator=record.locator, notes=header.notes)
             if decision.action in ("hold", "block"):
                 self._context.store.recorded(row.id, record.locator)
                 raise decision.as_error()
