@@ -135,9 +135,6 @@ class Protector:
 
         Raises
         ------
-        HoldError
-            ``uid-collision``: the SOP Instance UID is that of another study's instance. The original is sealed by then,
-            and found in its own study.
         CapacityError, VaultError, IntegrityError
             As `RecordStore.create` and `PayloadStore.put`.
         """
@@ -159,14 +156,24 @@ class Protector:
             )
         )
         self._put_payload(record, source)
-        if collides or self._records.is_of_another_study(record.original_sop_uid, record.study_uid):
-            raise HoldError(
-                "uid-collision",
-                "its SOP Instance UID is that of an instance of another study (PS3.5, 9: a UID names one thing); the "
-                "original is sealed and can be retrieved, a marked copy would pass for one of the other study",
-                "have the archive give one of the two another SOP Instance UID, and send that",
-            )
         return record
+
+    def refusal(self, record: VaultRecord, decision: Decision) -> GatewayError | None:
+        """Why no copy of a sealed original is made, None where one is: held or blocked, or its UID is another's.
+
+        ``uid-collision``: the SOP Instance UID is that of another study's instance. The original is found in its own
+        study all the same.
+        """
+        if decision.action in ("hold", "block"):
+            return decision.as_error()
+        if not self._records.is_of_another_study(record.original_sop_uid, record.study_uid):
+            return None
+        return HoldError(
+            "uid-collision",
+            "its SOP Instance UID is that of an instance of another study (PS3.5, 9: a UID names one thing); the "
+            "original is sealed and can be retrieved, a marked copy would pass for one of the other study",
+            "have the archive give one of the two another SOP Instance UID, and send that",
+        )
 
     def record(self, locator: str) -> VaultRecord:
         """The record at `locator`; NotFoundError or IntegrityError."""

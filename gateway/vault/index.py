@@ -3,9 +3,9 @@
 Hierarchical queries of the Patient Root and Study Root models (PS3.4 C.4.1.2.2, C.6). The caller's scope is applied
 before anything is matched, so that an answer tells nothing of what lies outside it. An instance is named by study,
 series and SOP Instance UID together: where two studies hold different originals under one SOP Instance UID, each is
-found in its own. Only the newest generation of an instance is seen, unless an instance is asked for by the derived UID
-of an older one; records whose payload has been purged are not seen. Identifiers are read as pydicom decodes them, by
-their own Specific Character Set. Answers always name *original* UIDs, also when the identifier names derived ones.
+found in its own. Only the newest generation of an instance is seen, unless it is asked for by the derived UID of an
+older one; records whose payload has been purged are not seen. Identifiers are read as pydicom decodes them, by their
+own Specific Character Set. Answers always name *original* UIDs, also when the identifier names derived ones.
 
 The index is not signed: whoever releases an original decides by the record (`RecordStore`), its study UID included.
 """

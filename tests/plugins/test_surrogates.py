@@ -75,6 +75,7 @@ def test_networks_round_trip_through_files(family: str, tmp_path: Path) -> None:
     assert torch.allclose(loaded(x).logits["t"], net(x).logits["t"], atol=0.02)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("pack", PACKS, ids=lambda pack: pack.name)
 def test_networks_know_their_test_images_as_well_as_the_card_says(pack: SurrogatePack, labelled_sets: Path) -> None:
     task = next(iter(SETS[pack.name]))
