@@ -13,6 +13,7 @@ from gateway.mark.profiles import choose_profile, load_profiles
 from gateway.mark.settings import MarkSettings
 from gateway.mark.surrogates.packs import SurrogatePack, load_packs
 from gateway.mark.types import (
+    Curve,
     ImageTraits,
     MarkedImage,
     MarkRequest,
@@ -23,6 +24,7 @@ from gateway.mark.types import (
 )
 
 __all__ = [
+    "Curve",
     "ImageTraits",
     "MarkRequest",
     "MarkSettings",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,22 +19,35 @@ from gateway.mark.placement.lettering import (
     place,
     render_lettering,
     render_stamp,
+    shown_scale,
 )
 from gateway.mark.placement.search import remaining_probability
 from gateway.mark.resample import resize
 from gateway.mark.settings import PSNR_FLOOR, MarkSettings
 from gateway.mark.surrogates.packs import Surrogate
 from gateway.mark.surrogates.saliency import saliency
-from gateway.mark.types import MarkRequest, ModalityProfile
+from gateway.mark.types import Curve, MarkRequest, ModalityProfile
 from gateway.mark.visibility.budget import (
+    LIFTS,
+    PLAIN_LIFTS,
     Canvas,
     inside_amplitude,
     outside_amplitude,
     peak_outside,
     stroke_lift,
+    units_outside,
     visibility_threshold,
 )
-from gateway.mark.visibility.display import DisplayMap, check_request, display_of, padding_of, valid_range_of
+from gateway.mark.visibility.curve import CurveMap
+from gateway.mark.visibility.display import (
+    AnyDisplay,
+    DisplayMap,
+    check_request,
+    display_of,
+    untouchable_of,
+    valid_range_of,
+)
+from gateway.mark.visibility.ground import AIR, PAGE, empty_ground, text_of
 from gateway.mark.visibility.region import (
     dilate,
     find_foreground,
@@ -55,8 +70,14 @@ LETTER_GAP = 0.2
 """Distance between letters of different sizes, as a share of the smaller letter height."""
 LEAST_LETTER = 12.0
 """Least height of a capital letter in pixels: below it strokes are thinner than two pixels and do not read."""
-BEYOND = 0.05
-"""Pixels further than this outside the primary window (display units) carry no letters."""
+PLAIN_SIZES = (1.0, 0.65, 0.45, 0.3, 0.2)
+"""The same where there is no anatomy: a page leaves little room between its lines."""
+PLAIN_SHARE = 0.04
+"""Share of the image that strokes may cover where there is no anatomy: fewer and stronger ones read better."""
+TOO_FEW = 0.25
+"""Share of the strokes that there might be, below which those on what a curve shows do not make a text."""
+LEAST_FOREGROUND = 0.01
+"""Share of what is seen below which there is no anatomy."""
 ROI_MARGIN = 1.0 / 64.0
 """Dilation of the region of interest, as a share of the shorter side."""
 
@@ -76,7 +97,9 @@ class Draft:
     roi
         (H, W) bool, region of interest as given or found, dilated.
     untouchable
-        (H, W) bool, region of interest and padding.
+        (H, W) bool, region of interest, padding and what a shutter hides.
+    note
+        as ``MarkedImage.note``.
     """
 
     request: MarkRequest
@@ -84,6 +107,31 @@ class Draft:
     foreground: np.ndarray
     roi: np.ndarray
     untouchable: np.ndarray
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What letters and texture lie on, and how they are drawn there.
+
+    Attributes
+    ----------
+    region
+        (H, W) bool, where a mark may lie.
+    roi
+        (H, W) bool, what stays as it is: the region of interest, dilated, or the text of a page.
+    note
+        as ``MarkedImage.note``; empty: anatomy.
+    """
+
+    region: np.ndarray
+    roi: np.ndarray
+    note: str = ""
+
+    @property
+    def bare(self) -> bool:
+        """Whether there is no anatomy: letters read plainly there, in whole words, and begin within the window."""
+        return self.note != ""
 
 
 class Drafter:
@@ -125,24 +173,38 @@ class Drafter:
             ``surrogate-nan``, ``logo-too-fine``.
         """
         check_request(request)
-        padding = padding_of(request)
-        window = display_of(request, padding)
+        skipped = untouchable_of(request)
+        window = display_of(request, skipped)
         display = window.shown(request.image)
-        foreground = find_foreground(display, padding)
-        shorter = min(display.shape[:2])
-        roi = request.roi
-        if roi is None and foreground.any():
-            roi = salient_region(self._saliency(display), foreground)
-        roi = dilate(np.zeros_like(padding) if roi is None else roi, ROI_MARGIN * shorter)
-        region = free_region(foreground, roi, padding, self._settings.min_free_area)
-        threshold = visibility_threshold(display, self._profile.noise_factor)
-        lettering, lift = Lettering.none(region.shape), np.zeros(region.shape, np.float32)
-        if self._settings.tier == "lettered" and self._settings.mode != "paper":  # that one places its own
-            lettering, lift = self._letters(request, display, region, region & is_shown(window, request.image))
-        strokes, floor = lettering.strokes, self._settings.psnr_floor
-        limit = max(floor, PSNR_FLOOR["discreet"])
-        peak = peak_outside(self._profile, window, request.slope)
-        outside = outside_amplitude(threshold, region & ~strokes, peak, limit)
+        if skipped.all():
+            raise MarkError("image-empty", "all of the image is padding or hidden, and what is there is no even ground")
+        foreground = find_foreground(display, skipped)
+        seen = None if request.hidden is None else ~request.hidden
+        marked, reason = None, None
+        try:
+            ground = self._ground(request, display, foreground, skipped)
+            marked = self._written(request, window, display, ground)
+        except MarkError as error:
+            if error.code != "no-free-area" or request.roi is not None:
+                raise
+            reason = error
+        if marked is None:  # the anatomy is too small for a letter: it stays as it is
+            kept = dilate(foreground, ROI_MARGIN * min(display.shape[:2]))
+            ground = Ground(empty_ground(display, skipped, kept), kept & ~skipped, AIR)
+            try:
+                marked = self._written(request, window, display, ground)
+            except MarkError as error:
+                raise (reason if error.code == "no-free-area" else error) from None
+        lettering, lift = marked
+        strokes, region = lettering.strokes, ground.region
+        raised = None
+        if ground.bare or isinstance(window, CurveMap):
+            raised = region & ~self._readable(window, request.image)
+            if self._writes or not ground.bare:
+                raised &= strokes
+        # where the window shows nothing, the noise that hides a change is that of the values beyond it
+        shades = window.raw(request.image) if ground.bare and isinstance(window, DisplayMap) else display
+        threshold = visibility_threshold(shades, self._profile.noise_factor)
         canvas = Canvas(
             stored=request.image.astype(np.int32),
             display=window,
@@ -151,15 +213,69 @@ class Drafter:
             region=region,
             strokes=strokes,
             threshold=threshold,
-            outside=outside,
-            inside=inside_amplitude(strokes, lettering.outline, outside, floor, self._profile.stroke_peak),
+            outside=np.zeros(region.shape, np.float32),
+            inside=0.0,
             lift=lift,
             outline=lettering.outline,
+            units=units_outside(self._profile, window, request.slope),
+            raised=raised,
+            seen=seen,
+            lifts=PLAIN_LIFTS if ground.bare else LIFTS,
         )
-        return Draft(request, canvas, foreground, roi, roi | padding)
+        floor = self._settings.psnr_floor + canvas.penalty
+        limit = max(self._settings.psnr_floor, PSNR_FLOOR["discreet"]) + canvas.penalty
+        if not (ground.bare and self._settings.tier == "lettered"):  # the empty ground bears letters and nothing else
+            peak = peak_outside(self._profile, window, request.slope)
+            canvas = replace(canvas, outside=outside_amplitude(threshold, region & ~strokes, peak, limit))
+        inside = inside_amplitude(
+            strokes, lettering.outline, canvas.outside, floor, self._profile.stroke_peak, canvas.lifts
+        )
+        return Draft(request, replace(canvas, inside=inside), foreground, ground.roi, ground.roi | skipped, ground.note)
+
+    def _ground(self, request: MarkRequest, display: np.ndarray, foreground: np.ndarray, skipped: np.ndarray) -> Ground:
+        """Return where the mark goes: on the anatomy, or where there is none (air alone, a page of text) beside it.
+
+        Raises
+        ------
+        MarkError
+            ``no-free-area``, ``surrogate-nan``.
+        """
+        shorter = min(display.shape[:2])
+        roi = request.roi
+        text = text_of(luminance(display), skipped)
+        if text is not None or foreground.sum() < LEAST_FOREGROUND * (~skipped).sum():
+            kept = dilate(np.zeros_like(skipped) if roi is None else roi, ROI_MARGIN * shorter)
+            kept = kept if text is None else kept | text
+            return Ground(empty_ground(display, skipped, kept), kept, AIR if text is None else PAGE)
+        if roi is None and foreground.any():
+            roi = salient_region(self._saliency(display), foreground)
+        roi = dilate(np.zeros_like(skipped) if roi is None else roi, ROI_MARGIN * shorter)
+        return Ground(free_region(foreground, roi, skipped, self._settings.min_free_area), roi)
+
+    @property
+    def _writes(self) -> bool:
+        """Whether letters are placed here; the paper's method places its own."""
+        return self._settings.tier == "lettered" and self._settings.mode != "paper"
+
+    def _written(
+        self, request: MarkRequest, window: AnyDisplay, display: np.ndarray, ground: Ground
+    ) -> tuple[Lettering, np.ndarray]:
+        """Return the lettering on a ground and its lift; none where none is placed here; raises as ``_letters``."""
+        region = ground.region
+        if not self._writes:
+            if not region.any():
+                raise MarkError("no-free-area", "no part of the image is free")
+            return Lettering.none(region.shape), np.zeros(region.shape, np.float32)
+        readable = region if ground.bare else region & self._readable(window, request.image)
+        return self._letters(request, display, ground, readable)
+
+    def _readable(self, window: AnyDisplay, stored: np.ndarray) -> np.ndarray:
+        """Return (H, W) bool: pixels whose change the primary display shows, in every channel."""
+        seen = window.readable(stored)
+        return seen.all(axis=2) if seen.ndim == 3 else seen
 
     def _letters(
-        self, request: MarkRequest, display: np.ndarray, region: np.ndarray, readable: np.ndarray
+        self, request: MarkRequest, display: np.ndarray, ground: Ground, readable: np.ndarray
     ) -> tuple[Lettering, np.ndarray]:
         """Return the lettering and its lift, where it can be read; anywhere in the region where none fits there.
 
@@ -168,22 +284,28 @@ class Drafter:
         MarkError
             ``no-free-area``, ``logo-too-fine``, ``surrogate-nan``.
         """
-        for free in (readable, region):
+        for free in (readable, ground.region):
+            is_last = free is ground.region
             try:
-                placement, lettering = self._placed(request, display, free)
+                placement, lettering = self._placed(request, display, free, ground.bare)
             except MarkError as error:
-                if error.code != "no-free-area" or free is region:
+                if error.code != "no-free-area" or is_last:
                     raise
                 continue
+            few = TOO_FEW * most_strokes(self._settings, ground.region)
+            if isinstance(request.display, Curve) and not is_last and lettering.strokes.sum() < few:
+                continue  # a steep curve shows next to nothing: letters begin where it begins to move
             polarity = lettering.polarity(luminance(display), placement.turning_point)
-            return lettering, stroke_lift(polarity, lettering.outline)
+            return lettering, stroke_lift(polarity, lettering.outline, PLAIN_LIFTS if ground.bare else LIFTS)
         raise AssertionError("the loop returns or raises")
 
-    def _placed(self, request: MarkRequest, display: np.ndarray, region: np.ndarray) -> tuple[Placement, Lettering]:
+    def _placed(
+        self, request: MarkRequest, display: np.ndarray, region: np.ndarray, bare: bool
+    ) -> tuple[Placement, Lettering]:
         """Return placement and lettering: by slice position in a series, else the best of several keyed placements.
 
         Where the one by slice position leaves no room for a letter, it is the first keyed one that does; in mode
-        ``generator``, which has no time for a search, always that.
+        ``generator``, which has no time for a search, and where there is no anatomy always that.
 
         Raises
         ------
@@ -193,18 +315,26 @@ class Drafter:
         placements = draw_placements(request.key, self._settings.placements)
         if request.position is not None:
             placements.insert(0, place(request.key, request.position))
-        if request.position is not None or not self._surrogates or self._settings.mode == "generator":
-            return next(self._fitting(request.key, placements, region))
+        share = 1.0 if request.hidden is None else float((~request.hidden).mean())
+        height = self._profile.letter_height * math.sqrt(share)  # of what is seen
+        scale = shown_scale(request.aspect)
+        lay = partial(self._lettering, request.key, height=height, scale=scale, bare=bare)
+        fixed = request.position is not None or not self._surrogates or self._settings.mode == "generator"
+        if fixed or bare:
+            return next(self._fitting(lay, placements, region))
         shape = working_shape(region.shape, WORKING_SIDE)
         small = resize(to_tensor(display, self._device), *shape)
-        fitting = list(self._fitting(request.key, placements, shrink(region, shape)))
+        fitting = list(self._fitting(lay, placements, shrink(region, shape)))
         changes = [self._lettered(found, placement, _to_display(small)) for placement, found in fitting]
         images = (small + torch.from_numpy(np.stack(changes))[:, None].to(self._device)).clamp(0.0, 1.0)
         best = fitting[int(remaining_probability(images, small, self._surrogates, self._profile.tasks).argmin())][0]
-        return best, self._lettering(request.key, best, region)
+        return best, lay(best, region)
 
     def _fitting(
-        self, key: bytes, placements: Sequence[Placement], free: np.ndarray
+        self,
+        lay: Callable[[Placement, np.ndarray], Lettering],
+        placements: Sequence[Placement],
+        free: np.ndarray,
     ) -> Iterator[tuple[Placement, Lettering]]:
         """Yield the placements that have room for letters, and the lettering; at least one.
 
@@ -217,7 +347,7 @@ class Drafter:
         count = 0
         for placement in placements:
             try:
-                yield placement, self._lettering(key, placement, free)
+                yield placement, lay(placement, free)
                 count += 1
             except MarkError as error:
                 reason = error
@@ -233,18 +363,32 @@ class Drafter:
         polarity = lettering.polarity(luminance(display), placement.turning_point)
         return stroke_lift(polarity, lettering.outline) * np.float32(amplitude)
 
-    def _lettering(self, key: bytes, placement: Placement, region: np.ndarray) -> Lettering:
+    def _lettering(
+        self,
+        key: bytes,
+        placement: Placement,
+        region: np.ndarray,
+        *,
+        height: float,
+        scale: tuple[float, float],
+        bare: bool,
+    ) -> Lettering:
         """Return lettering in the region; smaller letters fill the room that larger ones leave.
+
+        ``height`` of the first ones as a share of the shorter side.
 
         Raises
         ------
         MarkError
             ``no-free-area`` when not even small letters fit, ``logo-too-fine`` for a logo at its usual size.
         """
-        height = max(self._profile.letter_height * placement.size * min(region.shape), LEAST_LETTER)
+        shorter = min(side * step for side, step in zip(region.shape, scale, strict=True))
+        height = max(height * placement.size * shorter, LEAST_LETTER)
         most = most_strokes(self._settings, region)
+        if bare:
+            most = min(most, int(PLAIN_SHARE * region.size))
         lettering = Lettering.none(region.shape)
-        for number, factor in enumerate(LETTER_SIZES):
+        for number, factor in enumerate(PLAIN_SIZES if bare else LETTER_SIZES):
             size = max(LEAST_LETTER, factor * height)
             try:
                 stamp = render_stamp(self._settings.text, size) if self._logo is None else logo_stamp(self._logo, size)
@@ -252,9 +396,10 @@ class Drafter:
                 if not lettering.strokes.any():
                     raise
                 break
-            free = region & ~widen(lettering.strokes, LETTER_GAP * size)
+            free = region & ~widen(lettering.strokes, LETTER_GAP * size / min(scale))
             left = most - int(lettering.strokes.sum())
-            lettering = lettering.joined(render_lettering(stamp, key, placement.moved(number), size, free, left))
+            found = render_lettering(stamp, key, placement.moved(number), size, free, left, scale, whole=bare)
+            lettering = lettering.joined(found)
             if lettering.strokes.sum() >= ENOUGH * most or size == LEAST_LETTER:
                 break
         if not lettering.strokes.any():
@@ -268,20 +413,6 @@ class Drafter:
         small = resize(to_tensor(display, self._device), *working_shape(display.shape[:2], WORKING_SIDE))
         found = saliency(small, self._surrogates, self._profile.tasks)
         return resize(torch.from_numpy(found)[:, None], *display.shape[:2])[0, 0].numpy()
-
-
-def is_shown(window: DisplayMap, stored: np.ndarray) -> np.ndarray:
-    """Return (H, W) bool: pixels that the primary window shows, or nearly; beyond its ends a letter would not be seen.
-
-    Parameters
-    ----------
-    window
-        the primary window.
-    stored
-        (H, W) or (H, W, 3) stored values.
-    """
-    beyond = np.abs(window.raw(stored) - window.shown(stored)) > BEYOND
-    return ~(beyond.any(axis=2) if beyond.ndim == 3 else beyond)
 
 
 def most_strokes(settings: MarkSettings, region: np.ndarray) -> int:
