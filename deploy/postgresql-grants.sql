@@ -28,7 +28,7 @@ REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 GRANT SELECT, INSERT ON instance TO miad_ingress;
 
 -- worker: the queue is its own; records are added and changed, never deleted
-GRANT SELECT, INSERT, UPDATE, DELETE ON instance, delivery, emergency_override, mark_figures, protection_report TO miad_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON instance, delivery, emergency_override, mark_figures, protection_report, clock TO miad_worker;
 GRANT USAGE ON SEQUENCE delivery_id_seq TO miad_worker;
 GRANT SELECT, INSERT, UPDATE ON vault_record TO miad_worker;
 

@@ -10,6 +10,7 @@ import typer
 
 from gateway import __version__
 from gateway.commands import (
+    clock,
     config,
     demo,
     files,
@@ -52,6 +53,7 @@ app.command()(report.report)
 app.command()(network.echo)
 app.add_typer(surrogates.app, name="surrogates")
 app.add_typer(queue.app, name="queue")
+app.add_typer(clock.app, name="clock")
 app.add_typer(vault.app, name="vault")
 app.add_typer(keys.app, name="keys")
 

@@ -7,15 +7,18 @@ What keeps PHI out (architecture, promise 7):
   no patient's data. The text of any other exception may quote a value of the data set, so it never appears.
 - Libraries (pydicom, pynetdicom, the `warnings` module) quote values in their messages: of those only the logger, the
   level and the line of code are logged.
+- An error that nobody caught, in any thread, is such a line too; the interpreter would print its text.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import threading
 import traceback
 from collections.abc import Mapping, MutableMapping
 from pathlib import PurePath
+from types import TracebackType
 from typing import Any, Literal, TextIO
 
 import structlog
@@ -48,7 +51,7 @@ def set_up_logging(
     """
     stream = stream or sys.stderr
     as_json = format == "json" or (format == "auto" and not stream.isatty())
-    shared = [
+    shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         *([_role_adder(role)] if role else []),
         structlog.processors.add_log_level,
@@ -57,7 +60,7 @@ def set_up_logging(
         cut_out_patient_fields,
         plain_values,
     ]
-    renderer = (
+    renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if as_json
         else structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=lambda *_: None)
@@ -83,11 +86,44 @@ def set_up_logging(
         logging.getLogger(library).setLevel(max(quiet.get(library, logging.WARNING), root.level))
         logging.getLogger(library).handlers[:] = []
     logging.captureWarnings(True)
+    _catch_uncaught()
 
 
 def get_logger(name: str, **fields: Any) -> structlog.typing.FilteringBoundLogger:
     """A logger for the module `name` (give ``__name__``); `fields` are repeated on each of its lines."""
     return structlog.get_logger(name, **fields)
+
+
+def _catch_uncaught() -> None:
+    """What nobody caught becomes one line of the log, in whichever thread: the interpreter's own hooks print its text.
+
+    A hook that somebody else has set (a test runner) stays.
+    """
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = _thread_ended
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _program_ended
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _not_raisable
+
+
+def _thread_ended(caught: threading.ExceptHookArgs) -> None:
+    if caught.exc_value is not None and caught.exc_type is not SystemExit:
+        thread = caught.thread.name if caught.thread else ""
+        get_logger(__name__).error("thread ended by an error", thread=thread, error=describe_error(caught.exc_value))
+
+
+def _program_ended(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        get_logger(__name__).critical("ended by an error", error=describe_error(error.with_traceback(trace)))
+
+
+def _not_raisable(caught: sys.UnraisableHookArgs) -> None:
+    """An error in a finalizer or a callback of the interpreter."""
+    if caught.exc_value is not None:
+        get_logger(__name__).error("error where none can be raised", error=describe_error(caught.exc_value))
 
 
 def _role_adder(role: str) -> structlog.typing.Processor:

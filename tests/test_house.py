@@ -64,11 +64,33 @@ FORBIDDEN: dict[str, set[str]] = {
     | {"cryptography", "gateway.dicom", "gateway.keys", "gateway.database", "gateway.audit"},
     "gateway.protect": NETWORK_LIBRARIES | TENSOR_LIBRARIES,
     "gateway.restore": NETWORK_LIBRARIES | TENSOR_LIBRARIES | {"gateway.mark", "gateway.dicom.pixels.stored_values"},
-    "gateway.flow": NETWORK_LIBRARIES | TENSOR_LIBRARIES | {"gateway.mark", "gateway.dicom.pixels.stored_values"},
+    "gateway.flow": NETWORK_LIBRARIES | TENSOR_LIBRARIES | {"gateway.mark", "gateway.dicom.pixels"},
     "gateway.network": TENSOR_LIBRARIES
     | PIXEL_MODULES | {"numpy", "PIL", "gateway.mark", "gateway.keys"},
     "plugins": NETWORK_LIBRARIES | {"gateway.keys", "gateway.vault", "gateway.database", "gateway.dicom"},
 }  # fmt: skip
+
+# What a room reaches through others all the same, since it asks them for work and not for how it is done:
+# room -> where it goes through -> what it reaches there, and why that is right. All other chains are faults.
+REACHES: dict[str, dict[str, tuple[set[str], str]]] = {
+    "gateway.protect": {"gateway.mark": (TENSOR_LIBRARIES, "arrays go in, marked arrays come out")},
+    "gateway.flow": {
+        "gateway.protect": (
+            TENSOR_LIBRARIES | {"gateway.mark", "gateway.dicom.pixels", "gateway.dicom.pixels.stored_values"},
+            "instances go in, marked and recoded instances come out",
+        )
+    },
+    "gateway.restore": {
+        "gateway.dicom.copy.carried_body": (
+            {"gateway.dicom.pixels.stored_values"},
+            "an original that its copy carries is rebuilt from the copy's pixels",
+        )
+    },
+    "gateway.network": {
+        "gateway.vault": ({"gateway.keys"}, "queries are answered from records whose signatures are checked there"),
+        "gateway.dicom.encoding": ({"numpy"}, "where a slice lies is reckoned from its header"),
+    },
+}
 
 # Promise 6: the words that open a sealed original, and the only modules that may say them.
 OPENING_NAMES = {
@@ -179,6 +201,63 @@ def test_a_room_does_not_know_what_it_must_not_know() -> None:
     assert known == []
 
 
+def test_a_room_does_not_reach_it_through_others_either() -> None:
+    """A chain of imports that ends at what its room must not know, shown from its beginning to its end."""
+    chains = {
+        f"{' > '.join(chain)} > {thing}"
+        for room, things in FORBIDDEN.items()
+        for thing in things
+        if (chain := chain_to(room, thing)) is not None
+    }
+    assert chains == set(), "cut the chain, or move what is needed; where it is right, give the reason in REACHES"
+
+
+def test_every_way_around_the_walls_is_used() -> None:
+    """What is allowed and not needed any more goes out of the list."""
+    unused = [
+        f"{room} through {through}: {thing}"
+        for room, ways in REACHES.items()
+        for through, (things, reason) in ways.items()
+        for thing in things
+        if not reason or chain_to(room, thing, also=through) is None
+    ]
+    assert unused == []
+
+
+def chain_to(room: str, thing: str, also: str = "") -> tuple[str, ...] | None:
+    """The shortest chain of imports from a module of `room` to one that imports `thing`, as a module or name.
+
+    Chains through what `REACHES` allows are not followed, but for those through `also`.
+    """
+    ways = REACHES.get(room, {})
+    closed = [through for through, (things, _) in ways.items() if thing in things and through != also]
+    waiting = [(module.name,) for module in modules() if module.room == room]
+    seen = {chain[0] for chain in waiting}
+    for chain in waiting:  # grows while it is gone through: the nearest come first
+        if any(is_within(name, thing) for name in imported(chain[-1])):
+            return chain
+        for name in sorted(imported(chain[-1])):
+            target = module_of(name)
+            if target and target not in seen and not any(is_within(target, one) for one in closed):
+                seen.add(target)
+                waiting.append((*chain, target))
+    return None
+
+
+@cache
+def imported(name: str) -> frozenset[str]:
+    return frozenset(found for module in modules() if module.name == name for found, _ in module.imports())
+
+
+@cache
+def module_of(name: str) -> str:
+    """The module of this house that an imported name belongs to; "" for what is not of it."""
+    known = {module.name for module in modules()}
+    while name and name not in known:
+        name = name.rpartition(".")[0]
+    return "" if name in ("gateway", "plugins") else name
+
+
 def test_only_the_restore_side_can_open() -> None:
     said = [
         f"{module.name}, line {line}: {name}"
@@ -214,6 +293,33 @@ def test_the_gateway_never_imports_a_plugin() -> None:
         if is_within(name, "plugins")
     ]
     assert named == []
+
+
+# Foreign codestreams meet a codec in a child process only: what it loads, no one else may import.
+CODEC_LIBRARIES = {"imagecodecs", "jpeg_ls", "openjpeg", "pylibjpeg", "libjpeg", "gdcm", "highdicom.frame"}
+CODEC_LIBRARIES |= {"pydicom.pixels.decoders", "pydicom.pixels.encoders", "pydicom.pixels.get_decoder"}
+CODEC_LIBRARIES |= {"pydicom.pixels.get_encoder", "pydicom.pixels.pixel_array", "pydicom.pixels.decompress"}
+PIXELS = "gateway.dicom.pixels"
+WITH_CODECS = {f"{PIXELS}.{name}" for name in ("decoders", "encoders", "decoding", "children.main")}
+CODEC_METHODS = {"pixel_array", "convert_pixel_data"}  # pydicom decodes where the attribute is looked at
+
+
+def test_only_the_child_process_runs_codecs() -> None:
+    found = []
+    for module in modules():
+        if module.name in WITH_CODECS:
+            continue
+        found += [
+            f"{module.name}, line {line}: {name}"
+            for name, line in module.imports()
+            if name in WITH_CODECS or any(is_within(name, library) for library in CODEC_LIBRARIES)
+        ]
+        found += [
+            f"{module.name}, line {node.lineno}: {node.attr}"
+            for node in ast.walk(module.tree)
+            if isinstance(node, ast.Attribute) and node.attr in CODEC_METHODS
+        ]
+    assert found == []
 
 
 # What a running role loads counts as well, through whatever chain of imports.

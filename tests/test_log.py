@@ -117,3 +117,49 @@ def test_auto_is_json_where_there_is_no_terminal() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == ""
     assert json.loads(done.stderr)["event"] == "hello"
+
+
+UNCAUGHT = """
+import sys, threading
+from gateway.log import set_up_logging
+from gateway.errors import DicomError
+set_up_logging("restore", "json")
+
+def fails():
+    raise {error}
+
+class Finalized:
+    def __del__(self):
+        raise {error}
+
+{how}
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "event"),
+    [
+        ("t = threading.Thread(target=fails, name='receiver'); t.start(); t.join()", "thread ended by an error"),
+        ("fails()", "ended by an error"),
+        ("Finalized()", "error where none can be raised"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [("ValueError('Doe^Jane 19700101')", "ValueError"), ("DicomError('truncated', 'cut off')", "DicomError")],
+)
+def test_an_error_that_nobody_caught_is_a_line_without_its_text(how: str, event: str, error: str, told: str) -> None:
+    code = UNCAUGHT.format(error=error, how=how)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    (line,) = [json.loads(text) for text in done.stderr.splitlines()]
+    assert (line["event"], line["role"], line["error"]["type"]) == (event, "restore", told)
+    assert line["error"]["at"]
+    assert "Doe" not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == (1 if event == "ended by an error" else 0)
+
+
+def test_a_thread_that_ends_itself_is_no_error() -> None:
+    code = UNCAUGHT.format(error="SystemExit(3)", how="t = threading.Thread(target=fails); t.start(); t.join()")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""

@@ -39,6 +39,8 @@ INSTANCE_PASSED = "instance-passed"  # an unmarked original to a trusted destina
 OVERRIDE_STARTED = "emergency-override-started"  # a route passes originals until the time that its break-glass names
 OVERRIDE_STOPPED = "emergency-override-stopped"  # that time has come, or the configuration no longer says it
 INSTANCE_DELETED = "instance-deleted"  # purge and retention
+CLOCK_NOT_BELIEVED = "clock-not-believed"  # it runs ahead: nothing is purged by age until somebody confirms it
+CLOCK_CONFIRMED = "clock-confirmed"
 DELIVERY = "delivery"  # one instance to one destination
 QUERY = "query"  # C-FIND
 RETRIEVE = "retrieve"  # C-GET, C-MOVE, or a C-STORE that asks for the original
@@ -69,6 +71,8 @@ EVENTS: dict[str, EventCode] = {
     OVERRIDE_STARTED: EventCode("110113", "110127"),
     OVERRIDE_STOPPED: EventCode("110113", "110138"),
     INSTANCE_DELETED: EventCode("110105"),
+    CLOCK_NOT_BELIEVED: EventCode("110113"),
+    CLOCK_CONFIRMED: EventCode("110113", "110132"),
     DELIVERY: EventCode("110104"),
     QUERY: EventCode("110112"),
     RETRIEVE: EventCode("110104"),

@@ -6,6 +6,7 @@ peer claims to be a UID or an AE title is written only when it looks like one.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -161,7 +162,7 @@ class AuditLog:
             self._open()
             # One write call: lines of several processes do not mix (POSIX O_APPEND on a local file).
             if os.write(self._file, data) != len(data):
-                raise OSError("audit line written in part: disk full?")
+                raise OSError(errno.ENOSPC, "an audit line was written in part")
             os.fsync(self._file)
 
     def close(self) -> None:

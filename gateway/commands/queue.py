@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Engine
 
+    from gateway.flow.operations import Operator
+
 app = typer.Typer(help="Instances on their way: list, hold, release, replay.", no_args_is_help=True)
 
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Instances, by their id in `queue ls`.")]
@@ -69,25 +71,32 @@ def hold(
     reason: Annotated[str, typer.Option(help="Shown in `queue ls`; no patient data.")] = "held by the operator",
 ) -> None:
     """Hold instances that are on their way."""
-    from gateway.flow import operations
-
-    _tell("held", operations.hold(_open(config), ids, reason), len(ids))
+    _tell("held", _operator(config).hold(ids, reason), len(ids))
 
 
 @app.command()
 def release(ids: Ids, config: ConfigFile) -> None:
     """Let held instances begin anew: they are decided and marked again, never sent as they are."""
-    from gateway.flow import operations
-
-    _tell("released", operations.release(_open(config), ids), len(ids))
+    _tell("released", _operator(config).release(ids), len(ids))
 
 
 @app.command()
 def replay(ids: Ids, config: ConfigFile) -> None:
-    """Send delivered instances once more, the same bytes to the same destinations."""
-    from gateway.flow import operations
+    """Send delivered instances once more, the same bytes to those of the same destinations that the route still
+    names.
+    """
+    _tell("sent again", _operator(config).replay(ids), len(ids))
 
-    _tell("sent again", operations.replay(_open(config), ids), len(ids))
+
+def _operator(config: Path) -> Operator:
+    from gateway import service
+    from gateway.audit import AuditLog
+    from gateway.config import load_config
+    from gateway.flow.operations import Operator
+
+    settings = load_config(config)
+    audit = AuditLog(service.places(settings).audit("operator"))
+    return Operator(service.database(settings), settings.routes, audit)
 
 
 def _open(config: Path) -> Engine:

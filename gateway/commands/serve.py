@@ -28,7 +28,7 @@ def serve(
     """Run the gateway until it is told to stop (Ctrl-C or SIGTERM)."""
     from gateway import service
     from gateway.config import load_config
-    from gateway.config.duties import ROLES, roles_of
+    from gateway.config.duties import roles_of, roles_to_start
     from gateway.log import get_logger, set_up_logging
     from gateway.preflight import preflight
 
@@ -40,7 +40,7 @@ def serve(
     for finding in errors:
         say(f"error: {finding.where}: {finding.message}" + (f" ({finding.hint})" if finding.hint else ""))
     without = {one for finding in errors for one in roles_of(finding.path)}
-    wanted = [one for one in ROLES if one != "restore" or settings.restore] if role is Role.ALL else [role.value]
+    wanted = roles_to_start(settings) if role is Role.ALL else [role.value]
     if errors and without.issuperset(wanted):
         raise typer.Exit(ExitCode.USAGE)
     if role is not Role.ALL:  # each role tells of its own bold choices; their supervisor need not repeat them

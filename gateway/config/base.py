@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from gateway.config.secret import SCHEMES, SecretRef
 
@@ -55,6 +55,8 @@ Sha256 = Annotated[str, AfterValidator(_sha256)]
 Device = Annotated[str, AfterValidator(_device)]
 Host = Annotated[str, Field(min_length=1)]  # a name or an IP address
 Port = Annotated[int, Field(ge=1, le=65535)]
+# TOML has no word for nothing: false is it.
+OptionalPort = Annotated[Port | None, BeforeValidator(lambda value: None if value is False else value)]
 
 
 Problem = tuple[tuple[str | int, ...], str]  # a path below the table that is checked, and what is wrong there

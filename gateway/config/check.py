@@ -23,7 +23,7 @@ from gateway.config.secret import SecretRef
 from gateway.config.syntaxes import UNCOMPRESSED
 from gateway.errors import ConfigError
 
-TRUST_SUFFIXES = (".pem", ".crt", ".cer")
+TRUST_SUFFIXES = (".pem", ".crt", ".cer", ".der")
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -98,7 +98,7 @@ def _check_tls(path: KeyPath, tls: Tls) -> Iterator[Finding]:
     yield from _check_file((*path, "private_key"), tls.private_key, private=True)
     if not tls.trust.is_dir():
         yield from _check_file((*path, "trust"), tls.trust)
-    elif not any(file.suffix in TRUST_SUFFIXES for file in tls.trust.iterdir()):
+    elif not any(file.suffix.lower() in TRUST_SUFFIXES for file in tls.trust.iterdir()):
         message = f"no file in {tls.trust} ends with {', '.join(TRUST_SUFFIXES)}"
         yield Finding("error", (*path, "trust"), message, "put the accepted certificate authorities there")
 
@@ -198,7 +198,8 @@ def _check_ingress(config: Config, role: Role) -> Iterator[Finding]:
     if not ingress.peers:
         yield Finding("warning", ("ingress", "peers"), "no peer is listed: every association will be rejected")
     if not config.routes:
-        yield Finding("warning", ("routes",), "there is no route: every association will be rejected")
+        message = "there is no route: nothing can be received, and serve starts no ingress"
+        yield Finding("error", ("ingress",), message) if role == "ingress" else Finding("warning", ("routes",), message)
     for index, peer in enumerate(ingress.peers):
         yield from _check_addresses(("ingress", "peers", index, "addresses"), peer.addresses)
     if ingress.tls is None and not _is_local(ingress.host):
@@ -351,6 +352,9 @@ def _check_restore(config: Config, role: Role) -> Iterator[Finding]:
         return
     if not config.restore.workstations:
         yield Finding("warning", ("restore", "workstations"), "no workstation is listed: every association is rejected")
+    if config.restore.plain_port is not None and not _is_local(config.restore.host):
+        message = f"ORIGINALS leave by {config.restore.host} port {config.restore.plain_port} without TLS"
+        yield Finding("warning", ("restore",), message, "use tls_port, or listen on 127.0.0.1 only")
     for index, workstation in enumerate(config.restore.workstations):
         here = ("restore", "workstations", index)
         name = workstation.ae_title

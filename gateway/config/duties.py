@@ -40,6 +40,18 @@ PRIVATE = ("derived", "restore", "audit/ingress", "audit/worker", "audit/restore
 """Folders that one user alone has."""
 
 
+def roles_to_start(config: Config) -> list[Role]:
+    """The roles that have something to do: no ingress without a route, no restore without its table.
+
+    A configuration of `vault recover` may have neither. The worker also ends retention and what still waits.
+    """
+    return [
+        *(["ingress"] if config.routes else []),  # type: ignore[list-item]
+        "worker",
+        *(["restore"] if config.restore is not None else []),  # type: ignore[list-item]
+    ]
+
+
 def secrets_of(config: Config, role: Role) -> Iterator[tuple[KeyPath, SecretRef, bool]]:
     """The references of [keys] that `role` resolves, each with its path and whether it must be closed to others.
 

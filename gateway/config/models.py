@@ -22,6 +22,7 @@ from gateway.config.base import (
     Host,
     Model,
     Name,
+    OptionalPort,
     Port,
     Problem,
     Sha256,
@@ -72,7 +73,7 @@ class Tls(Model):
 
     certificate: Path
     private_key: Path
-    trust: Path  # PEM file or folder of PEM files with the accepted certificate authorities
+    trust: Path  # file (PEM, DER) or folder of files with the accepted authorities, or single certificates
 
 
 class Peer(Model):
@@ -101,9 +102,9 @@ class Ingress(Model):
     tls: Tls | None = None
     max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
     max_associations: Annotated[int, Field(ge=1)] = 50
-    max_associations_per_ae: Annotated[int, Field(ge=1)] | None = None  # of one calling AE title; None: all of them
+    max_associations_per_ae: Annotated[int, Field(ge=1)] = 40  # of one calling AE title
     max_connections: Annotated[int, Field(ge=1)] = 100  # sockets, before any A-ASSOCIATE
-    max_connections_per_address: Annotated[int, Field(ge=1)] | None = None  # None: three quarters of max_connections
+    max_connections_per_address: Annotated[int, Field(ge=1)] = 75
     idle_timeout_s: Annotated[float, Field(gt=0)] = 60
     handshake_timeout_s: Annotated[float, Field(gt=0)] = 5
     min_free_mib: Annotated[int, Field(ge=0)] = 512  # below this the answer is 0xA700
@@ -252,6 +253,14 @@ class Worker(Model):
     device: Device = "auto"
 
 
+class Codecs(Model):
+    """The child processes that decode and encode compressed frames, without keys, files or network."""
+
+    memory_mib: Annotated[int, Field(ge=512, le=1 << 20)] = 1024  # address space of each; about 200 are taken at start
+    frame_seconds: Annotated[float, Field(gt=0, le=600)] = 2.0  # processor time of a frame up to 16 MiB
+    processes: Annotated[int, Field(ge=0, le=1024)] = 0  # at a time, of each role; 0: one a processor core
+
+
 class Workstation(Model):
     """An AE that may query and retrieve originals: bound to a certificate, or plain by explicit consent."""
 
@@ -282,15 +291,15 @@ class Restore(Model):
 
     ae_title: AETitle = "MIAD_RESTORE"
     host: str = "127.0.0.1"
-    tls_port: Port | None = 2762
+    tls_port: OptionalPort = 2762  # false in the file, None here: no TLS
     plain_port: Port | None = None
     tls: Tls | None = None
     workstations: tuple[Workstation, ...] = ()
     max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
     max_associations: Annotated[int, Field(ge=1)] = 20
-    max_associations_per_ae: Annotated[int, Field(ge=1)] | None = None  # of one calling AE title; None: all of them
+    max_associations_per_ae: Annotated[int, Field(ge=1)] = 16  # of one calling AE title
     max_connections: Annotated[int, Field(ge=1)] = 50
-    max_connections_per_address: Annotated[int, Field(ge=1)] | None = None  # None: three quarters of max_connections
+    max_connections_per_address: Annotated[int, Field(ge=1)] = 37
     max_memory_mib: Annotated[int, Field(ge=16)] = 512  # of requests in reception, over all associations
     idle_timeout_s: Annotated[float, Field(gt=0)] = 60
     handshake_timeout_s: Annotated[float, Field(gt=0)] = 5
@@ -303,9 +312,15 @@ class Restore(Model):
     def _disagreements(self) -> Iterator[Problem]:
         yield from doubled("workstations", "ae_title", [w.ae_title for w in self.workstations])
         if self.tls_port is None and self.plain_port is None:
-            yield ("plain_port",), "neither tls_port nor plain_port is set: nobody could connect"
+            yield (
+                ("tls_port",),
+                "there is neither TLS ([restore.tls] and tls_port) nor a plain_port: nobody could connect",
+            )
         if self.tls_port is not None and self.tls is None:
-            yield ("tls_port",), "tls_port is set but there is no [restore.tls] table"
+            yield (
+                ("tls_port",),
+                "tls_port is set but there is no [restore.tls] table; without TLS write tls_port = false",
+            )
         for index, workstation in enumerate(self.workstations):
             here = ("workstations", index)
             if workstation.plain and self.plain_port is None:
@@ -343,6 +358,7 @@ class Config(Model):
     destinations: tuple[Destination, ...] = ()
     surrogates: tuple[Surrogates, ...] = ()
     worker: Worker = Worker()
+    codecs: Codecs = Codecs()
     restore: Restore | None = None
     retention: Retention = Retention()
     log: Log = Log()

@@ -14,7 +14,7 @@ from alembic.config import Config as AlembicConfig
 from sqlalchemy import URL, Engine, create_engine, event, inspect
 from sqlalchemy.orm import Session
 
-from gateway.database.reach import parse_url, told
+from gateway.database.reach import parse_url, told, waiting
 
 CONNECT_TIMEOUT_S = 10
 BUSY_TIMEOUT_MS = 30_000  # several processes write; a writer waits this long for its turn
@@ -113,15 +113,25 @@ def migrate(engine: Engine) -> None:
 
 @contextmanager
 def transaction(engine: Engine) -> Iterator[Session]:
-    """A session in one transaction: committed when the block ends, rolled back when it raises."""
-    with Session(engine, expire_on_commit=False) as session, session.begin():
+    """A session in one transaction: committed when the block ends, rolled back when it raises.
+
+    Raises
+    ------
+    CapacityError
+        As `gateway.database.reach.waiting`: nothing is wrong with what was to be written.
+    """
+    with waiting(), Session(engine, expire_on_commit=False) as session, session.begin():
         yield session
 
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Session]:
-    """A session that only reads: it never waits for a writer."""
-    with Session(engine.execution_options(reading_only=True), expire_on_commit=False) as session, session.begin():
+    """A session that only reads: it never waits for a writer. CapacityError as `transaction`."""
+    with (
+        waiting(),
+        Session(engine.execution_options(reading_only=True), expire_on_commit=False) as session,
+        session.begin(),
+    ):
         yield session
 
 

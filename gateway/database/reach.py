@@ -1,7 +1,7 @@
 """Why a database cannot be opened, in words that name neither password nor host of anybody else.
 
 Two kinds: what a person must change (`ConfigError`: scheme, driver, user, password, name), and what may heal by itself
-(`UnreachableError`: nobody answers).
+(`UnreachableError`: nobody answers). Once it is open, whoever works with it waits as for a full disk (`CapacityError`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from alembic.util import CommandError
 from sqlalchemy import exc
 from sqlalchemy.engine import URL, make_url
 
-from gateway.errors import ConfigError, GatewayError, UnreachableError
+from gateway.errors import CapacityError, ConfigError, GatewayError, UnreachableError
 
 # SQLSTATEs that waiting does not heal (PostgreSQL manual, appendix A).
 _REFUSED = {
@@ -76,6 +76,58 @@ def told(url: URL) -> Iterator[None]:
     except CommandError:
         message = "the database was written by a newer version of the gateway"
         raise ConfigError("database-newer", message, "install that version, or restore a backup") from None
+
+
+# How an open database says that it cannot write or answer now. SQLite: result codes, www.sqlite.org/rescode.html.
+_SQLITE_WAITS = {
+    "SQLITE_FULL": ("database-full", "the database's disk is full", "make room on it"),
+    "SQLITE_READONLY": ("database-read-only", "the database cannot be written to", "see to its file and its disk"),
+    "SQLITE_IOERR": ("database-unreachable", "the database's disk fails", "look at the machine's log"),
+    "SQLITE_CANTOPEN": ("database-unreachable", "the database's file cannot be opened", "see to its folder and disk"),
+    "SQLITE_BUSY": ("database-locked", "another process has locked the database for too long", ""),
+    "SQLITE_LOCKED": ("database-locked", "another process has locked the database for too long", ""),
+}
+# PostgreSQL: classes of SQLSTATE (manual, appendix A); None: the connection is gone, so nothing was answered.
+_POSTGRESQL_WAITS = {
+    "53": ("database-full", "the database's server has no room", "make room on its disk"),
+    "25006": ("database-read-only", "the database is read-only now", "is it a standby?"),
+    "57P": ("database-unreachable", "the database's server is going down or starting", ""),
+    "58": ("database-unreachable", "the database's server fails", "look at its log"),
+    "08": ("database-unreachable", "the connection to the database is lost", "is the server running?"),
+    "40": ("database-locked", "the database could not settle who is first", ""),
+}
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """Within, what an open database cannot do now is a CapacityError: whoever sees it tries again later.
+
+    What was not committed is not there; when the connection was lost at the commit, it may be there all the same.
+
+    Raises
+    ------
+    CapacityError
+        ``database-full``, ``database-read-only``, ``database-locked``, ``database-unreachable``.
+    """
+    try:
+        yield
+    except exc.DBAPIError as error:
+        found = _waits(error)
+        if found is None:
+            raise
+        raise CapacityError(*found) from None
+
+
+def _waits(error: exc.DBAPIError) -> tuple[str, str, str] | None:
+    """Code, message and hint of a failure that waiting may heal; None for all else."""
+    name = getattr(error.orig, "sqlite_errorname", None)
+    if name is not None:
+        return next((told for prefix, told in _SQLITE_WAITS.items() if name.startswith(prefix)), None)
+    state = getattr(error.orig, "sqlstate", None)
+    if state is None:
+        lost = error.connection_invalidated or isinstance(error, exc.OperationalError)
+        return _POSTGRESQL_WAITS["08"] if lost else None
+    return next((told for prefix, told in _POSTGRESQL_WAITS.items() if state.startswith(prefix)), None)
 
 
 def _explained(url: URL, error: exc.DBAPIError) -> GatewayError:

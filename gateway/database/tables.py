@@ -50,7 +50,8 @@ class InstanceRow(Base):
     reason: Mapped[str | None] = mapped_column(Text)
 
     # work in progress
-    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    attempts: Mapped[int] = mapped_column(Integer, default=0)  # of this step; counted when it is claimed
+    deaths: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # of processes that were at this step
     next_attempt_at: Mapped[float] = mapped_column(Float, default=0.0)
     lease_owner: Mapped[str | None] = mapped_column(String(64))
     lease_until: Mapped[float] = mapped_column(Float, default=0.0)
@@ -77,7 +78,9 @@ class DeliveryRow(Base):
     instance_id: Mapped[str] = mapped_column(ForeignKey("instance.id"))
     destination: Mapped[str] = mapped_column(String(32))
     state: Mapped[str] = mapped_column(String(16), default="queued")
-    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    attempts: Mapped[int] = mapped_column(Integer, default=0)  # counted when it is claimed
+    deaths: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # of processes that were at it
+    failing_since: Mapped[float | None] = mapped_column(Float)  # of failures that end after a time, not a number
     next_attempt_at: Mapped[float] = mapped_column(Float, default=0.0)
     lease_owner: Mapped[str | None] = mapped_column(String(64))
     lease_until: Mapped[float] = mapped_column(Float, default=0.0)
@@ -101,6 +104,18 @@ class OverrideRow(Base):
     until: Mapped[float] = mapped_column(Float, primary_key=True)  # as the configuration says
     started_at: Mapped[float] = mapped_column(Float)
     stopped_at: Mapped[float | None] = mapped_column(Float)
+
+
+class ClockRow(Base):
+    """What this site knows of its own clock; one row. Purging by age stops while `stopped_at` is set."""
+
+    __tablename__ = "clock"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)  # always 1
+    seen_at: Mapped[float] = mapped_column(Float)  # the last time that was believed
+    stopped_at: Mapped[float | None] = mapped_column(Float)  # the time that was not believed
+    reason: Mapped[str | None] = mapped_column(String(64))
+    confirmed: Mapped[int] = mapped_column(Integer, default=0)  # counts `clock confirm`
 
 
 class FiguresRow(Base):
@@ -131,6 +146,10 @@ class ReportRow(Base):
     sop_instance_uid: Mapped[str] = mapped_column(String(64))
     copies_sha256: Mapped[str] = mapped_column(String(64))  # of the locators that it tells of, sorted
     last_marked_at: Mapped[float] = mapped_column(Float)  # of all that it tells of; moves on when nothing new came
+    # what may leave: signed by the gateway that made it; none in reports of versions that did not sign
+    document: Mapped[bytes | None] = mapped_column(LargeBinary)
+    signature: Mapped[bytes | None] = mapped_column(LargeBinary)
+    signer: Mapped[str | None] = mapped_column(String(64))
 
 
 class VaultRow(Base):

@@ -76,8 +76,12 @@ class Passing:
         return self._note_ends(time.time() if now is None else now, None)
 
     def _open(self, now: float) -> set[_Emergency]:
-        passing = [route for route in self._routes if route.passes and route.break_glass is not None]
-        return {_emergency(route) for route in passing if route.break_glass.state(now) == "open"}
+        found = set()
+        for route in self._routes:
+            emergency = _emergency(route)
+            if route.passes and route.break_glass and emergency and route.break_glass.state(now) == "open":
+                found.add(emergency)
+        return found
 
     def _note_begin(self, emergency: _Emergency, *, again: bool) -> bool:
         """False when it was stopped; with `again` that which the configuration says once more begins once more."""

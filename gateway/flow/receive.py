@@ -127,8 +127,11 @@ class _SpoolIncoming:
             self._check(header or self._header_in_file(name))
             stored = Stored(spool_file=name, size=self._size, sha256=self._digest.hexdigest())
             return self._receiver.add(self._facts, stored)
-        except BaseException:
-            self._receiver.spool.delete(name)  # not acknowledged, so not ours to keep
+        except BaseException as error:
+            # Not acknowledged, so not ours to keep; but a connection that is lost at the commit may have committed the
+            # row, and a row without its file could not go on: retention finds the file when there is no row.
+            if getattr(error, "code", "") != "database-unreachable":
+                self._receiver.spool.delete(name)
             raise
 
     def abort(self) -> None:

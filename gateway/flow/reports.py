@@ -84,7 +84,7 @@ class Reports:
             .having(or_(told.c.until.is_(None), last > told.c.until))
         )
         with reading(self._engine) as session:
-            return [(study_uid, marked_at) for study_uid, marked_at in session.execute(query)]
+            return [(study_uid, marked_at) for study_uid, marked_at in session.execute(query) if marked_at]
 
     def _report(self, route: Route, study_uid: str, last_marked_at: float) -> int:
         with reading(self._engine) as session:
@@ -95,13 +95,15 @@ class Reports:
         digest = hashlib.sha256("".join(sorted(locators)).encode()).hexdigest()
         if before is not None and before.copies_sha256 == digest:  # the same copies, sent once more
             with transaction(self._engine) as session:
-                _newest(session, route, study_uid).last_marked_at = last_marked_at
+                if (newest := _newest(session, route, study_uid)) is not None:
+                    newest.last_marked_at = last_marked_at
             return 0
         number = before.number + 1 if before else 1
         series_uid, sop_uid = self._reporter.uids(study_uid, route.name, number)
         previous = before.sop_instance_uid if before else ""
         data = self._reporter.build(locators, series_uid, sop_uid, number, previous)
         row = _row(route, sop_uid, data)
+        signed = self._reporter.sign(route.name, row.id, sop_uid, data)
         report = ReportRow(
             route=route.name,
             study_uid=study_uid,
@@ -110,17 +112,21 @@ class Reports:
             sop_instance_uid=sop_uid,
             copies_sha256=digest,
             last_marked_at=last_marked_at,
+            document=signed.document,
+            signature=signed.signature,
+            signer=signed.signer,
         )
-        self._write(row, data)
+        name = f"report-{row.id}"
+        self._write(name, data)
         if not self._store.add_report(row, report, route.destinations):  # another worker was the first
-            self._derived.delete(row.derived_file)
+            self._derived.delete(name)
             return 0
         self._audit.write(events.REPORT_MADE, "success", instance_id=row.id, route=route.name)
         log.info("protection report", instance=row.id, copies=len(locators))
         return 1
 
-    def _write(self, row: InstanceRow, data: bytes) -> None:
-        writer = self._derived.create(row.derived_file)
+    def _write(self, name: str, data: bytes) -> None:
+        writer = self._derived.create(name)
         try:
             writer.write(data)
             writer.publish()

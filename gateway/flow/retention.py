@@ -1,38 +1,67 @@
-"""Deletes what need not be kept: received bytes after delivery, derived files and vault payloads after their time."""
+"""Deletes what need not be kept: received bytes after delivery, derived files and vault payloads after their time.
+
+What goes by age waits while the clock is not believed (`gateway.flow.clock`): one wrong clock must not delete a site's
+originals. Of originals one pass ends a small part at most, each told of in the audit before it is gone.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import structlog
 
+from gateway.audit import AuditLog, events
 from gateway.config.models import Retention
 from gateway.flow.spool import Spool
 from gateway.flow.store import FlowStore
 from gateway.protect import Protector
 
 DAY_S = 86_400.0
-ORPHAN_AGE_S = 3600.0  # a file without a row is younger than this only while its commit is under way
+# A file without a row is younger than this only while its commit is under way; twice what the clock may jump unseen.
+ORPHAN_AGE_S = 7200.0
+MOST_ORIGINALS = 1000  # in one pass, or a share of all if that is more
+MOST_SHARE = 0.05
 
 log = structlog.get_logger(__name__)
 
 
 class Retainer:
-    """Applies the retention settings, a batch at a time."""
+    """Applies the retention settings, a batch at a time.
+
+    Parameters
+    ----------
+    believed
+        Whether the clock, which says this (seconds since 1970), is to be believed: `ClockGuard.believes`.
+    audit
+        Each original that goes is told of.
+    """
 
     def __init__(
-        self, settings: Retention, store: FlowStore, spool: Spool, derived: Spool, protector: Protector
+        self,
+        settings: Retention,
+        store: FlowStore,
+        spool: Spool,
+        derived: Spool,
+        protector: Protector,
+        believed: Callable[[float], bool],
+        audit: AuditLog,
     ) -> None:
         self._settings = settings
         self._store = store
         self._spool = spool
         self._derived = derived
         self._protector = protector
+        self._believed = believed
+        self._audit = audit
+        self._has_swept = False
 
     def once(self, now: float | None = None) -> int:
         """Delete one batch of everything that is due. Returns how many files were deleted."""
         now = time.time() if now is None else now
-        deleted = self._purge_spool() + self._purge_derived(now) + self._purge_vault(now) + self._sweep_orphans()
+        deleted = self._purge_spool()
+        if self._believed(now):
+            deleted += self._purge_derived(now) + self._purge_vault(now) + self._sweep_orphans()
         if deleted:
             log.info("retention", files=deleted)
         return deleted
@@ -40,7 +69,7 @@ class Retainer:
     def _purge_spool(self) -> int:
         rows = self._store.spool_to_purge()
         for row in rows:
-            self._spool.delete(row.spool_file)
+            self._spool.delete(row.spool_file or "")
         if rows:
             self._store.forget_spool_file([row.id for row in rows])
         return len(rows)
@@ -56,8 +85,17 @@ class Retainer:
     def _purge_vault(self, now: float) -> int:
         if not self._settings.vault_days:
             return 0
+        swept = 0
+        if not self._has_swept:
+            swept = self._protector.sweep_ended()
+            self._has_swept = True
         before = now - self._settings.vault_days * DAY_S
-        return self._protector.expire(before, self._store.records_in_use(delivered_since=before))
+        most = max(MOST_ORIGINALS, int(self._protector.originals() * MOST_SHARE))
+        keep = self._store.records_in_use(delivered_since=before)
+        return swept + self._protector.expire(before, keep, most, self._tell)
+
+    def _tell(self, locator: str) -> None:
+        self._audit.write(events.INSTANCE_DELETED, "success", locator=locator, reason="retention")
 
     def _sweep_orphans(self) -> int:
         """Files that a crash left between writing and committing: nobody was told that they are safe."""

@@ -7,17 +7,28 @@ receiving roles' spool key (`gateway.keys.spoolfile`), each file bound to its ow
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from gateway.errors import SealError
 from gateway.keys.spoolfile import SpoolCipher
 
 PARTIAL = ".part"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Plain contents of a file: hexadecimal digest ("" when they are not what was written), and bytes."""
+
+    sha256: str
+    size: int
 
 
 class Spool:
@@ -49,13 +60,19 @@ class Spool:
         """Whether a published file of this name is there."""
         return (self._folder / name).is_file()
 
-    def size(self, name: str) -> int:
-        """Bytes of a published file's plain contents (read through once)."""
-        size = 0
-        with self.open(name) as file:
-            while data := file.read(1 << 20):
-                size += len(data)
-        return size
+    def digest(self, name: str) -> Contents | None:
+        """What a published file holds (read through once); None when there is none."""
+        digest, size = hashlib.sha256(), 0
+        try:
+            with self.open(name) as file:
+                while data := file.read(1 << 20):
+                    digest.update(data)
+                    size += len(data)
+        except FileNotFoundError:
+            return None
+        except SealError:
+            return Contents("", size)
+        return Contents(digest.hexdigest(), size)
 
     def delete(self, name: str) -> None:
         """Delete a file; one that is not there is no error (steps repeat)."""

@@ -7,13 +7,14 @@ from gateway.keys.generate import make_keys
 from gateway.keys.hpke import key_id
 from gateway.keys.keyring import OpeningKeys, SealingKeys, load_spool_cipher, load_verifier
 from gateway.keys.signing import Signer, Verifier
-from gateway.keys.spoolfile import SpoolCipher
+from gateway.keys.spoolfile import DerivedCipher, SpoolCipher
 from gateway.keys.token import TOKEN_SIZE, TokenContent, make_token, read_token
 
 __all__ = [
     "TOKEN_SIZE",
     "ChunkedReader",
     "ChunkedWriter",
+    "DerivedCipher",
     "OpeningKeys",
     "SealingKeys",
     "Signer",

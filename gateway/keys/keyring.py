@@ -12,7 +12,7 @@ from gateway.errors import ConfigError
 from gateway.keys import pem
 from gateway.keys.hpke import key_id
 from gateway.keys.signing import Signer, Verifier
-from gateway.keys.spoolfile import SpoolCipher
+from gateway.keys.spoolfile import DerivedCipher, SpoolCipher
 
 
 @dataclass(frozen=True, repr=False)
@@ -23,6 +23,7 @@ class SealingKeys:
     signer: Signer
     verifier: Verifier
     spool: SpoolCipher
+    derived: DerivedCipher
     uid_key: bytes
     mark_key: bytes
 
@@ -47,15 +48,18 @@ class SealingKeys:
             raise ConfigError(
                 "signer-not-trusted", "keys.trusted_signers does not list the public half of keys.signing_key"
             )
+        spool_key = pem.symmetric_key(keys.spool_key.resolve(), "keys.spool_key")
+        mark_key = pem.symmetric_key(keys.mark_key.resolve(), "keys.mark_key")
         return cls(
             restore_public=pem.public_key(
                 keys.restore_public_key.resolve(private=False), X25519PublicKey, "keys.restore_public_key"
             ),
             signer=signer,
             verifier=verifier,
-            spool=SpoolCipher(pem.symmetric_key(keys.spool_key.resolve(), "keys.spool_key")),
+            spool=SpoolCipher(spool_key),
+            derived=DerivedCipher(mark_key, spool_key),
             uid_key=pem.symmetric_key(keys.uid_key.resolve(), "keys.uid_key"),
-            mark_key=pem.symmetric_key(keys.mark_key.resolve(), "keys.mark_key"),
+            mark_key=mark_key,
         )
 
 

@@ -248,15 +248,18 @@ class Bias:
 
 @dataclass(frozen=True)
 class JndFigures:
-    """A mark in just noticeable differences (DICOM PS3.14), unmasked, in one window on one screen.
+    """A mark in just noticeable differences (DICOM PS3.14) in one window on one screen; noise masks nothing here.
+
+    Not the threshold that a mark keeps (`Quality.above_threshold`): in a noisy image many pixels outside strokes change
+    by more than 1 JND and none by more than the noise around it hides.
 
     Of an RGB image the channel that changes most counts, as if it were gray (an upper bound: PS3.14 knows no colour).
 
     Attributes
     ----------
-    above_inside
+    over_jnd_inside
         share of the image's pixels that lie in strokes and change by more than 1 JND.
-    above_outside
+    over_jnd_outside
         the same outside strokes.
     percentile99
         99th percentile of the change over the whole image, JND.
@@ -266,8 +269,8 @@ class JndFigures:
         largest change outside strokes, JND.
     """
 
-    above_inside: float
-    above_outside: float
+    over_jnd_inside: float
+    over_jnd_outside: float
     percentile99: float
     peak: float
     peak_outside: float
@@ -288,7 +291,8 @@ class Quality:
     stroke_share
         strokes' share of the image's pixels.
     above_threshold
-        share of the image's pixels outside strokes that change by more than the masked threshold.
+        share of the image's pixels outside strokes that change by more than the masked threshold of visibility, the
+        larger of 1 JND and what the local noise hides: the one that a mark keeps (promise 8).
     roi_difference
         largest absolute stored difference inside region of interest and padding; always 0.
     saturated

@@ -113,8 +113,8 @@ def with_plain_titles(data: bytes) -> bytes:
     """The same encoded command set, with AE titles that a strict decoder takes: of 16 characters, padded with spaces.
 
     NUL at the end, as many toolkits pad, becomes a space (PS3.5 6.2 pads VR AE with spaces); a byte that may not stand
-    in an AE title becomes ``?``, so that such a title is unknown instead of the end of the association. What is no
-    command set is returned as it is: its decoder tells.
+    in an AE title becomes ``?``, and so does a blank one, so that such a title is unknown instead of the end of the
+    association. What is no command set is returned as it is: its decoder tells.
     """
     parts: list[bytes] = []
     at = 0
@@ -125,7 +125,7 @@ def with_plain_titles(data: bytes) -> bytes:
             return data
         value = data[at + 8 : end]
         if number in _TITLES:
-            title = value.strip(b"\0 ")[:16]
+            title = value.strip(b"\0 ")[:16] or b"?"
             plain = bytes(byte if 0x20 <= byte < 0x7F and byte != 0x5C else 0x3F for byte in title)
             value = plain.ljust(length, b" ") if length <= 16 else plain + b" " * (len(plain) % 2)
         parts.append(_element(number, value))

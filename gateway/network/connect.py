@@ -12,6 +12,12 @@ from gateway.errors import GatewayError, TransientError
 CERTIFICATE_FAILURES = frozenset({"certificate-not-trusted", "certificate-refused", "tls-failed"})
 """Codes of a connection that was not made because TLS could not be: nothing was sent, and nothing was said in DICOM."""
 
+_ABOUT_CERTIFICATES = (
+    "CERTIFICATE",
+    "UNKNOWN_CA",
+    "ACCESS_DENIED",
+    "DECRYPT_ERROR",
+)  # ... a signature that is not good
 _OUR_CERTIFICATE = "has it expired, and does the partner trust its authority?"
 
 
@@ -88,7 +94,7 @@ def connect(peer: Peer) -> socket.socket:
 def _refuses_ours(error: ssl.SSLError) -> bool:
     """Whether it is the peer's alert about our own certificate (RFC 8446 6.2)."""
     reason = error.reason or ""
-    return "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason or "ACCESS_DENIED" in reason)
+    return "ALERT" in reason and any(word in reason for word in _ABOUT_CERTIFICATES)
 
 
 def lost(error: OSError) -> TransientError:

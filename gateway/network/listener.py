@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from gateway.network.admission import Places
 from gateway.network.callers import plain_address
-from gateway.network.pdu_socket import GatewaySocket
+from gateway.network.pdu_socket import CLOSING_WAIT_S, GatewaySocket
 from gateway.network.tls import peer_certificate
 from gateway.network.upper_layer import GatewayAssociation
 
@@ -81,6 +82,8 @@ class Listener(ThreadedAssociationServer):
                 connection.do_handshake()  # the timeout is that of the whole handshake
             _Handler(connection, client_address, self, places)
         except Exception as error:
+            if isinstance(error, ssl.SSLError):
+                _let_alert_arrive(connection)
             self.shutdown_request(connection)
             places.give_back()
             reason = _handshake_failure(error)
@@ -127,6 +130,14 @@ class _Handler(RequestHandler):
                 association.bind(event, handler, args)
         scp.association_began(association)
         return association
+
+
+def _let_alert_arrive(connection: socket.socket) -> None:
+    """Read away what the client has sent already: else closing resets the connection, and it never learns why."""
+    with contextlib.suppress(OSError):
+        connection.settimeout(CLOSING_WAIT_S)
+        socket.socket.shutdown(connection, socket.SHUT_WR)
+        socket.socket.recv(connection, 65536)
 
 
 def _handshake_failure(error: Exception) -> str:

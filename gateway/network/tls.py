@@ -16,10 +16,10 @@ from typing import Literal
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from gateway.config.check import TRUST_SUFFIXES
 from gateway.config.models import Tls
 from gateway.errors import ConfigError
 
-_SUFFIXES = (".pem", ".crt", ".cer", ".der")
 _log = logging.getLogger(__name__)
 
 # BCP 195 (RFC 9325 4.2): forward secrecy and AEAD only. TLS 1.3 brings its own list, all of it of this kind.
@@ -158,9 +158,11 @@ def _check_private(path: Path) -> None:
 
 def _trust_files(trust: Path) -> list[Path]:
     """The certificate files of a trust folder (hashed names are not needed), or the one trust file."""
-    files = sorted(p for p in trust.iterdir() if p.suffix.lower() in _SUFFIXES) if trust.is_dir() else [trust]
+    files = sorted(p for p in trust.iterdir() if p.suffix.lower() in TRUST_SUFFIXES) if trust.is_dir() else [trust]
     if not files:
-        raise ConfigError("tls-file-missing", f"no {', '.join(_SUFFIXES)} file in {trust}", "put the trusted CA there")
+        raise ConfigError(
+            "tls-file-missing", f"no {', '.join(TRUST_SUFFIXES)} file in {trust}", "put the trusted CA there"
+        )
     return files
 
 

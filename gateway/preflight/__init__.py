@@ -15,7 +15,7 @@ from gateway.config.lines import KeyPath
 from gateway.errors import ConfigError
 from gateway.keys.keyring import OpeningKeys, SealingKeys, load_spool_cipher
 from gateway.preflight.certificates import check_certificates, tls_tables
-from gateway.preflight.machine import try_device, try_ports, try_the_database
+from gateway.preflight.machine import try_codecs, try_device, try_ports, try_the_database
 
 
 def preflight(config: Config, role: Role = "all") -> list[Finding]:
@@ -42,6 +42,7 @@ def _try_all(config: Config, role: Role) -> Iterator[Finding]:
     yield from try_ports(config, role)
     yield from try_the_database(config)
     yield from try_device(config, role)
+    yield from try_codecs(role)
 
 
 def _try_surrogates(config: Config) -> Iterator[Finding]:

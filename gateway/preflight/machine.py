@@ -1,4 +1,4 @@
-"""What only trying tells: whether ports can be listened on, the database answers, and the device computes."""
+"""What only trying tells: ports, the database, the device, and how far the kernel confines codecs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from gateway.config import Config, Finding
 from gateway.config.duties import Role
 from gateway.database import try_database
+from gateway.dicom.pixels.children.pool import unprotected
 from gateway.errors import ConfigError, GatewayError, UnreachableError
 from gateway.network.presence import is_ours, listeners, reason_not_to_listen
 
@@ -26,6 +27,14 @@ def try_the_database(config: Config) -> Iterator[Finding]:
         yield Finding("error", ("database", "url"), error.message, error.hint, keeps_from_starting=False)
     except GatewayError as error:
         yield Finding("error", ("database", "url"), error.message, error.hint)
+
+
+def try_codecs(role: Role) -> Iterator[Finding]:
+    """What this machine cannot keep the processes from that decode foreign codestreams."""
+    if role in ("all", "worker", "restore"):
+        for sentence in unprotected():
+            hint = "a codec that is taken over reaches what this user reaches: run the gateway on Linux 5.13 or later"
+            yield Finding("warning", ("codecs",), sentence, hint)
 
 
 def try_device(config: Config, role: Role) -> Iterator[Finding]:

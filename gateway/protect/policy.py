@@ -21,6 +21,7 @@ from gateway.dicom.copy.bulk import RideAlong
 from gateway.dicom.copy.references import is_signed
 from gateway.dicom.encoding.encoded import InstanceHeader
 from gateway.dicom.encoding.groups import has_groups
+from gateway.dicom.encoding.normal_form import duplicates
 from gateway.errors import HoldError
 from gateway.mark import ImageTraits, ModalityProfile, choose_profile
 from gateway.protect.policy_table import (
@@ -75,6 +76,9 @@ def decide(
     """
     if route.action == "hold":
         return Decision("hold", code="route-holds", reason=f"route {route.name} holds everything for a person")
+    if header.conflicts:  # whatever rule would fit: it may have been read from the wrong one of two values
+        error = duplicates(header.conflicts)
+        return Decision("hold", code=error.code, reason=str(error))
     row = TABLE.get(header.sop_class_uid, _UNLISTED)
     rule = next((rule for rule in route.rules if _matches(rule, header)), None)
     if (rule.action if rule else route.action) == "pass":

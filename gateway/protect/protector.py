@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +21,7 @@ from gateway.dicom.copy.derive import DerivationFacts
 from gateway.dicom.copy.uids import derived_uid, in_new_study
 from gateway.dicom.encoding.encoded import InstanceHeader, read_header
 from gateway.dicom.encoding.syntaxes import syntax_of
+from gateway.dicom.pixels.children.pool import Limits, configure
 from gateway.errors import GatewayError
 from gateway.keys import SealingKeys, mark_seed
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, ModalityProfile, load_packs, load_profiles
@@ -37,7 +39,9 @@ from gateway.protect.marking import (
 )
 from gateway.protect.policy import Decision, decide, has_new_study, policy_digest, ride_along
 from gateway.protect.remapping import Remapped
+from gateway.protect.signed_report import SignedFacts, SignedReport, check_report
 from gateway.vault import (
+    CopyNames,
     FigureStore,
     MarkFigures,
     PayloadStore,
@@ -47,6 +51,8 @@ from gateway.vault import (
     seal_carried,
     seal_payload,
 )
+
+_PAGE = 500  # locators in one query
 
 DESCRIPTION = {
     "lettered": "Lettering with an adversarial texture was added to the pixels outside the region of interest, "
@@ -72,8 +78,10 @@ class Protector:
     """
 
     def __init__(self, config: Config, keys: SealingKeys, engine: Engine, vault_folder: Path) -> None:
+        configure(Limits.of(config.codecs))
         self._config = config
         self._keys = keys
+        self._engine = engine
         self._profiles = load_profiles()
         self._payloads = PayloadStore(vault_folder)
         self._figures = FigureStore(engine)
@@ -161,12 +169,37 @@ class Protector:
         self._put_payload(newer, source)
         return newer
 
-    def expire(self, before: float, keep: Collection[str]) -> int:
-        """End the retention of originals sealed before that time, but of none in `keep`; returns how many."""
-        locators = self._records.expire(before, keep)
+    def check_report(self, signed: SignedReport | None) -> SignedFacts:
+        """What a listed signer says of a report of this site; HoldError ``not-ours``."""
+        return check_report(signed, self._keys.verifier, self._config.site.name)
+
+    def expire(self, before: float, keep: Collection[str], most: int, told: Callable[[str], None]) -> int:
+        """End the retention of originals sealed before that time, but of none in `keep`; returns how many.
+
+        Parameters
+        ----------
+        most
+            End no more than so many, the oldest first.
+        told
+            Called with each locator before its retention ends; what it raises keeps that original and those after it.
+        """
+        locators = self._records.expire(before, keep, most, told)
         for locator in locators:
             self._payloads.delete(locator)
         return len(locators)
+
+    def sweep_ended(self) -> int:
+        """Delete payloads that a kill left behind after their retention had ended; returns how many."""
+        found = 0
+        names = self._payloads.locators()
+        while page := list(islice(names, _PAGE)):
+            for locator in self._records.ended(page):
+                found += self._payloads.delete(locator)
+        return found
+
+    def originals(self) -> int:
+        """How many originals retention has not ended."""
+        return self._records.count_live()
 
     def sweep(self, before: float) -> int:
         """Delete payloads that killed processes left half written before that time; returns how many."""
@@ -262,11 +295,13 @@ class Protector:
     def _facts(self, route: Route, body: bytes | None, record: VaultRecord) -> DerivationFacts:
         """Everything in the derived header that is not the original's.
 
-        The same record gives the same facts, but for `body`, what the copy carries: it is sealed afresh each time.
+        The same record gives the same facts, but for `body`, what the copy carries: it is sealed afresh each time; and
+        references name the copies that are the newest now (`CopyNames`).
         """
         site = self._config.site
         derive, has_new_study = partial(derived_uid, self._keys.uid_key), bool(record.derived_study_uid)
         name = in_new_study if has_new_study else str
+        copies = CopyNames(self._engine, record.study_uid, has_new_study=has_new_study)
         sealed_key = payload = None
         if body is not None:
             sealed_key, payload = seal_carried(body, record, self._keys.restore_public, self._keys.signer)
@@ -282,7 +317,7 @@ class Protector:
             source_reference=route.source_reference,
             token=record.token,
             hint=site.contact,
-            map_uid=lambda uid: derive("instance", name(uid), 1),
+            map_uid=lambda uid: copies.newest(uid) or derive("instance", name(uid), 1),  # not here yet: its first copy
             map_series=lambda uid: derive("series", name(uid)),
             derived_study_uid=record.derived_study_uid,
             map_study=partial(derive, "study") if has_new_study else None,

@@ -25,7 +25,8 @@ class Remapped:
     def derive(self, record: VaultRecord) -> tuple[bytes, str]:
         """The derived data set (in `references_syntax`) and its SHA-256.
 
-        The same record gives the same bytes, unless the copy carries its original: that is sealed afresh each time.
+        The same record gives the same bytes, unless the copy carries its original, which is sealed afresh each time, or
+        an instance that it refers to was corrected since: then it names the newer copy (`gateway.vault.CopyNames`).
 
         Raises
         ------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import partial
 
@@ -9,9 +10,10 @@ from sqlalchemy import Engine
 
 from gateway import __version__
 from gateway.config.models import Site
-from gateway.dicom.copy.report import CopyFacts, ReportFacts, build_report
+from gateway.dicom.copy.report import SOP_CLASS, CopyFacts, ReportFacts, build_report
 from gateway.dicom.copy.uids import derived_uid
 from gateway.keys import SealingKeys
+from gateway.protect.signed_report import SignedFacts, SignedReport, sign_report
 from gateway.vault import FigureStore, MarkFigures, RecordStore, VaultRecord
 
 _NAMES = ("tier", "mode", "profile", "restoration")  # of a policy, in the order in which they are told
@@ -31,6 +33,7 @@ class Reporter:
         self._records = RecordStore(engine, verifier=keys.verifier, vault_id=site.name)
         self._figures = FigureStore(engine)
         self._derive = partial(derived_uid, keys.uid_key)
+        self._signer = keys.signer
 
     def uids(self, study_uid: str, route: str, number: int) -> tuple[str, str]:
         """Series and SOP Instance UID of the report with this number that a route sends out of a study.
@@ -43,6 +46,19 @@ class Reporter:
     def marked_of_study(self, study_uid: str) -> list[str]:
         """Locators of all marked copies of a study, named by the originals' UID or the copies', whatever the route."""
         return self._figures.marked_of_study(study_uid)
+
+    def sign(self, route: str, instance_id: str, sop_uid: str, data: bytes) -> SignedReport:
+        """Sign what the report is that leaves as this instance by this route."""
+        facts = SignedFacts(
+            vault=self._site.name,
+            route=route,
+            instance_id=instance_id,
+            sop_class_uid=SOP_CLASS,
+            sop_instance_uid=sop_uid,
+            sha256=hashlib.sha256(data).hexdigest(),
+            size=len(data),
+        )
+        return sign_report(facts, self._signer)
 
     def build(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from gateway.audit import AuditLog
 from gateway.config import Config
+from gateway.errors import ConfigError
 from gateway.service.places import database, places
 
 
@@ -17,6 +18,8 @@ def start_ingress(config: Config) -> Callable[[], None]:
     from gateway.keys.keyring import load_spool_cipher
     from gateway.network.ingress import IngressScp
 
+    if not config.routes:
+        raise ConfigError("no-route", "the configuration has no [[routes]]: nothing could be received", "add one")
     where = places(config)
     spool = Spool(where.spool, load_spool_cipher(config.keys))
     store = FlowStore(database(config), lease_owner())

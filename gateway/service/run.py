@@ -13,13 +13,13 @@ import structlog
 
 from gateway.audit import AuditLog, events
 from gateway.config import Config, load_config, read_text
-from gateway.config.duties import ROLES, Role, foreign_variables
+from gateway.config.duties import Role, foreign_variables, roles_to_start
 from gateway.network.presence import announce
 from gateway.service.hardening import forbid_core_dumps, forget_variables
 from gateway.service.ingress import start_ingress
 from gateway.service.places import places
 from gateway.service.restore import start_restore
-from gateway.service.supervisor import PARENT, Supervisor
+from gateway.service.supervisor import CANNOT_START, PARENT, Supervisor
 from gateway.service.worker import start_worker
 
 RUNNERS: dict[str, Callable[[Config], Callable[[], None]]] = {
@@ -44,8 +44,9 @@ def serve(config_path: Path, role: Role = "all", without: Collection[str] = ()) 
     config = load_config(config_path)
     forbid_core_dumps()
     if role == "all":
-        wanted = [one for one in ROLES if one not in without and (one != "restore" or config.restore)]
-        return Supervisor(config_path, {one: _environment(config, one) for one in wanted}).run()
+        wanted = [one for one in roles_to_start(config) if one not in without]
+        code = Supervisor(config_path, {one: _environment(config, one) for one in wanted}).run()
+        return code or (CANNOT_START if without else 0)
     forget_variables(foreign_variables(config, role))
     audit = AuditLog(places(config).audit(role))
     stop = _stop_on_signal()  # before anybody can see that the role is there

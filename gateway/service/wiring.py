@@ -11,6 +11,7 @@ from gateway.audit import AuditLog
 from gateway.config import Config
 from gateway.config.models import Keys
 from gateway.config.secret import SecretRef
+from gateway.dicom.pixels.children.pool import Limits, configure
 from gateway.keys.keyring import OpeningKeys, SealingKeys
 from gateway.service.places import Places, database, places
 
@@ -29,7 +30,7 @@ def build_step_context(
     return StepContext(
         store=store,
         spool=Spool(base.spool, keys.spool),
-        derived=Spool(base.derived, keys.spool),
+        derived=Spool(base.derived, keys.derived),
         protector=Protector(config, keys, engine, where.vault),
         routes={route.name: route for route in config.routes},
         passing=Passing(config.routes, [d.name for d in config.destinations if d.trust_statement], engine, audit),
@@ -50,6 +51,7 @@ def build_restorer(config: Config):
     """The one object that opens originals. Only the restore role and the operator's own `restore` call this."""
     from gateway.restore import Restorer
 
+    configure(Limits.of(config.codecs))
     return Restorer(database(config), places(config).vault, OpeningKeys.load(config.keys), config.site.name)
 
 

@@ -19,6 +19,7 @@ log = structlog.get_logger(__name__)
 
 def start_worker(config: Config) -> Callable[[], None]:
     """Start sealing, marking, delivering and purging; returns what stops them."""
+    from gateway.flow.clock import ClockGuard
     from gateway.flow.retention import Retainer
     from gateway.flow.steps import Steps
     from gateway.flow.store import FlowStore, lease_owner
@@ -32,7 +33,10 @@ def start_worker(config: Config) -> Callable[[], None]:
     _tell_of_clinical(config, context.audit)
     context.passing.start()
     egress = Egress(config.destinations, context.audit)
-    retainer = Retainer(config.retention, store, context.spool, context.derived, context.protector)
+    clock = ClockGuard(engine, context.audit)
+    retainer = Retainer(
+        config.retention, store, context.spool, context.derived, context.protector, clock.believes, context.audit
+    )
     further = [("emergencies", context.passing.tend, 1.0)]
     if any(route.report for route in config.routes):
         further.append(("reports", build_reports(config, keys, store, engine, context).once, REPORTS_S))

@@ -1,6 +1,7 @@
 """Sealed originals, their signed records, and the index that C-FIND answers from."""
 
 from gateway.vault.carried import Carried, open_carried, seal_carried
+from gateway.vault.copies import CopyNames
 from gateway.vault.figures import FigureStore, MarkFigures
 from gateway.vault.index import Index, Scope
 from gateway.vault.payloads import PayloadStore
@@ -10,6 +11,7 @@ from gateway.vault.sealed import PayloadReader, open_payload, seal_payload
 
 __all__ = [
     "Carried",
+    "CopyNames",
     "FigureStore",
     "Index",
     "MarkFigures",

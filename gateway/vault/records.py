@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Literal
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
-from sqlalchemy import Engine, Select, exc, func, select
+from sqlalchemy import Engine, Select, exc, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from gateway.database import VaultRow, reading, transaction
@@ -130,30 +130,51 @@ class RecordStore:
                 return True
             return record.derived_sha256 == sha256
 
-    def expire(self, before: float, keep: Collection[str] = ()) -> list[str]:
+    def expire(
+        self,
+        before: float,
+        keep: Collection[str] = (),
+        most: int | None = None,
+        told: Callable[[str], None] | None = None,
+    ) -> list[str]:
         """End the retention of records sealed before `before` (seconds since 1970) but not of those in `keep`.
 
-        Their locators are answered; the index shows them no more. The caller then deletes the payloads. An ended record
-        is never used again, so a payload that a kill left undeleted can be deleted at any later time.
+        Their locators are answered; the index shows them no more, and what it told of patient and study is deleted with
+        them. The caller then deletes the payloads. An ended record is never used again, so a payload that a kill left
+        undeleted can be deleted at any later time.
+
+        Parameters
+        ----------
+        most
+            End no more than so many, the oldest first; None: all.
+        told
+            Called with each locator before its change is committed; what it raises undoes what was not.
         """
         expired: list[str] = []
-        after = ""
-        while True:
+        after = (0.0, "")
+        while most is None or len(expired) < most:
             with transaction(self._engine) as session:
                 rows = session.scalars(
                     select(VaultRow)
-                    .where(VaultRow.created_at < before, VaultRow.payload_file.is_not(None), VaultRow.locator > after)
-                    .order_by(VaultRow.locator)
+                    .where(VaultRow.created_at < before, VaultRow.payload_file.is_not(None))
+                    .where(tuple_(VaultRow.created_at, VaultRow.locator) > after)
+                    .order_by(VaultRow.created_at, VaultRow.locator)
                     .limit(_PAGE)
                     .with_for_update()
                 ).all()
                 for row in rows:
-                    after = row.locator
-                    if row.locator not in keep:
-                        self._write(row, replace(self._read(row), payload_file=None))
-                        expired.append(row.locator)
+                    after = (row.created_at, row.locator)
+                    if row.locator in keep or (most is not None and len(expired) >= most):
+                        continue
+                    if told is not None:
+                        told(row.locator)
+                    self._write(row, replace(self._read(row), payload_file=None))
+                    row.attributes = {}
+                    row.patient_id = row.study_date = row.accession_number = row.modality = ""
+                    expired.append(row.locator)
             if len(rows) < _PAGE:
-                return expired
+                break
+        return expired
 
     # finding
 
@@ -191,6 +212,18 @@ class RecordStore:
         """How many records there are, ended ones included."""
         with reading(self._engine) as session:
             return session.scalar(select(func.count()).select_from(VaultRow)) or 0
+
+    def count_live(self) -> int:
+        """How many records there are whose retention has not ended."""
+        with reading(self._engine) as session:
+            live = select(func.count()).select_from(VaultRow).where(VaultRow.payload_file.is_not(None))
+            return session.scalar(live) or 0
+
+    def ended(self, locators: Sequence[str]) -> list[str]:
+        """Those of `locators` (at most a page of them) whose retention has ended."""
+        with reading(self._engine) as session:
+            found = select(VaultRow.locator).where(VaultRow.locator.in_(locators), VaultRow.payload_file.is_(None))
+            return list(session.scalars(found))
 
     def without_payload(self, locators: Iterable[str]) -> list[str]:
         """Those of `locators` (at most a page of them) that no live record names."""

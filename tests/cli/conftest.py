@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -71,8 +72,8 @@ def sample(tmp_path: Path) -> Path:
     file.parent.mkdir()
     text = (REPOSITORY / "deploy" / "gateway.toml").read_text("utf-8")
     for written, free in zip(("port = 11112", "port = 11113", "tls_port = 2762"), free_ports(3), strict=True):
-        assert text.count(f"\n{written}\n") == 1
-        text = text.replace(f"\n{written}\n", f"\n{written.rpartition(' ')[0]} {free}\n")
+        text, count = re.subn(rf"^{written}\b", f"{written.rpartition(' ')[0]} {free}", text, flags=re.MULTILINE)
+        assert count == 1
     file.write_text(text, "utf-8")
     make_keys(file.parent / "keys")
     make_certificate(file.parent / "tls")

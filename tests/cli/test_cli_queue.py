@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
+from gateway.audit import events
 from gateway.config import load_config
-from gateway.database import DeliveryRow, InstanceRow, open_database, transaction
+from gateway.database import ClockRow, DeliveryRow, InstanceRow, open_database, transaction
 
 
 @pytest.fixture
@@ -42,6 +44,11 @@ def row(state: str, received_at: float) -> InstanceRow:
 def state_of(engine: Engine, instance: str) -> str:
     with transaction(engine) as session:
         return session.get(InstanceRow, instance).state
+
+
+def audited(sample: Path) -> list[dict]:
+    path = load_config(sample).site.state / "audit" / "operator.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def test_ls_shows_the_newest_first_with_reason_and_deliveries(run, sample: Path, engine: Engine) -> None:
@@ -79,10 +86,16 @@ def test_ls_of_an_empty_site_is_only_the_head(run, sample: Path) -> None:
     ("command", "instance", "becomes"),
     [("hold", "received", "held"), ("release", "held", "received"), ("replay", "delivered", "marked")],
 )
-def test_an_operator_changes_what_becomes_of_an_instance(run, sample, engine, command, instance, becomes) -> None:
+def test_an_operator_changes_what_becomes_of_an_instance_and_is_audited(
+    run, sample, engine, command, instance, becomes
+) -> None:
     done = run("queue", command, instance, "--config", sample)
     assert done.code == 0, done.err
     assert state_of(engine, instance) == becomes
+    [line] = audited(sample)
+    assert line["event"] == (events.INSTANCE_HELD if command == "hold" else events.INSTANCE_RELEASED)
+    assert (line["operation"], line["instance_id"], line["route"]) == (command, instance, "research")
+    assert (line["outcome"], line["reason"]) == ("success", "operator")
 
 
 @pytest.mark.parametrize(
@@ -93,6 +106,7 @@ def test_what_cannot_be_done_in_a_state_is_code_3_and_changes_nothing(run, sampl
     assert done.code == 3
     assert done.err.startswith("0 of 1 ")
     assert state_of(engine, instance) == instance
+    assert audited(sample) == []
 
 
 @pytest.mark.parametrize("command", ["hold", "release", "replay"])
@@ -101,3 +115,36 @@ def test_an_unknown_id_is_code_2_and_changes_nothing(run, sample, engine, comman
     assert done.code == 2
     assert "code: no-such-instance" in done.err
     assert {state_of(engine, each) for each in ("received", "delivered", "held")} == {"received", "delivered", "held"}
+    assert audited(sample) == []
+
+
+@pytest.mark.parametrize(("command", "instance"), [("hold", "received"), ("release", "held"), ("replay", "delivered")])
+def test_what_cannot_be_audited_is_not_done(run, sample, engine, command, instance) -> None:
+    folder = load_config(sample).site.state / "audit"
+    folder.mkdir(exist_ok=True)
+    (folder / "operator.jsonl").symlink_to("/dev/full")
+    assert run("queue", command, instance, "--config", sample).code == 1
+    assert state_of(engine, instance) == instance
+
+
+def test_replay_says_when_the_route_names_none_of_the_destinations(run, sample, engine) -> None:
+    with transaction(engine) as session:
+        session.query(DeliveryRow).update({"destination": "renamed"})
+    done = run("queue", "replay", "delivered", "--config", sample)
+    assert done.code == 1
+    assert "code: destination-not-named" in done.err
+    assert state_of(engine, "delivered") == "delivered"
+
+
+def test_the_clock_is_shown_and_confirmed(run, sample, engine) -> None:
+    with transaction(engine) as session:
+        session.add(ClockRow(id=1, seen_at=1.0, stopped_at=time.time(), reason="ahead-of-monotonic-time", confirmed=0))
+    stopped = run("clock", "show", "--config", sample, "--json")
+    assert (stopped.code, stopped.rows[0]["reason"]) == (3, "ahead-of-monotonic-time")
+    done = run("clock", "confirm", "--config", sample)
+    assert (done.code, "confirmed" in done.err) == (0, True)
+    shown = run("clock", "show", "--config", sample)
+    assert (shown.code, "last believed" in shown.out) == (0, True)
+    assert [(line["event"], line["reason"]) for line in audited(sample)] == [
+        (events.CLOCK_CONFIRMED, "ahead-of-monotonic-time")
+    ]

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config import load_config
+from tests.support.network.peers import free_port
 
 REPOSITORY = Path(__file__).parent.parent.parent
 
@@ -31,7 +32,7 @@ def wait_until_it_listens(process: subprocess.Popen, port: int) -> None:
 
 
 @pytest.mark.parametrize("role", ["ingress", "restore"])
-def test_a_role_starts_and_ends_in_order(sample: Path, role: str, tmp_path: Path) -> None:
+def test_a_role_starts_and_ends_in_order(run, sample: Path, role: str, tmp_path: Path) -> None:
     settings = load_config(sample)
     assert settings.restore is not None
     port = settings.ingress.port if role == "ingress" else settings.restore.tls_port
@@ -42,6 +43,12 @@ def test_a_role_starts_and_ends_in_order(sample: Path, role: str, tmp_path: Path
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=output, cwd=tmp_path, env=environment)
     try:
         wait_until_it_listens(process, port)
+        # Its own port is right, to whoever asks; another role's that is not running is free.
+        done = run("config", "check", "--config", sample)
+        assert (done.code, done.out) == (0, ""), done.err
+        process.send_signal(signal.SIGHUP)  # for which it neither ends nor stops listening
+        time.sleep(0.3)
+        wait_until_it_listens(process, port)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0, log.read_text()
     finally:
@@ -50,6 +57,7 @@ def test_a_role_starts_and_ends_in_order(sample: Path, role: str, tmp_path: Path
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert next(line["event"] for line in lines if line["level"] == "info") == "ready"
     assert {line["role"] for line in lines} == {role}
+    assert ["SIGHUP is ignored" in line["event"] for line in lines if line["level"] == "warning"] == [True]
 
 
 def test_a_clinical_destination_is_audited_before_the_worker_is_ready(sample: Path, tmp_path: Path) -> None:
@@ -77,3 +85,52 @@ def test_a_clinical_destination_is_audited_before_the_worker_is_ready(sample: Pa
         "research-pacs", "110113", "110132",
     )  # fmt: skip
     assert [line["destination"] for line in lines if "clinical" in line["event"]] == ["research-pacs"]
+
+
+def running(sample: Path, tmp_path: Path, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(sample), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment)
+
+
+def test_a_database_that_nobody_can_open_is_told_once(run, sample: Path) -> None:
+    """What waiting does not heal: one error, its cause, no password, and the end (exit code 2)."""
+    url = "postgresql+nodriver://gateway:S3CRET@db.example/gateway"
+    sample.write_text(sample.read_text() + f"\n[database]\nurl = '{url}'\n")
+    done = run("serve", "--config", sample)
+    assert done.code == 2
+    assert done.err.count("the gateway runs on no database called 'postgresql+nodriver'") == 1
+    assert "S3CRET" not in done.err and "unexpected" not in done.err and "Error" not in done.err
+    done = run("config", "check", "--config", sample)
+    assert done.code == 2
+    assert "database.url: the gateway runs on no database called" in done.out and "S3CRET" not in done.out
+
+
+def test_a_database_that_does_not_answer_ends_a_role_for_another_try(run, sample: Path) -> None:
+    port = free_port()
+    url = f"postgresql+psycopg://gateway:S3CRET@127.0.0.1:{port}/gateway"
+    sample.write_text(sample.read_text() + f"\n[database]\nurl = '{url}'\n")
+    done = run("serve", "--config", sample, "--role", "ingress")
+    assert done.code == 4  # the supervisor, or systemd, starts it again
+    assert f"error: the database at 127.0.0.1 port {port}: nobody listens there" in done.err
+    assert "S3CRET" not in done.err and "unexpected" not in done.err
+
+
+def test_all_without_one_role(sample: Path, tmp_path: Path) -> None:
+    """A key of the worker alone is missing: that is told once, ingress and restore serve all the same."""
+    (sample.parent / "keys" / "uid.key").unlink()
+    settings = load_config(sample)
+    assert settings.restore is not None
+    process = running(sample, tmp_path)
+    try:
+        for port in (settings.ingress.port, settings.restore.tls_port):
+            wait_until_it_listens(process, port)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert said.count("error: keys.uid_key: cannot read") == 1
+    ready = [json.loads(line)["role"] for line in said.splitlines() if '"ready"' in line]
+    assert sorted(ready) == ["ingress", "restore"]
+    assert process.returncode == 2  # scripts see that something is wrong

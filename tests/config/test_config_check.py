@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import Finding, SecretRef, check_config, default_config, default_state_folder
+from gateway.config import Finding, SecretRef, check_config, default_config, default_state_folder, load_config
+from gateway.config.duties import READS, WRITES
 from gateway.config.models import CLINICAL_STATEMENT, OPT_IN_STATEMENTS
 from gateway.config.passing import BREAK_GLASS_HOURS, PASS_STATEMENT, TRUST_STATEMENT
+from gateway.errors import ConfigError
 
 ROLES = ("all", "ingress", "worker", "restore")
 
@@ -129,7 +131,7 @@ SAID = {
     "password in the file": ({}, "[database]\nurl = 'postgresql://u:pw@h/d'\n", "warning", "database.url", "password"),
     "ports equal": ({"[restore]": "[restore]\ntls_port = 11112"}, "", "error", "restore.tls_port", "ingress.port"),
     "ports equal, any host": (
-        {"[restore]": "[restore]\nhost = '0.0.0.0'\nplain_port = 11112"}, "", "error", "restore.plain_port", "taken by",
+        {"[restore]": "[restore]\nhost = '0.0.0.0'\ntls_port = 11112"}, "", "error", "restore.tls_port", "taken by",
     ),
     "a loop": ({"port = 11113": "port = 11112"}, "", "warning", "destinations[0].port", "our own ingress.port"),
     "a loop, any host": (
@@ -281,3 +283,55 @@ def test_the_local_state_folder_follows_the_xdg_rules(tmp_path: Path, monkeypatc
     assert default_state_folder() == tmp_path / "xdg" / "miad-gateway"
     monkeypatch.setenv("XDG_STATE_HOME", base)
     assert default_state_folder() == tmp_path / ".local" / "state" / "miad-gateway"
+
+
+def test_a_site_without_routes_has_no_ingress(site) -> None:
+    """As `vault recover` leaves one: the role says why it does not start, once; the others are not concerned."""
+    (site.folder / "empty.toml").write_text("")
+    config = load_config(site.folder / "empty.toml")
+    assert ("error", "ingress") in {(f.level, f.where) for f in check_config(config, "ingress")}
+    assert "error" not in {f.level for role in ("all", "worker") for f in check_config(config, role)}
+
+
+@pytest.mark.parametrize("role", ["ingress", "worker", "restore"])
+def test_folders_of_separate_users(site, role: str) -> None:
+    """A role needs its own, made beforehand; whether it is kept from the others' is seen by mode."""
+    config = site.config()
+    state = site.folder / "state"
+    for name in ("database", *WRITES[role], *READS[role]):
+        (state / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+    state.chmod(0o755)
+    assert check_config(config, role) == []
+    missing = state / WRITES[role][-1]
+    missing.rmdir()
+    (finding,) = check_config(config, role)
+    assert (finding.level, finding.where) == ("error", "site.state")
+    assert str(missing) in finding.message and "deploy/systemd" in finding.hint
+    missing.mkdir()
+    missing.chmod(0o750)  # audit: nobody else's
+    (finding,) = check_config(config, role)
+    assert (finding.level, "open to group or others" in finding.message) == ("warning", True)
+
+
+def test_a_credential_is_read_from_the_folder_that_the_service_manager_names(site, monkeypatch) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    config = site.config(added='[keys]\nspool_key = "credential:spool.key"\n')
+    (finding,) = check_config(config, "ingress")
+    assert (finding.level, finding.where) == ("error", "keys.spool_key")
+    assert "LoadCredential=spool.key:PATH" in finding.hint
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(site.folder / "keys"))
+    assert check_config(config, "ingress") == []
+    (site.folder / "keys" / "spool.key").chmod(0o640)  # an ACL's mask shows so: systemd gives the user in by one
+    assert check_config(config, "ingress") == []
+    (site.folder / "keys" / "spool.key").chmod(0o604)
+    (finding,) = check_config(config, "ingress")
+    assert "can be read by others" in finding.message
+    (site.folder / "keys" / "spool.key").unlink()
+    (finding,) = check_config(config, "ingress")
+    assert "cannot read the credential spool.key" in finding.message
+
+
+@pytest.mark.parametrize("name", ["../keys/spool.key", "/etc/shadow", "a b", ".hidden", ""])
+def test_the_name_of_a_credential_is_no_path(site, name: str) -> None:
+    with pytest.raises(ConfigError):
+        site.config(added=f'[keys]\nspool_key = "credential:{name}"\n')

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config import ConfigProblem, InvalidConfigError, load_config
+from gateway.config import ConfigProblem, InvalidConfigError, check_config, load_config
 from gateway.config.load import parse_config
 from gateway.config.passing import PASS_STATEMENT, TRUST_STATEMENT
 from gateway.errors import ConfigError
@@ -133,7 +133,10 @@ MISTAKES = {
         DESTINATION + ROUTE + "[routes.mark]\ntier = 'discreet'\nmode = 'paper'\n", "routes[0].mark.mode", 13,
         "draws a visible mark", "",
     ),
-    "TLS port without TLS": ("[restore]\nplain_port = 1\n", "restore.tls_port", 1, "no [restore.tls] table", ""),
+    "TLS port without TLS": ("[restore]\ntls_port = 1\n", "restore.tls_port", 2, "no [restore.tls] table", ""),
+    "TLS forgotten": ("[restore]\nplain_port = 1\n", "restore.tls_port", 1, "without TLS write tls_port = false", ""),
+    "no port at all": ("[restore]\ntls_port = false\n", "restore.tls_port", 2, "nobody could connect", ""),
+    "true is no port": ("[restore]\ntls_port = true\n", "restore.tls_port", 2, "a whole number", ""),
     "not TOML": ("[site]\nname = \n", "", 2, "is not TOML: invalid value", ""),
     "text without quotes": ("[site]\nname = brain\n", "", 2, "is not TOML", "text stands in quotes"),
     "colon for equals": ("[site]\nname: 'x'\n", "", 2, "is not TOML", "joined by =, not by a colon"),
@@ -248,3 +251,17 @@ def test_settings_do_not_change_after_loading() -> None:
     config = parse_config("", Path("gateway.toml"))
     with pytest.raises(Exception, match="frozen"):
         config.site.name = "other"
+
+
+def test_a_restore_role_without_tls_can_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    workstation = "[[restore.workstations]]\nae_title = 'W'\naddresses = ['127.0.0.1']\nplain = true\n"
+    file.write_text(f"[restore]\nplain_port = 11114\ntls_port = false\n{workstation}")
+    restore = load_config(file).restore
+    assert restore is not None
+    assert (restore.tls_port, restore.plain_port) == (None, 11114)
+    where = [finding.where for finding in check_config(load_config(file), "restore") if finding.level == "warning"]
+    assert where == ["restore.workstations[0].plain"]  # on loopback: no more than what the workstation itself says
+    file.write_text(file.read_text().replace("plain_port = 11114", "plain_port = 11114\nhost = '0.0.0.0'"))
+    where = [finding.where for finding in check_config(load_config(file), "restore") if finding.level == "warning"]
+    assert "restore" in where

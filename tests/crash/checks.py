@@ -135,7 +135,8 @@ def problems_of_site(site: KillSite, sink: Sequence[Delivered]) -> list[str]:
     store = FlowStore(engine, lease_owner())
     rooms = build_step_context(config, keys, store, engine, audit=None)
     _age_files(site.state)
-    Retainer(config.retention, store, rooms.spool, rooms.derived, rooms.protector).once()
+    believed = lambda now: True  # noqa: E731
+    Retainer(config.retention, store, rooms.spool, rooms.derived, rooms.protector, believed, rooms.audit).once()
     if left := os.listdir(site.state / "spool"):
         problems.append(f"left in the spool: {sorted(left)}")
     for name in ("derived", "vault"):

@@ -10,7 +10,7 @@ from pydicom import Dataset
 
 from gateway.dicom.encoding.encoded import read_header
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
-from tests.support.dicom.samples import corpus, encode, image
+from tests.support.dicom.samples import corpus, encode, image, is_standin
 
 
 def attributes(**changes: object) -> dict:
@@ -95,4 +95,4 @@ def test_every_header_of_the_corpus_goes_through_json_and_back(miad_data):
         ds = Dataset.from_json(text)
         assert ds.SOPInstanceUID and encode(ds)
         seen += 1
-    assert seen >= 179
+    assert seen >= (110 if is_standin(miad_data) else 179)

@@ -15,6 +15,7 @@ from pydicom.filereader import read_dataset
 
 from gateway.dicom.copy.bulk import RideAlong
 from gateway.dicom.copy.derive import derive
+from gateway.dicom.copy.references import derive_references
 from gateway.dicom.copy.sift import sift
 from gateway.dicom.encoding.part10 import split_part10
 from gateway.dicom.encoding.parts import split
@@ -141,6 +142,28 @@ def outside_pixels(copy: bytes) -> bytes:
     """The encoded elements of a copy in front of its pixel data and behind it."""
     parts = split(copy, EXPLICIT_LITTLE)
     return parts.header_bytes + parts.trailer_bytes
+
+
+@pytest.mark.parametrize("undefined", [False, True])
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize("name", LEAKS)
+def test_what_refers_to_images_takes_none_along_either(name, syntax, undefined):
+    ds = LEAKS[name](undefined)
+    ds.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.59"
+    del ds.PixelData, ds.Rows, ds.Columns
+    copy = read(derive_references(encode(ds, syntax), syntax, facts()))
+    if (name, syntax) != ("text as binary", IMPLICIT_LITTLE):  # there the VR is the dictionary's: Patient Comments
+        assert trace_of(PIXELS, encode(copy)) is None
+    assert copy.PatientName == "Doe^Jane"
+
+
+def test_what_the_copy_carries_is_ours():
+    """A sealed payload may be as long as it needs to be, and is not looked into."""
+    data = encode(picture())
+    pixels = decode_pixels(data, EXPLICIT_LITTLE)
+    marked = slightly_changed(pixels.frames, pixels.limits)
+    copy = derive(data, EXPLICIT_LITTLE, marked, facts(sealed_key=b"k" * 80, payload=FRAME), pixels)
+    assert FRAME in copy
 
 
 @pytest.mark.parametrize("layout", [IMPLICIT_LITTLE, EXPLICIT_LITTLE])
@@ -294,9 +317,11 @@ def test_an_overlay_that_is_no_plane_goes():
 
 
 def overlay(ds: Dataset, plane: np.ndarray, syntax: str) -> Dataset:
+    """The image with this plane in group 6000; the words of both are in the order of the syntax."""
     bits = np.packbits(plane.astype(bool).reshape(-1), bitorder="little").tobytes()
     if syntax == EXPLICIT_BIG:
         bits = np.frombuffer(bits, "u2").byteswap().tobytes()
+        ds.PixelData = np.frombuffer(ds.PixelData, "u2").byteswap().tobytes()
     rows, columns = plane.shape
     for element, vr, value in ((0x10, "US", rows), (0x11, "US", columns), (0x40, "CS", "G"), (0x50, "SS", [1, 1]),
                                (0x100, "US", 1), (0x102, "US", 0), (0x3000, "OW", bits)):  # fmt: skip

@@ -115,7 +115,7 @@ def test_jpeg_ls_and_jpeg_2000_that_contradict_their_label():
     assert code_of(j2k, JPEG_2000_LOSSLESS, PhotometricInterpretation="YBR_FULL") == "unclear-colour"
 
 
-def test_a_decoder_that_turns_colours_is_found_out(monkeypatch):
+def test_a_decoder_that_turns_colours_is_found_out(codecs_here, monkeypatch):
     """The second decoder is asked once for each kind of frame, and is heard."""
     monkeypatch.setattr(decoding, "_agreed", type(decoding._agreed)())
     honest, asked = decoders.first, []

@@ -31,7 +31,7 @@ from gateway.restore import CopyRestorer
 from tests.conftest import missing
 from tests.support.copies import Gateway
 from tests.support.dicom.readers import dciodvfy_errors, dcmtk_reads, gdcm_pixels, missing_programs
-from tests.support.dicom.samples import encode, image, sample
+from tests.support.dicom.samples import encode, image, present
 
 GATEWAY = Gateway()
 COMPRESSED = (HTJ2K_LOSSLESS, JPEG_LS_LOSSLESS, JPEG_2000_LOSSLESS, RLE_LOSSLESS)
@@ -148,7 +148,7 @@ def test_what_is_too_large_to_be_compared_is_not_encoded(monkeypatch):
     assert recode(encode(KINDS["8 bits"]), IMPLICIT_LITTLE) == encode(KINDS["8 bits"], IMPLICIT_LITTLE)
 
 
-def test_an_encoder_that_does_not_keep_its_word_is_found_out(monkeypatch):
+def test_an_encoder_that_does_not_keep_its_word_is_found_out(codecs_here, monkeypatch):
     """A value off by one, colours turned otherwise than the header says, bytes that decode to nothing."""
     data, colour = encode(KINDS["12 of 16 bits"]), encode(KINDS["RGB"])
     honest = encoders.htj2k_encode
@@ -175,12 +175,16 @@ DCMTK = {JPEG_LS_LOSSLESS: "dcmdjpls", RLE_LOSSLESS: "dcmdrle"}
 
 @pytest.mark.peers
 @pytest.mark.parametrize("syntax", LOSSLESS_NAMES.values(), ids=LOSSLESS_NAMES)
-@pytest.mark.parametrize("name", ["series_ct_head_ge/12.dcm", "pydicom-data/SC_rgb_expb.dcm"])
-def test_foreign_programs_read_what_was_encoded(miad_data, tmp_path, name, syntax):
+def test_foreign_programs_read_what_was_encoded(miad_data, tmp_path, syntax, subtests):
     """DCMTK, GDCM and dciodvfy, where they know the syntax; the encoders are others than those that decode here."""
     if absent := missing_programs():
         missing(", ".join(absent))
-    one = sample(miad_data, name)
+    for one in present(miad_data, ["series_ct_head_ge/12.dcm", "pydicom-data/SC_rgb_expb.dcm"]):
+        with subtests.test(file=one.row["file"]):
+            foreign_programs_read(one, syntax, tmp_path)
+
+
+def foreign_programs_read(one, syntax, tmp_path):
     copy = GATEWAY.copy(*one.read())
     sop_class = read_header(io.BytesIO(copy), EXPLICIT_LITTLE).sop_class_uid
     native, path = tmp_path / "native.dcm", tmp_path / "recoded.dcm"

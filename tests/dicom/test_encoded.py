@@ -18,7 +18,7 @@ from gateway.dicom.encoding.encoded import read_header
 from gateway.dicom.encoding.parts import split
 from gateway.dicom.encoding.syntaxes import DEFLATED_LITTLE, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.errors import DicomError
-from tests.support.dicom.samples import OneWay, corpus, encode, image, sample
+from tests.support.dicom.samples import OneWay, corpus, encode, image, present, sample
 
 # What cannot be taken in, of 191 files; all others must give a header that agrees with index.csv.
 REFUSED = {
@@ -70,8 +70,9 @@ def test_every_file_of_the_corpus(miad_data):
 
 
 def test_a_stream_that_cannot_seek_gives_the_same_header(miad_data):
-    for name in ("pydicom/CT_small.dcm", "pydicom-data/emri_small_RLE.dcm", "pynetdicom/SCImageStorage_Deflated.dcm"):
-        data, syntax = sample(miad_data, name).read()
+    names = ["pydicom/CT_small.dcm", "pydicom-data/emri_small_RLE.dcm", "pynetdicom/SCImageStorage_Deflated.dcm"]
+    for one in present(miad_data, [*names, "pydicom/MR_small_RLE.dcm"]):
+        data, syntax = one.read()
         forward, whole = read_header(OneWay(data), syntax), read_header(io.BytesIO(data), syntax)
         assert forward == whole
         assert forward.attributes == whole.attributes
@@ -87,19 +88,22 @@ def test_the_header_stops_before_the_pixels_and_survives_a_cut_there():
     assert code_of(lambda: check_encoding(io.BytesIO(data[:end_of_header]), size, EXPLICIT_LITTLE)) == "truncated"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
+def test_truncated_anywhere_is_an_error_or_a_valid_header(miad_data, subtests):
+    names = [
         "pydicom/CT_small.dcm",
         "pydicom/rtplan.dcm",
         "pydicom-data/emri_small_big_endian.dcm",
+        "pydicom/MR_small_bigendian.dcm",
         "pydicom/MR_small_RLE.dcm",
         "pynetdicom/SCImageStorage_Deflated.dcm",
         "pydicom/reportsi.dcm",
-    ],
-)
-def test_truncated_anywhere_is_an_error_or_a_valid_header(miad_data, name):
-    data, syntax = sample(miad_data, name).read()
+    ]
+    for one in present(miad_data, names):
+        with subtests.test(file=one.row["file"]):
+            truncated_anywhere(*one.read())
+
+
+def truncated_anywhere(data, syntax):
     whole = read_header(io.BytesIO(data), syntax)
     end_of_pixels = 0
     if whole.has_pixel_data:
@@ -175,10 +179,10 @@ def test_sequences_nested_without_end_are_refused():
     assert code_of(lambda: read_header(io.BytesIO(data), EXPLICIT_LITTLE)) == "nested-too-deep"
 
 
-def test_a_sequence_larger_than_any_header_is_not_decoded(monkeypatch):
+def test_a_broken_sequence_larger_than_any_header_is_not_decoded(monkeypatch):
     monkeypatch.setattr(depth, "MAX_HEADER", 1000)
     item = (
-        struct.pack("<HHI", 0xFFFE, 0xE000, 1200) + struct.pack("<HH2sHI", 0x0009, 0x1001, b"OB", 0, 1188) + bytes(1188)
+        struct.pack("<HHI", 0xFFFE, 0xE000, 1201) + struct.pack("<HH2sHI", 0x0009, 0x1001, b"OB", 0, 1188) + bytes(1188)
     )
     for tag, vr, code in ((0x1140, b"SQ", "header-too-large"), (0x1141, b"UN", "")):
         group = 0x0008 if code else 0x0009

@@ -109,7 +109,7 @@ def test_a_wrong_number_of_frames_is_refused(wrong, compressed, native):
     ds = rle(5)
     ds.NumberOfFrames = wrong
     assert code_of(encode(ds), RLE) == compressed
-    ds = image(np.zeros((5, 6, 8), np.uint16))
+    ds = image(np.ones((5, 6, 8), np.uint16))
     ds.NumberOfFrames = wrong
     assert code_of(encode(ds)) == native
 

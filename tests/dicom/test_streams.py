@@ -102,7 +102,7 @@ def test_zeros_before_the_end_marker_of_jpeg_ls(zeros):
 
 
 @every_codec
-def test_an_odd_end_needs_two_decoders(syntax, monkeypatch):
+def test_an_odd_end_needs_two_decoders(syntax, codecs_here, monkeypatch):
     frame = FRAMES[syntax] + b"vendor" * 40
     honest = decoders.second
     monkeypatch.setattr(decoders, "second", lambda *given: honest(*given) ^ 1 << 5)

@@ -16,7 +16,7 @@ from gateway.dicom.encoding.encoded import read_header
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.dicom.encoding.transcode import to_implicit
 from gateway.errors import DicomError
-from tests.support.dicom.samples import corpus, encode, image
+from tests.support.dicom.samples import corpus, encode, image, is_standin
 
 
 def test_it_is_what_pydicom_writes():
@@ -50,7 +50,7 @@ def test_every_uncompressed_explicit_file_of_the_corpus(miad_data):
         if "PixelData" in before:
             assert again.PixelData == before.PixelData
         seen += 1
-    assert seen > 30
+    assert seen > (15 if is_standin(miad_data) else 30)
 
 
 def test_broken_input():

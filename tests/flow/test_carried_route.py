@@ -215,7 +215,7 @@ def test_a_carried_record_has_a_retention_too(flow):
     flow.receive(ct())
     flow.run()
     [data] = sent(flow)
-    assert flow.context.protector.expire(before=4e9, keep=()) == 1
+    assert flow.context.protector.expire(4e9, (), 10, lambda locator: None) == 1
     assert list(Index(flow.engine).find("STUDY", "IMAGE", ct(), Scope(), 10)) == []
     assert carried(flow, data) == encode(ct())  # what has left cannot be recalled
 

@@ -11,7 +11,6 @@ from gateway.audit import AuditLog, events
 from gateway.config import PASS_STATEMENT, BreakGlass
 from gateway.config.models import Route, Rule
 from gateway.database import OverrideRow, reading
-from gateway.flow.operations import release
 from gateway.flow.passing import Passing
 from gateway.protect import policy
 from tests.support.dicom.samples import encode
@@ -88,7 +87,7 @@ def test_a_rule_that_is_taken_back_before_delivery_holds(make_flow):
     later = flow.again(ROUTE.model_copy(update={"rules": (Rule(modality="MR", action="pass"),)}))
     later.deliver()
     assert outcome(flow, instance_id) == ("held", "not-a-pass-route")
-    release(flow.engine, [instance_id])
+    flow.operator.release([instance_id])
     later.run()
     assert [item.sop_instance_uid != ct().SOPInstanceUID for _, item, _ in flow.sender.received] == [True]
 
@@ -114,10 +113,10 @@ def test_after_the_end_the_rest_is_held_sealed_and_released_into_what_the_route_
     flow.run()
     assert outcome(flow, instance_id) == ("held", "pass-expired")
     assert flow.restored(ct().SOPInstanceUID) == encode(ct())
-    release(flow.engine, [instance_id])
+    flow.operator.release([instance_id])
     flow.run()
     assert outcome(flow, instance_id) == ("held", "pass-expired")
-    release(flow.engine, [instance_id])
+    flow.operator.release([instance_id])
     flow.again(ROUTE).run()
     assert outcome(flow, instance_id) == ("delivered", None)
     assert [item.sop_instance_uid != ct().SOPInstanceUID for _, item, _ in flow.sender.received] == [True]

@@ -19,7 +19,7 @@ from gateway.errors import DicomError, PermanentError
 from tests.conftest import missing
 from tests.support.dicom import studies
 from tests.support.dicom.readers import dciodvfy_errors, missing_programs
-from tests.support.dicom.samples import corpus, encode
+from tests.support.dicom.samples import corpus, encode, is_standin
 from tests.support.dicom.studies import bare
 from tests.support.flow import ROUTE, Flow, decoded
 
@@ -241,9 +241,9 @@ def test_the_corpus_is_remapped_and_restored_bit_exact(miad_data, make_flow):
     """Every SEG, SR and RTSTRUCT file of the corpus."""
     flow = make_flow(BY_RULE)
     wanted = [s for s in corpus(miad_data) if s.row["modality"] in ("SEG", "SR", "RTSTRUCT")]
-    assert {m: sum(s.row["modality"] == m for s in wanted) for m in ("SEG", "SR", "RTSTRUCT")} == {
-        "SEG": 8, "SR": 5, "RTSTRUCT": 2,
-    }  # fmt: skip
+    counts = {m: sum(s.row["modality"] == m for s in wanted) for m in ("SEG", "SR", "RTSTRUCT")}
+    real, standin = {"SEG": 8, "SR": 5, "RTSTRUCT": 2}, {"SEG": 3, "SR": 3, "RTSTRUCT": 1}
+    assert counts == (standin if is_standin(miad_data) else real)
     for sample in wanted:
         data, syntax = sample.read()
         instance_id = flow.receive(decoded(data, syntax), syntax, data=data)

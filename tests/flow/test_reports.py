@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import io
+import json
+from dataclasses import asdict
 
 import highdicom as hd
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydicom import Dataset, dcmread
 from sqlalchemy import select
 
 from gateway.audit import events
 from gateway.config import Config, load_config
-from gateway.database import FiguresRow, InstanceRow, ReportRow, reading
+from gateway.database import FiguresRow, InstanceRow, ReportRow, reading, transaction
 from gateway.dicom.copy.report import NO_PROMISE, SOP_CLASS
 from gateway.errors import PermanentError
-from gateway.flow.operations import release, replay
+from gateway.keys import Signer
 from gateway.keys.keyring import SealingKeys
+from gateway.keys.signing import REPORT as REPORT_LABEL
 from gateway.network.egress import Egress
 from gateway.protect.reporting import Reporter
+from gateway.protect.signed_report import SignedFacts, SignedReport, sign_report
 from gateway.service import build_reports, database
 from gateway.vault import backup as backups
 from tests.conftest import missing
@@ -225,9 +230,9 @@ def test_a_destination_that_refuses_it_holds_it_and_it_can_be_released_and_sent_
     [row] = [row for row in rows(reporting) if row.action == "report"]
     assert (row.state, row.reason_code) == ("held", "context-refused")
     reporting.sender.fail = lambda *_: None
-    assert release(reporting.engine, [row.id]) == 1
+    assert reporting.operator.release([row.id]) == 1
     reporting.deliver()
-    assert replay(reporting.engine, [row.id]) == 1
+    assert reporting.operator.replay([row.id]) == 1
     reporting.deliver()
     first, again = sent_reports(reporting)
     assert first == again
@@ -285,3 +290,75 @@ def said_by(config: Config) -> list[tuple[int, object]]:
     report = decoded(reporter.build(locators, "2.25.1", "2.25.2"))
     assert len(found(report, "MARKED_COPY")) == len(found(report, "REGION_SHARE")) == 2
     return [(e.tag, e.value) for e in report.iterall() if e.VR not in ("DA", "TM", "DT", "SQ")]
+
+
+# -- signed --------------------------------------------------------------------------------------------------------
+
+
+def queued_report(flow: Flow) -> InstanceRow:
+    """One report that waits for its delivery; the copy has been delivered."""
+    marked_study(flow, 1)
+    last_mark = max(row.marked_at or 0.0 for row in rows(flow))
+    assert reports_of(flow).once(last_mark + LATER) == 1
+    return next(row for row in rows(flow) if row.action == "report")
+
+
+def other_signer(flow: Flow) -> SignedReport:
+    """The report's document, signed by a gateway that nobody lists."""
+    with reading(flow.engine) as session:
+        [row] = session.scalars(select(ReportRow))
+    signer = Signer(Ed25519PrivateKey.generate())
+    return SignedReport(row.document, signer.sign(row.document, REPORT_LABEL), signer.id)
+
+
+def another_use(flow: Flow) -> SignedReport:
+    """Signed by the right key, as a vault record."""
+    with reading(flow.engine) as session:
+        [row] = session.scalars(select(ReportRow))
+    signer = SealingKeys.load(flow.config.keys).signer
+    return SignedReport(row.document, signer.sign(row.document), signer.id)
+
+
+def facts(flow: Flow, **changes: object) -> SignedReport:
+    """Signed rightly, of something else."""
+    with reading(flow.engine) as session:
+        [row] = session.scalars(select(ReportRow))
+    content = {**json.loads(row.document), **changes}
+    content.pop("version")
+    return sign_report(SignedFacts(**content), SealingKeys.load(flow.config.keys).signer)
+
+
+FORGERIES = {
+    "unsigned": lambda flow: None,
+    "other signer": other_signer,
+    "another use": another_use,
+    "another route": lambda flow: facts(flow, route="other"),
+    "another row": lambda flow: facts(flow, instance_id="f" * 32),
+    "another object": lambda flow: facts(flow, sop_instance_uid="1.2.3"),
+    "an image": lambda flow: facts(flow, sop_class_uid="1.2.840.10008.5.1.4.1.1.2"),
+    "another site": lambda flow: facts(flow, vault="other"),
+    "other bytes": lambda flow: facts(flow, sha256="0" * 64),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_a_report_leaves_only_as_what_a_listed_gateway_signed(make_flow, forgery):
+    flow = make_flow(REPORT)
+    queued_report(flow)
+    before = len(flow.sender.received)
+    signed = FORGERIES[forgery](flow)
+    values = dict.fromkeys(("document", "signature", "signer")) if signed is None else asdict(signed)
+    with transaction(flow.engine) as session:
+        session.query(ReportRow).update(values)
+    flow.deliver()
+    row = next(row for row in rows(flow) if row.action == "report")
+    assert (row.state, row.reason_code) == ("held", "not-ours")
+    assert len(flow.sender.received) == before
+    assert [line["reason"] for line in flow.audited(events.INSTANCE_HELD)] == ["not-ours"]
+
+
+def test_a_report_that_is_signed_leaves(make_flow):
+    flow = make_flow(REPORT)
+    queued_report(flow)
+    flow.deliver()
+    assert len(sent_reports(flow)) == 1

@@ -9,7 +9,6 @@ import pytest
 
 from gateway.config.models import Retention
 from gateway.errors import NotFoundError, PermanentError
-from gateway.flow.operations import hold, release
 from gateway.flow.store import FlowStore
 from gateway.service import places
 from tests.support.dicom.samples import encode
@@ -88,7 +87,7 @@ def test_originals_go_after_their_days_but_not_those_of_held_instances(flow):
     assert len(os.listdir(places(flow.config).vault)) == 1
     assert flow.restored(ct(2).SOPInstanceUID) == encode(ct(2))
     flow.sender.fail = lambda *_: None
-    release(flow.engine, [held])
+    flow.operator.release([held])
     flow.run()
     assert flow.row(held).state == "delivered"
 
@@ -107,7 +106,7 @@ def test_an_original_that_comes_again_after_its_retention_is_kept_anew(flow):
 
 def test_a_held_instance_keeps_its_received_bytes(flow):
     instance_id = flow.receive(ct())
-    hold(flow.engine, [instance_id])
+    flow.operator.hold([instance_id])
     for path in places(flow.config).spool.iterdir():
         os.utime(path, (1, 1))
     flow.retainer.once(now=in_days(1000))

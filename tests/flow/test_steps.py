@@ -12,7 +12,6 @@ from gateway.audit import events
 from gateway.config.models import PASS_STATEMENT, Mark, Route
 from gateway.dicom.encoding.private import read_block
 from gateway.errors import DicomError, PermanentError, TransientError
-from gateway.flow.operations import hold, release, replay
 from gateway.mark import Marker
 from tests.support.dicom.samples import encode
 from tests.support.flow import ROUTE, MemorySender, ct, decoded
@@ -182,7 +181,7 @@ def test_a_route_that_no_longer_passes_sends_nothing_as_it_is(make_flow):
     later.deliver()
     assert flow.sender.received == []
     assert (flow.row(instance_id).state, flow.row(instance_id).reason_code) == ("held", "not-a-pass-route")
-    release(flow.engine, [instance_id])
+    flow.operator.release([instance_id])
     later.run()
     assert read_block(decoded(only(flow.sender)[1])) is not None
 
@@ -191,8 +190,8 @@ def test_a_released_pass_instance_is_marked_when_its_route_marks_now(make_flow):
     flow = make_flow(PASS)
     instance_id = flow.receive(ct())
     flow.seal()
-    hold(flow.engine, [instance_id])
-    release(flow.engine, [instance_id])
+    flow.operator.hold([instance_id])
+    flow.operator.release([instance_id])
     flow.again(ROUTE).run()
     uid, data = only(flow.sender)
     assert uid != ct().SOPInstanceUID
@@ -206,8 +205,8 @@ def test_release_decides_and_marks_anew(flow):
     instance_id = flow.receive(ct())
     flow.seal()
     flow.mark()
-    hold(flow.engine, [instance_id])
-    release(flow.engine, [instance_id])
+    flow.operator.hold([instance_id])
+    flow.operator.release([instance_id])
     assert flow.row(instance_id).state == "received"
     flow.deliver()
     assert flow.sender.received == []  # not before it was decided again
@@ -355,6 +354,24 @@ def test_a_transient_failure_is_tried_again_later(flow):
     assert flow.row(instance_id).state == "marked"
 
 
+def test_an_instance_that_a_destination_aborts_on_waits_alone(flow):
+    """Its error says that it is about this instance: the rest of the batch is not kept waiting for it."""
+    first, second = ready(flow), ready(flow)
+
+    def aborts(_name, item):
+        error = TransientError("association-aborted", "the peer aborted the association")
+        error.about_instance = item.instance_id == first
+        return error if error.about_instance else None
+
+    flow.sender.fail = aborts
+    pairs = flow.store.claim_deliveries("outside", 2, 60)
+    assert len(pairs) == 2
+    assert all(flow.steps.deliver(delivery, row, flow.sender, lambda attempt: 3600.0) for delivery, row in pairs)
+    waiting = flow.deliveries(first)["outside"]
+    assert (waiting.state, waiting.attempts, waiting.reason_code) == ("queued", 1, "association-aborted")
+    assert flow.deliveries(second)["outside"].state == "sent"
+
+
 def test_a_transient_failure_that_lasts_is_held(flow):
     instance_id = ready(flow)
     flow.sender.fail = lambda *_: TransientError("unreachable", "nobody listens")
@@ -371,7 +388,7 @@ def test_a_destination_that_refuses_holds_and_release_sends_to_it(flow):
     assert [line["destination"] for line in flow.audited(events.INSTANCE_HELD)] == ["outside"]
     assert flow.spooled() != []
     flow.sender.fail = lambda *_: None
-    release(flow.engine, [instance_id])
+    flow.operator.release([instance_id])
     flow.run()
     assert flow.row(instance_id).state == "delivered"
     assert [len(digests) for digests in flow.sender.byte_strings().values()] == [1]
@@ -421,7 +438,7 @@ def test_an_instance_held_while_it_is_sent_stays_held_and_the_batch_goes_on(flow
 
     def held_meanwhile(_destination, item):
         if item.instance_id == first:
-            hold(flow.engine, [first])
+            flow.operator.hold([first])
             return error
         return None
 
@@ -448,7 +465,7 @@ def test_a_derived_file_that_the_record_does_not_name_is_not_sent(flow):
 def test_replay_sends_the_same_bytes_again(flow):
     instance_id = flow.receive(ct())
     flow.run()
-    replay(flow.engine, [instance_id])
+    flow.operator.replay([instance_id])
     flow.deliver()
     assert len(flow.sender.received) == 2
     assert [len(digests) for digests in flow.sender.byte_strings().values()] == [1]

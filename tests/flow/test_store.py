@@ -9,9 +9,11 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from gateway.audit import AuditLog
+from gateway.config.models import Route
 from gateway.database import Base, DeliveryRow, InstanceRow, reading, transaction
 from gateway.errors import GatewayError, NotFoundError
-from gateway.flow.operations import hold, list_instances, release, replay
+from gateway.flow.operations import Operator, list_instances
 from gateway.flow.ports import ReceivedFacts
 from gateway.flow.store import RECEIVED, SEALED, FlowStore, LeaseLost, Stored, lease_owner
 
@@ -21,6 +23,13 @@ FACTS = ReceivedFacts("ARCHIVE", "OUT", "127.0.0.1", "ab", "1.2.840.10008.5.1.4.
 @pytest.fixture
 def store(engine) -> FlowStore:
     return FlowStore(engine, lease_owner())
+
+
+@pytest.fixture
+def operator(engine, tmp_path) -> Operator:
+    """A person at a site whose one route names "a" and "b"."""
+    route = Route(name="out", called_ae="OUT", destinations=("a", "b"))
+    return Operator(engine, [route], AuditLog(tmp_path / "operator.jsonl"))
 
 
 def add(store: FlowStore, number: int = 0) -> str:
@@ -80,7 +89,8 @@ def test_the_leases_of_a_dead_process_are_freed(engine, store):
     store.claim(RECEIVED, 1, 3600)
     fresh = FlowStore(engine, lease_owner())
     assert fresh.free_dead_leases() == 2  # the dead process's, and this process's own from before its "restart"
-    assert store.claim(RECEIVED, 2, 60)
+    assert store.claim(RECEIVED, 2, 60) == []  # a process died at each of them: from now on they go alone
+    assert [len(store.claim_suspect(RECEIVED, 60)) for _ in range(3)] == [1, 1, 0]
 
 
 def test_later_comes_later(engine, store):
@@ -113,13 +123,13 @@ def test_a_refused_delivery_holds_its_instance_and_the_others_go_on(engine, stor
     assert (row.state, row.held_from, row.reason_code) == ("held", "marked", "context-refused")
 
 
-def test_release_begins_anew_and_keeps_what_was_sent(engine, store):
+def test_release_begins_anew_and_keeps_what_was_sent(engine, store, operator):
     instance_id = to_marked(store)
     [(delivery, _)] = store.claim_deliveries("a", 10, 60)
     store.sent(delivery, 0)
     [(delivery, _)] = store.claim_deliveries("b", 10, 60)
     store.delivery_held(delivery, "context-refused", "no presentation context")
-    assert release(engine, [instance_id]) == 1
+    assert operator.release([instance_id]) == 1
     assert state_of(engine, instance_id).state == RECEIVED
     store.claim(RECEIVED, 1, 60)
     store.sealed(instance_id, "locator")
@@ -129,11 +139,11 @@ def test_release_begins_anew_and_keeps_what_was_sent(engine, store):
     assert len(store.claim_deliveries("b", 10, 60)) == 1
 
 
-def test_release_with_other_bytes_sends_them_everywhere(engine, store):
+def test_release_with_other_bytes_sends_them_everywhere(engine, store, operator):
     instance_id = to_marked(store, ("a",))
     [(delivery, _)] = store.claim_deliveries("a", 10, 60)
     store.delivery_held(delivery, "x", "y")
-    release(engine, [instance_id])
+    operator.release([instance_id])
     store.claim(RECEIVED, 1, 60)
     store.sealed(instance_id, "other")
     store.claim(SEALED, 1, 60)
@@ -142,42 +152,42 @@ def test_release_with_other_bytes_sends_them_everywhere(engine, store):
         assert [d.destination for d in session.query(DeliveryRow)] == ["b"]
 
 
-def test_hold_takes_the_work_from_whoever_is_at_it(engine, store):
+def test_hold_takes_the_work_from_whoever_is_at_it(engine, store, operator):
     instance_id = add(store)
     store.claim(RECEIVED, 1, 60)
-    assert hold(engine, [instance_id]) == 1
+    assert operator.hold([instance_id]) == 1
     with pytest.raises(LeaseLost):
         store.sealed(instance_id, "locator")
     assert state_of(engine, instance_id).held_from == RECEIVED
 
 
-def test_hold_stops_queued_deliveries(engine, store):
+def test_hold_stops_queued_deliveries(engine, store, operator):
     instance_id = to_marked(store)
-    hold(engine, [instance_id])
+    operator.hold([instance_id])
     assert store.claim_deliveries("a", 10, 60) == []
 
 
-def test_release_without_the_received_bytes_says_so(engine, store):
+def test_release_without_the_received_bytes_says_so(engine, store, operator):
     instance_id = add(store)
-    hold(engine, [instance_id])
+    operator.hold([instance_id])
     store.forget_spool_file([instance_id])
     with pytest.raises(GatewayError) as caught:
-        release(engine, [instance_id])
+        operator.release([instance_id])
     assert caught.value.code == "spool-purged"
 
 
-def test_replay_queues_the_same_file_again(engine, store):
+def test_replay_queues_the_same_file_again(engine, store, operator):
     instance_id = to_marked(store, ("a",))
     [(delivery, _)] = store.claim_deliveries("a", 10, 60)
     store.sent(delivery, 0)
-    assert replay(engine, [instance_id]) == 1
+    assert operator.replay([instance_id]) == 1
     [(_, row)] = store.claim_deliveries("a", 10, 60)
     assert row.derived_file == "derived"
 
 
-def test_unknown_instance_is_an_error(engine):
+def test_unknown_instance_is_an_error(engine, operator):
     with pytest.raises(NotFoundError):
-        release(engine, ["f" * 32])
+        operator.release(["f" * 32])
 
 
 def test_queue_listing(engine, store):

@@ -24,7 +24,7 @@ from gateway.errors import DicomError
 from tests.iods.expected import named
 from tests.support.copies import Gateway
 from tests.support.dicom.readers import gdcm_pixels
-from tests.support.dicom.samples import corpus, slightly_changed
+from tests.support.dicom.samples import corpus, is_standin, slightly_changed
 from tests.support.network.peers import Orthanc, orthanc, program
 
 # No file of these pairs in the corpus can be marked; the last three have made objects (`tests.iods.compressed`).
@@ -59,8 +59,11 @@ def archive() -> Iterator[Orthanc]:
 @pytest.mark.peers
 def test_copies_of_every_transfer_syntax_and_photometric(miad_data, tmp_path, archive):
     copies, without = smallest_of_each_pair(miad_data, tmp_path)
+    syntaxes, pairs = (10, 16) if is_standin(miad_data) else (13, 27)
+    if is_standin(miad_data):  # whose one near-lossless gray file cannot be marked
+        without -= {("1.2.840.10008.1.2.4.81", "MONOCHROME2")}
     assert {pair for pair in without if pair[1] not in ("PALETTE COLOR", "")} <= HELD
-    assert len({syntax for syntax, _ in copies}) >= 13 and len(copies) >= 27
+    assert len({syntax for syntax, _ in copies}) >= syntaxes and len(copies) >= pairs
     assert disagreements(copies.values(), tmp_path, archive) == []
 
 

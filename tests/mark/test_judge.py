@@ -86,9 +86,9 @@ def test_mark_shakes_the_surrogates_on_real_images_and_noise_does_not() -> None:
     assert np.mean(falls) > 0.1, falls
 
 
-def test_margin_falls_on_brain_mri(miad_data: Path) -> None:
+def test_margin_falls_on_brain_mri(labelled_sets: Path) -> None:
     """A small run of the benchmark: the held-out judge's mean margin falls far more than under noise."""
-    test = datasets.load_test(miad_data / "brain_mri")
+    test = datasets.load_test(labelled_sets / "brain_mri")
     index = np.arange(5, 240, 34)
     frames = [MarkRequest(test.images[i], KEY, position=float(i)) for i in index]
     one = Marker(SHORT.model_copy(update={"steps": 12}), packs=[gray.PACK])

@@ -89,7 +89,7 @@ def test_jnd_by_hand() -> None:
     after[10, :8] += 0.003  # 1.74 JND outside
     after[11, :8] += 0.001  # 0.58 JND: not above
     figures = jnd_figures(before, after, strokes, CALIBRATED)
-    assert (figures.above_inside, figures.above_outside) == (pytest.approx(0.1), pytest.approx(8 / 1600))
+    assert (figures.over_jnd_inside, figures.over_jnd_outside) == (pytest.approx(0.1), pytest.approx(8 / 1600))
     assert figures.peak == pytest.approx(58.16, abs=0.01)
     assert figures.peak_outside == pytest.approx(1.745, abs=0.002)
     assert figures.percentile99 == pytest.approx(58.16, abs=0.01)
@@ -97,7 +97,7 @@ def test_jnd_by_hand() -> None:
     office = jnd_figures(before, after, strokes, OFFICE)
     assert office.peak_outside == pytest.approx(1.745 * 1.667, rel=0.01)
     nothing = jnd_figures(before, before, strokes, OFFICE)
-    assert (nothing.above_inside, nothing.above_outside, nothing.percentile99, nothing.peak) == (0, 0, 0, 0)
+    assert (nothing.over_jnd_inside, nothing.over_jnd_outside, nothing.percentile99, nothing.peak) == (0, 0, 0, 0)
 
 
 def test_jnd_of_rgb_is_that_of_the_channel_that_changes_most() -> None:
@@ -106,7 +106,7 @@ def test_jnd_of_rgb_is_that_of_the_channel_that_changes_most() -> None:
     after[0, 0, 2] += 0.01
     figures = jnd_figures(before, after, np.zeros((32, 32), bool), CALIBRATED)
     assert figures.peak == pytest.approx(5.816, abs=0.01)
-    assert figures.above_outside == pytest.approx(1 / 1024)
+    assert figures.over_jnd_outside == pytest.approx(1 / 1024)
 
 
 def test_bias_has_a_sign_and_the_unit_of_the_modality() -> None:
@@ -153,7 +153,7 @@ def test_quality_of_real_marks_is_whole_and_json(case: str) -> None:
     names = {"primary"} | ({window.name for window in profile.relative_windows} if request.image.ndim == 2 else set())
     assert set(figures["jnd"]) == names
     primary = figures["jnd"]["primary"]["calibrated"]
-    assert 0.0 < primary["above_inside"] <= figures["stroke_share"]
+    assert 0.0 < primary["over_jnd_inside"] <= figures["stroke_share"]
     assert primary["peak"] >= primary["percentile99"] > 0.0
     assert figures["bias"]["unit"] == ("HU" if case == "int16" else "stored value")
     mean = result.residual[result.region].mean() * (0.5 if case == "int16" else 1.0)
@@ -235,3 +235,13 @@ def test_threshold_is_one_jnd_on_flat_ground_and_follows_noise() -> None:
     edge = flat.copy()
     edge[:, 32:] = 0.9
     assert np.allclose(visibility_threshold(edge, 1.0)[:, :22], JND)
+
+
+def test_the_two_thresholds_outside_strokes_have_names_of_their_own():
+    """In noise a change of more than 1 JND stays hidden: one figure counts it, the figure of the promise does not."""
+    given = canvas()
+    marked = given.stored.copy()
+    marked[10, :8] += 2  # below the masked threshold of 2.4 stored values, above 1 JND
+    quality = measure(given, marked, np.zeros(given.stored.shape, bool), {}, 0)
+    assert quality.above_threshold == 0
+    assert quality.jnd["primary"]["calibrated"].over_jnd_outside == pytest.approx(8 / 1600)

@@ -17,10 +17,9 @@ from scipy import ndimage
 
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, ModalityProfile
 from gateway.mark.evaluation.picture import INSIDE, OUTSIDE, PANEL, Pair, paint_visible, pair_of, save_picture
-from gateway.training.labelled_sets import data_folder, load_test
+from gateway.training.labelled_sets import load_test
 from plugins.modalities import brain_mr, cr_dx, ct, dermoscopy, fundus, generic_gray, generic_rgb, mr, us
 from plugins.surrogates import rgb
-from tests.conftest import missing
 from tests.support.mark.samples import KEY, disc, phantom, small_pack
 
 TIERS = ("lettered", "discreet")
@@ -167,11 +166,10 @@ def test_what_is_visible_lies_inside_strokes(kind: str, tier: str, tmp_path: Pat
 
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("name", REAL)
-def test_what_is_visible_lies_inside_strokes_of_real_images(name: str, tier: str, tmp_path: Path) -> None:
-    folder = data_folder()
-    if folder is None:
-        missing("data")
-    image = load_test(folder / name).images[0]
+def test_what_is_visible_lies_inside_strokes_of_real_images(
+    name: str, tier: str, miad_data: Path, tmp_path: Path
+) -> None:
+    image = load_test(miad_data / name).images[0]
     check(MarkRequest(image, KEY), REAL[name], tier, tmp_path / "picture.png")
 
 

@@ -13,10 +13,11 @@ from pynetdicom import AE, evt
 from gateway.audit import events
 from gateway.config.models import Destination
 from gateway.errors import PermanentError, SealError, TransientError
+from gateway.network import command as dimse
 from gateway.network.egress import Egress
 from gateway.network.statuses import delivered
 from tests.network.test_ingress import SYNTAXES, until
-from tests.support.network import peers
+from tests.support.network import peers, raw
 from tests.support.network.certificates import Authority
 from tests.support.network.samples import (
     BIG,
@@ -451,3 +452,68 @@ def test_an_unknown_destination(egress):
     with pytest.raises(PermanentError) as caught:
         egress().send("nowhere", outgoing(b"x" * 10, "1.2.3"))
     assert caught.value.code == "unknown-destination"
+
+
+@pytest.mark.parametrize("ends", ["abort", "close", "nonsense"])
+def test_an_instance_that_a_destination_aborts_on_fails_alone(egress, audit, ends):
+    """The others go on a new association, and the error says that it is about this instance, not the destination."""
+    taken, associations = [], []
+    reply = {"abort": raw.ABORT, "close": None, "nonsense": raw.data(1, 3, b"no command set")}[ends]
+
+    def take(request):
+        if request[dimse.AFFECTED_SOP_INSTANCE_UID] == "1.2.2":
+            return reply
+        taken.append(request[dimse.AFFECTED_SOP_INSTANCE_UID])
+        return raw.data(1, 3, raw.store_rsp(request))
+
+    served = raw.acceptor(raw.associate(0x02), take)
+
+    def counted(wire) -> None:
+        associations.append(wire)
+        served(wire)
+
+    with raw.scripted_scp(counted) as port:
+        sender = egress(outside=port)
+        for _ in range(2):
+            for number in range(4):
+                item = outgoing(b"x" * 10, f"1.2.{number}", instance_id=f"i{number}")
+                if number != 2:
+                    assert sender.send("outside", item) == 0
+                    continue
+                with pytest.raises(TransientError) as caught:
+                    sender.send("outside", item)
+                assert caught.value.about_instance
+        sender.close()
+    assert taken == ["1.2.0", "1.2.1", "1.2.3"] * 2
+    assert len(associations) == 3
+    assert [line["instance_id"] for line in audit.lines(events.DELIVERY) if line["outcome"] == "failure"] == ["i2"] * 2
+
+
+def test_what_is_about_the_destination_is_not_about_the_instance(egress, scp):
+    scp.start()
+    scp.stop()
+    with pytest.raises(TransientError) as caught:
+        egress(outside=scp.port).send("outside", outgoing(b"x" * 10, "1.2.3"))
+    assert not caught.value.about_instance
+
+
+def test_an_odd_number_of_bytes_is_refused_before_anything_is_sent(egress, scp, audit):
+    """PS3.5 7.1.1; a receiver that checks (DCMTK does) would abort over it, each time anew."""
+    scp.start()
+    sender = egress(outside=scp.port)
+    assert sender.send("outside", outgoing(b"x" * 10, "1.2.3")) == 0
+    with pytest.raises(PermanentError) as caught:
+        sender.send("outside", outgoing(b"x" * 11, "1.2.4"))
+    assert caught.value.code == "odd-length" and "7.1.1" in caught.value.message
+    assert sender.send("outside", outgoing(b"x" * 12, "1.2.5")) == 0
+    assert [len(data) for data in scp.received] == [10, 12] and scp.associations == 1
+    assert [line.get("reason") for line in audit.lines(events.DELIVERY)] == [None, "odd-length", None]
+
+
+def test_an_odd_original_goes_in_the_syntax_that_mends_it(egress, scp):
+    """Implicit VR is written anew, and evenly; so a destination that takes it gets the instance."""
+    scp.syntaxes = [IMPLICIT]
+    scp.start()
+    item = outgoing(b"x" * 11, "1.2.4", in_syntax=lambda syntax: io.BytesIO(b"y" * 12))
+    assert egress(outside=scp.port).send("outside", item) == 0
+    assert scp.received == [b"y" * 12]

@@ -48,10 +48,10 @@ def test_card_names_data_split_licence_and_commands(pack: GeneratorPack) -> None
     ids=["gray", "rgb"],
 )
 def test_it_misleads_the_networks_that_it_was_trained_on(
-    task: str, profile: str, surrogates: object, miad_data: Path
+    task: str, profile: str, surrogates: object, labelled_sets: Path
 ) -> None:
     """On test images the probability of the right class falls at least twice as far as by lettering without texture."""
-    test = datasets.load_test(miad_data / task)
+    test = datasets.load_test(labelled_sets / task)
     index = np.arange(0, len(test.labels), len(test.labels) // 12)[:12]
     images = [np.ascontiguousarray(test.images[one]) for one in index]
     requests = [MarkRequest(image, bytes([number] * 32)) for number, image in enumerate(images)]

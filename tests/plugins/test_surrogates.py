@@ -76,9 +76,9 @@ def test_networks_round_trip_through_files(family: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pack", PACKS, ids=lambda pack: pack.name)
-def test_networks_know_their_test_images_as_well_as_the_card_says(pack: SurrogatePack, miad_data: Path) -> None:
+def test_networks_know_their_test_images_as_well_as_the_card_says(pack: SurrogatePack, labelled_sets: Path) -> None:
     task = next(iter(SETS[pack.name]))
-    test = datasets.load_test(miad_data / task)
+    test = datasets.load_test(labelled_sets / task)
     rows = re.findall(r"^\| ([a-z0-9-]+) \| (.+) \|$", pack.card.read_text(), re.MULTILINE)
     table = {name: values.split(" | ") for name, values in rows}
     column = table["network"].index(task)

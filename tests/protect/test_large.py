@@ -118,6 +118,32 @@ def test_a_piece_that_does_not_decode_to_the_marked_values_is_held(marker, tmp_p
     assert caught.value.code == "self-check-failed"
 
 
+@pytest.mark.parametrize("syntax", [EXPLICIT_LITTLE, IMPLICIT_LITTLE, EXPLICIT_BIG])
+def test_what_may_not_ride_along_does_not_in_pieces_either(marker, tmp_path, syntax):
+    """A private frame goes, an overlay that shows the sixth frame goes, and pixels in a small value hold the object."""
+    ds = noise()
+    ds.add_new(0x00290010, "LO", "ACME")
+    ds.add_new(0x00291010, "OB", NOISE[5].tobytes())
+    shown = NOISE[5] > 1000
+    bits = np.packbits(np.stack([np.zeros_like(shown)] * 5 + [shown, ~shown]).reshape(-1), bitorder="little")
+    bits = bits.view("u2").byteswap() if syntax == EXPLICIT_BIG else bits
+    for element, vr, value in ((0x10, "US", 64), (0x11, "US", 64), (0x15, "IS", "7"), (0x40, "CS", "G"),
+                               (0x50, "SS", [1, 1]), (0x100, "US", 1), (0x102, "US", 0),
+                               (0x3000, "OW", bits.tobytes())):  # fmt: skip
+        ds.add_new(0x60000000 | element, vr, value)
+    if syntax == EXPLICIT_BIG:
+        ds.PixelData = NOISE.byteswap().tobytes()
+    data = encode(ds, syntax)
+    copy = b"".join(large(data, marker, tmp_path, syntax).derive(None)[0])
+    assert copy == in_memory(data, marker, syntax)[0]
+    found = pydicom.filereader.read_dataset(io.BytesIO(copy), False, True)
+    assert 0x00290010 in found and 0x00291010 not in found and 0x60003000 not in found
+    ds.add_new(0x00291011, "OB", NOISE[6].tobytes()[1000:1200])
+    with pytest.raises(HoldError) as held:
+        large(encode(ds, syntax), marker, tmp_path, syntax).derive(None)
+    assert held.value.code == "pixels-outside"
+
+
 def test_more_than_native_pixels_can_have_is_refused_before_it_is_decoded(monkeypatch):
     monkeypatch.setattr(reading, "MAX_NATIVE", NOISE.nbytes - 1)
     with pytest.raises(DicomError) as caught:

@@ -220,6 +220,7 @@ def claimed(name: str, stream: bytes, side: int) -> bytes:
 CT, MR, RLE, RLE2 = "CT_small.dcm", "MR_small.dcm", "MR_small_RLE.dcm", "SC_rgb_rle_2frame.dcm"
 J2K, JLS = "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm"
 ONE_FRAGMENT = fragments(b"", bytes(64))
+TWICE = "duplicate-element"
 EXACT = "marked"  # and restored bit for bit
 NAME, ROWS, STORED, HIGH, SOURCE, PRIVATE = 0x00100010, 0x00280010, 0x00280101, 0x00280102, 0x00082112, 0x00431029
 BEYOND = element(PRIVATE, b"OB", b"..", 0xF0000000)
@@ -241,8 +242,8 @@ BAD_FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "out-of-order": (EXACT, lambda: rebuilt(CT, swapped(0x00080060, 0x00100020))),
     "rows-behind-pixels": ("no-pixels", lambda: rebuilt(CT, moved_to_the_end(ROWS))),
     "uid-behind-pixels": ("missing-uid", lambda: rebuilt(CT, moved_to_the_end(0x00080018))),
-    "patient-twice": (EXACT, lambda: rebuilt(CT, doubled(0x00100020, element(0x00100020, b"LO", b"OTHER ")))),
-    "uid-twice": ("uid-mismatch", lambda: rebuilt(CT, doubled(0x00080018, element(0x00080018, b"UI", b"1.2.3.99")))),
+    "patient-twice": (TWICE, lambda: rebuilt(CT, doubled(0x00100020, element(0x00100020, b"LO", b"OTHER ")))),
+    "uid-twice": (TWICE, lambda: rebuilt(CT, doubled(0x00080018, element(0x00080018, b"UI", b"1.2.3.99")))),
     "pixels-twice": (EXACT, lambda: rebuilt(CT, lambda found: [*found, *(e for e in found if e[0] == PIXELS)])),
     # around the data set
     "no-meta": (EXACT, lambda: b"".join(part for _, part in taken_apart(CT)[3])),
@@ -268,7 +269,7 @@ BAD_FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "j2k-empty-fragment": ("undecodable-pixels", lambda: compressed(J2K, b"")),
     "fragment-beyond-the-file": ("truncated", lambda: changed(RLE, t7FE00010=ONE_FRAGMENT[:-76] + b"\xff\xff\xff\x7f")),
     "fragments-without-end": ("truncated", lambda: changed(RLE, t7FE00010=ONE_FRAGMENT[:-8], tFFFCFFFC=None)),
-    "fragments-by-the-million": ("too-many-elements", lambda: changed(RLE, t7FE00010=endless_items(PIXELS))),
+    "fragments-by-the-million": ("wrong-number-of-frames", lambda: changed(RLE, t7FE00010=endless_items(PIXELS))),
     # sizes that lie
     "native-beyond-the-bytes": ("pixel-data-too-short", lambda: changed(CT, **size(65535, 65535, b"99999"))),
     "rle-beyond-the-bytes": ("pixel-data-too-short", lambda: changed(RLE, **size(16000, 16000))),
@@ -280,7 +281,7 @@ BAD_FILES: dict[str, tuple[str, Callable[[], bytes]]] = {
     "pixels-beyond-the-file": ("truncated", lambda: changed(CT, t7FE00010=element(PIXELS, b"OW", b"", 0xFFFFFFF0))),
     "nested-without-end": ("nested-too-deep", lambda: rebuilt(CT, before_pixels(nested(3000)))),
     "nested-defined": ("nested-too-deep", lambda: rebuilt(CT, before_pixels(nested_defined(900)))),
-    "items-by-the-million": ("too-many-elements", lambda: rebuilt(CT, before_pixels(endless_items(PRIVATE)))),
+    "items-by-the-million": ("too-many-items", lambda: rebuilt(CT, before_pixels(endless_items(PRIVATE)))),
     "items-defined": ("too-many-items", lambda: changed(CT, t00082112=element(SOURCE, b"SQ", ITEM * 1_000_000))),
     "endless-values": ("too-many-values", lambda: changed(CT, t00100010=element(NAME, b"UT", b"\\" * 4_000_000))),
     "deflate-bomb": ("inflates-too-large", bomb),

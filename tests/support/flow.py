@@ -20,6 +20,7 @@ from gateway.config.models import Config, Destination, Ingress, Mark, Route, Sit
 from gateway.database import DeliveryRow, InstanceRow, open_database, reading, sqlite_url
 from gateway.dicom.encoding.part10 import write_part10
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
+from gateway.flow.operations import Operator
 from gateway.flow.ports import Outgoing, ReceivedFacts
 from gateway.flow.receive import SpoolReceiver
 from gateway.flow.retention import Retainer
@@ -137,9 +138,17 @@ class Flow:
         self.steps = Steps(self.context)
         self.sender = MemorySender()
         self.retry: Callable[[int], float] = lambda attempt: 60.0
+        self.clock: Callable[[float], bool] = lambda now: True
         self.retainer = Retainer(
-            config.retention, self.store, self.context.spool, self.context.derived, self.context.protector
+            config.retention,
+            self.store,
+            self.context.spool,
+            self.context.derived,
+            self.context.protector,
+            lambda now: self.clock(now),
+            self.context.audit,
         )
+        self.operator = Operator(self.engine, config.routes, self.context.audit)
 
     def again(self, *routes: Route, **changes: object) -> Flow:
         """The same site after a restart: other leases; other routes or tables where given."""
@@ -170,14 +179,20 @@ class Flow:
     def seal(self) -> None:
         for row in self.store.claim(RECEIVED, 100, LEASE_S):
             self.steps.seal(row)
+        while rows := self.store.claim_suspect(RECEIVED, LEASE_S):
+            self.steps.seal(rows[0])
 
     def mark(self, batch: int = 8) -> None:
         while rows := self.store.claim(SEALED, batch, LEASE_S):
+            self.steps.mark(rows)
+        while rows := self.store.claim_suspect(SEALED, LEASE_S):
             self.steps.mark(rows)
 
     def deliver(self, destination: str = "outside") -> None:
         for delivery, row in self.store.claim_deliveries(destination, 100, LEASE_S):
             self.steps.deliver(delivery, row, self.sender, self.retry)
+        while pairs := self.store.claim_suspect_delivery(destination, LEASE_S):
+            self.steps.deliver(*pairs[0], self.sender, self.retry)
 
     def run(self) -> None:
         """All steps, to both destinations."""

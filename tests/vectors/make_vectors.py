@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from gateway.dicom.copy.carried_body import pack, pack_referring
 from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE
 from gateway.dicom.pixels.stored_values import decode_pixels
-from gateway.keys import ChunkedWriter, Signer, SpoolCipher, hkdf, key_id, make_token, mark_seed
+from gateway.keys import ChunkedWriter, DerivedCipher, Signer, SpoolCipher, hkdf, key_id, make_token, mark_seed
+from gateway.protect.signed_report import SignedFacts, sign_report
 from gateway.vault import VaultRecord, seal_carried, seal_payload
 from tests.support.dicom.samples import encode, image, slightly_changed
 
@@ -61,7 +62,7 @@ def vectors() -> dict[str, dict[str, object]]:
     signer = Signer(Ed25519PrivateKey.from_private_bytes(SIGNING))
     made = record()
     keys = {"restore_private": RESTORE.hex(), "restore_key_id": made.key_id}
-    chunked, payload, spool = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    chunked, payload, spool, derived = io.BytesIO(), io.BytesIO(), io.BytesIO(), io.BytesIO()
     writer = ChunkedWriter(chunked, SYMMETRIC, b"context", 1024)
     writer.write(ORIGINAL + ORIGINAL)
     writer.close()
@@ -69,6 +70,12 @@ def vectors() -> dict[str, dict[str, object]]:
     writer = SpoolCipher(SYMMETRIC).writer(spool, "vector-name")
     writer.write(ORIGINAL)
     writer.close()
+    writer = DerivedCipher(SYMMETRIC, bytes(32)).writer(derived, "vector-name")
+    writer.write(ORIGINAL)
+    writer.close()
+    report = sign_report(
+        SignedFacts(made.vault_id, "relay", "0" * 32, "1.2.840.10008.5.1.4.1.1.88.33", "2.25.1", "0" * 64, 10), signer
+    )
     sealed_key, carried = seal_carried(b"body", made, restore, signer)
     return {
         "derive-1": {
@@ -90,6 +97,19 @@ def vectors() -> dict[str, dict[str, object]]:
             "name": "vector-name",
             "plaintext": ORIGINAL.hex(),
             "file": spool.getvalue().hex(),
+        },
+        "derived-1": {
+            "mark_key": SYMMETRIC.hex(),
+            "name": "vector-name",
+            "plaintext": ORIGINAL.hex(),
+            "file": derived.getvalue().hex(),
+        },
+        "report-1": {
+            "signing_private": SIGNING.hex(),
+            "signer": report.signer,
+            "vault_id": made.vault_id,
+            "document": report.document.hex(),
+            "signature": report.signature.hex(),
         },
         "token-1": keys
         | {

@@ -14,9 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from gateway.database import VaultRow
 from gateway.dicom.copy.carried_body import rebuild
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
-from gateway.errors import SealError
+from gateway.errors import HoldError, SealError
 from gateway.keys import (
     ChunkedReader,
+    DerivedCipher,
     Signer,
     SpoolCipher,
     Verifier,
@@ -26,6 +27,7 @@ from gateway.keys import (
     mark_seed,
     read_token,
 )
+from gateway.protect.signed_report import SignedReport, check_report
 from gateway.vault import VaultRecord, open_carried, open_payload
 from gateway.vault.record import SHARED, read_row
 
@@ -76,6 +78,30 @@ def test_spool_file():
     vector = Vector("spool-1")
     reader = SpoolCipher(vector.data("spool_key")).reader(vector.file(), vector.text("name"))
     assert reader.read() == vector.data("plaintext")
+
+
+def test_derived_file():
+    vector = Vector("derived-1")
+    cipher = DerivedCipher(vector.data("mark_key"), bytes(32))
+    assert cipher.reader(vector.file(), vector.text("name")).read() == vector.data("plaintext")
+
+
+def test_derived_file_of_the_version_that_used_the_key_of_the_spool():
+    vector = Vector("spool-1")
+    cipher = DerivedCipher(bytes(32), vector.data("spool_key"))
+    assert cipher.reader(vector.file(), vector.text("name")).read() == vector.data("plaintext")
+    with pytest.raises(SealError):
+        DerivedCipher(bytes(32), bytes(32)).reader(vector.file(), vector.text("name"))
+
+
+def test_signed_report():
+    vector = Vector("report-1")
+    private = Ed25519PrivateKey.from_private_bytes(vector.data("signing_private"))
+    signed = SignedReport(vector.data("document"), vector.data("signature"), vector.text("signer"))
+    facts = check_report(signed, Verifier([private.public_key()]), vector.text("vault_id"))
+    assert (facts.route, facts.instance_id, facts.size) == ("relay", "0" * 32, 10)
+    with pytest.raises(HoldError):
+        check_report(signed, Verifier([private.public_key()]), "another")
 
 
 def test_token():

@@ -19,8 +19,9 @@ import numpy as np
 import zstandard
 
 from gateway.dicom.encoding import values
-from gateway.dicom.encoding.encoded import MAX_HEADER, describe, open_source, parse, split_header
+from gateway.dicom.encoding.encoded import describe, open_source, split_header, walk
 from gateway.dicom.encoding.library import foreign_errors
+from gateway.dicom.encoding.limits import MAX_HEADER
 from gateway.dicom.encoding.parts import Parts, split
 from gateway.dicom.encoding.private import PrivateBlock, read_block
 from gateway.dicom.encoding.syntaxes import syntax_of
@@ -168,8 +169,8 @@ def read_copy(copy: BinaryIO, transfer_syntax_uid: str) -> tuple[str, PrivateBlo
     with foreign_errors("undecodable-header", "the data set cannot be read"):
         source, layout = open_source(copy, syntax_of(transfer_syntax_uid))
         header, pixels = split_header(source, layout, bulk=_MAX_COPY_HEADER, at_most=_MAX_COPY_HEADER)
-        ds = parse(header, layout)
-        return describe(ds, pixels.tag if pixels else None).sop_instance_uid, read_block(ds)
+        found = describe(walk(header, layout), pixels.tag if pixels else None)
+        return found.sop_instance_uid, read_block(found.dataset)
 
 
 def _pack_whole(original: bytes, fingerprint: bytes) -> bytes:

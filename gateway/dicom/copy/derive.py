@@ -20,7 +20,7 @@ from gateway.dicom.copy.references import follow
 from gateway.dicom.copy.sift import sift
 from gateway.dicom.copy.traces import Traces
 from gateway.dicom.encoding.elements import Layout, skip_value, top_level
-from gateway.dicom.encoding.explicit import encode_around, make_explicit
+from gateway.dicom.encoding.explicit import encode_around
 from gateway.dicom.encoding.library import foreign_errors
 from gateway.dicom.encoding.parts import Parts, split
 from gateway.dicom.encoding.private import write_block
@@ -110,7 +110,6 @@ def derived_around(
     if header.has_our_private_block:
         raise DicomError("already-marked", "the data set carries a private block of this gateway already")
     with foreign_errors("undecodable-header", "the derived header cannot be made"):
-        make_explicit(ds, parts)
         derivation.drop_invalid(ds)
         ds.pop("SourceImageSequence", None)  # replaced as a whole
         follow(ds, header, facts)
@@ -129,8 +128,7 @@ def derived_around(
 def overlays_of(parts: Parts) -> Overlays:
     """The overlay planes of an original, to be compared with its frames."""
     header = parts.header
-    little_endian = parts.layout.little_endian
-    return Overlays(header.dataset, header.rows, header.columns, little_endian=little_endian)
+    return Overlays(header.dataset, header.rows, header.columns)  # whose words are little endian, as all of a header
 
 
 class Outside:

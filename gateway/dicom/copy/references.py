@@ -15,7 +15,7 @@ from gateway.dicom.copy.remap import is_sequence, remap_references
 from gateway.dicom.copy.sift import sift
 from gateway.dicom.encoding.depth import check_depth
 from gateway.dicom.encoding.encoded import InstanceHeader
-from gateway.dicom.encoding.explicit import encode_around, make_explicit
+from gateway.dicom.encoding.explicit import encode_around
 from gateway.dicom.encoding.library import foreign_errors
 from gateway.dicom.encoding.parts import Parts, native_value, split
 from gateway.dicom.encoding.private import write_block
@@ -46,7 +46,6 @@ def derive_references(original: bytes, transfer_syntax_uid: str, facts: Derivati
     parts, _ = sift(parts, facts.ride_along)
     ds = parts.fresh_dataset()
     with foreign_errors("undecodable-header", "the derived header cannot be made"):
-        make_explicit(ds, parts)
         derivation.drop_invalid(ds)
         follow(ds, parts.header, facts)
         derivation.set_uids(ds, facts)

@@ -4,7 +4,8 @@
 
 Mapped are SOP Instance UIDs that refer (0008,1155 and a few like it) and, inside sequences, Series Instance UIDs: all
 of them, since a keyed map needs no list of the instances that a study has. Tag and context say which elements those
-are, not a comparison of values: an object may come before everything that it names. UIDs that name a study are mapped
+are, not a comparison of values: an object may come before everything that it names. Which copy of an instance is named,
+where there are several, is for the map to say (the newest: `gateway.vault.copies`). UIDs that name a study are mapped
 by choice: Study Instance UID inside sequences, and what refers to the study itself (Referenced Study Sequence, RT
 Referenced Study Sequence). Never mapped: the instance's own UIDs, Frame of Reference UID, tracking and observation
 UIDs, references to procedure steps, patients and visits, well-known instances of the standard, and whatever stands in

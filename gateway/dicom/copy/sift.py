@@ -56,7 +56,7 @@ def sift(parts: Parts, rules: RideAlong, overlays: frozenset[int] = frozenset())
             f"{len(by_choice)} private elements may hold its picture, the first is {by_choice[0]}",
             'leave them out with private_bulk = "drop" on the route, or name their creator in its private_keep',
         )
-    return replace(parts, header_bytes=cut[0], trailer_bytes=cut[1]), left_out
+    return parts.with_elements(*cut), left_out
 
 
 class _BadError(Exception):

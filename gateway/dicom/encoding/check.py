@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import BinaryIO
 
-from gateway.dicom.encoding.elements import UNDEFINED, Element, skip_value, top_level
+from gateway.dicom.encoding.elements import UNDEFINED, Element, Layout, skip_value, top_level
 from gateway.dicom.encoding.encoded import (
     PIXEL_DATA,
     PIXEL_TAGS,
     InstanceHeader,
     describe,
     open_source,
-    parse,
     split_header,
+    walk,
 )
 from gateway.dicom.encoding.library import foreign_errors
+from gateway.dicom.encoding.normal_form import NormalForm
+from gateway.dicom.encoding.source import Source
 from gateway.dicom.encoding.syntaxes import Syntax, syntax_of
 from gateway.errors import DicomError
 
 MAX_FRAME_BYTES = 256 << 20  # decoded; decoders take a few times this, and 100 bytes can claim any size
+_PIECE = 1 << 20
 _RLE_RATIO = 64  # PS3.5 annex G: two bytes hold 128 at most
 
 
@@ -51,29 +55,74 @@ def check_encoding(stream: BinaryIO, size: int, transfer_syntax_uid: str) -> Ins
         header_bytes, element = split_header(source, layout)
         header = None
         if element is not None:
+            form = walk(header_bytes, layout)
             # the value is walked first: a truncated one is "truncated", whatever the header says
-            fragments = skip_value(source, element, layout)
-            end = source.position
+            found = walk_pixels(source, layout, element, form)
             for following in top_level(source, layout):
                 skip_value(source, following, layout)
-            header = describe(parse(header_bytes, layout), element.tag)
-            check_pixel_data(header, syntax, element, fragments, end - element.value)
+            header = describe(form, element.tag)
+            check_pixel_data(header, syntax, element, found)
         else:
-            header = describe(parse(header_bytes, layout), None)
+            header = describe(walk(header_bytes, layout), None)
             if header.rows or header.columns:
                 raise DicomError("no-pixels", "the image has no pixel data")
         return header
 
 
-def check_pixel_data(header: InstanceHeader, syntax: Syntax, element: Element, fragments: int, size: int) -> None:
-    """Check declared size and fragments of the pixel data against the Image Pixel module.
+@dataclass(frozen=True)
+class PixelValue:
+    """What going past the value of the pixel data found.
 
-    Parameters
+    Attributes
     ----------
     fragments
-        Items found in encapsulated pixel data, the offset table included.
+        Items of encapsulated pixel data, the offset table included; 0 of native pixels.
     size
-        Bytes of the pixel data's value.
+        Bytes of the value.
+    end
+        The position behind it.
+    padded
+        Behind the native pixels stand zeros only (PS3.5 8.1.1, note: such padding is ignored).
+    """
+
+    fragments: int
+    size: int
+    end: int
+    padded: bool = False
+
+
+def walk_pixels(source: Source, layout: Layout, element: Element, form: NormalForm) -> PixelValue:
+    """Go past the value of the pixel data; of native pixels that are longer than the header says the rest is read.
+
+    Raises
+    ------
+    DicomError
+        As `skip_value`.
+    """
+    padded = False
+    wanted = _native_length(form, element.tag) if element.length != UNDEFINED else 0
+    if 0 < wanted < element.length:
+        source.skip(wanted)
+        left, padded = element.length - wanted, True
+        while left:
+            piece = source.take(min(left, _PIECE))
+            padded = padded and piece.count(0) == len(piece)
+            left -= len(piece)
+        return PixelValue(0, element.length, source.position, padded)
+    fragments = skip_value(source, element, layout)
+    return PixelValue(fragments, source.position - element.value, source.position)
+
+
+def _native_length(form: NormalForm, tag: int) -> int:
+    """As `native_length`; 0 for a header that says nothing of use."""
+    try:
+        return native_length(describe(form, tag), tag)
+    except DicomError:
+        return 0
+
+
+def check_pixel_data(header: InstanceHeader, syntax: Syntax, element: Element, found: PixelValue) -> None:
+    """Check declared size and fragments of the pixel data against the Image Pixel module.
 
     Raises
     ------
@@ -87,6 +136,7 @@ def check_pixel_data(header: InstanceHeader, syntax: Syntax, element: Element, f
     if element.length == UNDEFINED:
         if not syntax.encapsulated:
             raise DicomError("encapsulated", "the pixel data comes in fragments but the transfer syntax has none")
+        fragments, size = found.fragments, found.size
         if fragments < 2:
             raise DicomError("pixel-data-too-short", "the pixel data holds no fragment")
         if fragments - 1 < header.frames:
@@ -105,7 +155,7 @@ def check_pixel_data(header: InstanceHeader, syntax: Syntax, element: Element, f
     padded = expected + expected % 2
     if element.length < expected:
         raise DicomError("pixel-data-too-short", f"pixel data has {element.length} bytes, the header wants {expected}")
-    if element.length > padded:
+    if element.length > padded and not found.padded:
         raise DicomError("pixel-data-too-long", f"pixel data has {element.length} bytes, the header wants {padded}")
 
 

@@ -9,11 +9,25 @@ from pydicom.dataelem import RawDataElement
 from pydicom.hooks import raw_element_vr
 
 from gateway.dicom.encoding.elements import MAX_DEPTH
-from gateway.dicom.encoding.encoded import MAX_HEADER, MAX_VALUES
+from gateway.dicom.encoding.encoded import MAX_VALUES
+from gateway.dicom.encoding.limits import HINT, MAX_HEADER
+from gateway.dicom.encoding.normal_form import NormalForm
 from gateway.errors import DicomError
 
 # Bytes of a value by the first VR that an element may have; the others are kept as bytes or text.
 _NUMBERS = {"US": 2, "SS": 2, "UL": 4, "SL": 4, "FL": 4, "AT": 4, "FD": 8, "SV": 8, "UV": 8}
+
+
+def check_form(form: NormalForm) -> None:
+    """Raise DicomError "too-many-values" when a header holds more than `MAX_VALUES` binary numbers.
+
+    They are 2 bytes each and take some 40. How deep its sequences are is known since it was walked, but for those that
+    the walk could not follow: those are decoded here, as `check_depth` does.
+    """
+    if form.numbers > MAX_VALUES:
+        raise _too_many()
+    if form.opaque:
+        check_depth(form.dataset())
 
 
 def check_depth(ds: Dataset, depth: int = 0) -> int:
@@ -42,9 +56,12 @@ def check_depth(ds: Dataset, depth: int = 0) -> int:
         for item in (element.value or ()) if element else ():
             numbers += check_depth(item, depth + 1)
         if numbers > MAX_VALUES:
-            message = f"the elements of the header hold more than {MAX_VALUES} numbers"
-            raise DicomError("too-many-values", message, "have the object made anew by the system that it comes from")
+            raise _too_many()
     return numbers
+
+
+def _too_many() -> DicomError:
+    return DicomError("too-many-values", f"the elements of the header hold more than {MAX_VALUES} numbers", HINT)
 
 
 def _vr(ds: Dataset, raw: Any) -> str:

@@ -14,8 +14,9 @@ from typing import BinaryIO
 from pydicom import Dataset
 
 from gateway.dicom.encoding import values
-from gateway.dicom.encoding.encoded import MAX_HEADER, open_source, parse, split_header
+from gateway.dicom.encoding.encoded import open_source, parse, split_header
 from gateway.dicom.encoding.library import foreign_errors
+from gateway.dicom.encoding.limits import MAX_HEADER
 from gateway.dicom.encoding.part10 import split_part10
 from gateway.dicom.encoding.syntaxes import syntax_of
 from gateway.errors import DicomError

@@ -1,6 +1,6 @@
 """How many elements and items an encoded header decodes to, counted in its bytes before any of them is decoded.
 
-A sequence of defined length is a single value to the walker (`gateway.dicom.encoding.elements`), and pydicom decodes it
+A sequence that the walk of `gateway.dicom.encoding.normal_form` cannot follow stays as it came, and pydicom decodes it
 whole when it is looked at: 8 bytes become an element of some 300 in memory, or an item of some 700. So what pydicom
 would take for a sequence is walked here as pydicom walks it, its tolerance included: whatever stands in the place of an
 item is one, and an element may end behind its item. Where the two could differ, more is counted rather than less.
@@ -13,16 +13,14 @@ import struct
 from pydicom.datadict import dictionary_has_tag, dictionary_VR, private_dictionaries
 
 from gateway.dicom.encoding.elements import ITEM, ITEM_END, LONG_VRS, MAX_DEPTH, SEQUENCE_END, UNDEFINED, Layout
-from gateway.dicom.encoding.source import MAX_ELEMENTS
+from gateway.dicom.encoding.limits import HINT, Budget
 from gateway.errors import DicomError
 
-MAX_ITEMS = 1 << 18  # of all sequences; each empty one of 8 bytes takes some 700 in memory once it is decoded
 # Group ("0071", "60xx") and last byte of the element, of what pydicom knows as a sequence of some private creator.
 _PRIVATE = frozenset(
     (tag[:4], tag[-2:]) for known in private_dictionaries.values() for tag, entry in known.items() if entry[0] == "SQ"
 )
 _MAX_SEARCHED = 1 << 30  # bytes that are searched in vain for delimiters; pydicom searches them again, at the same pace
-_HINT = "have the object made anew, or split into several, by the system that it comes from"
 
 
 def count(header: bytes, layout: Layout) -> tuple[int, int]:
@@ -31,8 +29,8 @@ def count(header: bytes, layout: Layout) -> tuple[int, int]:
     Raises
     ------
     DicomError
-        "too-many-elements" beyond `MAX_ELEMENTS`, "too-many-items" beyond `MAX_ITEMS`, "nested-too-deep" beyond
-        `MAX_DEPTH`, "bad-sequence" when value after value is searched for an end that is not there.
+        "too-many-elements" and "too-many-items" as `Budget`, "nested-too-deep" beyond `MAX_DEPTH`, "bad-sequence"
+        when value after value is searched for an end that is not there.
     """
     walk = _Walk(header, layout.little_endian)
     walk.data_set(0, len(header), len(header), layout.found(header[:6], nested=False), 0)
@@ -51,6 +49,7 @@ class _Walk:
         self._item = self._tag.pack(ITEM >> 16, ITEM & 0xFFFF)
         self._end_tag = self._tag.pack(SEQUENCE_END >> 16, SEQUENCE_END & 0xFFFF)
         self.elements = self.items = self._searched = 0
+        self._budget = Budget()
 
     def data_set(self, at: int, stop: int, end: int, layout: Layout, depth: int) -> int:
         """Count the elements from `at` on; gives the position behind them."""
@@ -82,9 +81,7 @@ class _Walk:
 
     def _count_element(self) -> None:
         self.elements += 1
-        if self.elements > MAX_ELEMENTS:
-            message = f"the header has more than {MAX_ELEMENTS} elements, those in its sequences included"
-            raise DicomError("too-many-elements", message, _HINT)
+        self._budget.element()
 
     def _sequence(self, at: int, stop: int, end: int, layout: Layout, depth: int) -> int:
         if depth > MAX_DEPTH:
@@ -96,10 +93,7 @@ class _Walk:
             if group << 16 | number == SEQUENCE_END:
                 return at
             self.items += 1
-            if self.items > MAX_ITEMS:
-                raise DicomError(
-                    "too-many-items", f"the sequences of the header have more than {MAX_ITEMS} items", _HINT
-                )
+            self._budget.item()
             found = layout.found(self._data[at : min(at + 6, end)], nested=True)
             at = self.data_set(at, end if length == UNDEFINED else at + length, end, found, depth)
         return at
@@ -126,7 +120,7 @@ class _Walk:
         self._searched += end - at
         if self._searched > _MAX_SEARCHED:
             raise DicomError(
-                "bad-sequence", f"values of unknown length do not end, before byte {at} and elsewhere", _HINT
+                "bad-sequence", f"values of unknown length do not end, before byte {at} and elsewhere", HINT
             )
         return 0
 

@@ -6,12 +6,10 @@ a header is bounded. What cannot be read is a `DicomError`, never another except
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from pydicom import Dataset
-from pydicom.filereader import read_dataset
 
 from gateway.dicom.encoding import values
 from gateway.dicom.encoding.attributes import query_attributes
@@ -20,6 +18,8 @@ from gateway.dicom.encoding.elements import BULK_VRS, UNDEFINED, Element, Layout
 from gateway.dicom.encoding.geometry import slice_position
 from gateway.dicom.encoding.groups import body_part_of
 from gateway.dicom.encoding.library import foreign_errors
+from gateway.dicom.encoding.limits import MAX_HEADER
+from gateway.dicom.encoding.normal_form import NormalForm, normal_form
 from gateway.dicom.encoding.private import has_block
 from gateway.dicom.encoding.source import InflatingReader, Source
 from gateway.dicom.encoding.syntaxes import Syntax, syntax_of
@@ -28,9 +28,7 @@ from gateway.errors import DicomError
 PIXEL_GROUP = 0x7FE00000
 PIXEL_DATA = 0x7FE00010
 PIXEL_TAGS = {PIXEL_DATA, 0x7FE00008, 0x7FE00009}  # Pixel Data, Float and Double Float Pixel Data
-MAX_HEADER = 64 << 20  # bytes before the pixel data; enhanced multi-frame objects reach a few MiB
 BULK = 1 << 20  # larger binary values (documents, waveforms, spectra) are not part of a header
-_SMALL = 1 << 18  # bytes of a header that take little memory and time whatever they are
 MAX_VALUES = 1 << 21  # in multi-valued text; each empty one of a single byte takes some 170 in memory
 
 
@@ -52,6 +50,8 @@ class InstanceHeader:
         mm along the slice normal (PS3.3 C.7.6.2), else Slice Location, else None.
     attributes
         What C-FIND answers: DICOM JSON model, see `gateway.dicom.encoding.attributes`.
+    form
+        The elements that all of this was read from.
     dataset
         The decoded header, without pixel data and without binary values above 1 MiB. Changing it changes nothing else.
     """
@@ -78,7 +78,18 @@ class InstanceHeader:
     has_our_private_block: bool
     slice_position: float | None
     attributes: dict[str, Any] = field(compare=False)
+    form: NormalForm = field(compare=False)
     dataset: Dataset = field(compare=False)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Codes of what was irregular (`gateway.dicom.encoding.notes`)."""
+        return self.form.notes
+
+    @property
+    def conflicts(self) -> tuple[int, ...]:
+        """Tags of elements that stand in one data set twice with different values: nobody can tell which one counts."""
+        return self.form.conflicts
 
 
 def read_header(stream: BinaryIO, transfer_syntax_uid: str) -> InstanceHeader:
@@ -97,7 +108,7 @@ def read_header(stream: BinaryIO, transfer_syntax_uid: str) -> InstanceHeader:
     with foreign_errors("undecodable-header", "the data set cannot be read"):
         source, layout = open_source(stream, syntax)
         header, pixels = split_header(source, layout)
-        return describe(parse(header, layout), pixels.tag if pixels else None)
+        return describe(walk(header, layout), pixels.tag if pixels else None)
 
 
 def open_source(stream: BinaryIO, syntax: Syntax, size: int | None = None) -> tuple[Source, Layout]:
@@ -147,11 +158,12 @@ def split_header(
     return bytes(header), pixels
 
 
-def parse(header: bytes, layout: Layout) -> Dataset:
-    """Decode collected header bytes.
+def walk(header: bytes, layout: Layout) -> NormalForm:
+    """Walk collected header bytes, once for all that is to be made of them.
 
-    Sequences of defined length and values are decoded when they are looked at, and nobody counts then: so their
-    elements and items, and whatever can be a delimiter between values (PS3.5 6.4), are counted before.
+    What the walk cannot follow stays as it came, and is decoded when it is looked at, when nobody counts: so its
+    elements and items are counted before as pydicom would decode them, and so is whatever can be a delimiter between
+    values (PS3.5 6.4).
 
     Raises
     ------
@@ -159,16 +171,23 @@ def parse(header: bytes, layout: Layout) -> Dataset:
         "undecodable-header", "too-many-elements", "too-many-items", "nested-too-deep", "bad-sequence",
         "too-many-values".
     """
-    if len(header) > _SMALL:
-        count(header, layout)
     if header.count(b"\\") > MAX_VALUES:
         raise DicomError("too-many-values", f"the text of the header has more than {MAX_VALUES} values")
     with foreign_errors("undecodable-header", "the header cannot be decoded"):
-        return read_dataset(io.BytesIO(header), layout.implicit, layout.little_endian)
+        form = normal_form(header, layout)
+        if form.opaque:
+            count(header, layout)
+        return form
 
 
-def describe(ds: Dataset, pixel_tag: int | None) -> InstanceHeader:
+def parse(header: bytes, layout: Layout) -> Dataset:
+    """As `walk`: the data set itself."""
+    return walk(header, layout).dataset()
+
+
+def describe(form: NormalForm, pixel_tag: int | None) -> InstanceHeader:
     """The header's facts. Raises DicomError "missing-uid" or "bad-uid"."""
+    ds = form.dataset()
     frames = values.integer(ds, "NumberOfFrames")
     return InstanceHeader(
         sop_class_uid=values.uid(ds, "SOPClassUID"),
@@ -180,7 +199,7 @@ def describe(ds: Dataset, pixel_tag: int | None) -> InstanceHeader:
         samples=values.integer(ds, "SamplesPerPixel") or 0,
         bits_allocated=values.integer(ds, "BitsAllocated") or 0,
         bits_stored=values.integer(ds, "BitsStored") or 0,
-        high_bit=values.integer(ds, "HighBit") or 0,
+        high_bit=_high_bit(ds),
         signed=values.integer(ds, "PixelRepresentation") == 1,
         rows=values.integer(ds, "Rows") or 0,
         columns=values.integer(ds, "Columns") or 0,
@@ -193,8 +212,15 @@ def describe(ds: Dataset, pixel_tag: int | None) -> InstanceHeader:
         has_our_private_block=has_block(ds),
         slice_position=slice_position(ds),
         attributes=query_attributes(ds),
+        form=form,
         dataset=ds,
     )
+
+
+def _high_bit(ds: Dataset) -> int:
+    """High Bit; where it is missing what the standard asks for: Bits Stored - 1 (PS3.5 8.1.1)."""
+    found = values.integer(ds, "HighBit")
+    return max((values.integer(ds, "BitsStored") or 0) - 1, 0) if found is None else found
 
 
 def _is_bulk(element: Element, bulk: int) -> bool:

@@ -7,31 +7,11 @@ import io
 from pydicom import DataElement, Dataset
 from pydicom.dataelem import RawDataElement
 from pydicom.filebase import DicomIO
-from pydicom.filewriter import correct_ambiguous_vr, write_data_element
+from pydicom.filewriter import write_data_element
 
-from gateway.dicom.encoding import values
-from gateway.dicom.encoding.parts import Parts
+from gateway.dicom.encoding.charset import encodings_of
 
 _PIXEL_GROUP = 0x7FE0
-
-
-def make_explicit(ds: Dataset, parts: Parts) -> None:
-    """Decode and give every element its VR, unless the original is Explicit VR Little Endian already.
-
-    Values that do not follow their VR become UN with the bytes that they had (PS3.5 6.2.2).
-    """
-    if not parts.layout.implicit and parts.layout.little_endian:
-        return
-    for tag in list(ds.keys()):
-        raw = ds.get_item(tag, keep_deferred=True)
-        try:
-            ds[tag]
-            _written(ds[tag], _character_sets(ds))
-        except Exception:  # any error of pydicom on a foreign value
-            if _undecoded(raw) is None:
-                raise
-            ds[tag] = DataElement(tag, "UN", _undecoded(raw))
-    correct_ambiguous_vr(ds, True)
 
 
 def encode(ds: Dataset) -> bytes:
@@ -45,7 +25,7 @@ def encode_around(ds: Dataset) -> tuple[bytes, bytes]:
     Behind it lie what scanners put into group 7FE1, and retired elements of higher groups.
     """
     before, behind = io.BytesIO(), io.BytesIO()
-    character_sets = _character_sets(ds)
+    character_sets = list(encodings_of(ds)) or None
     for tag in sorted(ds.keys()):
         out = behind if tag >> 16 > _PIXEL_GROUP else before
         raw = ds.get_item(tag, keep_deferred=True)
@@ -62,10 +42,6 @@ def _undecoded(element: DataElement | RawDataElement) -> bytes | None:
     if isinstance(element, RawDataElement):
         return element.value or b""  # pydicom gives None for no bytes under a VR that it does not know
     return element.value if isinstance(element.value, bytes) else None
-
-
-def _character_sets(ds: Dataset) -> list[str] | None:
-    return list(values.texts(ds, "SpecificCharacterSet")) or None
 
 
 def _written(element: DataElement, character_sets: list[str] | None) -> bytes:

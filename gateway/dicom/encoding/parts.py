@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from pydicom import Dataset
 
-from gateway.dicom.encoding.check import check_pixel_data
-from gateway.dicom.encoding.depth import check_depth
+from gateway.dicom.encoding.check import check_pixel_data, walk_pixels
+from gateway.dicom.encoding.depth import check_form
 from gateway.dicom.encoding.elements import SEQUENCE_END, UNDEFINED, Element, Layout, skip_value, top_level
-from gateway.dicom.encoding.encoded import InstanceHeader, describe, open_source, parse, split_header
+from gateway.dicom.encoding.encoded import InstanceHeader, describe, open_source, split_header, walk
 from gateway.dicom.encoding.library import foreign_errors
+from gateway.dicom.encoding.normal_form import TRAILING_PADDING, NormalForm, duplicates
 from gateway.dicom.encoding.source import MAX_INFLATED, InflatingReader, Source
 from gateway.dicom.encoding.syntaxes import Syntax, syntax_of
 from gateway.errors import DicomError
@@ -29,6 +30,8 @@ class Parts:
         Facts; its `dataset` holds every element before group 7FE0, large binary values included.
     header_bytes, trailer_bytes
         The encoded elements before and behind the pixel data.
+    trailer
+        What comes behind the pixel data, walked.
     syntax, layout
         What the transfer syntax says, and how the elements really are encoded.
     pixels, value
@@ -43,19 +46,33 @@ class Parts:
     value: memoryview
     header_bytes: bytes
     trailer_bytes: bytes
+    trailer: NormalForm = field(default_factory=lambda: NormalForm(()))
 
     def fresh_dataset(self) -> Dataset:
-        """All elements but the pixel data, decoded anew, to be changed and encoded again.
+        """All elements but the pixel data, as in Explicit VR Little Endian, to be changed and encoded again.
 
         Not `header.dataset`: pydicom encodes an element otherwise once its value has been looked at, and the derived
         bytes must not depend on who looked at what before.
         """
-        ds = parse(self.header_bytes, self.layout)
-        trailer = parse(self.trailer_bytes, self.layout)
-        for tag in trailer.keys():  # noqa: SIM118 - iterating a Dataset itself would decode every element
-            if tag not in ds:
-                ds[tag] = trailer.get_item(tag, keep_deferred=True)
+        ds = self.header.form.dataset()
+        for element in self.trailer.elements:
+            ds[element.tag] = element
         return ds
+
+    def with_elements(self, header_bytes: bytes, trailer_bytes: bytes) -> Parts:
+        """The same pixels with these encoded elements before and behind them, of which some may have been taken out."""
+        if header_bytes == self.header_bytes and trailer_bytes == self.trailer_bytes:
+            return self
+        form, behind = walk(header_bytes, self.layout), walk(trailer_bytes, self.layout)
+        first = {element.tag for element in form.elements}
+        behind = replace(behind, elements=tuple(one for one in behind.elements if one.tag not in first))
+        return replace(
+            self,
+            header=replace(self.header, form=form, dataset=form.dataset()),
+            header_bytes=header_bytes,
+            trailer_bytes=trailer_bytes,
+            trailer=behind,
+        )
 
     def fragments(self) -> tuple[bytes, list[memoryview], list[int]]:
         """Offset table, fragments, and the offset of each from the first fragment's item (PS3.5 A.4)."""
@@ -98,19 +115,25 @@ def split(data: bytes, transfer_syntax_uid: str, *, without_pixels: bool = False
         if pixels is None:
             if not without_pixels:
                 raise DicomError("no-pixels", "the object has no pixel data")
-            header = describe(parse(header_bytes, layout), None)
-            check_depth(header.dataset)
+            header = describe(walk(header_bytes, layout), None)
+            check_form(header.form)
             if header.rows or header.columns:
                 raise DicomError("no-pixels", "the object has no pixel data")
             return Parts(header, syntax, layout, None, memoryview(b""), header_bytes, b"")
-        header, end, trailer = read_behind(source, layout, syntax, header_bytes, pixels, len(data))
+        header, end, behind, trailer = read_behind(source, layout, syntax, header_bytes, pixels, len(data), data)
         value = memoryview(data)[pixels.value : end]
-        return Parts(header, syntax, layout, pixels, value, header_bytes, trailer)
+        return Parts(header, syntax, layout, pixels, value, header_bytes, behind, trailer)
 
 
 def read_behind(
-    source: Source, layout: Layout, syntax: Syntax, header_bytes: bytes, pixels: Element, at_most: int
-) -> tuple[InstanceHeader, int, bytes]:
+    source: Source,
+    layout: Layout,
+    syntax: Syntax,
+    header_bytes: bytes,
+    pixels: Element,
+    at_most: int,
+    data: bytes | None = None,
+) -> tuple[InstanceHeader, int, bytes, NormalForm]:
     """Walk over the pixel data and what comes behind it, and check all of it as `check_encoding` does.
 
     Parameters
@@ -119,28 +142,48 @@ def read_behind(
         At the value of the pixel data, as `split_header` leaves it.
     at_most
         Bytes that may come behind the pixel data.
+    data
+        The whole data set, where it is in memory: to see whether pixel data that stands there twice is the same.
 
     Returns
     -------
     tuple
-        The header, the position where the pixel data ends, and the elements behind it.
+        The header, the position where the pixel data ends, and the elements behind it: their bytes, and walked.
+        What stands before the pixel data too is not among the latter.
 
     Raises
     ------
     DicomError
-        all of `check_encoding`.
+        all of `check_encoding`; "duplicate-element": an element stands behind the pixel data again, and differs.
     """
-    fragments = skip_value(source, pixels, layout)
-    end = source.position
+    form = walk(header_bytes, layout)
+    found = walk_pixels(source, layout, pixels, form)
+    end = found.end
     trailer = source.keep(at_most=at_most)
     for element in top_level(source, layout):
         skip_value(source, element, layout)
     source.keep_no_more()
-    header = describe(parse(header_bytes, layout), pixels.tag)
-    check_depth(header.dataset)
-    check_depth(parse(bytes(trailer), layout))
-    check_pixel_data(header, syntax, pixels, fragments, end - pixels.value)
-    return header, end, bytes(trailer)
+    header = describe(form, pixels.tag)
+    behind = walk(bytes(trailer), layout)
+    check_form(header.form)
+    check_form(behind)
+    check_pixel_data(header, syntax, pixels, found)
+    return (
+        header,
+        end,
+        bytes(trailer),
+        _only_behind(header.form, behind, {pixels.tag: data and data[pixels.value : end]}),
+    )
+
+
+def _only_behind(before: NormalForm, behind: NormalForm, pixels: dict[int, bytes | None]) -> NormalForm:
+    """The elements behind the pixel data that do not stand before it already, or are it, with one value."""
+    first: dict[int, bytes | None] = {element.tag: element.value for element in before.elements} | pixels
+    twice = [one for one in behind.elements if one.tag in first and one.tag != TRAILING_PADDING]
+    differing = {*behind.conflicts, *(one.tag for one in twice if first[one.tag] != one.value)}
+    if differing:
+        raise duplicates(differing)
+    return replace(behind, elements=tuple(one for one in behind.elements if one.tag not in first))
 
 
 def native_value(parts: Parts) -> bytes:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import zlib
 from typing import BinaryIO
 
+from gateway.dicom.encoding.limits import ELEMENT, HINT, MAX_DECODED
 from gateway.errors import DicomError
 
 _CHUNK = 1 << 20
 MAX_INFLATED = 512 << 20  # bytes that a deflated data set may inflate to; deflate reaches 1:1032
-MAX_ELEMENTS = 1 << 19  # elements, items and fragments; each of 8 bytes takes some 300 in memory once it is decoded
+MAX_ELEMENTS = MAX_DECODED // ELEMENT  # elements, items and fragments
 
 
 class InflatingReader:
@@ -93,7 +94,9 @@ class Source:
         """One more element, item or fragment begins. Raises DicomError "too-many-elements" beyond `MAX_ELEMENTS`."""
         self._elements += 1
         if self._elements > MAX_ELEMENTS:
-            raise DicomError("too-many-elements", f"more than {MAX_ELEMENTS} elements before byte {self.position}")
+            raise DicomError(
+                "too-many-elements", f"more than {MAX_ELEMENTS} elements before byte {self.position}", HINT
+            )
 
     def take(self, size: int) -> bytes:
         """Exactly `size` bytes (for small, trusted sizes). Raises DicomError "truncated"."""

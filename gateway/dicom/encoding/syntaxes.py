@@ -9,6 +9,7 @@ from gateway.errors import DicomError
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 DEFLATED_LITTLE = "1.2.840.10008.1.2.1.99"
+ENCAPSULATED_UNCOMPRESSED = "1.2.840.10008.1.2.1.98"  # PS3.5 A.4.11: fragments whose frames are native
 EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 JPEG_LS_LOSSLESS = "1.2.840.10008.1.2.4.80"
 JPEG_2000_LOSSLESS = "1.2.840.10008.1.2.4.90"
@@ -71,6 +72,7 @@ _KNOWN = {
         Syntax(DEFLATED_LITTLE, deflated=True),
         Syntax(EXPLICIT_BIG, little_endian=False),
         *(Syntax(uid, deflated=True) for uid in _JPIP_DEFLATED),
+        Syntax(ENCAPSULATED_UNCOMPRESSED, encapsulated=True, codec="none"),
         _compressed(_ROOT + "4.50", "jpeg", "always", JPEG),
         _compressed(_ROOT + "4.51", "jpeg", "always", JPEG),
         _compressed(_ROOT + "4.53", "", "always", JPEG),

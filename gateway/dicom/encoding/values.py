@@ -7,13 +7,16 @@ import re
 from typing import Any
 
 from pydicom import Dataset
-from pydicom.datadict import dictionary_VR
-from pydicom.dataelem import RawDataElement
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
+from gateway.dicom.encoding.charset import decoded, encodings_within
 from gateway.errors import DicomError
 
+_TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})  # that Specific Character Set holds for (PS3.5 6.1.2.3)
+_SINGLE = frozenset({"LT", "ST", "UT"})  # a backslash in them is one
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _LONGEST = 1 << 18  # bytes of a value that is looked at here: room for a lookup table of 65536 words
 
@@ -28,10 +31,34 @@ def raw_value(ds: Dataset, keyword: str) -> Any:
         is_long = isinstance(raw, RawDataElement) and raw.value is not None and len(raw.value) > _LONGEST
         if is_long and dictionary_VR(raw.tag) != "SQ":
             return None
-        value = ds.get(keyword)
+        value = _looked_at(ds, raw) if isinstance(raw, RawDataElement) else ds.get(keyword)
     except Exception:  # pydicom decodes on access, and foreign bytes make it raise nearly anything
         return None
     return None if value is None or (isinstance(value, (str, bytes, list)) and not value) else value
+
+
+def _looked_at(ds: Dataset, raw: RawDataElement) -> Any:
+    """The value of an element that nobody has decoded yet. It stays undecoded, so that encoding it keeps its bytes.
+
+    Sequences are the exception: whoever asks for one may change its items. Text whose bytes are none in its character
+    sets is read so that different bytes stay different texts; a decimal comma is read as a point.
+    """
+    if raw.VR == "SQ" or (raw.VR == "UN" and dictionary_has_tag(raw.tag) and dictionary_VR(raw.tag) == "SQ"):
+        return ds.get(raw.tag).value
+    if raw.VR == "DS" and raw.value and b"," in raw.value:
+        raw = raw._replace(value=raw.value.replace(b",", b"."))
+    if raw.VR in _TEXT and raw.value and not (raw.value.isascii() and b"\x1b" not in raw.value):
+        return _text_of(raw.VR, raw.value, encodings_within(ds))
+    return convert_raw_data_element(raw, encoding=ds.original_character_set, ds=ds).value
+
+
+def _text_of(vr: str, raw: bytes, encodings: tuple[str, ...]) -> Any:
+    """Text beyond ASCII as pydicom gives it: one value or several, without their padding."""
+    text = decoded(raw, encodings).rstrip(" \0")
+    if vr in _SINGLE:
+        return text
+    found = text.split("\\")
+    return text if len(found) == 1 else MultiValue(str, found)
 
 
 def present(ds: Dataset, keyword: str) -> bool:

@@ -10,13 +10,14 @@ import numpy as np
 from pydicom.encaps import encapsulate
 
 from gateway.dicom.encoding import values
-from gateway.dicom.encoding.encoded import describe, parse
+from gateway.dicom.encoding.encoded import describe, parse, walk
 from gateway.dicom.encoding.explicit import encode
 from gateway.dicom.encoding.library import foreign_errors
 from gateway.dicom.encoding.parts import Parts, split
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE, LOSSLESS_NAMES, RLE_LOSSLESS, syntax_of
 from gateway.dicom.encoding.transcode import to_implicit
-from gateway.dicom.pixels.codecs import container_of, encode_frame
+from gateway.dicom.pixels.codecs import encode_frame
+from gateway.dicom.pixels.facts import container_of
 from gateway.dicom.pixels.stored_values import MAX_PIXEL_BYTES, decode_pixels, pixels_of
 from gateway.errors import DicomError
 
@@ -52,7 +53,7 @@ def recode(dataset: bytes, transfer_syntax_uid: str) -> bytes:
     parts = split(dataset, EXPLICIT_LITTLE)
     containers = _containers(parts)
     header_bytes = _header(parts, transfer_syntax_uid)
-    header = describe(parse(header_bytes, parts.layout), parts.pixels.tag)
+    header = describe(walk(header_bytes, parts.layout), parts.pixels.tag)
     frames = [encode_frame(frame, header, transfer_syntax_uid) for frame in containers]
     recoded = b"".join((header_bytes, _pixel_element(frames), parts.trailer_bytes))
     _compare(parts, recoded, transfer_syntax_uid)

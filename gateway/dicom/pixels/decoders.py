@@ -74,7 +74,7 @@ def second(codestream: Codestream, syntax: Syntax) -> np.ndarray | None:
     elif syntax.uid in _HTJ2K:
         samples = imagecodecs.htj2k_decode(data)
     elif syntax.codec == "jpeg-2000":
-        samples = imagecodecs.jpeg2k_decode(data)
+        samples = imagecodecs.jpeg2k_decode(data, numthreads=1)
     elif codestream.process == _LOSSLESS_JPEG:
         samples = imagecodecs.jpegsof3_decode(data)
     elif codestream.precision == 8:
@@ -119,3 +119,8 @@ def _from_planes(flat: np.ndarray, facts: FrameFacts) -> np.ndarray:
     if facts.samples == 1:
         return flat.reshape(facts.rows, facts.columns)
     return flat.reshape(facts.samples, facts.rows, facts.columns).transpose(1, 2, 0)
+
+
+def jpeg_for_warming_up(frame: np.ndarray, *, lossless: bool) -> bytes:
+    """A JPEG frame of ours, to load what decoders load late."""
+    return bytes(imagecodecs.jpeg8_encode(frame, level=90, lossless=lossless))

@@ -16,8 +16,9 @@ from pydicom.encaps import encapsulate
 
 from gateway.dicom.encoding.check import native_length
 from gateway.dicom.encoding.elements import SEQUENCE_END, UNDEFINED, Element, Layout
-from gateway.dicom.encoding.encoded import MAX_HEADER, InstanceHeader, describe, open_source, parse, split_header
+from gateway.dicom.encoding.encoded import InstanceHeader, describe, open_source, split_header, walk
 from gateway.dicom.encoding.library import foreign_errors
+from gateway.dicom.encoding.limits import MAX_HEADER
 from gateway.dicom.encoding.parts import Parts, read_behind
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, syntax_of
 from gateway.dicom.pixels.stored_values import Pixels, first_fragments, pixels_of
@@ -55,13 +56,13 @@ class FrameReader:
             header_bytes, element = split_header(source, layout, bulk=UNDEFINED)
             if element is None:
                 raise DicomError("no-pixels", "the object has no pixel data")
-            header, end, trailer = read_behind(source, layout, syntax, header_bytes, element, MAX_HEADER)
+            header, end, behind, trailer = read_behind(source, layout, syntax, header_bytes, element, MAX_HEADER)
         self.encoded_bytes = end - element.value
         self.native_bytes = decoded_bytes(header)
         if self.native_bytes > MAX_NATIVE:
             raise DicomError("pixels-too-large", f"the decoded pixels have more than {MAX_NATIVE} bytes")
         self._displays = displays_of(header.dataset, header.frames)
-        self.parts = Parts(header, syntax, layout, element, memoryview(b""), header_bytes, trailer)
+        self.parts = Parts(header, syntax, layout, element, memoryview(b""), header_bytes, behind, trailer)
         self._places = self._frame_places(element, layout) if syntax.encapsulated else []
 
     @property
@@ -137,7 +138,7 @@ def native_parts(head: bytes) -> Parts:
     syntax = syntax_of(EXPLICIT_LITTLE)
     source, layout = open_source(io.BytesIO(head), syntax)
     header_bytes, element = split_header(source, layout, bulk=UNDEFINED, at_most=len(head))
-    header = describe(parse(header_bytes, layout), element.tag)
+    header = describe(walk(header_bytes, layout), element.tag)
     return Parts(header, syntax, layout, element, memoryview(b""), header_bytes, b"")
 
 

@@ -6,7 +6,7 @@ PS3.3 C.7.6.3 (Image Pixel module), PS3.5 section 8. What a mark cannot be put i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
@@ -14,12 +14,14 @@ from pydicom.pixels.processing import convert_color_space
 from pydicom.pixels.utils import expand_ybr422
 
 from gateway.dicom.encoding import values
+from gateway.dicom.encoding.check import native_length
 from gateway.dicom.encoding.encoded import PIXEL_DATA, InstanceHeader
 from gateway.dicom.encoding.library import foreign_errors
 from gateway.dicom.encoding.parts import Parts, split
 from gateway.dicom.encoding.syntaxes import Syntax
-from gateway.dicom.pixels.codecs import decode_frame, decoded_type
+from gateway.dicom.pixels.codecs import decode_frame
 from gateway.dicom.pixels.codestream import starts_frame
+from gateway.dicom.pixels.facts import decoded_type
 from gateway.dicom.pixels.reserved import reserved_pixels, reserved_values
 from gateway.dicom.pixels.windows import Display, displays_of
 from gateway.errors import DicomError
@@ -124,7 +126,10 @@ def pixels_of(parts: Parts, displays: tuple[Display, ...] | None = None) -> Pixe
     if displays is None:
         displays = displays_of(header.dataset, header.frames)
     with foreign_errors("undecodable-pixels", "the pixel data cannot be decoded"):
-        containers = _decompress(parts) if parts.syntax.encapsulated else _native(parts)
+        if parts.syntax.codec == "none":
+            parts = replace(parts, value=_unpacked(parts))
+        decode = _decompress if parts.syntax.encapsulated and parts.syntax.codec != "none" else _native
+        containers = decode(parts)
     frames, raw, shift = _stored_values(containers, header)
     return Pixels(
         frames=frames,
@@ -210,6 +215,18 @@ def _native(parts: Parts) -> np.ndarray:
     return np.ascontiguousarray(frames)
 
 
+def _unpacked(parts: Parts) -> memoryview:
+    """Native pixels out of the fragments of Encapsulated Uncompressed (PS3.5 A.4.11), without the padding of frames."""
+    header = parts.header
+    bits = native_length(replace(header, frames=1)) * 8
+    if header.bits_allocated % 8:
+        raise DicomError("unsupported-bits", "frames that are no whole bytes")
+    frames = [frame[: bits // 8] for frame in _frames(parts)]
+    if any(len(frame) * 8 < bits for frame in frames):
+        raise DicomError("pixel-data-too-short", "a frame has fewer bytes than the header wants")
+    return memoryview(b"".join(frames))
+
+
 def _decompress(parts: Parts) -> np.ndarray:
     """Decoded frames: unsigned containers, or int16 where the codec itself tells what is signed."""
     header, syntax = parts.header, parts.syntax
@@ -253,6 +270,8 @@ def first_fragments(
     """
     if len(starts) == wanted:
         firsts = list(range(wanted))
+    elif wanted == 1 and syntax.codec == "none":
+        firsts = [0]
     elif syntax.codec == "rle":
         firsts = []  # PS3.5 A.4.2: each frame is exactly one fragment
     else:

@@ -34,7 +34,7 @@ def visible_pixels(before: np.ndarray, after: np.ndarray, threshold: np.ndarray)
 
 
 def jnd_figures(before: np.ndarray, after: np.ndarray, strokes: np.ndarray, screen: Screen) -> JndFigures:
-    """Return what a change is in JND on a screen, inside and outside strokes.
+    """Return what a change is in JND on a screen, inside and outside strokes, whatever noise hides of it.
 
     Parameters
     ----------
@@ -53,8 +53,8 @@ def jnd_figures(before: np.ndarray, after: np.ndarray, strokes: np.ndarray, scre
     jnds = _largest(jnds)
     above, outside = jnds > 1.0, jnds[~strokes]
     return JndFigures(
-        above_inside=float((above & strokes).mean()),
-        above_outside=float((above & ~strokes).mean()),
+        over_jnd_inside=float((above & strokes).mean()),
+        over_jnd_outside=float((above & ~strokes).mean()),
         percentile99=float(np.percentile(jnds, 99.0)),
         peak=float(jnds.max()),
         peak_outside=float(outside.max(initial=0.0)),

@@ -12,6 +12,7 @@ from gateway.network.statuses import is_stored
 CANNOT_RESTORE = 0xC001  # status of a sub-operation that was never sent, or broke off
 NO_CONTEXT = 0x0122  # ... for want of a presentation context with this SOP class in this very transfer syntax
 NOT_AUTHORISED = 0x0124
+ODD_LENGTH = 0xC003  # of a sub-operation that was never sent, since no network carries its bytes as they are
 
 
 def deliver_planned(session: Session, outlet: Outlet, planned: Planned, *, operation: str) -> int:
@@ -31,8 +32,8 @@ def deliver(session: Session, outlet: Outlet, original: Original, *, operation: 
     Returns
     -------
     int
-        The C-STORE status of the sub-operation; `CANNOT_RESTORE`, `NO_CONTEXT` or `NOT_AUTHORISED` when nothing was
-        sent.
+        The C-STORE status of the sub-operation; `CANNOT_RESTORE`, `NO_CONTEXT`, `NOT_AUTHORISED` or `ODD_LENGTH` when
+        nothing was sent.
 
     Raises
     ------
@@ -61,10 +62,10 @@ def deliver(session: Session, outlet: Outlet, original: Original, *, operation: 
             events.ORIGINAL_RESTORED,
             "failure",
             reason="odd-length",
-            status=CANNOT_RESTORE,
+            status=ODD_LENGTH,
             **_facts(planned, operation),
         )
-        return CANNOT_RESTORE
+        return ODD_LENGTH
     try:
         original.verify()
     except DicomError:

@@ -18,7 +18,7 @@ from pynetdicom.presentation import PresentationContext
 
 from gateway.audit import events
 from gateway.errors import DeliveryError, DicomError, GatewayError
-from gateway.network.retrieve.deliver import CANNOT_RESTORE, deliver_planned
+from gateway.network.retrieve.deliver import CANNOT_RESTORE, ODD_LENGTH, deliver_planned
 from gateway.network.retrieve.destination import way_to
 from gateway.network.retrieve.identifiers import MODELS, Model, read_identifier, retrieve_level
 from gateway.network.retrieve.sending import RequesterOutlet, is_alive
@@ -61,6 +61,8 @@ class _Retrieval:
     def count(self, planned: Planned, status: int) -> None:
         """Enter one finished sub-operation and tell the requester, but for the last one (the final response does)."""
         self.tally.count(planned.sop_instance_uid, status)
+        if status == ODD_LENGTH:
+            self.comment = "of odd length: write it to a file with `restore`"
         if self.tally.remaining and is_alive(self.session.association):
             self.session.respond(self.request, self.context, PENDING, counts=self._counts(remaining=True))
 

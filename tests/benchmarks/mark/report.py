@@ -172,6 +172,7 @@ def quality_table(run: Run, answers: Answers, tier: str) -> str:
                 NOTHING if cell["max_jnd"] is None else f"{cell['max_jnd']:.0f}",
                 f"{mean['stroke_share']:.1%}, most {most['stroke_share']:.1%}",
                 f"{cell['visible_outside_strokes']:.2%}",
+                NOTHING if cell.get("over_jnd_outside") is None else f"{cell['over_jnd_outside']:.0%}",
                 str(cell["roi_difference"]),
                 f"{cell['region_share']:.0%}",
                 f"{cell['cross_key_correlation']:.3f}",
@@ -180,7 +181,17 @@ def quality_table(run: Run, answers: Answers, tier: str) -> str:
                 "exact" if cell["exact"] else "**NOT EXACT**",
             ]
         )
-    head = ["set", "images", "display PSNR, dB", "SSIM", "MS-SSIM", "most JND", "strokes", "visible outside (most)"]
+    head = [
+        "set",
+        "images",
+        "display PSNR, dB",
+        "SSIM",
+        "MS-SSIM",
+        "most JND",
+        "strokes",
+        "above masked threshold outside strokes (most)",
+    ]
+    head += ["above 1 JND outside strokes, noise not counted (most)"]
     head += ["ROI difference", "mask area", "cross-key corr", "ms per slice CPU / GPU", "payload bytes", "residual"]
     return table(head, body) if body else ""
 

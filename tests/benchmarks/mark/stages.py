@@ -98,7 +98,8 @@ def quality(run: Run, scene: Scene) -> None:
             for key, value in marks.quality[0].items()
             if isinstance(value, int | float)
         }
-        jnd = [window["peak"] for one in marks.quality for window in one.get("jnd", {}).get("primary", {}).values()]
+        screens = [screen for one in marks.quality for screen in one.get("jnd", {}).get("primary", {}).values()]
+        jnd = [screen["peak"] for screen in screens]
         return {
             "images": len(marks),
             "refused": {str(index): code for index, code in marks.refused.items()},
@@ -106,6 +107,7 @@ def quality(run: Run, scene: Scene) -> None:
             "least": {key: min(values) for key, values in numbers.items()},
             "most": {key: max(values) for key, values in numbers.items()},
             "max_jnd": max(jnd, default=None),
+            "over_jnd_outside": max((screen["over_jnd_outside"] for screen in screens), default=None),
             "roi_difference": int(change[marks.roi].max(initial=0)),
             "outside_region": int(change[~marks.region].max(initial=0)),
             "visible_outside_strokes": max(visible_share(frame) for frame in scene.frames),

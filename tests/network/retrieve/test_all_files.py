@@ -14,6 +14,7 @@ from gateway.network.contexts import EXPLICIT_LITTLE, STORAGE_CLASSES
 from tests.network.retrieve.conftest import plain
 from tests.network.retrieve.test_dcmtk import keys, move
 from tests.network.retrieve.test_protocol import MOVE, Keeper, associated, identifier, receiver
+from tests.support.dicom.samples import is_standin
 from tests.support.network import peers
 from tests.support.retrieve.samples import from_file, received
 from tests.support.retrieve.vaults import build_site
@@ -42,7 +43,7 @@ def everything(miad_data, tmp_path_factory):
     return build_site(tmp_path_factory.mktemp("everything"), by_uid.values())
 
 
-def test_everything_comes_back_as_it_was(everything, start_scp, tmp_path, audit):
+def test_everything_comes_back_as_it_was(everything, start_scp, tmp_path, audit, miad_data):
     samples = everything.samples.values()
     wanted = {sample.uid: sample.data for sample in samples}
     unknown = {sample.uid for sample in samples if sample.transfer_syntax in UNKNOWN_TO_DCMTK}
@@ -53,13 +54,16 @@ def test_everything_comes_back_as_it_was(everything, start_scp, tmp_path, audit)
     assert "Final Move Response" in said
     (line,) = audit.lines(events.RETRIEVE)
     assert (line["completed"], line["failed"]) == (len(wanted) - len(unknown), len(unknown))
-    assert line["completed"] > 100
+    assert line["completed"] > (80 if is_standin(miad_data) else 100)
     brought = received(tmp_path / "store")
     assert brought.keys() == wanted.keys() - unknown
 
     # What this DCMTK has no name for goes to a receiver that takes any transfer syntax.
     keeper = Keeper()
     rest = [sample for sample in samples if sample.uid in unknown]
+    if is_standin(miad_data) and not rest:
+        assert [uid for uid in wanted if brought[uid] != wanted[uid]] == []
+        return
     server = receiver(keeper, {(sample.sop_class, sample.transfer_syntax) for sample in rest})
     scp = start_scp(plain(port=server.server_address[1]), of=everything)
     try:

@@ -8,9 +8,15 @@ from pydicom import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.processing import convert_color_space
 
-from gateway.dicom.encoding.encoded import describe
-from gateway.dicom.encoding.syntaxes import HTJ2K_LOSSLESS, JPEG_2000_LOSSLESS, JPEG_LS_LOSSLESS, RLE_LOSSLESS
-from gateway.dicom.pixels.codecs import encode_frame
+from gateway.dicom.encoding.syntaxes import (
+    HTJ2K_LOSSLESS,
+    JPEG_2000_LOSSLESS,
+    JPEG_LS_LOSSLESS,
+    RLE_LOSSLESS,
+    syntax_of,
+)
+from gateway.dicom.pixels.children import pool
+from gateway.dicom.pixels.facts import FrameFacts
 from tests.support.dicom.samples import encode, image
 
 JPEG_BASELINE, JPEG_LOSSLESS = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.70"
@@ -47,8 +53,22 @@ def lossless_frame(pixels: np.ndarray, syntax: str, **changes: object) -> bytes:
     ds = image(pixels[None], **changes)
     if is_jpeg_2000:
         ds.PhotometricInterpretation = "YBR_RCT"
-    header = describe(ds, 0x7FE00010)
-    return encode_frame(pixels if pixels.dtype.kind == "u" else pixels.view(np.uint16), header, syntax)
+    containers = pixels if pixels.dtype.kind == "u" else pixels.view(np.uint16)
+    return pool.shared().encode(containers, facts_of_image(ds), syntax_of(syntax))
+
+
+def facts_of_image(ds: Dataset) -> FrameFacts:
+    """What a codec must know of its frames."""
+    return FrameFacts(
+        rows=ds.Rows,
+        columns=ds.Columns,
+        samples=ds.SamplesPerPixel,
+        photometric=ds.PhotometricInterpretation,
+        bits_allocated=ds.BitsAllocated,
+        bits_stored=ds.BitsStored,
+        high_bit=ds.HighBit,
+        signed=bool(ds.PixelRepresentation),
+    )
 
 
 def jpeg_frame(rgb: np.ndarray, *, samples: str, subsampling: str = "444") -> bytes:

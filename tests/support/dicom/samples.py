@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydicom.filewriter import write_dataset
 from gateway.dicom.copy.derivation import DerivationFacts
 from gateway.dicom.encoding.part10 import split_part10
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, syntax_of
+from tests.support.standin import STANDIN
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 SC = "1.2.840.10008.5.1.4.1.1.7"
@@ -38,6 +40,21 @@ class Sample:
 def corpus(folder: Path) -> list[Sample]:
     with (folder / "dicom" / "index.csv").open(newline="") as file:
         return [Sample(folder / "dicom" / row["file"], row) for row in csv.DictReader(file)]
+
+
+def is_standin(folder: Path) -> bool:
+    """Whether the data folder is the small one that is made where there is no real one (`tests.support.standin`)."""
+    return (folder / STANDIN).exists()
+
+
+def present(folder: Path, names: Iterable[str]) -> list[Sample]:
+    """The files of these names: all of them in the real data folder, those that there are in a stand-in."""
+    known = {one.row["file"]: one for one in corpus(folder)}
+    wanted = list(names)
+    found = [known[name] for name in wanted if name in known]
+    assert found, f"none of {wanted} is there"
+    assert is_standin(folder) or len(found) == len(wanted), f"not there: {set(wanted) - known.keys()}"
+    return found
 
 
 def sample(folder: Path, name: str) -> Sample:

@@ -1,0 +1,381 @@
+"""Frames given to child processes, and taken back: a child that takes too long, or dies, costs its frame and no more.
+
+Children start with the first frame, one for each thread that has a frame at a time; they end with the pool or with this
+process, whatever ends it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import json
+import mmap
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import gateway
+from gateway.config.models import Codecs
+from gateway.dicom.encoding.syntaxes import Syntax
+from gateway.dicom.pixels.children import wire
+from gateway.dicom.pixels.facts import FrameFacts, container_of, decoded_type
+from gateway.errors import CapacityError, DicomError
+
+_USUAL_FRAME, _USUAL_CODESTREAM = 16 << 20, 1 << 20  # bytes of a frame that has `Limits.seconds`; larger ones have more
+_PATIENCE = 10  # times the limit by the clock: a busy machine is no reason to refuse a frame
+_START_SECONDS = 60.0
+_ROOM = 1 << 16  # bytes that an encoded frame may be longer than the frame
+_FRAMES = 20_000  # that a child works before another takes its place
+_WORD = re.compile(r"[a-z0-9-]{1,40}")
+_MAIN, _CONFINE = "gateway.dicom.pixels.children.main", "gateway.dicom.pixels.children.confine"
+_PROTECTIONS = {
+    "no-new-privileges": "it can gain privileges by starting a program",
+    "landlock": "the kernel has no Landlock (Linux 5.13), which would keep it from files and ports",
+    "seccomp": "the kernel filters no system calls for it (seccomp; x86_64 and aarch64 are known)",
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a child may take.
+
+    Attributes
+    ----------
+    memory
+        Bytes of address space, the interpreter and its libraries (about 0.25 GiB) included.
+    seconds
+        Processor time of one frame of up to 16 MiB; larger ones have more in proportion.
+    processes
+        Children at a time.
+    """
+
+    memory: int = 1 << 30
+    seconds: float = 2.0
+    processes: int = max(os.cpu_count() or 1, 1)
+
+    @staticmethod
+    def of(codecs: Codecs) -> Limits:
+        """As a site's configuration has them."""
+        return Limits(codecs.memory_mib << 20, codecs.frame_seconds, codecs.processes or Limits.processes)
+
+
+class Pool:
+    """Child processes for one role. Safe for any number of threads.
+
+    Parameters
+    ----------
+    limits
+        Of each child.
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._free = threading.BoundedSemaphore(self._limits.processes)
+        self._lock = threading.Lock()
+        self._idle: list[_Child] = []
+        self._owner = os.getpid()
+        self._closed = False
+
+    def decode(self, frame: bytes, facts: FrameFacts, syntax: Syntax) -> np.ndarray:
+        """As `gateway.dicom.pixels.decoding.decode_frame`, in a child.
+
+        Raises
+        ------
+        DicomError
+            as there, and "codec-timeout", "codec-killed", "codec-memory".
+        CapacityError
+            "codec-start": this machine starts no child; nothing is wrong with the frame.
+        """
+        kind = decoded_type(facts, syntax)
+        size = int(np.prod(facts.shape)) * kind.itemsize
+        data = self._run("decode", frame, facts, syntax, max(len(frame), size), size)
+        if len(data) != size:
+            raise DicomError("codec-killed", "the process that decodes frames gave back another size")
+        return np.frombuffer(data, kind).reshape(facts.shape)
+
+    def encode(self, frame: np.ndarray, facts: FrameFacts, syntax: Syntax) -> bytes:
+        """As `gateway.dicom.pixels.encoders.encode_frame`, in a child; errors as there and as `decode`."""
+        data = np.ascontiguousarray(frame, container_of(facts)).tobytes()
+        return bytes(self._run("encode", data, facts, syntax, 2 * len(data) + _ROOM, len(data)))
+
+    def close(self) -> None:
+        """End all children; the pool starts none any more."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for child in idle:
+            child.end()
+
+    def _run(self, job: str, data: bytes, facts: FrameFacts, syntax: Syntax, capacity: int, decoded: int) -> bytearray:
+        larger = min(decoded / _USUAL_FRAME, len(data) / _USUAL_CODESTREAM)
+        seconds = self._limits.seconds * max(1.0, larger)
+        message = {"job": job, "syntax": syntax.uid, "facts": wire.packed_facts(facts), "length": len(data)}
+        with self._lent() as child:
+            try:
+                return child.run(message, data, capacity, seconds)
+            except BrokenPipeError:  # it died while it had nothing to do: the frame is not the reason
+                child.end()
+        with self._lent(fresh=True) as child:
+            try:
+                return child.run(message, data, capacity, seconds)
+            except BrokenPipeError:
+                child.end()
+                raise _killed("before it took the frame") from None
+
+    def _lent(self, *, fresh: bool = False) -> _Lent:
+        return _Lent(self, fresh)
+
+    def _take(self, fresh: bool) -> _Child:
+        self._free.acquire()
+        try:
+            with self._lock:
+                if self._owner != os.getpid():  # forked: the children are the parent's
+                    self._idle, self._owner = [], os.getpid()
+                if self._closed:
+                    raise CapacityError("codec-start", "the processes that decode frames have been ended already")
+                if self._idle and not fresh:
+                    return self._idle.pop()
+            return _Child(self._limits)
+        except BaseException:
+            self._free.release()
+            raise
+
+    def _give(self, child: _Child) -> None:
+        with self._lock:
+            keep = child.is_usable and not self._closed
+            if keep:
+                self._idle.append(child)
+        self._free.release()
+        if not keep:
+            child.end()
+
+
+class _Lent:
+    """A child for the time of a `with` block."""
+
+    def __init__(self, pool: Pool, fresh: bool) -> None:
+        self._pool, self._fresh = pool, fresh
+
+    def __enter__(self) -> _Child:
+        self._child = self._pool._take(self._fresh)
+        return self._child
+
+    def __exit__(self, *_: object) -> None:
+        self._pool._give(self._child)
+
+
+def launch(code: str, arguments: list[str], shared: int | None = None) -> subprocess.Popen[bytes]:
+    """Start an interpreter that has nothing of this process: no environment, no open files but pipes and `shared`.
+
+    Parameters
+    ----------
+    code
+        Runs once this package can be imported.
+    """
+    root = str(Path(gateway.__file__).resolve().parent.parent)
+    prepare = f"import sys; sys.path.insert(0, {root!r}); {code}"
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return subprocess.Popen(
+        [sys.executable, "-I", "-c", prepare, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1", **threads},
+        cwd="/",
+        pass_fds=() if shared is None else (shared,),
+        start_new_session=True,  # a terminal's Ctrl-C is for the role, which ends its children itself
+    )
+
+
+class _Child:
+    """One child process, and the memory shared with it. For one thread at a time."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._shared = os.memfd_create("codec", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        # A child that made the file shorter would take this process along (SIGBUS).
+        fcntl.fcntl(self._shared, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+        self._pixels: mmap.mmap | None = None
+        self._frames = 0
+        self._process = launch(
+            f"from {_MAIN} import main; main()", [str(self._shared), str(limits.memory)], self._shared
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._requests, self._answers = self._process.stdin.fileno(), self._process.stdout.fileno()
+        self.is_usable = True
+        self._limits = limits
+        try:
+            hello = wire.receive(self._reader(_START_SECONDS, time.monotonic))
+        except (wire.EndOfMessages, TimeoutError):
+            self.end()
+            raise CapacityError(
+                "codec-start",
+                "the process that decodes compressed frames does not start",
+                "look for memory that is missing; raise memory_mib in [codecs], or reinstall the gateway",
+            ) from None
+        confined = hello.get("confined")
+        self.confined: dict[str, Any] = confined if isinstance(confined, dict) else {}
+
+    def run(self, message: dict[str, Any], data: bytes, capacity: int, seconds: float) -> bytearray:
+        """Do one job; BrokenPipeError when the child was dead before, DicomError as `Pool.decode`."""
+        pixels = self._room_for(capacity)
+        pixels[: len(data)] = data
+        wire.send(self._requests, message | {"capacity": len(pixels), "seconds": seconds * _PATIENCE})
+        try:
+            answer = wire.receive(self._reader(seconds, self._processor_clock()))
+        except TimeoutError:
+            self.end()
+            raise DicomError(
+                "codec-timeout",
+                f"a compressed frame took more than {seconds:.1f} s and was given up",
+                "it may be damaged or made to harm; raise frame_seconds in [codecs] for very slow machines",
+            ) from None
+        except wire.EndOfMessages:
+            raise _killed(self._ending()) from None
+        self._frames += 1
+        self.is_usable = self._frames < _FRAMES
+        if "error" in answer:
+            raise self._error_of(answer["error"])
+        length = answer.get("length")
+        if type(length) is not int or not 0 <= length <= capacity:
+            self.end()
+            raise DicomError("codec-killed", "the process that decodes frames answered nonsense and was ended")
+        return bytearray(pixels[:length])
+
+    def end(self) -> None:
+        """Kill it, unless it is dead, and give back what it held."""
+        self.is_usable = False
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        if self._shared >= 0:
+            if self._pixels is not None:
+                self._pixels.close()
+            os.close(self._shared)
+            self._shared = -1
+
+    def _room_for(self, capacity: int) -> mmap.mmap:
+        if self._pixels is None or len(self._pixels) < capacity:
+            size = max(1 << 20, 1 << (capacity - 1).bit_length())
+            os.ftruncate(self._shared, size)
+            if self._pixels is not None:
+                self._pixels.close()
+            self._pixels = mmap.mmap(self._shared, size)
+        return self._pixels
+
+    def _reader(self, seconds: float, clock: Callable[[], float]) -> Callable[[int], bytes]:
+        """Reads answers; TimeoutError after `seconds` by `clock`, or ten times as long by the wall's."""
+        poll = select.poll()
+        poll.register(self._answers, select.POLLIN)
+        start, begun = clock(), time.monotonic()
+
+        def read(length: int) -> bytes:
+            while not poll.poll(max(1, int(1000 * min(seconds, 1.0)))):
+                if clock() - start > seconds or time.monotonic() - begun > _PATIENCE * seconds:
+                    raise TimeoutError
+            return os.read(self._answers, length)
+
+        return read
+
+    def _processor_clock(self) -> Callable[[], float]:
+        """Seconds of processor time that the child has used; by the wall's clock where no one can tell."""
+        path, ticks = f"/proc/{self._process.pid}/stat", os.sysconf("SC_CLK_TCK")
+
+        def used() -> float:
+            try:
+                with open(path, "rb") as file:
+                    fields = file.read().rpartition(b")")[2].split()
+                return (int(fields[11]) + int(fields[12])) / ticks  # proc_pid_stat(5): utime, stime
+            except (OSError, ValueError, IndexError):
+                return time.monotonic()
+
+        return used
+
+    def _error_of(self, given: object) -> DicomError:
+        """The error that a child told of, as far as it makes sense."""
+        words = given if isinstance(given, list) and len(given) == 3 else ["", "", ""]
+        code, message, hint = (word if isinstance(word, str) else "" for word in words)
+        if code == "codec-memory" or not _WORD.fullmatch(code):
+            self.is_usable = False
+            return _memory(self._limits)
+        return DicomError(code, message[:500], hint[:500])
+
+    def _ending(self) -> str:
+        code = self._process.wait()
+        self.end()
+        return f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
+
+
+def _killed(how: str) -> DicomError:
+    return DicomError(
+        "codec-killed",
+        f"the process that decodes frames ended {how} while it had this one",
+        "the frame may be damaged or made to harm, or need more than memory_mib in [codecs]",
+    )
+
+
+def _memory(limits: Limits) -> DicomError:
+    return DicomError(
+        "codec-memory",
+        f"a compressed frame needs more than the {limits.memory >> 20} MiB that decoding may take",
+        "raise memory_mib in [codecs] if such frames are right",
+    )
+
+
+def unprotected() -> tuple[str, ...]:
+    """What this machine cannot keep a child from, one sentence each; a process is started to see."""
+    process = launch(f"import json; from {_CONFINE} import confine; print(json.dumps(confine(1 << 30)))", [])
+    told, _ = process.communicate(timeout=_START_SECONDS)
+    try:
+        confined = json.loads(told)
+    except ValueError:
+        confined = {}
+    sentences = (why for name, why in _PROTECTIONS.items() if not confined.get(name))
+    return tuple(f"compressed frames are decoded in a process of its own, but {why}" for why in sentences)
+
+
+_shared: Pool | None = None
+_limits = Limits()
+_making = threading.Lock()
+
+
+def shared() -> Pool:
+    """The pool of this process; made at the first call."""
+    global _shared
+    with _making:
+        if _shared is None:
+            _shared = Pool(_limits)
+        return _shared
+
+
+def configure(limits: Limits) -> None:
+    """Limits of this process's pool from now on: a role sets them before its first frame."""
+    global _limits
+    if limits != _limits:
+        close()
+        _limits = limits
+
+
+@atexit.register
+def close() -> None:
+    """End the children of this process's pool; the next frame starts new ones."""
+    global _shared
+    with _making:
+        pool, _shared = _shared, None
+    if pool is not None:
+        pool.close()

@@ -1,0 +1,112 @@
+"""Whether the clock is to be believed: purging by age deletes originals, and a clock 31 days ahead would delete all.
+
+The clock is not believed when it
+
+- runs more than an hour ahead of the time that this process counts by itself (a counter of the kernel which nobody can
+  set, and which goes on while the machine sleeps), or
+- stands more than seven days after the last time that was believed: after a restart there is nothing else to go by.
+
+Then nothing is purged by age, over restarts too, until somebody looks at the clock and runs `miad-gateway clock
+confirm`. A clock that runs behind only keeps things longer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import structlog
+from sqlalchemy import Engine
+from sqlalchemy.exc import IntegrityError
+
+from gateway.audit import AuditLog, events
+from gateway.database import ClockRow, reading, transaction
+
+AHEAD_S = 3600.0  # of the process's own count
+LONGEST_GAP_S = 7 * 86_400.0  # after the last time that was believed
+_ROW = 1
+
+log = structlog.get_logger(__name__)
+
+
+def _counted_s() -> float:
+    """Seconds that nobody sets, with the time in which the machine slept."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class ClockGuard:
+    """Of one process that purges; what one finds holds for all.
+
+    Parameters
+    ----------
+    wall, counted
+        The clock in doubt (seconds since 1970), and the count that it is compared with.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        audit: AuditLog,
+        wall: Callable[[], float] = time.time,
+        counted: Callable[[], float] = _counted_s,
+    ) -> None:
+        self._engine = engine
+        self._audit = audit
+        self._wall = wall
+        self._counted = counted
+        self._confirmed = -1
+        self._offset = wall() - counted()
+
+    def believes(self, now: float | None = None) -> bool:
+        """Whether to purge by age at `now` (seconds since 1970; default: the clock's own time)."""
+        now = self._wall() if now is None else now
+        try:
+            with transaction(self._engine) as session:
+                row = session.get(ClockRow, _ROW, with_for_update=True)
+                if row is None:
+                    row = ClockRow(id=_ROW, seen_at=now, confirmed=0)
+                    session.add(row)
+                if row.confirmed != self._confirmed:
+                    if self._confirmed >= 0:  # confirmed since this process looked last: count from here
+                        self._offset = now - self._counted()
+                    self._confirmed = row.confirmed
+                if row.stopped_at is not None:
+                    return False
+                reason = self._doubt(now, row.seen_at)
+                if reason is None:
+                    row.seen_at = now
+                    return True
+                self._audit.write(events.CLOCK_NOT_BELIEVED, "failure", reason=reason)
+                row.stopped_at, row.reason = now, reason
+        except IntegrityError:  # another process made the row at this moment
+            return False
+        log.error("the clock runs ahead: nothing is purged by age until `miad-gateway clock confirm`", reason=reason)
+        return False
+
+    def _doubt(self, now: float, seen_at: float) -> str | None:
+        if now - self._counted() - self._offset > AHEAD_S:
+            return "ahead-of-monotonic-time"
+        if now - seen_at > LONGEST_GAP_S:
+            return "ahead-of-last-recorded-time"
+        return None
+
+
+def state(engine: Engine) -> ClockRow | None:
+    """What the site knows of its clock; None before the first purge."""
+    with reading(engine) as session:
+        return session.get(ClockRow, _ROW)
+
+
+def confirm(engine: Engine, audit: AuditLog, now: float | None = None) -> bool:
+    """Believe the clock, as a person has looked at it: purging goes on. Returns whether it had been stopped."""
+    now = time.time() if now is None else now
+    with transaction(engine) as session:
+        row = session.get(ClockRow, _ROW, with_for_update=True)
+        if row is None:
+            row = ClockRow(id=_ROW, seen_at=now, confirmed=0)
+            session.add(row)
+        had_stopped = row.stopped_at is not None
+        audit.write(events.CLOCK_CONFIRMED, "success", reason=row.reason or "not-stopped")
+        row.seen_at, row.stopped_at, row.reason = now, None, None
+        row.confirmed = (row.confirmed or 0) + 1
+    return had_stopped

@@ -1,0 +1,7 @@
+"""The words that the tables of work use."""
+
+from __future__ import annotations
+
+RECEIVED, SEALED, MARKED, DELIVERED, HELD = "received", "sealed", "marked", "delivered", "held"
+QUEUED, SENT = "queued", "sent"
+REPORT = "report"  # action of a protection report, which was made here and not received

@@ -1,0 +1,174 @@
+"""The supervisor: one role's trouble is its own, restarts back off, and no role gets another's secrets."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import structlog
+
+from gateway.config import Config, SecretRef
+from gateway.config.base import Model
+from gateway.config.duties import ROLES, foreign_variables, roles_of, roles_to_start, secrets_of
+from gateway.config.load import parse_config
+from gateway.service.run import _environment
+from gateway.service.supervisor import CANNOT_START, Supervisor
+
+REPOSITORY = Path(__file__).parent.parent.parent
+
+
+class Quick(Supervisor):
+    """The same with a clock that a test can wait for."""
+
+    RESTART_S = 0.2
+    LONGEST_RESTART_S = 0.8
+    STEADY_S = 60.0
+
+
+def supervised(scripts: dict[str, str], tmp_path: Path, seconds: float) -> tuple[int, list[dict], Quick]:
+    """Run roles that are shell scripts for `seconds`, then ask the supervisor to stop; exit code and what it logged."""
+    environment = {**os.environ, "OUT": str(tmp_path)}
+    supervisor = Quick(Path("x.toml"), dict.fromkeys(scripts, environment), lambda role: ["sh", "-c", scripts[role]])
+    threading.Timer(seconds, supervisor._stopping.set).start()
+    with pytest.MonkeyPatch.context() as patch, structlog.testing.capture_logs() as logged:
+        patch.setattr(signal, "signal", lambda *_: None)  # pytest keeps its own
+        code = supervisor.run()
+    return code, logged, supervisor
+
+
+STEADY = "trap 'exit 0' TERM; echo run >> $OUT/steady; while :; do sleep 0.05; done"
+
+
+def test_a_role_that_cannot_start_does_not_stop_the_others(tmp_path: Path) -> None:
+    scripts = {"ingress": STEADY, "worker": f"echo run >> $OUT/worker; exit {CANNOT_START}"}
+    code, logged, _ = supervised(scripts, tmp_path, 2.0)
+    assert (tmp_path / "worker").read_text() == "run\n"  # tried once, told once
+    assert (tmp_path / "steady").read_text() == "run\n"
+    assert [line["event"] for line in logged] == ["this role cannot start; the others go on"]
+    assert logged[0]["role"] == "worker"
+    assert code == CANNOT_START
+
+
+def test_when_no_role_can_start_it_ends_at_once(tmp_path: Path) -> None:
+    began = time.monotonic()
+    code, logged, _ = supervised(dict.fromkeys(("ingress", "worker"), f"exit {CANNOT_START}"), tmp_path, 20.0)
+    assert (code, len(logged)) == (CANNOT_START, 2)
+    assert time.monotonic() - began < 10
+
+
+def test_restarts_back_off(tmp_path: Path) -> None:
+    """A role that dies at once is started after 0.2, 0.4, 0.8, 0.8 ... s here: 1, 2, 4 ... 60 s in earnest."""
+    scripts = {"worker": "date +%s.%N >> $OUT/times; exit 1", "ingress": STEADY}
+    code, logged, _ = supervised(scripts, tmp_path, 4.0)
+    pauses = [line["in_s"] for line in logged if line["event"] == "role ended, starting it again"]
+    assert pauses[:4] == [0.2, 0.4, 0.8, 0.8]
+    starts = [float(line) for line in (tmp_path / "times").read_text().split()]
+    assert 3 <= len(starts) <= 6
+    gaps = [b - a for a, b in itertools.pairwise(starts)]
+    assert all(gap >= pause for gap, pause in zip(gaps, pauses, strict=False))
+    assert code == 1  # it was dead when all were asked to stop, or died then
+    assert (tmp_path / "steady").read_text() == "run\n"
+
+
+def test_a_role_that_ran_steadily_begins_anew_with_the_first_pause(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Quick, "STEADY_S", 0.3)
+    _, logged, _ = supervised({"worker": "sleep 0.6; exit 1"}, tmp_path, 4.0)
+    pauses = [line["in_s"] for line in logged]
+    assert len(pauses) >= 2 and set(pauses) == {0.2}
+
+
+SECRETS = """
+[database]
+url = "env:T_DATABASE"
+[keys]
+restore_private_key = "env:T_RESTORE"
+restore_public_key = "env:T_PUBLIC"
+signing_key = "env:T_SIGNING"
+trusted_signers = ["env:T_SIGNER"]
+spool_key = "env:T_SPOOL"
+uid_key = "env:T_UID"
+mark_key = "env:T_MARK"
+"""
+HELD = {
+    "ingress": {"T_SPOOL", "T_DATABASE"},
+    "worker": {"T_SPOOL", "T_UID", "T_MARK", "T_SIGNING", "T_PUBLIC", "T_SIGNER", "T_DATABASE"},
+    "restore": {"T_RESTORE", "T_SIGNER", "T_DATABASE"},
+}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_gets_its_own_secrets_only(role: str, monkeypatch) -> None:
+    config = parse_config(SECRETS, Path("gateway.toml"))
+    names = {reference.variable for reference in references(config)}
+    assert names == set().union(*HELD.values())  # the text above names every reference that there is
+    for name in names:
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("T_ELSE", "no secret of ours")
+    given = {name for name in _environment(config, role) if name.startswith("T_")}
+    assert given == HELD[role] | {"T_ELSE"}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_a_role_gets_is_what_the_kernel_shows(role: str, monkeypatch) -> None:
+    """/proc/PID/environ of a process that the supervisor started."""
+    config = parse_config(SECRETS, Path("gateway.toml"))
+    for name in HELD["worker"] | HELD["restore"]:
+        monkeypatch.setenv(name, "secret")
+    supervisor = Supervisor(Path("x"), {role: _environment(config, role)}, lambda _: ["sleep", "30"])
+    process = supervisor._start(role)
+    try:
+        entries = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+    finally:
+        process.kill()
+        process.wait()
+    assert {entry.split(b"=")[0].decode() for entry in entries if entry.startswith(b"T_")} == HELD[role]
+
+
+def references(value: object) -> list[SecretRef]:
+    if isinstance(value, SecretRef):
+        return [value]
+    if isinstance(value, Model):
+        return [one for name in type(value).model_fields for one in references(getattr(value, name))]
+    return [one for entry in value for one in references(entry)] if isinstance(value, tuple) else []
+
+
+def test_every_key_is_somebody_s() -> None:
+    """A new key of [keys] belongs to at least one role, and the private restore key to one only."""
+    config = Config()
+    held = {role: {str(reference) for _, reference, _ in secrets_of(config, role)} for role in ROLES}
+    assert set().union(*held.values()) == {str(reference) for reference in references(config.keys)}
+    assert [role for role in ROLES if str(config.keys.restore_private_key) in held[role]] == ["restore"]
+    assert str(config.keys.restore_private_key) not in {str(ref) for _, ref, _ in secrets_of(config, "all")}
+    assert foreign_variables(config, "worker") == frozenset()
+
+
+def test_what_is_wrong_is_told_to_the_roles_that_it_concerns() -> None:
+    assert roles_of(("ingress", "port")) == ("ingress",)
+    assert roles_of(("destinations", 0, "tls")) == roles_of(("routes", 0)) == ("worker",)
+    assert roles_of(("keys", "spool_key")) == ("ingress", "worker")
+    assert roles_of(("keys", "restore_private_key")) == ("restore",)
+    assert roles_of(("database", "url")) == roles_of(("site", "state")) == roles_of(("keys",)) == ROLES
+
+
+def test_a_role_without_work_is_not_started() -> None:
+    assert roles_to_start(Config()) == ["worker"]  # as vault recover may leave it: no route, no workstation yet
+
+
+HARDENED = """
+import resource, ctypes
+from gateway.service.hardening import forbid_core_dumps
+forbid_core_dumps()
+print(resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))
+"""
+
+
+def test_core_dumps_are_off() -> None:
+    done = subprocess.run([sys.executable, "-c", HARDENED], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout == "(0, 0) 0\n"
