@@ -22,8 +22,10 @@ from gateway.mark.types import (
     RelativeWindow,
     Window,
 )
+from gateway.mark.visibility.ground import BLANK
 
 __all__ = [
+    "BLANK",
     "Curve",
     "ImageTraits",
     "MarkRequest",

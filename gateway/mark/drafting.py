@@ -74,6 +74,8 @@ PLAIN_SIZES = (1.0, 0.65, 0.45, 0.3, 0.2)
 """The same where there is no anatomy: a page leaves little room between its lines."""
 PLAIN_SHARE = 0.04
 """Share of the image that strokes may cover where there is no anatomy: fewer and stronger ones read better."""
+LEAST_PLAIN = 400
+"""Pixels of strokes that are allowed there in any image: room for one short word."""
 TOO_FEW = 0.25
 """Share of the strokes that there might be, below which those on what a curve shows do not make a text."""
 LEAST_FOREGROUND = 0.01
@@ -200,7 +202,7 @@ class Drafter:
         raised = None
         if ground.bare or isinstance(window, CurveMap):
             raised = region & ~self._readable(window, request.image)
-            if self._writes or not ground.bare:
+            if self._settings.mode != "paper":  # that one places its own strokes
                 raised &= strokes
         # where the window shows nothing, the noise that hides a change is that of the values beyond it
         shades = window.raw(request.image) if ground.bare and isinstance(window, DisplayMap) else display
@@ -230,7 +232,8 @@ class Drafter:
         inside = inside_amplitude(
             strokes, lettering.outline, canvas.outside, floor, self._profile.stroke_peak, canvas.lifts
         )
-        return Draft(request, replace(canvas, inside=inside), foreground, ground.roi, ground.roi | skipped, ground.note)
+        roi = ground.roi if seen is None else ground.roi & seen
+        return Draft(request, replace(canvas, inside=inside), foreground, roi, ground.roi | skipped, ground.note)
 
     def _ground(self, request: MarkRequest, display: np.ndarray, foreground: np.ndarray, skipped: np.ndarray) -> Ground:
         """Return where the mark goes: on the anatomy, or where there is none (air alone, a page of text) beside it.
@@ -242,11 +245,12 @@ class Drafter:
         """
         shorter = min(display.shape[:2])
         roi = request.roi
-        text = text_of(luminance(display), skipped)
+        text = text_of(luminance(display), request.image, skipped)
         if text is not None or foreground.sum() < LEAST_FOREGROUND * (~skipped).sum():
             kept = dilate(np.zeros_like(skipped) if roi is None else roi, ROI_MARGIN * shorter)
             kept = kept if text is None else kept | text
-            return Ground(empty_ground(display, skipped, kept), kept, AIR if text is None else PAGE)
+            is_page = text is not None
+            return Ground(empty_ground(display, skipped, kept, is_page=is_page), kept, PAGE if is_page else AIR)
         if roi is None and foreground.any():
             roi = salient_region(self._saliency(display), foreground)
         roi = dilate(np.zeros_like(skipped) if roi is None else roi, ROI_MARGIN * shorter)
@@ -320,6 +324,12 @@ class Drafter:
         scale = shown_scale(request.aspect)
         lay = partial(self._lettering, request.key, height=height, scale=scale, bare=bare)
         fixed = request.position is not None or not self._surrogates or self._settings.mode == "generator"
+        if bare:  # whole words, but for a text too long for the image
+            try:
+                return next(self._fitting(partial(lay, whole=True), placements, region))
+            except MarkError as error:
+                if error.code != "no-free-area":
+                    raise
         if fixed or bare:
             return next(self._fitting(lay, placements, region))
         shape = working_shape(region.shape, WORKING_SIDE)
@@ -372,6 +382,7 @@ class Drafter:
         height: float,
         scale: tuple[float, float],
         bare: bool,
+        whole: bool = False,
     ) -> Lettering:
         """Return lettering in the region; smaller letters fill the room that larger ones leave.
 
@@ -386,7 +397,7 @@ class Drafter:
         height = max(height * placement.size * shorter, LEAST_LETTER)
         most = most_strokes(self._settings, region)
         if bare:
-            most = min(most, int(PLAIN_SHARE * region.size))
+            most = min(most, max(LEAST_PLAIN, int(PLAIN_SHARE * region.size)))
         lettering = Lettering.none(region.shape)
         for number, factor in enumerate(PLAIN_SIZES if bare else LETTER_SIZES):
             size = max(LEAST_LETTER, factor * height)
@@ -398,7 +409,7 @@ class Drafter:
                 break
             free = region & ~widen(lettering.strokes, LETTER_GAP * size / min(scale))
             left = most - int(lettering.strokes.sum())
-            found = render_lettering(stamp, key, placement.moved(number), size, free, left, scale, whole=bare)
+            found = render_lettering(stamp, key, placement.moved(number), size, free, left, scale, whole=whole)
             lettering = lettering.joined(found)
             if lettering.strokes.sum() >= ENOUGH * most or size == LEAST_LETTER:
                 break

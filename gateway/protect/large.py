@@ -27,7 +27,16 @@ from gateway.errors import HoldError, IntegrityError
 from gateway.keys import ChunkedReader, ChunkedWriter
 from gateway.keys.envelope import new_dek
 from gateway.mark import Marker, ModalityProfile
-from gateway.protect.marking import FigureTally, MarkJob, Opened, how_shown, marked_piece, places_of, requests_of
+from gateway.protect.marking import (
+    FigureTally,
+    MarkJob,
+    Opened,
+    described,
+    how_shown,
+    marked_piece,
+    places_of,
+    requests_of,
+)
 from gateway.vault import MarkFigures, VaultRecord
 
 LARGE_BYTES = 64 << 20  # encoded or decoded, from which on an object is worked piece by piece
@@ -222,7 +231,9 @@ def mark_large(
     if not changed and not tally.is_blank:
         raise HoldError("self-check-failed", "the mark changed nothing")
     figures = tally.figures(job.route, profile.name)
-    return LargeMarked(job, facts_of, real or extremes, sample, changes, figures, frozenset(overlays.showing))
+    return LargeMarked(
+        job, described(facts_of, tally), real or extremes, sample, changes, figures, frozenset(overlays.showing)
+    )
 
 
 def _check_digest(job: MarkJob) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
@@ -23,10 +23,12 @@ from gateway.dicom.pixels.shutter import aspects_of, hidden_of
 from gateway.dicom.pixels.stored_values import Pixels, decode_pixels
 from gateway.dicom.pixels.windows import Display, View
 from gateway.errors import GatewayError, HoldError, IntegrityError
-from gateway.mark import Curve, MarkedImage, MarkRequest, ModalityProfile
+from gateway.mark import BLANK, Curve, MarkedImage, MarkRequest, ModalityProfile
 from gateway.vault import MarkFigures, VaultRecord
 
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+BLANK_DESCRIPTION = "All pixels have one value: nothing was added. Not for diagnosis."
+FactsOf = Callable[[VaultRecord], DerivationFacts]
 MAX_BYTES = 512 << 20  # worked in memory; larger ones piece by piece (`gateway.protect.large`), unless they are carried
 
 
@@ -195,7 +197,7 @@ def marked_frames(opened: Opened, results: Sequence[MarkedImage | GatewayError])
 
 def all_blank(results: Iterable[MarkedImage | GatewayError]) -> bool:
     """Whether no frame holds a picture: then there was nothing to be changed, and nothing that must not leave."""
-    return all(isinstance(result, MarkedImage) and result.note == "blank" for result in results)
+    return all(isinstance(result, MarkedImage) and result.note == BLANK for result in results)
 
 
 def marked_piece(opened: Opened, results: Sequence[MarkedImage | GatewayError]) -> np.ndarray:
@@ -218,6 +220,13 @@ def marked_piece(opened: Opened, results: Sequence[MarkedImage | GatewayError]) 
             if ((result.image >= low) & (result.image <= high) & (result.residual != 0)).any():
                 raise HoldError("self-check-failed", "a marked pixel took a value that means padding or a colour")
     return np.stack([result.image for result in results])
+
+
+def described(facts_of: FactsOf, tally: FigureTally) -> FactsOf:
+    """Return what makes the facts of a header, which says so where nothing was changed."""
+    if not tally.is_blank:
+        return facts_of
+    return lambda record: replace(facts_of(record), description=BLANK_DESCRIPTION)
 
 
 class FigureTally:
@@ -245,7 +254,7 @@ class FigureTally:
     @property
     def is_blank(self) -> bool:
         """Whether none of the frames holds a picture."""
-        return self._notes["blank"] == self._frames
+        return self._notes[BLANK] == self._frames
 
     def figures(self, route: Route, profile: str) -> MarkFigures:
         """What was gathered, with the route's way of marking."""

@@ -234,7 +234,7 @@ def _tables(ds: Dataset, negative: bool) -> Iterator[VoiTable]:
     """The VOI tables whose data are all there and not one single value."""
     for item in values.items(ds, "VOILUTSequence"):
         descriptor = _descriptor(item, negative)
-        data = _table_data(item, descriptor[0]) if descriptor else None
+        data = _table_data(item, descriptor[0], descriptor[2]) if descriptor else None
         if descriptor is None or data is None or data.min() == data.max():
             continue
         # data that need more bits than were told (8 for 16 is common) count by what they need
@@ -242,13 +242,13 @@ def _tables(ds: Dataset, negative: bool) -> Iterator[VoiTable]:
         yield VoiTable(descriptor[1], data.astype("<u2").tobytes(), bits)
 
 
-def _table_data(item: Dataset, entries: int) -> np.ndarray | None:
+def _table_data(item: Dataset, entries: int, bits: int) -> np.ndarray | None:
     """The entries, unsigned: US or SS values, OW words, or words of two 8-bit entries; None where some are missing."""
     raw = values.raw_value(item, "LUTData")
     if isinstance(raw, bytes):
         order = "<" if getattr(item, "original_encoding", (None, True))[1] is not False else ">"
         words = np.frombuffer(raw[: len(raw) // 2 * 2], f"{order}u2")
-        if len(words) < entries and len(raw) >= entries:  # 8-bit entries, the first in the low half of a word
+        if bits <= 8 and len(words) < entries <= len(raw):  # 8-bit entries, the first in the low half of a word
             words = np.frombuffer(words.astype("<u2").tobytes(), np.uint8)
     else:
         numbers = np.array(values.numbers(item, "LUTData"))

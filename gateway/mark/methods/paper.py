@@ -231,6 +231,9 @@ class _Search:
         self._boxes = torch.tensor(
             [_bounds(canvas.region) for canvas in canvases], dtype=torch.float32, device=self._device
         )
+        # on empty ground the mark is what the ground is not, black or white; elsewhere (nan) the search chooses
+        ground = [float(canvas.shown[canvas.region].mean()) if canvas.is_bare else np.nan for canvas in canvases]
+        self._ground = torch.tensor(ground, dtype=torch.float32, device=self._device)
         most = np.asarray(most_strokes) * _MARGIN / canvases[0].region.size
         self._share = torch.from_numpy(most.astype(np.float32)).to(self._device)
         self._smallest = least_size(ink, min(shape))
@@ -274,7 +277,8 @@ class _Search:
     def _placements(self, owners: Tensor, genes: np.ndarray) -> Placements:
         tensor = torch.from_numpy(genes.astype(np.float32)).to(self._device)
         smallest = torch.full((len(genes),), self._smallest, device=self._device)
-        return decode(tensor, self._boxes[owners], smallest)
+        found, ground = decode(tensor, self._boxes[owners], smallest), self._ground[owners]
+        return replace(found, level=torch.where(ground.isnan(), found.level, (ground < 0.5).float()))
 
     def _scaled(self, shorter: int) -> Tensor:
         """Return the ink for images of this shorter side, ``OVERSAMPLE`` times as fine as its largest size."""

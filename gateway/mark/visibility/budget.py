@@ -104,6 +104,11 @@ class Canvas:
         return np.where(self.raised[planes], self.display.brought_in(self.stored), self.stored)
 
     @property
+    def is_bare(self) -> bool:
+        """Whether the mark lies on no anatomy."""
+        return self.lifts == PLAIN_LIFTS
+
+    @property
     def penalty(self) -> float:
         """By how many dB a floor rises over the whole array where it is to hold over what is seen alone."""
         return 0.0 if self.seen is None else float(-10.0 * np.log10(self.seen.mean()))

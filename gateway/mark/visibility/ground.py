@@ -53,20 +53,24 @@ def left_as_it_is(request: MarkRequest) -> MarkedImage:
     return MarkedImage(request.image.copy(), residual, nothing, nothing, nothing, quality, note=BLANK)
 
 
-def text_of(gray: np.ndarray, skipped: np.ndarray) -> np.ndarray | None:
+def text_of(gray: np.ndarray, stored: np.ndarray, skipped: np.ndarray) -> np.ndarray | None:
     """Return the (H, W) bool ink of a page of text or lines on even paper; None where it is no such page.
 
     Parameters
     ----------
     gray
         (H, W) float32 in 0..1, display luminance.
+    stored
+        (H, W) or (H, W, 3) stored values: even paper has one value there, not merely one beyond the window.
     skipped
         (H, W) bool, no part of the picture.
     """
-    levels, counts = np.unique(np.rint(gray[~skipped] * 4095.0), return_counts=True)
+    plane = stored if stored.ndim == 2 else stored.astype(np.int64) @ np.array([1, 1 << 16, 1 << 32])
+    values, counts = np.unique(plane[~skipped], return_counts=True)
     if counts.size == 0 or counts.max() < PAPER * counts.sum():
         return None
-    ink = (np.abs(gray - levels[counts.argmax()] / 4095.0) > INK) & ~skipped
+    paper = plane == values[counts.argmax()]
+    ink = (np.abs(gray - gray[paper & ~skipped][0]) > INK) & ~skipped
     amount = int(ink.sum())
     if amount < LEAST_INK * counts.sum():
         return None
@@ -75,7 +79,7 @@ def text_of(gray: np.ndarray, skipped: np.ndarray) -> np.ndarray | None:
     return ink if thick.sum() <= MOST_THICK * amount else None
 
 
-def empty_ground(display: np.ndarray, skipped: np.ndarray, kept: np.ndarray) -> np.ndarray:
+def empty_ground(display: np.ndarray, skipped: np.ndarray, kept: np.ndarray, *, is_page: bool = False) -> np.ndarray:
     """Return the (H, W) bool ground on which nothing stands.
 
     Parameters
@@ -86,6 +90,8 @@ def empty_ground(display: np.ndarray, skipped: np.ndarray, kept: np.ndarray) -> 
         (H, W) bool, no part of the picture.
     kept
         (H, W) bool, what must stay as it is (text, region of interest).
+    is_page
+        nothing else stands on it, however bright the paper is.
     """
-    standing = find_content(display, skipped) | kept if not skipped.all() else kept
+    standing = kept if is_page or skipped.all() else find_content(display, skipped) | kept
     return ~dilate(standing, max(2.0, CLEARANCE * min(skipped.shape))) & ~skipped
