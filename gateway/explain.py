@@ -13,7 +13,8 @@ from gateway.dicom.copy.bulk import in_words
 from gateway.dicom.copy.derive import overlays_of
 from gateway.dicom.copy.overlay import room_for_words
 from gateway.dicom.copy.sift import sift
-from gateway.dicom.encoding.encoded import InstanceHeader, read_header
+from gateway.dicom.encoding import notes
+from gateway.dicom.encoding.encoded import InstanceHeader, differs_from_meta, read_header
 from gateway.dicom.encoding.part10 import split_part10
 from gateway.dicom.encoding.parts import Parts, split
 from gateway.dicom.encoding.syntaxes import syntax_of
@@ -40,6 +41,7 @@ class Explanation:
     rides_along, left_out: what becomes of private elements on this route, and which elements of the file do not go with
     its copy (tags, sizes and reasons; the first of them).
     study_uid: whether the copy gets the Study Instance UID of its original (``keep``) or one of its own (``new``).
+    notes: what is irregular in the file, and what the gateway makes of it (`gateway.dicom.encoding.notes`).
     """
 
     file: Path
@@ -64,6 +66,7 @@ class Explanation:
     bits_stored: int = 0
     rides_along: str = ""
     left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def explain(config: Config, file: Path, called_ae: str | None = None) -> list[Explanation]:
@@ -78,7 +81,7 @@ def explain(config: Config, file: Path, called_ae: str | None = None) -> list[Ex
         reason = f"no route has the called AE title {called_ae}; known: {known}" if called_ae else "there is no route"
         return [Explanation(file, "refused", "no-route", reason)]
     try:
-        header, transfer_syntax = _read(file)
+        header, transfer_syntax, noted = _read(file)
     except DicomError as error:
         return [Explanation(file, "refused", error.code, str(error))]
     base = Explanation(
@@ -92,6 +95,7 @@ def explain(config: Config, file: Path, called_ae: str | None = None) -> list[Ex
         columns=header.columns,
         frames=header.frames if header.has_pixel_data else 0,
         bits_stored=header.bits_stored,
+        notes=notes.sentences(noted),
     )
     profiles = load_profiles()
     decisions = [decide(header, route, profiles) for route in routes]
@@ -99,20 +103,14 @@ def explain(config: Config, file: Path, called_ae: str | None = None) -> list[Ex
     return [_on_route(base, header, found[d.action], r, d) for r, d in zip(routes, decisions, strict=True)]
 
 
-def _read(file: Path) -> tuple[InstanceHeader, str]:
-    """Header and transfer syntax: all that is looked at before an instance is acknowledged.
-
-    A sender announces the UIDs of the File Meta in its C-STORE command, so those must agree with the data set's.
-    """
+def _read(file: Path) -> tuple[InstanceHeader, str, tuple[str, ...]]:
+    """Header, transfer syntax and notes: all that is looked at before an instance is acknowledged."""
     with file.open("rb") as stream:
         meta, offset = split_part10(stream)
         stream.seek(offset)
         header = read_header(stream, meta.transfer_syntax_uid)
-    if meta.sop_instance_uid not in ("", header.sop_instance_uid):
-        raise DicomError("uid-mismatch", "SOP Instance UID of data set and File Meta differ")
-    if meta.sop_class_uid not in ("", header.sop_class_uid):
-        raise DicomError("sop-class-mismatch", "SOP Class UID of data set and File Meta differ")
-    return header, meta.transfer_syntax_uid
+    differs = (notes.FILE_META,) if differs_from_meta(header, meta) else ()
+    return header, meta.transfer_syntax_uid, (*header.notes, *differs)
 
 
 @dataclass(frozen=True)
@@ -161,8 +159,8 @@ def _on_route(base: Explanation, header: InstanceHeader, look: _Look, route: Rou
     if decision.action == "pass":
         return replace(here, outcome="passed", destinations=route.destinations, passes=_how_it_passes(route))
     if decision.action in ("hold", "block"):
-        outcome = "held" if decision.action == "hold" else "blocked"
-        return replace(here, outcome=outcome, code=decision.code, reason=decision.reason)
+        here = replace(here, code=decision.code, reason=decision.reason)
+        return replace(here, outcome="held") if decision.action == "hold" else replace(here, outcome="blocked")
     if look.fault is not None:
         return replace(here, outcome="held", code=look.fault.code, reason=str(look.fault))
     size = max(here.file.stat().st_size, decoded_bytes(header))
@@ -179,7 +177,7 @@ def _on_route(base: Explanation, header: InstanceHeader, look: _Look, route: Rou
             return replace(here, outcome="held", code=error.code, reason=error.message)
         further = (f"and {len(left_out) - LISTED} more",) if len(left_out) > LISTED else ()
         here = replace(here, left_out=(*map(str, left_out[:LISTED]), *further))
-    if decision.action == "remap":
+    if decision.profile is None:
         return replace(here, outcome="remapped")
     if route.visible_text:
         try:

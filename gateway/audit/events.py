@@ -30,6 +30,7 @@ ASSOCIATION_OPENED = "association-opened"
 ASSOCIATION_CLOSED = "association-closed"  # with the counts of what was done in it
 INSTANCE_RECEIVED = "instance-received"
 INSTANCE_REFUSED = "instance-refused"  # a C-STORE answered with a failure, or an object aborted half way
+INSTANCE_NOTED = "instance-noted"  # sealed, and read with notes: its header is not all as the standard says
 INSTANCE_MARKED = "instance-marked"
 INSTANCE_REMAPPED = "instance-remapped"  # an object that refers to images, now to their marked copies
 REPORT_MADE = "protection-report"  # of one study, on its way to the destinations of a route
@@ -62,6 +63,7 @@ EVENTS: dict[str, EventCode] = {
     ASSOCIATION_CLOSED: EventCode("110108"),
     INSTANCE_RECEIVED: EventCode("110104"),
     INSTANCE_REFUSED: EventCode("110104"),
+    INSTANCE_NOTED: EventCode("110103"),
     INSTANCE_MARKED: EventCode("110103"),
     INSTANCE_REMAPPED: EventCode("110103"),
     REPORT_MADE: EventCode("110103"),

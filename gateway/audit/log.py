@@ -78,6 +78,7 @@ FIELDS: dict[str, Callable[[object], object]] = {
     "model": _matching(_WORD),
     "query_keys": _words,  # keywords of the attributes asked for, never their values
     "reason": _matching(_WORD),
+    "notes": _words,  # codes of what was irregular in a header: `gateway.dicom.encoding.notes`
     "until": _matching(_WORD),  # a time that the configuration names, ISO 8601 in UTC
     "version": _matching(_WORD),
     "configuration_sha256": _matching(_WORD),

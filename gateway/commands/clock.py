@@ -1,4 +1,4 @@
-"""`miad-gateway clock`: whether the gateway believes its clock, and what to do when it does not."""
+"""`miad-gateway clock`: whether the gateway trusts its clock, and what to do when it does not."""
 
 from __future__ import annotations
 

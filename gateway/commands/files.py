@@ -64,7 +64,10 @@ def restore(
     from gateway.files.restore import restore_copies, restore_files
 
     with Inputs(paths, (settings or Config()).ingress.max_instance_mib << 20) as inputs:
-        results = restore_files(settings, inputs, out) if settings else restore_copies(key, signer, inputs, out)
+        if settings is not None:
+            results = restore_files(settings, inputs, out)
+        elif key is not None and signer:
+            results = restore_copies(key, signer, inputs, out)
         _report("restoring", results, len(inputs.found), as_json)
 
 
@@ -114,6 +117,7 @@ def _report(what: str, results: Iterable[FileResult], total: int, as_json: bool)
 
 def _line(result: FileResult) -> str:
     name = f"{result.path}[{result.member}]" if result.member else str(result.path)
+    noted = f"  (noted: {', '.join(result.notes)})" if result.notes else ""
     if result.outcome in DONE:
-        return f"{result.outcome:8}  {name} -> {result.output}"
-    return f"{result.outcome:8}  {name}: {result.reason} [{result.reason_code}]"
+        return f"{result.outcome:8}  {name} -> {result.output}{noted}"
+    return f"{result.outcome:8}  {name}: {result.reason} [{result.reason_code}]{noted}"

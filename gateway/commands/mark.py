@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.commands.options import AsJson
+from gateway.commands.options import AsJson, Overwrite, check_outputs
 from gateway.commands.output import progress_bar, say, show_json
 from gateway.errors import ConfigError
 
@@ -77,9 +77,12 @@ def mark(
             "threshold of visibility inside (blue) and outside (red) strokes.",
         ),
     ] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Mark images in a NumPy file. The same key, device and library give the same marks."""
+    written = {"--out": out, "--report": report, "--picture": picture}
+    check_outputs(written, [arrays, *filter(None, (logo, key_file, generator))], overwrite=overwrite)
     if seed is not None and key_file is not None:
         raise ConfigError("two-keys", "--seed and --key-file exclude each other")
     images, masks = _read(arrays)
@@ -213,7 +216,7 @@ def _draw(file: IO[bytes], requests: Sequence[MarkRequest], marked: Sequence[Mar
 def _save_arrays(file: IO[bytes], arrays: dict[str, np.ndarray]) -> None:
     import numpy as np
 
-    np.savez(file, **arrays)
+    np.savez(file, allow_pickle=False, **arrays)
 
 
 def _write(path: Path, fill: Callable[[IO[bytes]], object], option: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gateway.commands.output import say
+from gateway.errors import ConfigError
 
 if TYPE_CHECKING:
     from gateway.config import Config
@@ -18,6 +20,34 @@ _LOCAL_HELP = "The configuration file; without it, keys and vault of this user u
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", envvar="MIAD_GATEWAY_CONFIG", help=_CONFIG_HELP)]
 LocalConfigFile = Annotated[Path | None, typer.Option("--config", "-c", envvar="MIAD_GATEWAY_CONFIG", help=_LOCAL_HELP)]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
+
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over output files that are there already.")]
+
+
+def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path] = (), *, overwrite: bool = False) -> None:
+    """Look before the work begins whether its files can be written without taking another one's place.
+
+    Parameters
+    ----------
+    outputs
+        Option to the file that it names; None where it was not given.
+    inputs
+        Files that are read, none of which may be written.
+
+    Raises
+    ------
+    ConfigError
+        "same-file": two options, or an option and an input, name one file. "output-exists" without `overwrite`.
+    """
+    taken = {path.resolve(): "an input" for path in inputs}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        other = taken.setdefault(path.resolve(), option)
+        if other != option:
+            raise ConfigError("same-file", f"{option} and {other} name one file, {path}", f"choose another {option}")
+        if path.exists() and not overwrite:
+            raise ConfigError("output-exists", f"{path} is there already", f"choose another {option}, or --overwrite")
 
 
 def read_config(path: Path | None) -> Config:
@@ -35,7 +65,6 @@ def read_config(path: Path | None) -> Config:
 
 def _local_config() -> Config:
     from gateway.config import default_config, default_state_folder
-    from gateway.errors import ConfigError
 
     state = default_state_folder()
     try:

@@ -109,5 +109,5 @@ def _open(config: Path) -> Engine:
 def _tell(what: str, done: int, wanted: int) -> None:
     say(f"{done} of {wanted} {what}")
     if done < wanted:
-        say("the others are in a state in which this cannot be done; see `miad-gateway queue ls`")
+        say("this cannot be done with the others in their present state; see `miad-gateway queue ls`")
         raise typer.Exit(ExitCode.HELD)

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.commands.options import AsJson
+from gateway.commands.options import AsJson, Overwrite, check_outputs
 from gateway.commands.output import progress_bar, say, show_json, show_text
 from gateway.errors import ConfigError
 
 if TYPE_CHECKING:
+    import torch
+
     from gateway.mark import ModalityProfile
     from gateway.mark.surrogates.packs import Surrogate
     from gateway.training.generator import Step
@@ -39,6 +41,7 @@ def train_mark(
     limit: Annotated[int, typer.Option(min=1, help="Images to use at most.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of weights and of all that is drawn.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Train the network of mode generator on images without labels; the same command again goes on where it stopped."""
@@ -58,6 +61,7 @@ def train_mark(
         raise ConfigError("bad-setting", f"--channels: profile {profile} takes {', '.join(map(str, kind.channels))}")
     if not out.parent.is_dir():
         raise ConfigError("cannot-write", f"cannot write {out}: no such folder", "choose another --out")
+    check_outputs({"--out": out}, overwrite=overwrite)
     surrogates = _surrogates(kind, samples, where)
     with progress_bar("reading", quiet=as_json) as moved:
         pictures = read_pictures(folder, samples, unlabelled=True, limit=limit, progress=moved)
@@ -85,11 +89,11 @@ def train_mark(
     else:
         show_text(str(out))
     if last:
-        say(f"last step: mean margin {last[0].margin:.2f} logits, below 0 the surrogates no longer believe themselves")
+        say(f"last step: mean margin {last[0].margin:.2f} logits, below 0 the surrogates have changed their answers")
     say('name the file on a route: [routes.mark] mode = "generator", generator = "..."; or mark --generator')
 
 
-def _surrogates(profile: ModalityProfile, channels: int, device: object) -> tuple[Surrogate, ...]:
+def _surrogates(profile: ModalityProfile, channels: int, device: torch.device) -> tuple[Surrogate, ...]:
     """The networks of the profile's packs."""
     from gateway.mark import load_packs
     from gateway.mark.surrogates.packs import select_packs

@@ -43,6 +43,12 @@ def _device(value: str) -> str:
     return value
 
 
+def _lettering(value: str) -> str:
+    if not (value.isascii() and value.isprintable() and value.strip()):
+        raise ValueError("letters are drawn of printable ASCII characters, and not of spaces alone")
+    return value
+
+
 def url_or_reference(value: str) -> str:
     """A URL, or a reference to a secret that holds it."""
     return SecretRef(value) if value.startswith(SCHEMES) else value
@@ -53,6 +59,7 @@ Address = Annotated[str, AfterValidator(_network)]  # an IP address or a network
 Name = Annotated[str, AfterValidator(_name)]
 Sha256 = Annotated[str, AfterValidator(_sha256)]
 Device = Annotated[str, AfterValidator(_device)]
+Lettering = Annotated[str, Field(min_length=1, max_length=32), AfterValidator(_lettering)]  # what a mark reads
 Host = Annotated[str, Field(min_length=1)]  # a name or an IP address
 Port = Annotated[int, Field(ge=1, le=65535)]
 # TOML has no word for nothing: false is it.

@@ -1,4 +1,4 @@
-"""What a valid configuration says about this machine and this site: files, permissions, ports, and what is bold.
+"""What a valid configuration says about this machine and this site: files, permissions, ports, risky choices.
 
 Nothing here connects, writes, or reads the restore role's private key for any other role.
 """
@@ -224,7 +224,7 @@ def _is_local(host: str) -> bool:
         return host == "localhost"
 
 
-# --- what is bold
+# --- risky choices
 
 
 def _check_routes(config: Config, role: Role) -> Iterator[Finding]:
@@ -255,7 +255,7 @@ def _check_routes(config: Config, role: Role) -> Iterator[Finding]:
 
 
 def _check_pass(here: KeyPath, route: Route) -> Iterator[Finding]:
-    """What leaves unmarked, whither, and for how long."""
+    """What leaves unmarked, where it goes, and for how long."""
     if not route.passes:
         return
     names, until = ", ".join(route.destinations), ""
@@ -264,12 +264,12 @@ def _check_pass(here: KeyPath, route: Route) -> Iterator[Finding]:
         state = route.break_glass.state(time.time())
         if state == "ended":
             message = f"the emergency pass of route {route.name} ended at {end}: what it would pass is held"
-            hint = "take the table and the pass out, or name a new end"
+            hint = "remove the table and the pass, or give a later end"
             yield Finding("error", (*here, "break_glass", "until"), message, hint, keeps_from_starting=False)
             return
         if state == "too-long":
             message = f"{end} is more than {BREAK_GLASS_HOURS} hours ahead"
-            hint = "name an earlier end; an emergency that lasts is looked at again"
+            hint = "give an earlier end; a longer emergency is to be decided again then"
             yield Finding("error", (*here, "break_glass", "until"), message, hint)
             return
         until = f" until {end} ({route.break_glass.reason})"
@@ -294,12 +294,12 @@ def _check_studies(config: Config) -> Iterator[Finding]:
             other = first.setdefault(name, route)
             if other.study_uid != route.study_uid:
                 message = f'{name} gets copies with study_uid = "{other.study_uid}" by route {other.name} already'
-                hint = "the objects of one study would refer to two: give both routes the same study_uid"
+                hint = "objects of one study would refer to two studies: give both routes the same study_uid"
                 yield Finding("error", here, message, hint)
         other = alike.setdefault(route.study_uid, route)
         if _look(other) != _look(route):
             message = f"of an original that goes out by {other.name} and by {route.name} there are two different copies"
-            hint = 'what refers to it names the one made first: give one of the two routes study_uid = "new"'
+            hint = 'references name the copy that was made first: give one of the two routes study_uid = "new"'
             yield Finding("warning", here, message, hint)
 
 
@@ -316,7 +316,7 @@ def _check_destinations(config: Config, role: Role) -> Iterator[Finding]:
     for index, destination in enumerate(config.destinations):
         here = ("destinations", index)
         if destination.type == "clinical":
-            message = f"{destination.name} is CLINICAL and gets marked copies; nobody may read or treat from them"
+            message = f"{destination.name} is CLINICAL and gets marked copies; nobody may diagnose or treat from them"
             yield Finding("warning", (*here, "type"), message)
         if destination.trust_statement and destination.name not in passed_to:
             message = f"{destination.name} is named trusted with unmarked originals, and no route passes any to it"
@@ -347,7 +347,7 @@ def _check_restore(config: Config, role: Role) -> Iterator[Finding]:
     if role not in ("all", "restore"):
         return
     if config.restore is None:
-        level = "error" if role == "restore" else "warning"
+        level: Literal["error", "warning"] = "error" if role == "restore" else "warning"
         yield Finding(level, ("restore",), "there is no [restore] table: nobody can get an original back")
         return
     if not config.restore.workstations:

@@ -89,10 +89,11 @@ class _Scanner:
         self.at += 2 if is_entry else 1
         keys = self._keys()
         self.at += 2 if is_entry else 1
+        table: KeyPath
         if is_entry:
-            array = (*self._in_newest_entries(keys[:-1]), keys[-1])
+            array: KeyPath = (*self._in_newest_entries(keys[:-1]), keys[-1])
             table = (*array, self.entries.get(array, 0))
-            self.entries[array] = table[-1] + 1
+            self.entries[array] = self.entries.get(array, 0) + 1
         else:
             table = self._in_newest_entries(keys)
         self._note(table, start)
@@ -146,6 +147,7 @@ class _Scanner:
             self._skip(_BLANK)
             quoted = _QUOTED.match(self.text, self.at) if self.text[self.at] in "\"'" else None
             token = quoted or _BARE_KEY.match(self.text, self.at)
+            assert token  # the text is valid TOML
             self.at = token.end()
             keys.append(tomllib.loads(f"key = {token[0]}")["key"] if quoted else token[0])
             if self.text[self._skip(_BLANK)] != ".":
@@ -163,5 +165,7 @@ class _Scanner:
                 self.implied.add(path[:length])
 
     def _skip(self, pattern: re.Pattern[str]) -> int:
-        self.at = pattern.match(self.text, self.at).end()
+        found = pattern.match(self.text, self.at)
+        assert found  # patterns of what may be skipped match the empty text too
+        self.at = found.end()
         return self.at

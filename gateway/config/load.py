@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from gateway.config.base import Model
+from gateway.config.base import AnyModel, Model
 from gateway.config.lines import KeyLines, format_path
 from gateway.config.models import Config
 from gateway.config.problems import ConfigProblem, InvalidConfigError, explain_errors
@@ -67,7 +67,7 @@ def read_text(file: Path) -> str:
         raise InvalidConfigError("config-syntax", file, [problem]) from None
 
 
-def make_absolute(table: Model, folder: Path) -> Model:
+def make_absolute(table: AnyModel, folder: Path) -> AnyModel:
     """A copy of a table in which every path and every ``file:`` reference is absolute against `folder`."""
     return table.model_copy(update={name: _absolute(getattr(table, name), folder) for name in type(table).model_fields})
 

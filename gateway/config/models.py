@@ -20,6 +20,7 @@ from gateway.config.base import (
     AETitle,
     Device,
     Host,
+    Lettering,
     Model,
     Name,
     OptionalPort,
@@ -130,7 +131,7 @@ class Mark(Model):
     steps: Annotated[int, Field(ge=0, le=1000)] | None = None  # None: the mark's own default; 0: plumbing tests only
     refine: Annotated[int, Field(ge=0, le=5)] = 0  # optimiser steps after the generator
     generator: Path | None = None  # a file of train-mark; None: an installed generator
-    text: Annotated[str, Field(min_length=1, max_length=32)] = "COPY"
+    text: Lettering = "COPY"
     surrogates: tuple[Name, ...] = ()  # names of surrogate packs, the site's or installed; empty: the profile's own
     logo: Path | None = None  # an image file, drawn instead of the text
 
@@ -251,6 +252,7 @@ class Worker(Model):
     lease_s: Annotated[float, Field(ge=5)] = 120
     poll_s: Annotated[float, Field(gt=0)] = 0.2
     device: Device = "auto"
+    memory_mib: Annotated[int, Field(ge=0)] = 0  # that marking may take; 0: three quarters of what the machine has
 
 
 class Codecs(Model):
@@ -392,7 +394,10 @@ class Config(Model):
             if route.passes and route.pass_statement != PASS_STATEMENT:
                 yield (*here, "pass_statement"), f'to let unmarked originals pass, it must read "{PASS_STATEMENT}"'
             if route.break_glass is not None and not route.passes:
-                yield (*here, "break_glass"), "nothing of this route passes, so there is nothing that it would end"
+                yield (
+                    (*here, "break_glass"),
+                    "no original passes by this route: break_glass has no effect, remove it",
+                )
         passing = {name: route.name for route in self.routes if route.passes for name in route.destinations}
         for index, destination in enumerate(self.destinations):
             if destination.trust_statement not in ("", TRUST_STATEMENT) or (

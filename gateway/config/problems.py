@@ -1,4 +1,4 @@
-"""What is wrong with a configuration file, in the words of the person who wrote it: path, line, suggestion."""
+"""What is wrong with a configuration file, said in its own terms: path, line, suggestion."""
 
 from __future__ import annotations
 
@@ -125,10 +125,12 @@ def _suggest_key(path: KeyPath) -> str:
 
 def _model_at(path: KeyPath) -> type[Model]:
     """The model that validates the table at `path`, an existing one since pydantic reported from inside it."""
-    model = Config
+    model: type[Model] = Config
     for part in path:
         if isinstance(part, str):
-            model = _model_in(model.model_fields[part].annotation)
+            found = _model_in(model.model_fields[part].annotation)
+            assert found  # a path of pydantic's leads through tables only
+            model = found
     return model
 
 

@@ -1,6 +1,6 @@
 """The database: schema, engine, migrations. It knows rows, not what they mean."""
 
-from gateway.database.engine import migrate, open_database, reading, sqlite_url, transaction, try_database
+from gateway.database.engine import changed, migrate, open_database, reading, sqlite_url, transaction, try_database
 from gateway.database.tables import (
     Base,
     ClockRow,
@@ -21,6 +21,7 @@ __all__ = [
     "OverrideRow",
     "ReportRow",
     "VaultRow",
+    "changed",
     "migrate",
     "open_database",
     "reading",

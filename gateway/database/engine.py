@@ -7,11 +7,12 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import quote
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
-from sqlalchemy import URL, Engine, create_engine, event, inspect
+from sqlalchemy import URL, CursorResult, Delete, Engine, Update, create_engine, event, inspect
 from sqlalchemy.orm import Session
 
 from gateway.database.reach import parse_url, told, waiting
@@ -133,6 +134,11 @@ def reading(engine: Engine) -> Iterator[Session]:
         session.begin(),
     ):
         yield session
+
+
+def changed(session: Session, statement: Update | Delete) -> int:
+    """Execute a statement that changes rows; returns how many it changed."""
+    return cast("CursorResult[Any]", session.execute(statement)).rowcount
 
 
 def _make_durable(engine: Engine) -> None:

@@ -1,4 +1,4 @@
-"""Why a database cannot be opened, in words that name neither password nor host of anybody else.
+"""Why a database cannot be opened, said without passwords and without the hosts of others.
 
 Two kinds: what a person must change (`ConfigError`: scheme, driver, user, password, name), and what may heal by itself
 (`UnreachableError`: nobody answers). Once it is open, whoever works with it waits as for a full disk (`CapacityError`).
@@ -163,7 +163,7 @@ def _sqlite(url: URL, error: exc.DBAPIError) -> GatewayError:
 
 
 def _unknown_scheme(url: URL) -> ConfigError:
-    message = f"the gateway runs on no database called {_word(url.drivername)!r}"
+    message = f"the gateway cannot use a database of the kind {_word(url.drivername)!r}"
     return ConfigError("database-scheme", message, "sqlite, or postgresql+psycopg")
 
 

@@ -10,12 +10,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from gateway.audit import AuditLog
 from gateway.config import Config
 from gateway.config.models import Route
 from gateway.database import InstanceRow, open_database, reading, sqlite_url
-from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding import notes
+from gateway.dicom.encoding.encoded import differs_from_meta, read_header
 from gateway.dicom.encoding.part10 import FileMeta, split_part10
 from gateway.errors import GatewayError, PermanentError
 from gateway.files.inputs import Input, Inputs
@@ -70,9 +72,11 @@ def protect_files(config: Config, inputs: Inputs, out: Path, route: Route | None
 
 def _protect_batch(files, receiver, context, steps, sender, engine) -> Iterator[FileResult]:
     waiting: dict[str, Input] = {}
+    noted: dict[str, tuple[str, ...]] = {}
     for file in files:
         try:
-            waiting[_receive(file, receiver)] = file
+            instance, noted_of = _receive(file, receiver)
+            waiting[instance], noted[instance] = file, noted_of
         except (GatewayError, OSError) as error:
             yield refusal(file, error)
     for row in context.store.claim(RECEIVED, BATCH, 3600):
@@ -86,13 +90,13 @@ def _protect_batch(files, receiver, context, steps, sender, engine) -> Iterator[
     for instance, file in waiting.items():
         _forget(context, rows[instance])
         if rows[instance].state == HELD:
-            yield _not_marked(file, "held", rows[instance])
+            yield _not_marked(file, "held", rows[instance], noted[instance])
         elif instance in sender.written:
             uid, output = sender.written.pop(instance)
             outcome = "remapped" if rows[instance].action == "remap" else "marked"
-            yield FileResult(file.path, outcome, output, uid, member=file.member)
+            yield FileResult(file.path, outcome, output, uid, member=file.member, notes=noted[instance])
         else:
-            yield _not_marked(file, "failed", rows[instance])
+            yield _not_marked(file, "failed", rows[instance], noted[instance])
 
 
 def _forget(context, row: InstanceRow) -> None:
@@ -102,16 +106,20 @@ def _forget(context, row: InstanceRow) -> None:
             spool.delete(name)
 
 
-def _not_marked(file: Input, outcome, row: InstanceRow) -> FileResult:
-    return FileResult(file.path, outcome, None, row.sop_instance_uid, row.reason_code, row.reason, file.member)
+def _not_marked(
+    file: Input, outcome: Literal["held", "failed"], row: InstanceRow, noted: tuple[str, ...]
+) -> FileResult:
+    uid = row.sop_instance_uid
+    return FileResult(file.path, outcome, None, uid, row.reason_code, row.reason, file.member, noted)
 
 
-def _receive(found: Input, receiver: SpoolReceiver) -> str:
+def _receive(found: Input, receiver: SpoolReceiver) -> tuple[str, tuple[str, ...]]:
+    """Take a file in under the UIDs of its data set; returns the instance id and what is to be noted of the file."""
     with found.open() as file:
         meta, offset = split_part10(file)
-        if not (meta.sop_class_uid and meta.sop_instance_uid):  # a bare data set, or one with half a File Meta
-            header = read_header(file, meta.transfer_syntax_uid)
-            meta = FileMeta(meta.transfer_syntax_uid, header.sop_class_uid, header.sop_instance_uid)
+        header = read_header(file, meta.transfer_syntax_uid)
+        noted = (*header.notes, *((notes.FILE_META,) if differs_from_meta(header, meta) else ()))
+        meta = FileMeta(meta.transfer_syntax_uid, header.sop_class_uid, header.sop_instance_uid)
         receiver.admit(FILES_AE, FILES_AE, meta.sop_class_uid)
         incoming = receiver.begin(
             ReceivedFacts(
@@ -128,7 +136,7 @@ def _receive(found: Input, receiver: SpoolReceiver) -> str:
             file.seek(offset)
             while data := file.read(1 << 20):
                 incoming.write(data)
-            return incoming.commit()
+            return incoming.commit(), noted
         except BaseException:
             incoming.abort()
             raise

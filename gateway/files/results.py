@@ -16,7 +16,7 @@ class FileResult:
 
     outcome: ``marked``, ``remapped`` (its references name marked copies now), ``restored``, ``held`` (does not leave;
     nothing was written), ``refused`` (not ours to mark or restore) or ``failed``. member: which one of an archive or
-    DICOMDIR.
+    DICOMDIR. notes: codes of what was irregular in it and did not stand in the way (`gateway.dicom.encoding.notes`).
     """
 
     path: Path
@@ -26,6 +26,7 @@ class FileResult:
     reason_code: str = ""
     reason: str = ""
     member: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def refusal(found: Input, error: GatewayError | OSError) -> FileResult:

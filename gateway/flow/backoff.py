@@ -15,5 +15,5 @@ def delay_s(attempt: int, first_s: float = 2.0, longest_s: float = 300.0) -> flo
 
 def killed_the_worker(step: str, deaths: int) -> HoldError:
     """The error for what no process survives."""
-    message = f"{deaths} processes ended in the middle of this step ({step}), the last ones at work on nothing else"
+    message = f"{deaths} processes died in the middle of this step ({step}), the last ones had no other work"
     return HoldError("killed-the-worker", message, "see the log and the machine's memory; release tries it alone")

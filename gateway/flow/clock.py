@@ -1,4 +1,4 @@
-"""Whether the clock is to be believed: purging by age deletes originals, and a clock 31 days ahead would delete all.
+"""Whether the clock can be trusted: purging by age deletes originals, and a clock 31 days ahead would delete all.
 
 The clock is not believed when it
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from gateway.database import DeliveryRow, InstanceRow, reading, transaction
+from gateway.database import DeliveryRow, InstanceRow, changed, reading, transaction
 from gateway.flow.leases import LeaseLost, Leases
 from gateway.flow.states import DELIVERED, HELD, MARKED, QUEUED, SENT
 
@@ -181,7 +181,8 @@ class DeliveryTable(Leases):
     def hold_stranded(self, one: Stranded, code: str, reason: str) -> bool:
         """Hold such a delivery, and its instance; False when it has moved meanwhile."""
         with transaction(self._engine) as session:
-            done = session.execute(
+            done = changed(
+                session,
                 update(DeliveryRow)
                 .where(
                     DeliveryRow.instance_id == one.instance_id,
@@ -189,19 +190,20 @@ class DeliveryTable(Leases):
                     DeliveryRow.state == QUEUED,
                     DeliveryRow.lease_until <= time.time(),
                 )
-                .values(state=HELD, reason_code=code, reason=reason, lease_owner=None, lease_until=0.0)
+                .values(state=HELD, reason_code=code, reason=reason, lease_owner=None, lease_until=0.0),
             )
-            if done.rowcount:
+            if done:
                 _hold_marked(session, one.instance_id, code, reason)
-            return bool(done.rowcount)
+            return bool(done)
 
     def _settle(self, session: Session, delivery: DeliveryRow, **changes: Any) -> None:
-        done = session.execute(
+        done = changed(
+            session,
             update(DeliveryRow)
             .where(DeliveryRow.id == delivery.id, DeliveryRow.state == QUEUED, DeliveryRow.lease_owner == self.owner)
-            .values(lease_owner=None, lease_until=0.0, **changes)
+            .values(lease_owner=None, lease_until=0.0, **changes),
         )
-        if done.rowcount != 1:
+        if done != 1:
             raise LeaseLost(str(delivery.id))
 
 

@@ -17,7 +17,8 @@ from gateway.flow.leases import LeaseLost
 from gateway.flow.leaving import Leaving, not_named
 from gateway.flow.ports import Sender
 
-CERTIFICATE = "certificate-"  # begins the code of an error about a destination's certificate
+# Codes of errors about a destination's certificate, or ours there: these, and all that begin so.
+CERTIFICATE = ("certificate-", "tls-failed")
 CERTIFICATE_S = 24 * 3600.0  # how long such a destination is tried before what waits for it is held
 
 Retry = Callable[[int], float]

@@ -1,4 +1,4 @@
-"""What the flow makes of exceptions: what waits, what is nobody's plan, and how often it is told."""
+"""How the flow treats exceptions: what is retried, what is unexpected, and how often it is logged."""
 
 from __future__ import annotations
 

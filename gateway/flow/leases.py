@@ -1,4 +1,4 @@
-"""Leases: who is at work on a row, and what is known when nobody is any more.
+"""Leases: which process works on a row, and what follows when that process has died.
 
 A claim names its process and a time until which it holds; the process renews it. A lease that its process did not end
 by a change of state is a *death*: the process was killed, or crashed, in the middle of the step. What it was at work on
@@ -15,7 +15,7 @@ import time
 from sqlalchemy import ColumnElement, Engine, select, update
 from sqlalchemy.orm import Session
 
-from gateway.database import DeliveryRow, InstanceRow, transaction
+from gateway.database import DeliveryRow, InstanceRow, changed, transaction
 
 Leased = type[InstanceRow] | type[DeliveryRow]
 
@@ -50,13 +50,14 @@ class Leases:
         with transaction(self._engine) as session:
             for table in (InstanceRow, DeliveryRow):
                 owners = session.scalars(select(table.lease_owner).where(table.lease_owner.is_not(None)).distinct())
-                dead = [owner for owner in owners if owner != self.owner and is_dead(owner)]
+                dead = [owner for owner in owners if owner and owner != self.owner and is_dead(owner)]
                 if dead:
-                    freed += session.execute(
+                    freed += changed(
+                        session,
                         update(table)
                         .where(table.lease_owner.in_(dead))
-                        .values(lease_owner=None, lease_until=0.0, deaths=table.deaths + 1)
-                    ).rowcount
+                        .values(lease_owner=None, lease_until=0.0, deaths=table.deaths + 1),
+                    )
         return freed
 
     def end_leases(self) -> int:
@@ -64,9 +65,8 @@ class Leases:
         ended = 0
         with transaction(self._engine) as session:
             for table in (InstanceRow, DeliveryRow):
-                ended += session.execute(
-                    update(table).where(table.lease_owner == self.owner).values(lease_owner=None, lease_until=0.0)
-                ).rowcount
+                own = update(table).where(table.lease_owner == self.owner)
+                ended += changed(session, own.values(lease_owner=None, lease_until=0.0))
         return ended
 
     def _end_overdue(self, session: Session, table: Leased, now: float, *where: ColumnElement[bool]) -> None:
@@ -74,7 +74,7 @@ class Leases:
         overdue = (table.lease_owner.is_not(None), table.lease_until <= now, *where)
         owners = session.scalars(select(table.lease_owner).where(*overdue).distinct()).all()
         for owner in owners:
-            death = int(not _is_alive(owner))
+            death = int(owner is not None and not _is_alive(owner))
             session.execute(
                 update(table)
                 .where(*overdue, table.lease_owner == owner)

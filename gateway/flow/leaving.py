@@ -1,4 +1,4 @@
-"""What may leave, looked at when it is about to: by which route, to whom, and whether the bytes are those allowed.
+"""Checks at the moment of delivery: the route, the destination, and that the bytes are the approved ones.
 
 The rows of the database say what waits; they do not say what may go. Between receipt and delivery a destination may
 have been taken out of its route, its trust withdrawn, an emergency ended, a file or a row changed by somebody else:
@@ -110,7 +110,7 @@ class Leaving:
             try:
                 return self._context.derived.open(row.derived_file or "")
             except (FileNotFoundError, IsADirectoryError):
-                raise HoldError("derived-purged", "the derived file is gone", "release it: it is made anew") from None
+                raise HoldError("derived-purged", "the derived file is gone", "release it to make it again") from None
 
         return verified(open_file, sha256, row.derived_size, "the derived file")
 
@@ -125,7 +125,7 @@ class Leaving:
         if decision.code in PASS_ENDS:
             raise decision.as_error()
         if decision.action != "pass":
-            raise HoldError("not-a-pass-route", f"route {row.route} no longer passes this original", "release it anew")
+            raise HoldError("not-a-pass-route", f"route {row.route} no longer passes this original", "release it again")
 
 
 def _signed(row: ReportRow | None) -> SignedReport | None:

@@ -56,7 +56,7 @@ class Passing:
         if decision.action != "pass":
             return decision
         if not self._trusted.issuperset(route.destinations):
-            reason = f"route {route.name} passes originals, and not all that it sends to is named trusted"
+            reason = f"route {route.name} passes originals, and not all of its destinations are named trusted"
             return Decision("hold", code="destination-not-trusted", reason=reason)
         emergency = _emergency(route)
         if emergency is not None and emergency not in self._begun and not self._note_begin(emergency, again=False):

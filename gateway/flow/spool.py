@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from gateway.errors import SealError
 from gateway.keys.spoolfile import SpoolCipher
@@ -51,10 +51,10 @@ class Spool:
         FileNotFoundError
             There is no such file.
         SealError
-            While reading: the file is not what was written.
+            While reading: the file was changed since it was written.
         """
         file = open(self._folder / name, "rb")  # noqa: SIM115 - the reader owns it
-        return self._cipher.reader(file, name)
+        return cast(BinaryIO, self._cipher.reader(file, name))
 
     def exists(self, name: str) -> bool:
         """Whether a published file of this name is there."""

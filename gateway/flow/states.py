@@ -1,4 +1,4 @@
-"""The words that the tables of work use."""
+"""The states that instances and deliveries go through, as the database names them."""
 
 from __future__ import annotations
 

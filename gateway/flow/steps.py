@@ -70,6 +70,8 @@ class Steps:
                 route=route,
                 decision=decision,
             )
+            if header.notes:
+                outcome.audit(events.INSTANCE_NOTED, locator=record.locator, notes=header.notes)
             if decision.action in ("hold", "block"):
                 self._context.store.recorded(row.id, record.locator)
                 raise decision.as_error()
@@ -131,7 +133,7 @@ class Steps:
         if found is None:
             return None
         if found.sha256 != sha256:
-            log.error("a derived file is not what was written; it is made anew")
+            log.error("a derived file was changed since it was written; it is made anew")
             self._context.derived.delete(name)
             return None
         return found.size

@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from gateway.database import InstanceRow, ReportRow, reading, transaction
+from gateway.database import InstanceRow, ReportRow, changed, reading, transaction
 from gateway.flow.deliveries import DeliveryTable, queue_deliveries
 from gateway.flow.keeping import KeptFiles
 from gateway.flow.leases import LeaseLost, lease_owner
@@ -219,10 +219,11 @@ class FlowStore(DeliveryTable, KeptFiles):
                 "reason": None,
                 **changes,
             }
-        done = session.execute(
+        done = changed(
+            session,
             update(InstanceRow)
             .where(InstanceRow.id == instance_id, InstanceRow.state == state, InstanceRow.lease_owner == self.owner)
-            .values(lease_owner=None, lease_until=0.0, **changes)
+            .values(lease_owner=None, lease_until=0.0, **changes),
         )
-        if done.rowcount != 1:
+        if done != 1:
             raise LeaseLost(instance_id)

@@ -1,11 +1,11 @@
-"""Bytes that leave are those of a digest, or do not leave: a file is hashed before its first byte is handed out."""
+"""Nothing leaves with another digest than the approved one: a file is hashed before its first byte is sent."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 from collections.abc import Callable
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from gateway.errors import HoldError, SealError
 
@@ -37,7 +37,7 @@ def verified(open_file: Callable[[], BinaryIO], sha256: str, size: int | None, w
             return _verified(file, sha256, size, what)
         except SealError as error:
             file.close()
-            raise HoldError("not-ours", f"{what} is not what was written: {error.message}", _HINT) from None
+            raise HoldError("not-ours", f"{what} was changed since it was written: {error.message}", _HINT) from None
         except BaseException:
             file.close()
             raise
@@ -45,7 +45,7 @@ def verified(open_file: Callable[[], BinaryIO], sha256: str, size: int | None, w
     return open_verified
 
 
-_HINT = "somebody changed it; release makes it anew from the received bytes"
+_HINT = "somebody changed it; release it to make it again from the received bytes"
 
 
 def _verified(file: BinaryIO, sha256: str, size: int | None, what: str) -> BinaryIO:
@@ -56,12 +56,12 @@ def _verified(file: BinaryIO, sha256: str, size: int | None, what: str) -> Binar
         if total <= IN_MEMORY:
             kept += piece
     if digest.hexdigest() != sha256 or (size is not None and total != size):
-        raise HoldError("not-ours", f"{what} has not the digest under which it may leave", _HINT)
+        raise HoldError("not-ours", f"the digest of {what} is not the one that was approved", _HINT)
     if total <= IN_MEMORY:
         file.close()
         return io.BytesIO(kept)
     file.seek(0)
-    return _CheckedAgain(file, sha256, total, what)
+    return cast(BinaryIO, _CheckedAgain(file, sha256, total, what))
 
 
 class _CheckedAgain(io.RawIOBase):
@@ -83,7 +83,9 @@ class _CheckedAgain(io.RawIOBase):
         try:
             data = self._file.read(wanted)
         except SealError as error:
-            raise HoldError("not-ours", f"{self._what} is not what was written: {error.message}", _HINT) from None
+            raise HoldError(
+                "not-ours", f"{self._what} was changed since it was written: {error.message}", _HINT
+            ) from None
         self._digest.update(data)
         self._left -= len(data)
         short = len(data) < wanted

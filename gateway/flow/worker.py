@@ -79,8 +79,9 @@ class FlowWorker:
             *((name, self._in_shared(once), pause_s) for name, once, pause_s in self._further),
         ]
         for destination in self._destinations:
-            once = partial(self.deliver_once, destination)
-            loops.append((f"deliver-{destination.name}", once, self._settings.poll_s))
+            loops.append(
+                (f"deliver-{destination.name}", partial(self.deliver_once, destination), self._settings.poll_s)
+            )
         for name, once, pause_s in loops:
             thread = threading.Thread(target=self._loop, args=(name, once, pause_s), name=name, daemon=True)
             thread.start()

@@ -127,10 +127,10 @@ class ChunkedReader(io.RawIOBase):
             raise SealError("truncated", "an encrypted file ends inside its header")
         magic, version, chunk, salt, commitment, prefix = _HEAD.unpack(header)
         if magic != MAGIC or version != VERSION or not SMALLEST_CHUNK <= chunk <= LARGEST_CHUNK:
-            raise SealError("seal-format", "this is not an encrypted file of a version that is known here")
+            raise SealError("seal-format", "this is not an encrypted file of a known version")
         file_key, expected = _file_key(key, salt)
         if not hmac.compare_digest(commitment, expected):
-            raise SealError("wrong-key", "the key does not fit this encrypted file, or its header was changed")
+            raise SealError("wrong-key", "another key encrypted this file, or the file's header was changed")
         start = file.tell()
         body = file.seek(0, io.SEEK_END) - start
         full, rest = divmod(body, chunk + TAG)

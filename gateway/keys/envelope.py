@@ -30,5 +30,5 @@ def unwrap_dek(wrapped: bytes, private: X25519PrivateKey, context: Mapping[str, 
     """Open what `wrap_dek` made; SealError ``unsealing-failed`` for another key, another context or changed bytes."""
     dek = hpke.open(private, wrapped, _LABEL + canonical(context))
     if len(dek) != DEK_SIZE:
-        raise SealError("unsealing-failed", "an opened key has the wrong length")
+        raise SealError("unsealing-failed", "the unsealed key has the wrong length")
     return dek

@@ -31,7 +31,9 @@ def make_keys(folder: Path, overwrite: bool = False) -> tuple[Path, ...]:
     there = [name for name in PRIVATE_NAMES + PUBLIC_NAMES if (folder / name).exists()]
     if there and not overwrite:
         raise ConfigError(
-            "keys-exist", f"{folder} has keys already: {', '.join(there)}", "they open what was sealed: keep them"
+            "keys-exist",
+            f"{folder} has keys already: {', '.join(there)}",
+            "they open sealed originals: keep them",
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=".keys-", dir=folder.parent))

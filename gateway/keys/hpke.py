@@ -37,7 +37,10 @@ def open(private_key: X25519PrivateKey, sealed: bytes, info: bytes) -> bytes:
     try:
         return _SUITE.decrypt(sealed, private_key, info=info)
     except (InvalidTag, ValueError):
-        raise SealError("unsealing-failed", "sealed bytes do not open: other key, other context, or changed") from None
+        raise SealError(
+            "unsealing-failed",
+            "the sealed bytes cannot be opened: wrong key or context, or changed",
+        ) from None
 
 
 def key_id(public_key: X25519PublicKey | Ed25519PublicKey) -> str:

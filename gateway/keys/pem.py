@@ -40,7 +40,7 @@ def symmetric_key(text: bytes, name: str) -> bytes:
     except ValueError:
         key = b""
     if len(key) != 32:
-        raise ConfigError("bad-key", f"{name} is not 64 hexadecimal digits", "make it with the gateway's key maker")
+        raise ConfigError("bad-key", f"{name} is not 64 hexadecimal digits", "make one with miad-gateway keys make")
     return key
 
 

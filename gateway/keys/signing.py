@@ -53,4 +53,4 @@ class Verifier:
         try:
             public.verify(signature, label + document)
         except InvalidSignature:
-            raise SealError("signature-wrong", "a record's signature does not fit it") from None
+            raise SealError("signature-wrong", "the signature of a record is not valid for it") from None

@@ -59,7 +59,7 @@ def read_token(private: X25519PrivateKey, token: bytes, derived_sop_uid: str) ->
         ``token-not-for-this-object`` (another object's, or changed).
     """
     if len(token) != TOKEN_SIZE or token[:3] != MAGIC or token[3] != VERSION:
-        raise SealError("token-format", "this is not a key reference of a version that is known here")
+        raise SealError("token-format", "this is not a key reference of a known version")
     head, sealed = token[: _HEAD.size], token[_HEAD.size :]
     if head[4:].hex() != hpke.key_id(private.public_key()):
         raise SealError("token-other-key", "the key reference is sealed to another restore key")
@@ -71,7 +71,7 @@ def read_token(private: X25519PrivateKey, token: bytes, derived_sop_uid: str) ->
         ) from None
     name, place = _BODY.unpack(body)
     if not name.isascii():  # anyone with the public key can seal anything
-        raise SealError("token-format", "the key reference names a vault that no vault is called")
+        raise SealError("token-format", "the key reference names a vault by a name that no vault can have")
     return TokenContent(name.rstrip(b"\0").decode("ascii"), place.hex())
 
 

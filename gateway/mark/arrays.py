@@ -34,7 +34,7 @@ def requests_for(images: np.ndarray, masks: np.ndarray | None, key: bytes) -> li
     if masks is not None and (masks.dtype != np.bool_ or masks.shape != images.shape[:3]):
         raise MarkError("bad-request", f"masks must be bool {images.shape[:3]}, not {masks.dtype} {masks.shape}")
     if len(key) < 16:
-        raise MarkError("bad-request", "the mark key has fewer than 16 bytes")
+        raise MarkError("bad-request", "the mark key is shorter than 16 bytes")
     requests = [MarkRequest(image=image, key=image_key(key, index)) for index, image in enumerate(images)]
     if masks is not None:
         requests = [replace(request, roi=mask) for request, mask in zip(requests, masks, strict=True)]

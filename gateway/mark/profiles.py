@@ -23,7 +23,7 @@ def load_profiles() -> dict[str, ModalityProfile]:
     for entry in entry_points(group=GROUP):
         profile = entry.load()
         if not isinstance(profile, ModalityProfile) or profile.name != entry.name:
-            raise ConfigError("bad-profile", f"entry point {entry.name!r} of {GROUP} is no profile of that name")
+            raise ConfigError("bad-profile", f"entry point {entry.name!r} of {GROUP} gives no profile of that name")
         profiles[profile.name] = profile
     if not profiles:
         raise ConfigError("no-profiles", "no modality profile is installed", "install the package (pip install -e .)")

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from gateway.config.base import Lettering
 from gateway.mark.methods.evolution import LEAST_POPULATION
 
 PSNR_FLOOR = {"lettered": 26.0, "discreet": 40.0}
@@ -41,7 +42,7 @@ class MarkSettings(BaseModel):
     generations
         most generations of that search; each costs ``population`` forward passes of every surrogate.
     text
-        the lettering, at most 32 printable ASCII characters.
+        the lettering, at most 32 printable ASCII characters; one definition for configuration and command line.
     logo
         an image file that is drawn instead of the text.
     device
@@ -66,7 +67,7 @@ class MarkSettings(BaseModel):
     placements: Annotated[int, Field(ge=1, le=256)] = 24
     population: Annotated[int, Field(ge=LEAST_POPULATION, le=64)] = 24
     generations: Annotated[int, Field(ge=0, le=100)] = 12
-    text: Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[ -~]*[!-~][ -~]*$")] = "COPY"
+    text: Lettering = "COPY"
     logo: Path | None = None
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     min_psnr: Annotated[float, Field(le=60.0)] | None = None

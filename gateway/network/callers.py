@@ -1,4 +1,4 @@
-"""Who calls, and the words and numbers with which a caller is turned away (PS3.8 9.3.4)."""
+"""Who calls, and the result, source and reason with which a caller is rejected (PS3.8 9.3.4)."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def failure(destination: str, response: Response) -> DeliveryError:
     text = f"destination {destination} answered 0x{response.status:04X}"
     if kind_of(response.status) is Kind.LATER:
         return TransientError(code, text)
-    return PermanentError(code, text, "look into the destination's own log")
+    return PermanentError(code, text, "see the destination's own log")
 
 
 class Egress:

@@ -237,7 +237,7 @@ class _StoreDimse(DIMSEServiceProvider):
 
     def _take_data(self, incoming: _IncomingObject, context_id: int, data: bytes, last: bool) -> None:
         if context_id != incoming.context_id:
-            raise DicomError("bad-command", "a data set under another presentation context than its command")
+            raise DicomError("bad-command", "a data set in another presentation context than its command")
         incoming.write(bytes(data))
         if last:
             response = incoming.finish()

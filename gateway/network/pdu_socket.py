@@ -98,7 +98,7 @@ class GatewaySocket(AssociationSocket):
                 break
             read += count
             if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError("the peer takes too long to send one PDU")
+                raise TimeoutError("the peer was too slow in sending a PDU")
         return data
 
     def send(self, bytestream: bytes) -> None:

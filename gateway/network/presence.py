@@ -1,4 +1,4 @@
-"""Who holds a port: a running role says so to `config check`, without a file that could outlive it.
+"""Which running role holds a port: told to `config check` without a file that could outlive the role.
 
 A role binds, beside each of its ports, a socket in Linux's abstract name space under a name made of the port (unix(7)):
 the kernel frees it with the process, and it belongs to the same network name space as the port. Nobody connects to it.

@@ -1,4 +1,4 @@
-"""Refusals in the audit, so that a flood of them is told and does not fill the disk.
+"""Refusals in the audit: a flood of them is summed up, so that it does not fill the disk.
 
 Of each kind (event, reason, source address) the first lines of a minute are written whole. What follows in that minute
 is counted, and one line with `count` and `seconds` sums it up when the minute is over or the port is closed.

@@ -163,7 +163,7 @@ class ScuAssociation:
         if size is not None and size % 2:
             raise PermanentError(
                 "odd-length",
-                f"a data set of {size} bytes, an odd number, is none (PS3.5 7.1.1): receivers abort over it",
+                f"the data set has {size} bytes, an odd number, which PS3.5 7.1.1 forbids: receivers abort",
                 "have the sender of the original mend it",
             )
         command: dimse.Command = {

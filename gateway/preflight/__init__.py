@@ -35,6 +35,7 @@ def _try_all(config: Config, role: Role) -> Iterator[Finding]:
     if role in ("all", "worker"):
         yield from _try(("keys",), SealingKeys.load, config.keys)
         yield from _try_surrogates(config)
+        yield from _try_logos(config)
     if role == "restore":
         yield from _try(("keys",), OpeningKeys.load, config.keys)
     yield from _try_tls(config, role)
@@ -62,6 +63,20 @@ def _try_surrogates(config: Config) -> Iterator[Finding]:
             if name not in known:
                 message = f"no surrogate pack is named {name!r}; there are {', '.join(known)}"
                 yield Finding("error", ("routes", index, "mark", "surrogates", position), message)
+
+
+def _try_logos(config: Config) -> Iterator[Finding]:
+    """The logo of each route that marks is read and cut out, as the worker does; its absence is told already."""
+    logos = {
+        index: route.mark.logo
+        for index, route in enumerate(config.routes)
+        if route.action == "mark" and route.mark.logo is not None and route.mark.logo.is_file()
+    }
+    if logos:
+        from gateway.mark.placement.logo import load_logo  # brings torch: not for every caller
+
+        for index, logo in logos.items():
+            yield from _try(("routes", index, "mark", "logo"), load_logo, logo)
 
 
 def _try_tls(config: Config, role: Role) -> Iterator[Finding]:

@@ -33,7 +33,7 @@ def try_codecs(role: Role) -> Iterator[Finding]:
     """What this machine cannot keep the processes from that decode foreign codestreams."""
     if role in ("all", "worker", "restore"):
         for sentence in unprotected():
-            hint = "a codec that is taken over reaches what this user reaches: run the gateway on Linux 5.13 or later"
+            hint = "a hijacked codec could reach all that this user can: run the gateway on Linux 5.13 or later"
             yield Finding("warning", ("codecs",), sentence, hint)
 
 

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import zstandard
@@ -26,7 +26,7 @@ from gateway.dicom.pixels.stored_values import Pixels
 from gateway.errors import HoldError, IntegrityError
 from gateway.keys import ChunkedReader, ChunkedWriter
 from gateway.keys.envelope import new_dek
-from gateway.mark import Marker, ModalityProfile
+from gateway.mark import MarkedImage, Marker, ModalityProfile
 from gateway.protect.marking import (
     FigureTally,
     MarkJob,
@@ -92,7 +92,7 @@ class DerivedPieces:
             digest.update(data)
             yield data
         if digest.hexdigest() != self.sha256:
-            raise IntegrityError("derived-changed", "the derived data set came out otherwise a second time")
+            raise IntegrityError("derived-changed", "the derived data set has other bytes than its fixed digest says")
 
     def checked(self) -> Iterator[bytes]:
         """The bytes, each piece decoded again and compared with the marked values before it is handed out."""
@@ -103,8 +103,8 @@ class DerivedPieces:
         with marked.job.open() as file, marked.changes.reader() as changes:
             reader = FrameReader(file, marked.job.record.original_size, marked.job.transfer_syntax_uid)
             facts, lengths = self._facts, (reader.native_bytes, reader.encoded_bytes)
-            parts, overlays = reader.parts, marked.overlays
-            before, behind = derived_around(parts, facts, marked.sample, marked.extremes, *lengths, overlays)
+            source, overlays = reader.parts, marked.overlays
+            before, behind = derived_around(source, facts, marked.sample, marked.extremes, *lengths, overlays)
             yield before
             parts = native_parts(before) if check else None
             outside = Outside(before, behind, facts) if check else None
@@ -149,11 +149,11 @@ class Changes:
     def reader(self) -> _ChangesReader:
         """Reads from the first piece on; one reader at a time."""
         self._file.seek(0)
-        return _ChangesReader(ChunkedReader(_Kept(self._file), self._key, _CONTEXT), self._lengths)
+        return _ChangesReader(ChunkedReader(cast(BinaryIO, _Kept(self._file)), self._key, _CONTEXT), self._lengths)
 
 
 class _ChangesReader:
-    def __init__(self, file: BinaryIO, lengths: list[int]) -> None:
+    def __init__(self, file: ChunkedReader, lengths: list[int]) -> None:
         self._file = file
         self._lengths = iter(lengths)
 
@@ -165,7 +165,7 @@ class _ChangesReader:
 
     def apply(self, original: np.ndarray) -> np.ndarray:
         """The marked values of the next piece, whose original ones are given."""
-        data = self._file.read(next(self._lengths))
+        data = self._file.read(next(self._lengths)) or b""
         planes = zstandard.ZstdDecompressor().decompress(data, max_output_size=original.nbytes)
         return original_of(planes, _flat(original)).view(original.dtype).reshape(original.shape)
 
@@ -173,7 +173,7 @@ class _ChangesReader:
 class _Kept:
     """A file that stays open when its reader closes."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: Any) -> None:
         self.read, self.seek, self.tell, self.readinto = file.read, file.seek, file.tell, file.readinto
 
     def close(self) -> None:
@@ -208,7 +208,10 @@ def mark_large(
     """
     _check_digest(job)
     changes, tally = Changes(folder), FigureTally()
-    extremes, real, changed, sample = None, None, False, None
+    extremes: tuple[int, int] | None = None
+    real: tuple[int, int] | None = None
+    sample: Pixels | None = None
+    changed = False
     with job.open() as file:
         reader = FrameReader(file, job.record.original_size, job.transfer_syntax_uid)
         key, places = places_of(reader.header, key)
@@ -219,7 +222,7 @@ def mark_large(
             piece = slice(first, first + len(pixels.frames))
             results = marker.mark(requests_of(opened, profile, key, places[piece], shown[piece]), profile)
             frames = marked_piece(opened, results)
-            tally.add(results)
+            tally.add(result for result in results if isinstance(result, MarkedImage))
             changes.add(pixels.frames, frames)
             overlays.look(pixels.frames, first)
             changed = changed or not np.array_equal(frames, pixels.frames)
@@ -228,7 +231,7 @@ def mark_large(
                 real = _wider(real, shown_extremes(frames, pixels.padding))
             sample = sample or _few(pixels)
     changes.close()
-    if not changed and not tally.is_blank:
+    if (not changed and not tally.is_blank) or extremes is None or sample is None:
         raise HoldError("self-check-failed", "the mark changed nothing")
     figures = tally.figures(job.route, profile.name)
     return LargeMarked(

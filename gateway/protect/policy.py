@@ -55,7 +55,7 @@ class Decision:
     def as_error(self) -> HoldError:
         """The hold or block as an error, to be shown and stored."""
         if not self.code:
-            return HoldError("decision-changed", f"the policy now says {self.action}", "release it: it begins anew")
+            return HoldError("decision-changed", f"the policy now says {self.action}", "release it to start it again")
         return HoldError(self.code, self.reason)
 
 
@@ -92,7 +92,7 @@ def decide(
     action = row.action
     if rule is not None and rule.action != action:
         if rule.action != "remap" or header.sop_class_uid not in REMAP_BY_RULE:
-            reason = f"a rule of route {route.name} wants {rule.action}, which this SOP class cannot have"
+            reason = f"a rule of route {route.name} asks for {rule.action}, which this SOP class does not allow"
             return Decision("hold", code="rule-does-not-fit", reason=reason)
         action = "remap"
     if action == "block":
@@ -117,7 +117,7 @@ def _decide_remap(header: InstanceHeader) -> Decision:
     if header.sop_class_uid.startswith(SIGNED_IS_HELD) and is_signed(header.dataset):
         return Decision("hold", code="signed", reason="it is digitally signed; mapping its references would break that")
     if header.has_pixel_data and header.sop_class_uid not in MAY_HOLD_PIXELS:  # they would leave without a mark
-        reason = "it holds pixel data, which an object of this SOP class has no use for"
+        reason = "it holds pixel data, which objects of this SOP class do not have"
         return Decision("hold", code="unexpected-pixels", reason=reason)
     return Decision("remap")
 
@@ -131,7 +131,7 @@ def _decide_mark(header: InstanceHeader, row: Row, route: Route, profiles: Mappi
     if not header.has_pixel_data:
         return Decision("hold", code="no-pixels", reason="an image object without pixel data")
     if row.enhanced and not has_groups(header.dataset):
-        reason = "an enhanced image without per-frame functional groups: what its values mean is not told"
+        reason = "an enhanced image without per-frame functional groups: nothing says what its values mean"
         return Decision("hold", code="missing-functional-groups", reason=reason)
     profile = choose_profile(traits_of(header), profiles)
     if profile is None:

@@ -38,6 +38,7 @@ from gateway.protect.marking import (
     read_original,
     requests_of,
 )
+from gateway.protect.memory import BASE, allowed, check, kept, working
 from gateway.protect.policy import Decision, decide, has_new_study, policy_digest, ride_along
 from gateway.protect.remapping import Remapped
 from gateway.protect.signed_report import SignedFacts, SignedReport, check_report
@@ -63,6 +64,10 @@ DESCRIPTION = {
 }
 
 
+_Results = dict[int, Marked | LargeMarked | Remapped | Exception]  # by index of the job
+_Batches = dict[tuple[str, MarkSettings], list[tuple[int, Opened, list[MarkRequest]]]]
+
+
 class Protector:
     """Seals and marks for one site.
 
@@ -81,6 +86,7 @@ class Protector:
     def __init__(self, config: Config, keys: SealingKeys, engine: Engine, vault_folder: Path) -> None:
         configure(Limits.of(config.codecs))
         self._config = config
+        self._memory = allowed(config.worker.memory_mib)
         self._keys = keys
         self._engine = engine
         self._profiles = load_profiles()
@@ -225,29 +231,42 @@ class Protector:
 
         Frames of the same kind under the same settings go to the mark together, whatever instance they are of.
         """
-        results: list[Marked | LargeMarked | Remapped | Exception | None] = [None] * len(jobs)
-        batches: dict[tuple[str, MarkSettings], list[tuple[int, Opened, list[MarkRequest]]]] = {}
+        results: _Results = {}
+        batches: _Batches = {}
+        waiting = BASE
         for index, job in enumerate(jobs):
             try:
                 header = self.read_header(job.open, job.transfer_syntax_uid)
                 decision = self.decide(header, job.route)
-                if decision.action != "remap" and decision.profile is None:
+                profile = decision.profile
+                if decision.action != "remap" and profile is None:
                     raise decision.as_error()
-                if _in_pieces(job, header, decision):
-                    results[index] = self._mark_large(job, decision.profile)
+                in_pieces = _in_pieces(job, header, decision)
+                if decision.action != "remap":
+                    check(header, self._memory, in_pieces=in_pieces)
+                if waiting + working(header) + kept(header, in_pieces=in_pieces) > self._memory:
+                    self._mark_batches(jobs, batches, results)
+                    waiting = BASE
+                if profile is not None and in_pieces:
+                    results[index] = self._mark_large(job, profile)
                     continue
                 data = read_original(job)
-                if decision.action == "remap":
+                if profile is None:  # its references are mapped
                     body = pack_referring(data, job.transfer_syntax_uid) if _carries(job) else None
                     results[index] = Remapped(data, job.transfer_syntax_uid, partial(self._facts, job.route, body))
                     continue
-                profile = decision.profile
                 opened = open_original(data, header, job.transfer_syntax_uid)
                 requests = requests_of(opened, profile, self._series_key(job))
             except Exception as error:
                 results[index] = error
                 continue
             batches.setdefault((profile.name, self._settings(job.route)), []).append((index, opened, requests))
+            waiting += kept(header, in_pieces=False)
+        self._mark_batches(jobs, batches, results)
+        return [results[index] for index in range(len(jobs))]
+
+    def _mark_batches(self, jobs: Sequence[MarkJob], batches: _Batches, results: _Results) -> None:
+        """Mark what was gathered, put it into `results` and forget it."""
         for (profile_name, settings), members in batches.items():
             frames = self._marker(settings).mark(
                 [request for _, _, requests in members for request in requests], self._profiles[profile_name]
@@ -258,7 +277,7 @@ class Protector:
                     results[index] = self._marked(jobs[index], opened, own, profile_name)
                 except GatewayError as error:
                     results[index] = error
-        return results
+        batches.clear()
 
     def warnings(self) -> list[str]:
         """Licence warnings of the surrogate packs that the routes use; to be logged at start."""
@@ -282,7 +301,7 @@ class Protector:
     ) -> Marked:
         frames = marked_frames(opened, results)
         tally = FigureTally()
-        tally.add(results)
+        tally.add(result for result in results if isinstance(result, MarkedImage))
         body = pack(opened.data, job.transfer_syntax_uid, opened.pixels, frames) if _carries(job) else None
         return Marked(
             original=opened.data,

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
 from gateway.dicom.pixels.compress import recode
-from gateway.errors import PermanentError
+from gateway.errors import CapacityError, PermanentError, TransientError
 
 
 def recoded(open_file: Callable[[], BinaryIO], transfer_syntax_uid: str, wanted: str) -> BinaryIO:
@@ -20,8 +20,13 @@ def recoded(open_file: Callable[[], BinaryIO], transfer_syntax_uid: str, wanted:
         ``context-refused``: only what is kept in Explicit VR Little Endian is encoded anew.
     DicomError
         As `gateway.dicom.pixels.compress.recode`: "not-exact" where another syntax may do.
+    TransientError
+        ``codec-start``: this machine starts no process to encode in, at the moment.
     """
     if transfer_syntax_uid != EXPLICIT_LITTLE:
         raise PermanentError("context-refused", f"a compressed segmentation is sent as it came, not in {wanted}")
     with open_file() as file:
-        return io.BytesIO(recode(file.read(), wanted))
+        try:
+            return io.BytesIO(recode(file.read(), wanted))
+        except CapacityError as error:
+            raise TransientError(error.code, error.message, error.hint) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from sqlalchemy import Engine
@@ -103,18 +104,19 @@ class Reporter:
 
 
 def _copy(record: VaultRecord, figures: MarkFigures | None) -> CopyFacts:
-    uids = {
-        "sop_class_uid": record.sop_class_uid,
-        "sop_instance_uid": record.derived_sop_uid,
-        "series_uid": record.derived_series_uid,
-        "study_uid": record.copy_study_uid,
-    }
+    copy = CopyFacts(
+        sop_class_uid=record.sop_class_uid,
+        sop_instance_uid=record.derived_sop_uid,
+        series_uid=record.derived_series_uid,
+        study_uid=record.copy_study_uid,
+        policy="not kept",
+    )
     if figures is None:
-        return CopyFacts(**uids, policy="not kept")
+        return copy
     told = [*_NAMES, *(name for name in figures.policy if name.endswith(" frames"))]
     chosen = ", ".join(f"{name} {figures.policy[name]}" for name in told if name in figures.policy)
-    return CopyFacts(
-        **uids,
+    return replace(
+        copy,
         policy=f"route {figures.route}: {chosen}",
         frames=figures.frames,
         psnr=figures.psnr,

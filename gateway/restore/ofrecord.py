@@ -1,4 +1,4 @@
-"""What every original tells of itself, wherever its bytes come from: the facts of its signed record."""
+"""The facts of an original's signed record, wherever its bytes come from."""
 
 from __future__ import annotations
 

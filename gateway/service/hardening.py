@@ -1,4 +1,4 @@
-"""What a role's process gives up before it holds a key."""
+"""Hardening: the rights that a role's process gives up before it reads a key."""
 
 from __future__ import annotations
 

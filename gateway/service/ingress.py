@@ -16,6 +16,7 @@ def start_ingress(config: Config) -> Callable[[], None]:
     from gateway.flow.spool import Spool
     from gateway.flow.store import FlowStore, lease_owner
     from gateway.keys.keyring import load_spool_cipher
+    from gateway.network.admission import SharedCounts
     from gateway.network.ingress import IngressScp
 
     if not config.routes:
@@ -24,6 +25,7 @@ def start_ingress(config: Config) -> Callable[[], None]:
     spool = Spool(where.spool, load_spool_cipher(config.keys))
     store = FlowStore(database(config), lease_owner())
     receiver = SpoolReceiver(config.ingress, config.routes, spool, where.spool, store)
-    scp = IngressScp(config.ingress, config.routes, receiver, AuditLog(where.audit("ingress")))
+    audit, counts = AuditLog(where.audit("ingress")), SharedCounts(where.counts("ingress"))
+    scp = IngressScp(config.ingress, config.routes, receiver, audit, counts=counts)
     scp.start()
     return scp.stop

@@ -53,6 +53,13 @@ class Places:
         own = folder / role  # made where each role has a user of its own
         return (own if own.is_dir() else folder) / f"{role}.jsonl"
 
+    def counts(self, role: str) -> Path:
+        """Where the processes of one role on this machine count connections and associations together.
+
+        Beside the role's audit, since that folder is the role's own in both layouts; nothing in it outlives a process.
+        """
+        return self.audit(role).with_suffix(".counts")
+
 
 def places(config: Config) -> Places:
     """The site's folders, made on first use (mode 0700); what is there stays as it is."""

@@ -13,12 +13,14 @@ from gateway.service.wiring import build_restorer
 
 def start_restore(config: Config) -> Callable[[], None]:
     """Start the SCP that gives originals back; returns what stops it."""
+    from gateway.network.admission import SharedCounts
     from gateway.network.retrieve import RestoreScp
     from gateway.vault.index import Index
 
     if config.restore is None:
         raise ConfigError("no-restore", "the configuration has no [restore] table", "add one, or do not start the role")
-    audit = AuditLog(places(config).audit("restore"))
-    scp = RestoreScp(config.restore, Index(database(config)), build_restorer(config), audit)
+    where = places(config)
+    audit, counts = AuditLog(where.audit("restore")), SharedCounts(where.counts("restore"))
+    scp = RestoreScp(config.restore, Index(database(config)), build_restorer(config), audit, counts)
     scp.start()
     return scp.stop

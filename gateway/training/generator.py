@@ -230,5 +230,5 @@ def _resume(path: Path, net: TextureNet, adam: torch.optim.Adam) -> int:
         return int(state["done"])
     except Exception as error:  # torch names no common class for what a damaged file may raise
         reason = type(error).__name__
-        hint = "delete it to begin anew"
+        hint = "delete it to start again"
         raise MarkError("checkpoint-corrupt", f"checkpoint {path.name} cannot be used: {reason}", hint) from error

@@ -270,7 +270,7 @@ def train_net(
 
 def _read_checkpoint(path: Path, run: str) -> dict:
     """Return a checkpoint that belongs to this run; one without a description is believed."""
-    hint = "delete it to begin anew, or give another --out"
+    hint = "delete it to start again, or give another --out"
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         keys = {"net", "optimiser", "schedule", "epoch"} <= saved.keys()

@@ -1,4 +1,4 @@
-"""Looks whether everything in the vault is what it was: records, payloads, and payloads that no record names."""
+"""Checks that everything in the vault is unchanged: records, payloads, and payloads that no record names."""
 
 from __future__ import annotations
 

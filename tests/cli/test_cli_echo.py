@@ -10,6 +10,8 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, Verification
 
+from gateway.config import load_config
+
 
 def listen(sop_class: str) -> tuple[object, int]:
     peer = AE(ae_title="RESEARCH_PACS")
@@ -27,7 +29,8 @@ def port() -> Iterator[int]:
 
 
 def with_port(sample: Path, number: int) -> Path:
-    sample.write_text(sample.read_text().replace("port = 11113", f"port = {number}"))
+    (destination,) = load_config(sample).destinations
+    sample.write_text(sample.read_text().replace(f"port = {destination.port}", f"port = {number}"))
     return sample
 
 

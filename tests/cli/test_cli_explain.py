@@ -68,7 +68,7 @@ def test_rules_and_opt_ins_of_a_route_are_told(run, sample: Path) -> None:
     ("name", "outcome", "reason"),
     [
         ("MR_truncated.dcm", "held", "truncated"),
-        ("rtplan.dcm", "refused", "uid-mismatch"),
+        ("rtplan.dcm", "blocked", "blocked-by-policy"),
     ],
 )
 def test_what_is_not_marked_is_code_3_with_the_reason(run, sample: Path, name: str, outcome: str, reason: str) -> None:
@@ -120,3 +120,15 @@ def test_what_rides_along_and_what_is_left_out_is_told(run, sample: Path) -> Non
     kept = text.replace('name = "research"\n', 'name = "research"\nprivate_keep = ["GEMS_PARM_01"]\n', 1)
     sample.write_text(kept)
     assert run("explain", data("CT_small.dcm"), "--config", sample, "--json").rows[0]["left_out"] == []
+
+
+def test_what_is_irregular_is_told(run, sample: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "odd.dcm"
+    odd.write_bytes(
+        data("CT_small.dcm").read_bytes().replace(b"\x08\0\x05\0CS\x0a\0ISO_IR 100", b"\x08\0\x05\0CS\x0a\0NONESUCH!!")
+    )
+    (row,) = run("explain", odd, "--config", sample, "--json").rows[:1]
+    assert [note.split(":")[0] for note in row["notes"]] == ["unusable-character-set"]
+    (row,) = run("explain", data("rtplan.dcm"), "--config", sample, "--json").rows[:1]
+    assert "file-meta-differs" in " ".join(row["notes"])
+    assert run("explain", data("CT_small.dcm"), "--config", sample, "--json").rows[0]["notes"] == []

@@ -69,7 +69,7 @@ def test_the_key_decides_the_mark(run, arrays: Path, tmp_path: Path) -> None:
     made = []
     for key in (("--seed", "7"), ("--seed", "7"), ("--seed", "8"), ("--key-file", tmp_path / "key")):
         out = tmp_path / "out.npz"
-        assert run("mark", arrays, *PLUMBING, *key, "--out", out).code == 0
+        assert run("mark", arrays, *PLUMBING, *key, "--out", out, "--overwrite").code == 0
         made.append(np.load(out)["images"])
     assert np.array_equal(made[0], made[1])
     assert not np.array_equal(made[0], made[2])
@@ -103,7 +103,7 @@ def test_a_logo_and_the_paper_mode_change_the_mark(run, arrays: Path, tmp_path: 
     sheet.save(tmp_path / "logo.png")
     strokes = []
     for chosen in ([], ["--logo", "logo.png"], ["--mode", "paper"], ["--mode", "paper", "--logo", "logo.png"]):
-        done = run("mark", arrays, *PLUMBING, "--seed", "7", "--out", "out.npz", *chosen)
+        done = run("mark", arrays, *PLUMBING, "--seed", "7", "--out", "out.npz", "--overwrite", *chosen)
         assert done.code == 0, done.err
         strokes.append(np.load(tmp_path / "out.npz")["strokes"])
     assert all(one.any() for one in strokes)
@@ -133,3 +133,28 @@ def test_an_image_that_cannot_be_marked_is_code_3_and_writes_nothing(run, tmp_pa
     assert done.code == 3, done.err
     assert done.err.startswith("error: image 0")
     assert not (tmp_path / "out.npz").exists()
+
+
+def test_nothing_is_written_over_without_being_told(run, arrays, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    out, report, picture = (tmp_path / name for name in ("out.npz", "report.json", "picture.png"))
+    given = {"--out": out, "--report": report, "--picture": picture}
+    asked = [part for pair in given.items() for part in pair]
+    for option, path in given.items():
+        path.write_bytes(b"mine")
+        done = run("mark", arrays, *PLUMBING, "--seed", "1", *asked)
+        assert done.code == 2 and "code: output-exists" in done.err and option in done.err
+        assert path.read_bytes() == b"mine"
+        assert [other.exists() for other in given.values()].count(True) == 1
+        path.unlink()
+    out.write_bytes(b"mine")
+    assert run("mark", arrays, *PLUMBING, "--seed", "1", "--out", out, "--overwrite").code == 0
+    assert np.load(out)["images"].size
+    for wrong in (
+        ["--out", arrays],
+        ["--out", "new.npz", "--report", "new.npz"],
+        ["--out", "new.npz", "--picture", "./new.npz"],
+    ):
+        done = run("mark", arrays, *PLUMBING, "--seed", "1", *wrong, "--overwrite")
+        assert done.code == 2 and "code: same-file" in done.err
+    assert not (tmp_path / "new.npz").exists()

@@ -99,11 +99,11 @@ def test_a_database_that_nobody_can_open_is_told_once(run, sample: Path) -> None
     sample.write_text(sample.read_text() + f"\n[database]\nurl = '{url}'\n")
     done = run("serve", "--config", sample)
     assert done.code == 2
-    assert done.err.count("the gateway runs on no database called 'postgresql+nodriver'") == 1
+    assert done.err.count("the gateway cannot use a database of the kind 'postgresql+nodriver'") == 1
     assert "S3CRET" not in done.err and "unexpected" not in done.err and "Error" not in done.err
     done = run("config", "check", "--config", sample)
     assert done.code == 2
-    assert "database.url: the gateway runs on no database called" in done.out and "S3CRET" not in done.out
+    assert "database.url: the gateway cannot use a database of the kind" in done.out and "S3CRET" not in done.out
 
 
 def test_a_database_that_does_not_answer_ends_a_role_for_another_try(run, sample: Path) -> None:

@@ -95,7 +95,7 @@ MISTAKES = {
         DESTINATION + "trust_statement = 'yes'\n", "destinations[0].trust_statement", 7, "when it is given", "",
     ),
     "an emergency that ends nothing": (
-        DESTINATION + ROUTE + GLASS.format("2026-01-01T00:00:00Z"), "routes[0].break_glass", 11, "nothing of this", "",
+        DESTINATION + ROUTE + GLASS.format("2026-01-01T00:00:00Z"), "routes[0].break_glass", 11, "has no effect", "",
     ),
     "an emergency without time zone": (
         TRUSTED + ROUTE + PASS + GLASS.format("2026-01-01T00:00:00"), UNTIL, 15, "does not say in which time zone", "",

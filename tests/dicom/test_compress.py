@@ -26,7 +26,8 @@ from gateway.dicom.encoding.syntaxes import (
 from gateway.dicom.pixels import encoders
 from gateway.dicom.pixels.compress import recode
 from gateway.dicom.pixels.stored_values import decode_pixels
-from gateway.errors import DicomError
+from gateway.errors import CapacityError, DicomError, TransientError
+from gateway.protect.recoding import recoded
 from gateway.restore import CopyRestorer
 from tests.conftest import missing
 from tests.support.copies import Gateway
@@ -200,3 +201,24 @@ def foreign_programs_read(one, syntax, tmp_path):
         subprocess.run([DCMTK[syntax], path, tmp_path / "out.dcm"], check=True, capture_output=True)
         back = pydicom.dcmread(tmp_path / "out.dcm")
         assert np.array_equal(back.pixel_array, pydicom.dcmread(native).pixel_array)
+
+
+def test_an_encoder_that_is_given_up_leaves_room_for_another_syntax(monkeypatch):
+    data = encode(KINDS["12 of 16 bits"])
+
+    def given_up(*_: object) -> bytes:
+        raise DicomError("codec-timeout", "a compressed frame took more than 2.0 s and was given up")
+
+    monkeypatch.setattr("gateway.dicom.pixels.compress.encode_frame", given_up)
+    assert code_of(data, RLE_LOSSLESS) == "not-exact"
+
+
+def test_a_machine_that_starts_no_encoder_is_tried_again_later(monkeypatch):
+    def none(*_: object) -> bytes:
+        raise CapacityError("codec-start", "the process that decodes compressed frames does not start")
+
+    monkeypatch.setattr("gateway.dicom.pixels.compress.encode_frame", none)
+    data = encode(KINDS["12 of 16 bits"])
+    with pytest.raises(TransientError) as caught:
+        recoded(lambda: io.BytesIO(data), EXPLICIT_LITTLE, RLE_LOSSLESS)
+    assert caught.value.code == "codec-start"

@@ -232,7 +232,7 @@ def test_long_and_foreign_texts_fit():
     )
     assert len(out.SeriesDescription) == 64 and out.SeriesDescription.endswith("[MARKED COPY]")
     assert len(out.DerivationDescription) == 1024
-    assert out.ContributingEquipmentSequence[0].Manufacturer.startswith("Z?rich?Lab?x")
+    assert out.ContributingEquipmentSequence[0].Manufacturer.startswith("Zürich Lab x")
 
 
 def test_dates_are_in_the_zone_of_the_data_set():

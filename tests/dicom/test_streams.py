@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
 import imagecodecs
 import numpy as np
 import pytest
+from PIL import Image
 
 from gateway.dicom.encoding.syntaxes import HTJ2K_LOSSLESS, JPEG_2000_LOSSLESS, JPEG_LS_LOSSLESS, RLE_LOSSLESS
 from gateway.dicom.pixels import decoders
@@ -76,6 +79,15 @@ def test_a_missing_end_marker(syntax):
         if syntax == JPEG_LS_LOSSLESS and tail:
             continue
         assert np.array_equal(decoded(frame[:-2] + tail, syntax), whole), tail
+
+
+def test_a_progressive_frame_without_end_marker_is_held():
+    """Further scans may have refined it: no decoder could tell."""
+    buffer = io.BytesIO()
+    Image.fromarray(BYTES).save(buffer, "JPEG", progressive=True, quality=90)
+    frame = buffer.getvalue()
+    assert decoded(frame, JPEG_BASELINE).std() > 10
+    assert error_of(wrapped(of(JPEG_BASELINE), frame[:-2]), JPEG_BASELINE).code == "undecodable-pixels"
 
 
 @every_codec

@@ -296,10 +296,11 @@ def test_a_file_that_is_changed_while_it_is_sent_loses_its_end(monkeypatch):
 # -- a destination's certificate -----------------------------------------------------------------------------------
 
 
-def test_a_certificate_that_fails_is_tried_for_a_day_and_then_held(make_flow, monkeypatch):
+@pytest.mark.parametrize("code", ["certificate-not-trusted", "tls-failed"])
+def test_a_certificate_that_fails_is_tried_for_a_day_and_then_held(make_flow, monkeypatch, code):
     """Whatever `retry_attempts` says: somebody has to mend it, and a day is what that takes."""
     flow, [one] = queued(make_flow, ROUTE)
-    flow.sender.fail = lambda *_: TransientError("certificate-expired", "its certificate ended")
+    flow.sender.fail = lambda *_: TransientError(code, "its certificate ended")
     flow.retry = lambda attempt: 2.0 if attempt < 3 else 0.0
     now, tries = [START], 0
     monkeypatch.setattr("gateway.flow.deliveries.time.time", lambda: now[0])
@@ -309,10 +310,10 @@ def test_a_certificate_that_fails_is_tried_for_a_day_and_then_held(make_flow, mo
         delivery = flow.deliveries(one)["outside"]
         now[0] = max(now[0], delivery.next_attempt_at)
         assert tries < 1000
-    assert outcome(flow, one) == ("held", "certificate-expired")
+    assert outcome(flow, one) == ("held", code)
     assert DAY_S <= now[0] - START < DAY_S + 600
     assert tries > 100
-    assert held_codes(flow) == [("outside", "certificate-expired")]
+    assert held_codes(flow) == [("outside", code)]
     assert flow.sender.received == []
 
 

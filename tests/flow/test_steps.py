@@ -13,6 +13,7 @@ from gateway.config.models import PASS_STATEMENT, Mark, Route
 from gateway.dicom.encoding.private import read_block
 from gateway.errors import DicomError, PermanentError, TransientError
 from gateway.mark import Marker
+from gateway.protect import memory
 from tests.support.dicom.samples import encode
 from tests.support.flow import ROUTE, MemorySender, ct, decoded
 
@@ -317,6 +318,29 @@ def test_other_bytes_while_the_first_are_there_give_way_to_them(flow, other_mark
     assert {flow.row(first).state, flow.row(second).state} == {"delivered"}
     assert [len(digests) for digests in flow.sender.byte_strings().values()] == [1]
     assert len(flow.derived()) == 1
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_marked_in_parts(flow, monkeypatch):
+    """The same marks; and what does not fit alone is held with the reason, before it is decoded."""
+    for _ in range(3):
+        flow.receive(ct())
+    flow.seal()
+    protector = flow.context.protector
+    rows = flow.store.claim("sealed", 3, 60)
+    jobs = [flow.steps._job(row, protector.record(row.record)) for row in rows]
+    parts: list[int] = []
+    honest = Marker.mark
+    monkeypatch.setattr(Marker, "mark", lambda self, *given: parts.append(len(given[0])) or honest(self, *given))
+    whole = protector.mark(jobs)
+    header = protector.read_header(jobs[0].open, jobs[0].transfer_syntax_uid)
+    one = memory.BASE + memory.working(header) + memory.kept(header, in_pieces=False)
+    monkeypatch.setattr(protector, "_memory", one)
+    for marked, before in zip(protector.mark(jobs), whole, strict=True):
+        assert np.array_equal(marked.frames, before.frames)
+    assert parts == [3, 1, 1, 1]
+    monkeypatch.setattr(protector, "_memory", one - 1)
+    assert [held.code for held in protector.mark(jobs)] == ["too-large-for-memory"] * 3
+    assert parts == [3, 1, 1, 1]
 
 
 def test_batches_of_one_and_of_eight_give_the_same_marks(make_flow):

@@ -190,7 +190,7 @@ def test_a_peer_that_leaves_while_an_image_is_encoded_is_called_again(marked, tm
     with peer("jpeg-ls") as (port, received), egress(port, "jpeg-ls", audit=AuditLog(tmp_path / "a")) as sender:
 
         def slow(syntax: str) -> io.BytesIO:
-            sender._line("outside")._association.abort()
+            sender._link("outside")._association.abort()
             return item.in_syntax(syntax)
 
         assert sender.send("outside", replace(item, in_syntax=slow)) == 0x0000

@@ -14,6 +14,7 @@ from gateway.config.models import Ingress as IngressConfig
 from gateway.config.models import Peer, Route
 from gateway.errors import GatewayError
 from gateway.flow.ports import ReceivedFacts
+from gateway.network.admission import Counts
 from gateway.network.ingress import IngressScp
 from tests.support.network.certificates import Authority
 
@@ -101,17 +102,17 @@ def receiver() -> MemoryReceiver:
 
 @pytest.fixture
 def start_ingress(audit: ReadableAudit, receiver: MemoryReceiver) -> Iterator[Callable[..., IngressScp]]:
-    """Start an ingress on a free port; keyword arguments go into its configuration."""
+    """Start an ingress on a free port; keyword arguments but `counts` go into its configuration."""
     started: list[IngressScp] = []
 
-    def start(**settings: object) -> IngressScp:
+    def start(counts: Counts | None = None, **settings: object) -> IngressScp:
         settings.setdefault("peers", (Peer(ae_title="ARCHIVE", addresses=("127.0.0.1",)),))
         settings.setdefault("idle_timeout_s", 10)
         settings.setdefault("handshake_timeout_s", 1)
         # The port 0, any free one, is for tests only: the model asks for a number that a peer can be told.
         config = IngressConfig(**settings).model_copy(update={"port": 0})
         routes = [Route(name=n.lower(), called_ae=n, destinations=("outside",)) for n in ("GATEWAY", "GATEWAY2")]
-        ingress = IngressScp(config, routes, receiver, audit)
+        ingress = IngressScp(config, routes, receiver, audit, counts=counts)
         ingress.start()
         started.append(ingress)
         return ingress

@@ -110,3 +110,25 @@ def test_a_place_of_two_processes_costs_little(tmp_path, other):
         counts.take("y", 1)
         counts.give("y")
     assert (time.process_time() - began) / 400 < 0.002
+
+
+def test_two_processes_of_a_role_share_their_limits(tmp_path, start_ingress, audit, receiver):
+    """Two ingress ports with the same folder stand for two receiver processes: what one has taken the other counts."""
+    from gateway.errors import TransientError
+    from gateway.network.scu import ScuAssociation
+    from tests.network.test_ingress import called, until
+    from tests.support.network.samples import CT, EXPLICIT
+
+    first, second = (
+        start_ingress(counts=SharedCounts(tmp_path / "places"), max_associations=2, max_associations_per_ae=2)
+        for _ in range(2)
+    )
+    held = [ScuAssociation(called(one), [(CT, EXPLICIT)]) for one in (first, second)]
+    for one in (first, second):
+        with pytest.raises(TransientError) as caught:
+            ScuAssociation(called(one), [(CT, EXPLICIT)])
+        assert caught.value.code == "association-rejected-for-now"
+    held[0].release()
+    ScuAssociation(called(second), [(CT, EXPLICIT)]).release()
+    held[1].release()
+    assert until(lambda: first._server._counts.taken("connections") == 0)

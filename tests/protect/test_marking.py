@@ -16,7 +16,7 @@ from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
 from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import HoldError, IntegrityError, MarkError
 from gateway.mark import MarkedImage, Marker, MarkSettings, load_profiles
-from gateway.protect import marking
+from gateway.protect import marking, memory
 from gateway.protect.marking import FigureTally, Marked, MarkJob, Opened, marked_frames, read_original, requests_of
 from tests.support.dicom.samples import encode, facts, image
 
@@ -213,3 +213,37 @@ def test_a_derived_data_set_that_decodes_to_something_else_is_held(monkeypatch):
     with pytest.raises(HoldError) as caught:
         derivable(one, frames).derive(SimpleNamespace())
     assert caught.value.code == "self-check-failed"
+
+
+# -- memory ----------------------------------------------------------------------------------------------------------
+
+
+def header_of(ds):
+    return read_header(io.BytesIO(encode(ds)), EXPLICIT_LITTLE)
+
+
+def test_what_would_take_too_much_memory_is_held_and_told():
+    header = header_of(slice_with_padding(256))
+    need = memory.BASE + memory.working(header) + memory.kept(header, in_pieces=False)
+    memory.check(header, need, in_pieces=False)
+    with pytest.raises(HoldError) as caught:
+        memory.check(header, need - 1, in_pieces=False)
+    assert caught.value.code == "too-large-for-memory" and "256x256" in caught.value.message
+    assert "memory_mib" in caught.value.hint
+
+
+def test_an_object_worked_in_pieces_needs_no_more_with_more_frames():
+    few, many = (SimpleNamespace(rows=2048, columns=2048, samples=1, frames=n, bits_allocated=16) for n in (4, 400))
+    assert memory.kept(few, in_pieces=True) == memory.kept(many, in_pieces=True)
+    assert memory.kept(many, in_pieces=False) == 100 * memory.kept(few, in_pieces=False)
+
+
+def test_the_machines_memory_is_the_limit_where_the_site_names_none(monkeypatch, tmp_path):
+    assert memory.allowed(2048) == 2 << 30
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path / "memory.max")
+    whole = memory.allowed(0)
+    assert whole > 256 << 20
+    (tmp_path / "memory.max").write_text("1073741824\n")
+    assert memory.allowed(0) == 3 << 28
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.allowed(0) == whole

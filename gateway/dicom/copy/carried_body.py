@@ -1,4 +1,4 @@
-"""What a marked copy carries of its original: enough to rebuild the original's encoded bytes, to the last one.
+"""What a marked copy carries of its original: enough to rebuild the original's encoded bytes exactly.
 
 Of an uncompressed original: every byte but the pixels, and the residual between marked and original stored values.
 The marked *stored values* are all that rebuilding asks of the copy, so the copy may be coerced, re-encoded or
@@ -91,7 +91,8 @@ class _Layout:
         Bits above Bits Stored hold the sign, those below the lowest bit zero; whatever the original has there instead
         (overlays) is part of the residual.
         """
-        containers = frames.astype(np.uint8 if self.allocated == 8 else np.uint16) << self.shift
+        kind = np.uint8 if self.allocated == 8 else np.uint16
+        containers = np.left_shift(frames.astype(kind), self.shift, dtype=kind)
         if self.order & _PLANAR:
             containers = containers.transpose(0, 3, 1, 2)
         flat = containers.reshape(-1)
@@ -182,7 +183,7 @@ def _layout_of(parts: Parts, pixels: Pixels, marked: np.ndarray) -> _Layout | No
     """None where pixels do not lie one by one in the original's bytes."""
     header, frames = parts.header, pixels.frames
     native = not (parts.syntax.encapsulated or parts.syntax.deflated)
-    if not native or (header.samples == 3 and header.photometric != "RGB"):
+    if parts.pixels is None or not native or (header.samples == 3 and header.photometric != "RGB"):
         return None
     order = 0
     if pixels.bits_allocated == 16:
@@ -229,7 +230,7 @@ def _pack_residual(original: bytes, layout: _Layout, marked: np.ndarray) -> byte
 def _unpack_residual(body: bytes, size: int, marked: np.ndarray) -> bytes:
     start = _HEAD.size + _SHAPE.size
     if len(body) < start or body[: _HEAD.size] != _HEAD.pack(VERSIONS[RESIDUAL], RESIDUAL):
-        raise DicomError("carried-format", "what the copy carries is of no version that is known here")
+        raise DicomError("carried-format", "what the copy carries has no known version")
     layout = _Layout(*_SHAPE.unpack_from(body, _HEAD.size))
     outside = size - layout.length  # bytes of the original that are no pixels
     if not layout.fits(size):
@@ -256,7 +257,7 @@ def _decompress(frame: bytes, size: int) -> bytes:
     try:
         declared = zstandard.get_frame_parameters(frame)
         if declared.content_size != size or declared.window_size > 1 << _WINDOW_LOG:
-            raise DicomError("carried-format", "what the copy carries has not the length of its original")
+            raise DicomError("carried-format", "what the copy carries does not have the length of its original")
         return zstandard.ZstdDecompressor(max_window_size=1 << _WINDOW_LOG).decompress(frame, allow_extra_data=False)
     except zstandard.ZstdError:
         raise DicomError("carried-format", "what the copy carries does not decompress") from None

@@ -15,7 +15,7 @@ from pydicom.tag import Tag
 
 from gateway.dicom.copy.bulk import RideAlong
 from gateway.dicom.copy.remap import is_sequence
-from gateway.dicom.encoding import values
+from gateway.dicom.encoding import charset, values
 from gateway.dicom.encoding.part10 import IMPLEMENTATION_CLASS_UID
 
 SERIES_SUFFIX = " [MARKED COPY]"
@@ -24,6 +24,7 @@ COMMENT = (
     "Authorized workstations retrieve the original from the restore service."
 )
 SCHEME = "99MIAD"
+_LONGEST_LO, _LONGEST_ST, _LONGEST_LT = 64, 1024, 10240  # characters (PS3.5 6.2)
 _DROPPED = frozenset(
     {
         0xFFFAFFFA,  # Digital Signatures Sequence, and below all that signatures need (PS3.15 C.2)
@@ -143,10 +144,8 @@ def set_uids(ds: Dataset, facts: DerivationFacts) -> None:
 def describe_derivation(ds: Dataset, facts: DerivationFacts) -> None:
     """Derivation Description and codes, comments, equipment, content qualification. What stood there is kept behind."""
     description = _ascii(facts.description)
-    previous = values.text(ds, "DerivationDescription")
-    ds.DerivationDescription = (f"{description} | {previous}" if previous else description)[:1024]
-    comments = values.text(ds, "ImageComments")
-    ds.ImageComments = (f"{COMMENT} | {comments}" if comments else COMMENT)[:10240]
+    charset.extend(ds, "DerivationDescription", description[:_LONGEST_ST] + charset.SEPARATOR, "", _LONGEST_ST)
+    charset.extend(ds, "ImageComments", COMMENT + charset.SEPARATOR, "", _LONGEST_LT)
     _mark_series(ds)
     ds.ContentQualification = "RESEARCH"
     ds.DerivationCodeSequence = [
@@ -175,11 +174,14 @@ def describe_remapping(ds: Dataset, facts: DerivationFacts) -> None:
 
 
 def _mark_series(ds: Dataset) -> None:
-    ds.SeriesDescription = values.text(ds, "SeriesDescription")[: 64 - len(SERIES_SUFFIX)] + SERIES_SUFFIX
+    charset.extend(ds, "SeriesDescription", "", SERIES_SUFFIX, _LONGEST_LO)
 
 
 def _contribute(ds: Dataset, facts: DerivationFacts, what: str) -> None:
-    ds.ContributingEquipmentSequence = [*values.items(ds, "ContributingEquipmentSequence"), _equipment(facts, what)]
+    ds.ContributingEquipmentSequence = [
+        *values.items(ds, "ContributingEquipmentSequence"),
+        _equipment(facts, what, charset.encodings_within(ds)),
+    ]
 
 
 def refer_to_source(ds: Dataset, sop_class_uid: str, original_uid: str, wanted: bool) -> None:
@@ -217,16 +219,26 @@ def set_lossy_history(ds: Dataset, lossy: bool, method: str, ratio: float | None
             ds.LossyImageCompressionRatio = f"{ratio:.2f}"
 
 
-def _equipment(facts: DerivationFacts, what: str) -> Dataset:
-    """Contributing Equipment Sequence item (C.12.1.1.5); its date-time says its zone."""
+def _equipment(facts: DerivationFacts, what: str, encodings: tuple[str, ...]) -> Dataset:
+    """Contributing Equipment Sequence item (C.12.1.1.5); its date-time says its zone.
+
+    encodings: of the data set around it. Names of the site that they cannot hold are in UTF-8, as the item then says.
+    """
     item = Dataset()
-    item.Manufacturer = _ascii(facts.manufacturer)[:64] or "MIAD Gateway"
-    if facts.institution:
-        item.InstitutionName = _ascii(facts.institution)[:64]
-    item.ManufacturerModelName = _ascii(facts.model)[:64]
-    if facts.device_serial:
-        item.DeviceSerialNumber = _ascii(facts.device_serial)[:64]
-    item.SoftwareVersions = _ascii(facts.software_version)[:64]
+    given = {
+        "Manufacturer": facts.manufacturer or "MIAD Gateway",
+        "InstitutionName": facts.institution,
+        "ManufacturerModelName": facts.model,
+        "DeviceSerialNumber": facts.device_serial,
+        "SoftwareVersions": facts.software_version,
+    }
+    lines = {keyword: charset.plain_line(text)[:_LONGEST_LO].strip() for keyword, text in given.items() if text}
+    if any(charset.encoded(line, encodings) is None for line in lines.values()):
+        item.SpecificCharacterSet = "ISO_IR 192"
+        encodings = charset.encodings_of(item)
+    item.set_original_encoding(False, True, list(encodings) or None)  # what is encoded here stays as it is
+    for keyword, line in lines.items():
+        charset.put(item, keyword, charset.encoded(line, encodings) or b"")
     utc = facts.created_at.astimezone(timezone.utc)  # noqa: UP017 - beside timezone(offset) below
     item.ContributionDateTime = utc.strftime("%Y%m%d%H%M%S") + "+0000"
     item.ContributionDescription = what

@@ -21,6 +21,7 @@ _LEAST = 8  # pixels from line to line: smaller letters do not read
 _SHARE = 32  # a line is so many times lower than the image
 _MARGIN = 2  # pixels
 _LABEL = "MARKED COPY"
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def add_words(ds: Dataset, rows: int, columns: int) -> None:
@@ -76,16 +77,16 @@ def words_plane(rows: int, columns: int) -> np.ndarray:
     """The words as an (H, W) bool plane; HoldError "no-room-for-words"."""
     height = max(_LEAST, rows // _SHARE)
     for size in dict.fromkeys((height, (height + _LEAST) // 2, _LEAST)):
-        font = ImageFont.load_default(size)
+        font = ImageFont.load_default(size)  # a FreeType font, since a size is given
         for lines in LAYOUTS:
-            width = max(font.getbbox(line, mode="1")[2] for line in lines)
+            width = int(max(font.getbbox(line, mode="1")[2] for line in lines))
             if width + 2 * _MARGIN <= columns and len(lines) * size + 2 * _MARGIN <= rows:
                 return _drawn(rows, columns, lines, font, size)
     message = f"{rows} x {columns} pixels are too few for words that can be read, and the route wants visible text"
     raise HoldError("no-room-for-words", message, "send it by a route without visible_text")
 
 
-def _drawn(rows: int, columns: int, lines: tuple[str, ...], font: ImageFont.FreeTypeFont, size: int) -> np.ndarray:
+def _drawn(rows: int, columns: int, lines: tuple[str, ...], font: Font, size: int) -> np.ndarray:
     plane = Image.new("1", (columns, rows))
     draw = ImageDraw.Draw(plane)
     top = rows - len(lines) * size - _MARGIN

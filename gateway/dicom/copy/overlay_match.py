@@ -19,9 +19,8 @@ _FEW = 0.005  # share of set pixels below which a plane, or its inverse, shows n
 class Overlays:
     """The overlay planes of one image; `look` compares them with its frames, a few at a time."""
 
-    def __init__(self, ds: Dataset, rows: int, columns: int, *, little_endian: bool = True) -> None:
+    def __init__(self, ds: Dataset, rows: int, columns: int) -> None:
         self._shape = rows, columns
-        self._little_endian = little_endian
         self._planes: dict[int, np.ndarray] = {}
         self.showing: set[int] = set()
         present = {int(tag) >> 16 for tag in ds.keys() if int(tag) & 0xFFFF == 0x3000}  # noqa: SIM118
@@ -46,12 +45,9 @@ class Overlays:
 
     def _read(self, ds: Dataset, group: int) -> np.ndarray | None:
         """Planes (N, H, W) bool in the place of the image; None when they are no such planes, empty for no bits."""
-        element = ds[group << 16 | 0x3000]
-        data = element.value
+        data = ds[group << 16 | 0x3000].value
         if not isinstance(data, bytes | bytearray):
             return None
-        if not self._little_endian and element.VR == "OW" and len(data) % 2 == 0:
-            data = np.frombuffer(data, "u2").byteswap().tobytes()
         rows, columns, frames = (
             _number(ds, group, element, default) for element, default in ((0x10, 0), (0x11, 0), (0x15, 1))
         )

@@ -16,6 +16,7 @@ from gateway.dicom.copy.sift import sift
 from gateway.dicom.encoding.depth import check_depth
 from gateway.dicom.encoding.encoded import InstanceHeader
 from gateway.dicom.encoding.explicit import encode_around
+from gateway.dicom.encoding.fragments import even_fragments
 from gateway.dicom.encoding.library import foreign_errors
 from gateway.dicom.encoding.parts import Parts, native_value, split
 from gateway.dicom.encoding.private import write_block
@@ -94,7 +95,7 @@ def _pixels(parts: Parts) -> bytes:
     if element is None:
         return b""
     if parts.syntax.encapsulated:
-        value, length = bytes(parts.value), b"\xff\xff\xff\xff"
+        value, length = even_fragments(parts.value)[0], b"\xff\xff\xff\xff"
     else:
         value = native_value(parts)
         value += b"\0" * (len(value) % 2)

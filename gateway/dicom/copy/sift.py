@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from gateway.dicom.copy import bulk
 from gateway.dicom.copy.bulk import LeftOut, RideAlong
@@ -40,7 +41,8 @@ def sift(parts: Parts, rules: RideAlong, overlays: frozenset[int] = frozenset())
         "bad-sequence", "nested-too-deep": a standard sequence that cannot be looked into.
     """
     own = bulk.OWN_CONTENT.get(parts.header.sop_class_uid, frozenset())
-    top, left_out = _Place(), []
+    top = _Place()
+    left_out: list[LeftOut] = []
     cut = []
     for data in (parts.header_bytes, parts.trailer_bytes):
         walk = _Walk(data, rules, own, overlays, left_out)
@@ -191,15 +193,22 @@ class _Walk:
         self, at: int, end: int, layout: Layout, around: _Place, is_open: bool, depth: int
     ) -> tuple[int, Chunks | None]:
         place = replace(around, seen=set(), creators={}, budgets={}, has_binary=False)
-        spent, told = place.budget and place.budget[0], len(self._left_out)
+        spent = self._spent(place)
         after, new = self.elements(at, end, layout, place, is_open, depth + 1)
         if place.private and place.has_binary and len(place.seen) == 2 and not place.has_image:
-            if place.budget is not None and spent is not None:
-                place.budget[0] = spent
-            del self._left_out[told:]
+            self._take_back(place, spent)
             place = replace(place, has_image=True, seen=set(), creators={}, budgets={})
             after, new = self.elements(at, end, layout, place, is_open, depth + 1)
         return after, new
+
+    def _spent(self, place: _Place) -> tuple[int, int]:
+        """What a walk changes besides the bytes, to be taken back when it has to be done otherwise."""
+        return place.budget[0] if place.budget else 0, len(self._left_out)
+
+    def _take_back(self, place: _Place, spent: tuple[int, int]) -> None:
+        if place.budget:
+            place.budget[0] = spent[0]
+        del self._left_out[spent[1] :]
 
     # -- the rule ------------------------------------------------------------------------------------------------------
 
@@ -224,15 +233,13 @@ class _Walk:
         if bulk.is_pixel_group(group) and not inner.kept:
             return self._leave_out(head, "raw data of a scanner", place, private=True)
         for inside in self._layouts(head, layout):
-            before = inner.budget and inner.budget[0], len(self._left_out)
+            spent = self._spent(inner)
             try:
                 new = self._items(head, inside, inner, depth)
             except _BadError:
                 if self._is_surely_sequence(head):
                     raise
-                if inner.budget is not None and before[0] is not None:
-                    inner.budget[0] = before[0]
-                del self._left_out[before[1] :]
+                self._take_back(inner, spent)
                 continue
             return None if new is None else [self._new_head(head, new, layout), *new]
         return self._leaf(head, inner, place)
@@ -317,7 +324,7 @@ class _Walk:
         data, order = self._data, layout.order
         self._steps += 1
         if self._steps > _MAX_STEPS:
-            raise DicomError("too-many-elements", "the header has too many elements in sequences to look into all")
+            raise DicomError("too-many-elements", "the sequences of the header have too many elements to be searched")
         if at + 8 > end:
             raise _BadError("an element has no head")
         group, number = struct.unpack_from(order + "HH", data, at)
@@ -358,7 +365,7 @@ class _Walk:
         return old if head.length == UNDEFINED else old[:-4] + sum(map(len, new)).to_bytes(4, _order(layout))
 
 
-def _order(layout: Layout) -> str:
+def _order(layout: Layout) -> Literal["little", "big"]:
     return "little" if layout.little_endian else "big"
 
 

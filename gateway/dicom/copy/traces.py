@@ -97,7 +97,7 @@ def _compared(form: bytes, data: np.ndarray, start: int) -> int | None:
 def _says_much(run: np.ndarray) -> bool:
     """Whether a run is more than background with something in it: at least a quarter is not its commonest byte."""
     counts = np.bincount(run)
-    return np.count_nonzero(counts) >= 4 and counts.max() <= run.size * 3 // 4
+    return bool(np.count_nonzero(counts) >= 4 and counts.max() <= run.size * 3 // 4)
 
 
 def _swapped(data: bytes) -> bytes:

@@ -74,7 +74,7 @@ def _json_value(vr: str, raw: Any) -> Any:
             return int(raw)
         except (TypeError, ValueError):
             return None
-    value = _CONTROL.sub("", str(raw)).strip()
+    value = _CONTROL.sub("", str(raw)).strip(" ")  # no more: what else Unicode calls white space is part of a value
     if vr == "DA":
         match = _DATE.fullmatch(value)
         return "".join(match.groups()) if match else None
@@ -88,5 +88,5 @@ def _person(raw: Any) -> dict[str, str] | None:
     if not isinstance(raw, PersonName):
         raw = PersonName(str(raw))
     groups = zip(("Alphabetic", "Ideographic", "Phonetic"), str(raw).split("="), strict=False)
-    person = {name: clean for name, group in groups if (clean := _CONTROL.sub("", group).strip()[:MOST_CHARACTERS])}
+    person = {name: clean for name, group in groups if (clean := _CONTROL.sub("", group).strip(" ")[:MOST_CHARACTERS])}
     return person or None

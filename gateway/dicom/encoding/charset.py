@@ -7,10 +7,15 @@ import unicodedata
 
 from pydicom import Dataset
 from pydicom.charset import convert_encodings, decode_bytes, encode_string, python_encoding
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import BaseTag
 
 _SPELLING = re.compile(r"(?:ISO[ _]?)?(?:2022[ _]?)?IR[ _]?(\d+)", re.IGNORECASE)
 _DELIMITERS = {"\\", "^", "=", "\r", "\n", "\f", "\t"}
-_LONGEST_CUT = 10240  # characters of text that is cut here
+_DEFAULT = "iso8859"  # pydicom's name for "no Specific Character Set"
+_IN_G0 = re.compile(rb"\x1b(\$B|\$\(D|\(J)[^\x1b]*$")  # kanji, or JIS X 0201, until the end
+SEPARATOR = " | "  # between words of ours and what stood there
 
 
 def terms(value: bytes) -> list[str]:
@@ -38,7 +43,7 @@ def python_encodings(value: bytes) -> tuple[tuple[str, ...], bool]:
     """
     wanted = terms(value)
     if not any(wanted):
-        return ("iso8859",), True
+        return (_DEFAULT,), True
     if not all(term in python_encoding for term in wanted):
         return (), False
     return tuple(convert_encodings(wanted)), True
@@ -48,7 +53,7 @@ def encodings_of(ds: Dataset) -> tuple[str, ...]:
     """The codecs of a data set by the Specific Character Set of its own; empty where that is of no use."""
     element = ds.get_item(0x00080005)
     if element is None:
-        return ("iso8859",)
+        return (_DEFAULT,)
     value = element.value
     if value is None or isinstance(value, bytes):
         return python_encodings(value or b"")[0]
@@ -61,7 +66,7 @@ def encodings_within(ds: Dataset) -> tuple[str, ...]:
     if 0x00080005 in ds:
         return encodings_of(ds)
     around = ds.original_character_set
-    return (around,) if isinstance(around, str) else tuple(around or ("iso8859",))
+    return (around,) if isinstance(around, str) else tuple(around or (_DEFAULT,))
 
 
 def decoded(value: bytes, encodings: tuple[str, ...] | list[str]) -> str:
@@ -81,9 +86,12 @@ def encoded(text: str, encodings: tuple[str, ...] | list[str]) -> bytes | None:
     """Text in these character sets, or None where they cannot hold it."""
     if text.isascii():
         return text.encode("ascii")
-    if not encodings:
+    names = ["ascii" if name == _DEFAULT else name for name in encodings]  # the default repertoire (PS3.5 6.1.2.1)
+    if not names or names == ["ascii"]:
         return None
-    value = encode_string(text, list(encodings))
+    value = encode_string(text, names)
+    if _IN_G0.search(value):
+        value += b"\x1b(B"  # back to ASCII at the end of a value (PS3.5 6.1.2.5.3)
     return value if decode_bytes(value, list(encodings), _DELIMITERS) == text else None
 
 
@@ -99,17 +107,31 @@ def joined(before: str, value: bytes, after: str, encodings: tuple[str, ...], lo
     What does not fit is cut off its end, between two characters; a value that cannot be cut is left out.
     """
     value = value.strip(b" \0")
-    room = longest - len(before) - len(after)
-    text = decoded(value, encodings)
-    if len(text) > room:
-        value = _cut(text[: max(room, 0)].rstrip(), value, encodings)
-    return before.encode("ascii") + value + after.encode("ascii")
+    text = decoded(value, encodings)[: max(longest - len(before) - len(after), 0)].rstrip()
+    again = encoded(text, encodings)
+    pieces = [piece for piece in (value, again, text.encode("latin-1", "ignore")) if piece and value.startswith(piece)]
+    for piece in [*pieces, again]:
+        whole = before.encode("ascii") + (piece or b"") + after.encode("ascii")
+        if decoded(whole, encodings) == before + text + after:
+            return whole
+    return (before + after).encode("ascii")
 
 
-def _cut(text: str, value: bytes, encodings: tuple[str, ...]) -> bytes:
-    cut = encoded(text, encodings)
-    if cut is not None and value.startswith(cut):
-        return cut
-    if value.decode("latin-1").startswith(text):  # read byte by byte
-        return text.encode("latin-1")
-    return cut or b""
+def extend(ds: Dataset, keyword: str, before: str, after: str, longest: int) -> None:
+    """Put words of ours (ASCII) before and behind the text of an element, as `joined` does; it may not be there yet."""
+    element = ds.get_item(keyword) if keyword in ds else None
+    value = element.value if element is not None else None
+    encodings = encodings_within(ds)
+    if not isinstance(value, bytes):
+        several = [value] if isinstance(value, str) or not value else list(value)
+        value = encoded("\\".join(str(one) for one in several if one), encodings) or b""
+    if not value.strip(b" \0"):
+        before, after = before.removesuffix(SEPARATOR), after.removeprefix(SEPARATOR)
+    put(ds, keyword, joined(before, value, after, encodings, longest))
+
+
+def put(ds: Dataset, keyword: str, value: bytes) -> None:
+    """Set a text element to encoded bytes, padded with a space."""
+    tag = BaseTag(tag_for_keyword(keyword) or 0)
+    value += b" " * (len(value) & 1)
+    ds[tag] = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, False, True)

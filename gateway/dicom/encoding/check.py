@@ -1,4 +1,4 @@
-"""Does the encoding of an instance hold together? Walked to the last byte, nothing decoded but the header."""
+"""Whether the encoding of an instance is consistent: walked to the last byte, only the header is decoded."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def check_pixel_data(header: InstanceHeader, syntax: Syntax, element: Element, f
             raise DicomError("pixels-too-large", f"a compressed frame decodes to more than {MAX_FRAME_BYTES} bytes")
         return
     if syntax.encapsulated:
-        raise DicomError("not-encapsulated", "the transfer syntax wants fragments but the pixel data has none")
+        raise DicomError("not-encapsulated", "the transfer syntax calls for fragments but the pixel data has none")
     expected = native_length(header, element.tag)
     padded = expected + expected % 2
     if element.length < expected:

@@ -1,4 +1,4 @@
-"""How deep sequences are nested and how many numbers there are, known before anything goes through all of it."""
+"""Limits of nested sequences and of numbers in a header, checked before anything goes through all of it."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ class _Walk:
         self._searched += end - at
         if self._searched > _MAX_SEARCHED:
             raise DicomError(
-                "bad-sequence", f"values of unknown length do not end, before byte {at} and elsewhere", HINT
+                "bad-sequence", f"values of undefined length have no end, before byte {at} and elsewhere", HINT
             )
         return 0
 

@@ -20,6 +20,7 @@ from gateway.dicom.encoding.groups import body_part_of
 from gateway.dicom.encoding.library import foreign_errors
 from gateway.dicom.encoding.limits import MAX_HEADER
 from gateway.dicom.encoding.normal_form import NormalForm, normal_form
+from gateway.dicom.encoding.part10 import FileMeta
 from gateway.dicom.encoding.private import has_block
 from gateway.dicom.encoding.source import InflatingReader, Source
 from gateway.dicom.encoding.syntaxes import Syntax, syntax_of
@@ -109,6 +110,16 @@ def read_header(stream: BinaryIO, transfer_syntax_uid: str) -> InstanceHeader:
         source, layout = open_source(stream, syntax)
         header, pixels = split_header(source, layout)
         return describe(walk(header, layout), pixels.tag if pixels else None)
+
+
+def differs_from_meta(header: InstanceHeader, meta: FileMeta) -> bool:
+    """Whether a File Meta names other UIDs than the data set behind it.
+
+    The data set's count: they are what every receiver checks a C-STORE command against (PS3.4 B.2.3), while the File
+    Meta is what some program wrote into a file.
+    """
+    instance, kind = meta.sop_instance_uid, meta.sop_class_uid
+    return instance not in ("", header.sop_instance_uid) or kind not in ("", header.sop_class_uid)
 
 
 def open_source(stream: BinaryIO, syntax: Syntax, size: int | None = None) -> tuple[Source, Layout]:

@@ -1,4 +1,4 @@
-"""How much a header may become: bounded by its bytes, and by the memory that it takes once it is decoded.
+"""Limits of a header: of its bytes, and of the memory that it takes once it is decoded.
 
 Not by a number of elements: an enhanced MR of 3,600 frames has 600,000 of them in 8 MB. Reading is linear in the bytes,
 so their bound is one of time as well.
@@ -12,7 +12,7 @@ MAX_HEADER = 64 << 20  # bytes before the pixel data; enhanced multi-frame objec
 MAX_DECODED = 768 << 20  # bytes of memory
 ELEMENT = 320  # bytes that an element of 8 takes once it is decoded
 ITEM = 2048  # that an item is counted as: it takes some 700, and the time of six elements wherever it is looked at
-HINT = "have the object made anew, or split into several, by the system that it comes from"
+HINT = "have the system that it comes from make it again, or split it"
 
 
 class Budget:

@@ -92,7 +92,7 @@ def normal_form(header: bytes, layout: Layout, budget: Budget | None = None) -> 
     try:
         walk.data_set(0, len(header), layout, 0, _signed_at_first(header, layout), delimited=False)
     except _Broken as broken:
-        raise DicomError("bad-sequence", f"the header cannot be followed behind byte {broken.at}") from None
+        raise DicomError("bad-sequence", f"the header cannot be read beyond byte {broken.at}") from None
     elements = tuple(walk.top.values())
     encodings, usable = python_encodings(_value(walk.top, _CHARACTER_SET))
     if not usable:
@@ -168,6 +168,8 @@ class _Walk:
             else:
                 vr, length, at = b"", long.unpack_from(data, at + 4)[0], at + 8
             budget.element()
+            if vr and vr != b"UN" and not group & 1:
+                self._compare_with_dictionary(tag, vr)
             start = len(out)
             if length == UNDEFINED:
                 vr, at = self._undefined(tag, vr, at, stop, layout, depth, here)
@@ -217,8 +219,6 @@ class _Walk:
         if len(value) & 1:
             self.note(notes.ODD)
             value += b" " if found in vrs.TEXT else b"\0"
-        if vr and vr != b"UN" and found == vr and not tag >> 16 & 1:
-            self._compare_with_dictionary(tag, vr)
         if tag >> 16 & 1 and 0x10 <= tag & 0xFFFF <= 0xFF:
             here.creators[tag & 0xFF] = value.decode("ascii", "replace").strip(" \0")
         elif tag == _PIXEL_REPRESENTATION and len(value) == 2:
@@ -367,7 +367,12 @@ class _Walk:
 
     def _compare_with_dictionary(self, tag: int, vr: bytes) -> None:
         known = vrs.of_dictionary(tag)
-        if known and vr.decode() not in known and not (vr in vrs.TEXT and known.encode() in vrs.TEXT):
+        if (
+            known
+            and vr in VRS
+            and vr.decode() not in known
+            and not (vr in vrs.FREE_TEXT and known.encode() in vrs.FREE_TEXT)
+        ):
             self.note(notes.OTHER_VR)
 
     def _look_at_decimal(self, tag: int, value: bytes) -> None:

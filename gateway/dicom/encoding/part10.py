@@ -115,7 +115,7 @@ def _read_meta(stream: BinaryIO, offset: int) -> tuple[dict[int, str], int]:
         else:  # implicit File Meta: wrong, but written by some
             length, size = int.from_bytes(head[4:8], "little"), 8
         if length > _MAX_META_VALUE:
-            raise DicomError("not-dicom", "an element of the File Meta Information is larger than any can be")
+            raise DicomError("not-dicom", "an element of the File Meta Information is larger than the standard allows")
         value = stream.read(length)
         if len(value) < length:
             raise DicomError("truncated", "the file ends inside its File Meta Information")

@@ -107,4 +107,4 @@ def syntax_of(uid: str) -> Syntax:
         return known
     if uid.startswith(_ENCAPSULATED_ARCS):
         return _compressed(uid)
-    raise DicomError("unknown-transfer-syntax", f"transfer syntax {uid or '(empty)'} is not one that can be read here")
+    raise DicomError("unknown-transfer-syntax", f"transfer syntax {uid or '(empty)'} is not supported")

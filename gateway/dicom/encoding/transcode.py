@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+from gateway.dicom.encoding.convert import as_dictionary_has_it, is_of_dictionary
 from gateway.dicom.encoding.elements import ITEM, ITEM_END, LONG_VRS, MAX_DEPTH, SEQUENCE_END, UNDEFINED, Layout
 from gateway.dicom.encoding.library import foreign_errors
 from gateway.errors import DicomError
@@ -15,12 +16,15 @@ _HEAD = struct.Struct("<HHI")
 def to_implicit(dataset: bytes) -> bytes:
     """Explicit VR Little Endian to Implicit VR Little Endian (the default syntax, which every peer accepts).
 
-    Only the heads of elements change, and the lengths of sequences and items around them; every value keeps its bytes.
+    Only the heads of elements change, and the lengths of sequences and items around them; every value keeps its bytes,
+    but for one whose VR is not the dictionary's: it is converted, or its element left out (PS3.5 7.1.3, A.1).
 
     Raises
     ------
     DicomError
         "truncated", "bad-sequence", "nested-too-deep"; "encapsulated" for compressed pixel data.
+    HoldError
+        "vr-not-convertible": such an element that the object cannot do without.
     """
     with foreign_errors("truncated", "the data set ends inside an element"):
         out: list[bytes | memoryview] = []
@@ -42,6 +46,15 @@ def _elements(
         if length != UNDEFINED and at + length > end:
             raise DicomError("truncated", f"an element ends behind its data set, before byte {at}")
         place = len(out)
+        if vr and not is_of_dictionary(tag, vr) and (vr == b"SQ" or length != UNDEFINED):
+            value = (
+                None if vr == b"SQ" else as_dictionary_has_it(tag, vr, bytes(data[at : at + length]), nested=depth > 0)
+            )
+            if value is not None:
+                out += (_HEAD.pack(tag >> 16, tag & 0xFFFF, len(value)), value)
+                size += 8 + len(value)
+            at = at + length if length != UNDEFINED else _items(data, at, length, end, layout, depth + 1, [])[0]
+            continue
         out.append(b"")
         if length == UNDEFINED or vr == b"SQ":
             if tag == 0x7FE00010:

@@ -15,6 +15,8 @@ WORDS = {
 NUMBERS = {b"US": 2, b"SS": 2, b"UL": 4, b"SL": 4, b"FL": 4, b"AT": 4, b"FD": 8, b"SV": 8, b"UV": 8}
 TEXT = frozenset(b"AE AS CS DA DS DT IS LO LT PN SH ST TM UC UR UT".split())
 
+FREE_TEXT = TEXT - {b"DS", b"IS"}  # what one of them holds any other can: nothing has to be converted
+
 
 @lru_cache(maxsize=16384)
 def of_dictionary(tag: int) -> str:

@@ -17,6 +17,7 @@ _FILL = b"\0\xff"  # what pads a fragment
 _JP2 = b"\x00\x00\x00\x0cjP  "
 _J2K = b"\xff\x4f\xff\x51"
 _SOF = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # start of frame; F7 is JPEG-LS
+_WHOLE_BY_SCANS = {0xC0, 0xC1, 0xC3, 0xF7}  # a component is whole with its scan; in the progressive ones never for sure
 _SOS, _EOI = 0xDA, 0xD9
 _SIZ, _COD, _SOT = 0x51, 0x52, 0x90  # JPEG 2000: image and tile size, coding style default, start of tile-part
 _STANDALONE = {0x01, *range(0xD0, 0xD9)}
@@ -133,8 +134,8 @@ def _jpeg(data: bytes, codec: str) -> Codestream:
     end, scanned, missing = _end_of_jpeg(data, position, codec)
     fault, rest = "", data[end:]
     if missing:
-        if scanned < frame[5]:
-            raise DicomError("undecodable-pixels", "a compressed frame is cut off: it ends before its last component")
+        if scanned < frame[5] or process not in _WHOLE_BY_SCANS:
+            raise DicomError("undecodable-pixels", "a compressed frame is cut off: it ends before its last scan")
         fault = "has no end marker"
     elif rest.strip(_FILL):
         _only_one(rest, (b"\xff\xd8\xff",))
@@ -233,7 +234,7 @@ def _end_of_jpeg_2000(data: bytes) -> tuple[int, int, bool]:
         if length == 0:  # the last one, up to the end marker (A.4.2)
             whole = data.rstrip(b"\0")
             if whole[-2:] != END:
-                raise DicomError("undecodable-pixels", "a JPEG 2000 frame has no end marker, nor says where it ends")
+                raise DicomError("undecodable-pixels", "a JPEG 2000 frame has neither an end marker nor a length")
             return head, len(whole), False
         position += max(length, 12)
     if position > len(data):

@@ -10,7 +10,7 @@ import numpy as np
 from pydicom.encaps import encapsulate
 
 from gateway.dicom.encoding import values
-from gateway.dicom.encoding.encoded import describe, parse, walk
+from gateway.dicom.encoding.encoded import InstanceHeader, describe, parse, walk
 from gateway.dicom.encoding.explicit import encode
 from gateway.dicom.encoding.library import foreign_errors
 from gateway.dicom.encoding.parts import Parts, split
@@ -18,7 +18,7 @@ from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE, LO
 from gateway.dicom.encoding.transcode import to_implicit
 from gateway.dicom.pixels.codecs import encode_frame
 from gateway.dicom.pixels.facts import container_of
-from gateway.dicom.pixels.stored_values import MAX_PIXEL_BYTES, decode_pixels, pixels_of
+from gateway.dicom.pixels.stored_values import MAX_PIXEL_BYTES, decode_pixels, element_of, pixels_of
 from gateway.errors import DicomError
 
 _BY_COMPONENT_TRANSFORM = "jpeg-2000"  # codec of the syntaxes that turn RGB into YBR_RCT (PS3.5 8.2.4)
@@ -53,11 +53,20 @@ def recode(dataset: bytes, transfer_syntax_uid: str) -> bytes:
     parts = split(dataset, EXPLICIT_LITTLE)
     containers = _containers(parts)
     header_bytes = _header(parts, transfer_syntax_uid)
-    header = describe(walk(header_bytes, parts.layout), parts.pixels.tag)
-    frames = [encode_frame(frame, header, transfer_syntax_uid) for frame in containers]
+    header = describe(walk(header_bytes, parts.layout), element_of(parts).tag)
+    frames = [_encoded(frame, header, transfer_syntax_uid) for frame in containers]
     recoded = b"".join((header_bytes, _pixel_element(frames), parts.trailer_bytes))
     _compare(parts, recoded, transfer_syntax_uid)
     return recoded
+
+
+def _encoded(frame: np.ndarray, header: InstanceHeader, transfer_syntax_uid: str) -> bytes:
+    try:
+        return encode_frame(frame, header, transfer_syntax_uid)
+    except DicomError as error:
+        if not error.code.startswith("codec-"):
+            raise
+        raise DicomError("not-exact", f"the encoder was given up: {error.message}", error.hint) from None
 
 
 def _compare(parts: Parts, recoded: bytes, transfer_syntax_uid: str) -> None:
@@ -65,11 +74,12 @@ def _compare(parts: Parts, recoded: bytes, transfer_syntax_uid: str) -> None:
     try:
         after = decode_pixels(recoded, transfer_syntax_uid)
     except DicomError as error:
-        raise DicomError("not-exact", f"what the encoder made cannot be decoded: {error.message}") from None
+        raise DicomError("not-exact", f"the encoded pixels cannot be decoded: {error.message}") from None
     if after.frames.dtype != before.frames.dtype or not np.array_equal(after.frames, before.frames):
-        raise DicomError("not-exact", "what the encoder made does not decode to the same pixels")
-    if (before.raw is None) != (after.raw is None) or not np.array_equal(before.raw, after.raw):
-        raise DicomError("not-exact", "what the encoder made loses the bits outside Bits Stored")
+        raise DicomError("not-exact", "the encoded pixels do not decode to the same values")
+    one, other = before.raw, after.raw
+    if not (one is other is None or (one is not None and other is not None and np.array_equal(one, other))):
+        raise DicomError("not-exact", "the encoded pixels lose the bits outside Bits Stored")
 
 
 def _containers(parts: Parts) -> np.ndarray:
@@ -78,7 +88,7 @@ def _containers(parts: Parts) -> np.ndarray:
     by_pixel = values.integer(header.dataset, "PlanarConfiguration") in (None, 0)
     colour = header.photometric == "RGB" and header.samples == 3 and by_pixel
     if not colour and not (header.photometric in _MONOCHROME and header.samples == 1):
-        raise DicomError("not-exact", "only monochrome and RGB by pixel are encoded")
+        raise DicomError("not-exact", "only monochrome and pixel-interleaved RGB can be encoded")
     if len(parts.value) > MAX_PIXEL_BYTES:
         raise DicomError(
             "not-exact", f"more than {MAX_PIXEL_BYTES} bytes of pixels are not encoded and compared at once"

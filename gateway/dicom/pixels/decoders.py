@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import io
 import struct
+from typing import Any
 
 import imagecodecs
 import jpeg_ls
@@ -33,7 +34,7 @@ from gateway.dicom.pixels.codestream import Codestream
 from gateway.dicom.pixels.facts import FrameFacts
 
 _HTJ2K = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203")
-_AS_THEY_LIE = {"colorspace": "YCBCR", "outcolorspace": "YCBCR"}
+_AS_THEY_LIE: dict[str, Any] = {"colorspace": "YCBCR", "outcolorspace": "YCBCR"}
 _LOSSLESS_JPEG = 0xC3
 _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x01"  # transform 1: YCbCr
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from imagecodecs import htj2k_encode
 from pydicom.pixels import get_encoder
@@ -59,7 +61,7 @@ def encode_frame(frame: np.ndarray, facts: FrameFacts, syntax: Syntax) -> bytes:
             encoder = get_encoder(syntax.uid)
             encoded = bytes(encoder.encode(frame.tobytes(), encoding_plugin=plug_in, planar_configuration=0, **module))
     if syntax.codec == "jpeg-2000" and has_component_transform(encoded) != (facts.photometric == "YBR_RCT"):
-        raise DicomError("not-exact", "the encoder turns colours otherwise than the header says")
+        raise DicomError("not-exact", "the encoder changes the colour space, and the header would no longer be true")
     return encoded
 
 
@@ -73,11 +75,11 @@ def _numbers(frame: np.ndarray, facts: FrameFacts) -> np.ndarray:
     numbers = frame.view(f"i{frame.dtype.itemsize}") if facts.signed else frame
     low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if facts.signed else (0, (1 << bits) - 1)
     if facts.high_bit != bits - 1 or int(numbers.min()) < low or int(numbers.max()) > high:
-        raise DicomError("not-exact", "bits outside Bits Stored are in use, which the syntax does not hold")
+        raise DicomError("not-exact", "bits outside Bits Stored are in use, which this transfer syntax cannot hold")
     return numbers
 
 
-def _module(facts: FrameFacts) -> dict[str, int | str]:
+def _module(facts: FrameFacts) -> dict[str, Any]:
     """The Image Pixel module of a single frame, by the names that pydicom's codecs know."""
     return {
         "rows": facts.rows,

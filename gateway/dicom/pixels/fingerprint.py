@@ -16,7 +16,7 @@ import numpy as np
 
 from gateway.dicom.encoding.check import native_length
 from gateway.dicom.encoding.parts import Parts, native_value, split
-from gateway.dicom.pixels.stored_values import pixels_of
+from gateway.dicom.pixels.stored_values import element_of, pixels_of
 from gateway.errors import DicomError
 
 NONE, STORED, NATIVE, FRAGMENTS = 0, 1, 2, 3
@@ -76,7 +76,7 @@ def is_same(fingerprint: bytes, copy: bytes, transfer_syntax_uid: str) -> bool:
     """
     kind = fingerprint[0]
     if kind not in (NONE, STORED, NATIVE, FRAGMENTS):
-        raise DicomError("carried-format", "what the copy carries is of no version that is known here")
+        raise DicomError("carried-format", "what the copy carries has no known version")
     parts = split(copy, transfer_syntax_uid, without_pixels=True)
     if parts.pixels is None or kind == NONE:
         return parts.pixels is None and kind == NONE
@@ -90,8 +90,10 @@ def _of_kind(kind: int, parts: Parts) -> bytes:
     digest = hashlib.sha256(_SHAPE.pack(header.frames, header.rows, header.columns, header.samples))
     if kind == NATIVE:
         if parts.syntax.encapsulated:
-            raise DicomError("encapsulated", "pixels of this kind are compared uncompressed, and the copy's are not")
-        digest.update(native_value(parts)[: native_length(header, parts.pixels.tag)])
+            raise DicomError(
+                "encapsulated", "pixels of this kind can only be compared uncompressed, and the copy's are compressed"
+            )
+        digest.update(native_value(parts)[: native_length(header, element_of(parts).tag)])
     elif parts.syntax.encapsulated:
         for fragment in parts.fragments()[1]:
             digest.update(fragment)

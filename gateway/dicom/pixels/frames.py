@@ -21,7 +21,7 @@ from gateway.dicom.encoding.library import foreign_errors
 from gateway.dicom.encoding.limits import MAX_HEADER
 from gateway.dicom.encoding.parts import Parts, read_behind
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, syntax_of
-from gateway.dicom.pixels.stored_values import Pixels, first_fragments, pixels_of
+from gateway.dicom.pixels.stored_values import Pixels, element_of, first_fragments, pixels_of
 from gateway.dicom.pixels.windows import displays_of
 from gateway.errors import DicomError
 
@@ -89,7 +89,7 @@ class FrameReader:
     def _native(self, first: int, end: int) -> bytes:
         whole = native_length(self.header)
         start, stop = (whole // self.header.frames * frame for frame in (first, end))
-        pixels = self.parts.pixels
+        pixels = element_of(self.parts)
         return self._read(pixels.value + start, min(stop - start + stop % 2, pixels.length - start))
 
     def _encapsulated(self, first: int, end: int) -> bytes:
@@ -138,6 +138,8 @@ def native_parts(head: bytes) -> Parts:
     syntax = syntax_of(EXPLICIT_LITTLE)
     source, layout = open_source(io.BytesIO(head), syntax)
     header_bytes, element = split_header(source, layout, bulk=UNDEFINED, at_most=len(head))
+    if element is None:
+        raise DicomError("no-pixels", "the object has no pixel data")
     header = describe(walk(header_bytes, layout), element.tag)
     return Parts(header, syntax, layout, element, memoryview(b""), header_bytes, b"")
 

@@ -1,4 +1,4 @@
-"""Stored values that stand for something else than brightness: padding, and the colours of a supplemental palette.
+"""Stored values that stand for something other than brightness: padding, and the colours of a supplemental palette.
 
 Pixels that hold them are never marked, and no marked pixel takes one of them (PS3.3 C.7.5.1.1.2, C.7.6.19).
 """

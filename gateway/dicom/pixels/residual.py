@@ -53,9 +53,10 @@ def original_of(planes: bytes | memoryview, marked: np.ndarray) -> np.ndarray:
         "carried-format" when `planes` has not the length of `marked`.
     """
     if len(planes) != marked.nbytes:
-        raise DicomError("carried-format", "the residual has not the length of the pixels")
-    code = np.frombuffer(planes, np.uint8)
+        raise DicomError("carried-format", "the residual and the pixels differ in length")
+    low = np.frombuffer(planes, np.uint8)
+    code: np.ndarray = low
     if marked.dtype == np.uint16:
-        code = code[: len(marked)].astype(np.uint16) | code[len(marked) :].astype(np.uint16) << 8
+        code = low[: len(marked)].astype(np.uint16) | low[len(marked) :].astype(np.uint16) << 8
     difference = (code >> 1) ^ (np.zeros_like(code) - (code & 1))
     return marked + difference

@@ -15,6 +15,7 @@ from pydicom.pixels.utils import expand_ybr422
 
 from gateway.dicom.encoding import values
 from gateway.dicom.encoding.check import native_length
+from gateway.dicom.encoding.elements import Element
 from gateway.dicom.encoding.encoded import PIXEL_DATA, InstanceHeader
 from gateway.dicom.encoding.library import foreign_errors
 from gateway.dicom.encoding.parts import Parts, split
@@ -121,7 +122,7 @@ def pixels_of(parts: Parts, displays: tuple[Display, ...] | None = None) -> Pixe
     `displays`: of a piece of an instance, what `displays_of` the whole says of its frames.
     """
     header = parts.header
-    _refuse(header, parts.pixels.tag)
+    _refuse(header, element_of(parts).tag)
     reserved = reserved_values(header)
     if displays is None:
         displays = displays_of(header.dataset, header.frames)
@@ -144,6 +145,13 @@ def pixels_of(parts: Parts, displays: tuple[Display, ...] | None = None) -> Pixe
         displays=displays,
         lossy=is_lossy(header, parts.syntax),
     )
+
+
+def element_of(parts: Parts) -> Element:
+    """Head of the pixel data element; DicomError "no-pixels" for an object without one."""
+    if parts.pixels is None:
+        raise DicomError("no-pixels", "the object has no pixel data")
+    return parts.pixels
 
 
 def is_lossy(header: InstanceHeader, syntax: Syntax) -> bool:
@@ -198,7 +206,7 @@ def _native(parts: Parts) -> np.ndarray:
         flat = np.frombuffer(value[: len(value) // 2 * 2], parts.layout.order + "u2").astype(np.uint16)
     else:
         flat = np.frombuffer(value, np.uint8)
-        if not parts.layout.little_endian and parts.pixels.vr != b"OB":
+        if not parts.layout.little_endian and element_of(parts).vr != b"OB":
             # PS3.5 annex A.3: 8-bit pixels in OW words of the big endian syntax
             flat = flat[: len(flat) // 2 * 2].reshape(-1, 2)[:, ::-1].reshape(-1)
     if header.photometric == "YBR_FULL_422":
@@ -220,7 +228,7 @@ def _unpacked(parts: Parts) -> memoryview:
     header = parts.header
     bits = native_length(replace(header, frames=1)) * 8
     if header.bits_allocated % 8:
-        raise DicomError("unsupported-bits", "frames that are no whole bytes")
+        raise DicomError("unsupported-bits", "a frame does not end at a whole byte")
     frames = [frame[: bits // 8] for frame in _frames(parts)]
     if any(len(frame) * 8 < bits for frame in frames):
         raise DicomError("pixel-data-too-short", "a frame has fewer bytes than the header wants")

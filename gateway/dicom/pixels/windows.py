@@ -158,7 +158,7 @@ def displays_of(ds: Dataset, frames: int) -> tuple[Display, ...]:
         "wrong-functional-groups" as `FunctionalGroups`.
     """
     if values.items(ds, "ModalityLUTSequence"):
-        raise DicomError("modality-lut", "the image has a Modality LUT, whose units cannot be marked in")
+        raise DicomError("modality-lut", "the image has a Modality LUT, and a mark cannot be made in its units")
     groups = FunctionalGroups(ds, frames)
     signed = values.integer(ds, "PixelRepresentation") == 1
     bits = values.integer(ds, "BitsStored") or 16

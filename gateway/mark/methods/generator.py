@@ -262,7 +262,7 @@ def load_generator(path: Path, device: torch.device) -> Generator:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             header = file.metadata() or {}
             if header.get("format") != FORMAT or header.get("version") != str(VERSION):
-                raise ValueError("it is no generator file of this version, as miad-gateway train-mark writes it")
+                raise ValueError("it is not a generator file of this version (miad-gateway train-mark writes them)")
             net = TextureNet(int(header["channels"]))
             tasks, profiles = (tuple(map(str, json.loads(header[name]))) for name in ("tasks", "profiles"))
             net.load_state_dict({name: file.get_tensor(name).float() for name in file.keys()})  # noqa: SIM118

@@ -66,7 +66,7 @@ def load_generator_packs() -> dict[str, GeneratorPack]:
     for entry in entry_points(group=GROUP):
         pack = entry.load()
         if not isinstance(pack, GeneratorPack) or pack.name != entry.name:
-            raise ConfigError("bad-pack", f"entry point {entry.name!r} of {GROUP} is no generator pack of that name")
+            raise ConfigError("bad-pack", f"entry point {entry.name!r} of {GROUP} gives no generator pack of that name")
         packs[pack.name] = pack
     return packs
 

@@ -1,4 +1,4 @@
-"""A site's logo: from an image file to ink, with everything refused that a file from outside may try.
+"""A site's logo: from an image file to a shape that can be drawn; damaged and hostile files are refused.
 
 Ink is bool (h, w), trimmed to what is drawn. Of an image with transparency, ink is what is opaque; of one without, what
 is darker than middle gray. So a logo is dark on a light ground, or anything on a transparent one.
@@ -42,7 +42,9 @@ def load_logo(path: Path) -> np.ndarray:
     """
     try:
         if not path.is_file():
-            raise ConfigError("logo-unreadable", f"the logo {path} is not there, or no plain file", "correct the path")
+            raise ConfigError(
+                "logo-unreadable", f"the logo {path} is not there or not a regular file", "correct the path"
+            )
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError("logo-too-large", f"the logo {path} has more than {MAX_BYTES >> 20} MiB", _SMALLER)
         with warnings.catch_warnings():

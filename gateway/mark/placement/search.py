@@ -1,4 +1,4 @@
-"""Where the lettering goes in an image that belongs to no series: the keyed placement that surrogates bear least.
+"""Where the lettering goes in an image of no series: of several keyed places the one that misleads surrogates most.
 
 The texture comes later; here each candidate is judged by its letters alone, forward passes only. Slices of a series are
 not searched: their placement follows the slice position, so that neighbours agree without waiting for one another.

@@ -117,7 +117,7 @@ def load_packs() -> dict[str, SurrogatePack]:
     for entry in entry_points(group=GROUP):
         pack = entry.load()
         if not isinstance(pack, SurrogatePack) or pack.name != entry.name:
-            raise ConfigError("bad-pack", f"entry point {entry.name!r} of {GROUP} is no surrogate pack of that name")
+            raise ConfigError("bad-pack", f"entry point {entry.name!r} of {GROUP} gives no surrogate pack of that name")
         packs[pack.name] = pack
     return packs
 

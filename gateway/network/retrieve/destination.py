@@ -95,7 +95,7 @@ def way_to(
         if client_tls is None:
             raise PermanentError(
                 "destination-without-tls",
-                f"{workstation.ae_title} does not receive in clear and there is no TLS to call it with",
+                f"{workstation.ae_title} must be reached over TLS, and the restore role has no [restore.tls]",
                 "give [restore.tls], or set receive_plain = true for it",
             )
         tls = BoundTls(client_tls, workstation)

@@ -38,9 +38,10 @@ def confine(memory: int) -> dict[str, bool]:
         What is in force: "no-new-privileges", "landlock" (no file, no TCP port, no foreign signal), "seccomp" (no
         system call but those of `gateway.dicom.pixels.children.syscalls`), "user" (one that owns nothing).
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    for limit, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_AS, memory)):
+        most = resource.getrlimit(limit)[1]  # whoever started the role may allow less
+        value = value if most == resource.RLIM_INFINITY else min(value, most)
+        resource.setrlimit(limit, (value, value))
     done = {"user": _leave_root(), "no-new-privileges": False, "landlock": False, "seccomp": False}
     if sys.platform != "linux":
         return done
@@ -56,9 +57,12 @@ def _leave_root() -> bool:
     """Become a user that owns nothing; False where this process is not root and keeps the user that it has."""
     if os.getuid() != 0:
         return False
-    os.setgroups([])
-    os.setresgid(NOBODY, NOBODY, NOBODY)
-    os.setresuid(NOBODY, NOBODY, NOBODY)
+    try:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    except OSError:  # root of a container that may not change its user
+        return False
     return True
 
 

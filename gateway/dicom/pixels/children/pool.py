@@ -35,6 +35,7 @@ from gateway.errors import CapacityError, DicomError
 
 _USUAL_FRAME, _USUAL_CODESTREAM = 16 << 20, 1 << 20  # bytes of a frame that has `Limits.seconds`; larger ones have more
 _PATIENCE = 10  # times the limit by the clock: a busy machine is no reason to refuse a frame
+_ENCODING = 10  # times as long: pixels of our own, and RLE is slow to encode
 _START_SECONDS = 60.0
 _ROOM = 1 << 16  # bytes that an encoded frame may be longer than the frame
 _FRAMES = 20_000  # that a child works before another takes its place
@@ -120,7 +121,7 @@ class Pool:
 
     def _run(self, job: str, data: bytes, facts: FrameFacts, syntax: Syntax, capacity: int, decoded: int) -> bytearray:
         larger = min(decoded / _USUAL_FRAME, len(data) / _USUAL_CODESTREAM)
-        seconds = self._limits.seconds * max(1.0, larger)
+        seconds = self._limits.seconds * max(1.0, larger) * (_ENCODING if job == "encode" else 1)
         message = {"job": job, "syntax": syntax.uid, "facts": wire.packed_facts(facts), "length": len(data)}
         with self._lent() as child:
             try:

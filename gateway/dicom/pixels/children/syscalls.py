@@ -64,7 +64,7 @@ def filter_for(machine: str) -> bytes | None:
     if machine not in _ARCHITECTURES:
         return None
     column, architecture, fcntl = _ARCHITECTURES[machine]
-    numbers = [numbers[column] for numbers in _ALLOWED.values() if numbers[column] is not None]
+    numbers = [number for numbers in _ALLOWED.values() if (number := numbers[column]) is not None]
     program = [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, architecture), (_RETURN, 0, 0, _KILL)]
     program += [(_LOAD, 0, 0, _NUMBER)]
     for number in numbers:

@@ -76,7 +76,7 @@ class SitePack(SurrogatePack):
                 message = f"{path.name} has {net.channels} channels, the pack {self.channels}"
                 raise ConfigError("wrong-channels", message)
             if net.family in RESERVED:
-                message = f"{path.name}: family {net.family} is kept for the evaluation and is no surrogate"
+                message = f"{path.name}: family {net.family} is kept for the evaluation and cannot be a surrogate"
                 raise ConfigError("reserved-family", message)
             return Surrogate(name, net, size, any_task=True)
         foreign = _foreign(model, path, self.channels)

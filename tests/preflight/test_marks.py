@@ -1,0 +1,71 @@
+"""What a route may say of its mark is what the mark takes: one definition, checked before a worker starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from gateway.config.load import parse_config
+from gateway.config.models import Mark
+from gateway.config.problems import InvalidConfigError
+from gateway.keys.generate import make_keys
+from gateway.mark.settings import MarkSettings
+from gateway.preflight import preflight
+
+ROUTE = "[[routes]]\nname='r'\ncalled_ae='R'\ndestinations=['d']\nmark = {{ {} }}\n[[destinations]]\nname='d'\n"
+ROUTE += "type='research'\nae_title='D'\nhost='localhost'\nport=1\n"
+
+VALUES = {
+    "text": ["COPY", "a b", "~", "x" * 32, "x" * 33, "", " ", "   ", "café", "COPY\n", "\tX", "日本", "x\u200b", "!"],
+    "steps": [0, 1, 1000, 1001, -1],
+    "refine": [0, 5, 6, -1],
+    "tier": ["lettered", "discreet", "loud"],
+    "mode": ["strong", "paper", "generator", "weak"],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in VALUES.items() for value in values])
+def test_the_configuration_takes_what_the_mark_takes(name: str, value: object) -> None:
+    given = {name: value} if name != "refine" else {name: value, "mode": "generator"}
+    assert accepted(Mark, given) == accepted(MarkSettings, given), given
+
+
+def accepted(model: type, given: dict[str, object]) -> bool:
+    try:
+        model(**given)
+    except ValidationError:
+        return False
+    return True
+
+
+def test_every_setting_of_a_route_is_compared_above() -> None:
+    elsewhere = {"generator", "logo", "surrogates"}  # files and packs: below, and in tests/cli
+    assert set(Mark.model_fields) & set(MarkSettings.model_fields) <= set(VALUES) | elsewhere
+
+
+@pytest.mark.parametrize("text", ["café", " ", "x" * 33])
+def test_letters_that_cannot_be_drawn_are_told_with_their_line(text: str) -> None:
+    with pytest.raises(InvalidConfigError) as caught:
+        parse_config(ROUTE.format(f"text = '{text}'"), Path("gateway.toml"))
+    (problem,) = caught.value.problems
+    assert (problem.path, problem.line) == ("routes[0].mark.text", 5)
+    assert "printable ASCII" in problem.message or "at most 32 characters" in problem.message
+
+
+def test_a_logo_that_cannot_be_drawn_is_found_before_the_worker_starts(tmp_path: Path) -> None:
+    make_keys(tmp_path / "keys")
+    logo = tmp_path / "logo.png"
+    config = parse_config(ROUTE.format("logo = 'logo.png'"), tmp_path / "gateway.toml")
+    logo.write_bytes(b"no image")
+    found = [one for one in preflight(config, "worker") if one.level == "error"]
+    assert [one.where for one in found] == ["routes[0].mark.logo"]
+    assert "no image that can be read" in found[0].message
+    Image.new("L", (64, 64), 255).save(logo)  # nothing in it
+    assert [one.where for one in preflight(config, "worker") if one.level == "error"] == ["routes[0].mark.logo"]
+    picture = Image.new("L", (64, 64), 255)
+    picture.paste(0, (16, 16, 48, 48))
+    picture.save(logo)
+    assert [one for one in preflight(config, "worker") if one.level == "error"] == []
