@@ -10,12 +10,14 @@ import torch
 
 from gateway.errors import ConfigError, MarkError
 from gateway.mark.device import deterministic, resolve_device
-from gateway.mark.drafting import Draft, Drafter, most_strokes, nearest, to_tensor, working_shape
+from gateway.mark.drafting import Draft, Drafter
+from gateway.mark.grids import nearest, to_tensor, working_shape
 from gateway.mark.methods.flat import text_ink
 from gateway.mark.methods.generator import generate_texture
 from gateway.mark.methods.generator_packs import GeneratorLoader, GeneratorPack, load_generator_packs
 from gateway.mark.methods.paper import FlatMark, fit_flat_mark, search_flat_marks
 from gateway.mark.methods.strong import first_direction, optimise_texture
+from gateway.mark.placement.letters import most_strokes
 from gateway.mark.placement.logo import load_logo
 from gateway.mark.profiles import load_profiles
 from gateway.mark.randomness import keyed

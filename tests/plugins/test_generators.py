@@ -49,6 +49,7 @@ def test_card_names_data_split_licence_and_commands(pack: GeneratorPack) -> None
         assert re.search(word, text, re.IGNORECASE), word
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("task", "profile", "surrogates"),
     [("brain_mri", "brain-mr", gray_surrogates.PACK), ("fundus", "fundus", rgb_surrogates.PACK)],
