@@ -23,7 +23,21 @@ from gateway.mark.visibility.budget import psnr
 from gateway.mark.visibility.display import DisplayMap
 from gateway.training.labelled_sets import load_test
 from plugins.surrogates import rgb
-from tests.support.mark.samples import BRAIN, CPU, CT, GRAY, KEY, OTHER_KEY, RGB, disc, gray8, phantom, requests, rgb8
+from tests.support.mark.samples import (
+    BRAIN,
+    CPU,
+    CT,
+    GRAY,
+    KEY,
+    OTHER_KEY,
+    RGB,
+    disc,
+    gray8,
+    phantom,
+    requests,
+    rgb8,
+    small_pack,
+)
 from tests.support.mark.samples import small_pack as vgg
 
 PAPER = MarkSettings(mode="paper", device="cpu", population=10, generations=4)
