@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -168,7 +169,7 @@ class Demo:
         entry = entries.get(image.sop_instance_uid)
         witness = witnesses.get(image.sop_instance_uid)
         found = copies.get(image.sop_instance_uid, [])
-        line = {
+        line: dict[str, Any] = {
             "name": image.name,
             "sop_instance_uid": image.sop_instance_uid,
             "archive_sha256": witness.sha256 if witness else "",
@@ -185,7 +186,7 @@ class Demo:
             line |= {"restored_sha256": restored.sha256, "restored_sop_uid": restored.sop_instance_uid}
         return Line(**line, stranger_refused=self._strangers_are_refused())
 
-    def _figures(self, image: DemoImage, witness: Received, copy: Copy) -> dict[str, object]:
+    def _figures(self, image: DemoImage, witness: Received, copy: Copy) -> dict[str, Any]:
         try:
             measured = self._measurer.measure(witness.data, witness.transfer_syntax_uid, copy.file)
         except GatewayError as error:

@@ -6,14 +6,15 @@ import hashlib
 import ssl
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.events import Event
 from pynetdicom.presentation import build_context, build_role
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelGet
 
 from gateway.config.models import Tls
 from gateway.demo.site import LOOPBACK
@@ -21,6 +22,7 @@ from gateway.errors import GatewayError
 from gateway.network import settings
 from gateway.network.tls import client_context
 
+STUDY_ROOT_GET = UID("1.2.840.10008.5.1.4.1.2.2.3")  # Study Root Query/Retrieve Information Model - GET, PS3.4 C.6.2
 TIMEOUT_S = 60.0
 SUCCESS = 0x0000
 
@@ -85,7 +87,7 @@ class Workstation:
         try:
             for item in items:
                 arrived.clear()
-                for status, _ in association.send_c_get(_identifier(item), StudyRootQueryRetrieveInformationModelGet):
+                for status, _ in association.send_c_get(_identifier(item), STUDY_ROOT_GET):
                     if not status:
                         raise GatewayError("demo-not-connected", f"{called} ended the association")
                 answers.append(arrived[0] if len(arrived) == 1 else None)
@@ -101,9 +103,11 @@ class Workstation:
         return association.is_rejected
 
     def _associate(self, called: str, port: int, received: list[Received]) -> Association:
-        contexts = [build_context(StudyRootQueryRetrieveInformationModelGet)]
+        contexts = [build_context(STUDY_ROOT_GET)]
         contexts += [build_context(sop_class, syntax) for sop_class, syntax in self._kinds]
-        roles = [build_role(UID(sop_class), scp_role=True) for sop_class in sorted({kind[0] for kind in self._kinds})]
+        roles: list[Any] = [
+            build_role(UID(sop_class), scp_role=True) for sop_class in sorted({kind[0] for kind in self._kinds})
+        ]
         secure: tuple[ssl.SSLContext, str] | None = (client_context(self._tls), LOOPBACK) if self._tls else None
         return self._ae.associate(
             LOOPBACK,
@@ -128,6 +132,7 @@ def _identifier(item: Wanted) -> Dataset:
 def _keep(event: Event, received: list[Received]) -> int:
     """A C-STORE sub-operation: the bytes as they came, never decoded."""
     request = event.request
+    assert isinstance(request, C_STORE)  # EVT_C_STORE's
     received.append(
         Received(
             sop_class_uid=str(request.AffectedSOPClassUID),

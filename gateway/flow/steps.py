@@ -72,9 +72,9 @@ class Steps:
             )
             if header.notes:
                 outcome.audit(events.INSTANCE_NOTED, locator=record.locator, notes=header.notes)
-            if decision.action in ("hold", "block"):
+            if refusal := self._context.protector.refusal(record, decision):
                 self._context.store.recorded(row.id, record.locator)
-                raise decision.as_error()
+                raise refusal
             self._context.store.sealed(row.id, record.locator, decision.action)
 
     # -- sealed -> marked ----------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from gateway.dicom.encoding.encoded import InstanceHeader, read_header
 from gateway.dicom.encoding.parts import Parts, split
 from gateway.dicom.encoding.syntaxes import syntax_of
 from gateway.dicom.pixels.children.pool import Limits, configure
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, HoldError
 from gateway.keys import SealingKeys, mark_seed
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, ModalityProfile, load_packs, load_profiles
 from gateway.mark.surrogates.foreign import read_packs
@@ -33,6 +33,7 @@ from gateway.protect.marking import (
     Marked,
     MarkJob,
     Opened,
+    described,
     marked_frames,
     open_original,
     read_original,
@@ -139,6 +140,7 @@ class Protector:
         CapacityError, VaultError, IntegrityError
             As `RecordStore.create` and `PayloadStore.put`.
         """
+        collides = self._records.is_of_another_study(header.sop_instance_uid, header.study_uid)
         record = self._records.create(
             RecordFacts(
                 original_sop_uid=header.sop_instance_uid,
@@ -151,12 +153,29 @@ class Protector:
                 policy=policy_digest(decision, route),
                 attributes=header.attributes,
                 received_at=received_at,
-                is_carried=route.restoration == "carried" and decision.action in ("mark", "remap"),
+                is_carried=route.restoration == "carried" and decision.action in ("mark", "remap") and not collides,
                 has_new_study=has_new_study(decision, route),
             )
         )
         self._put_payload(record, source)
         return record
+
+    def refusal(self, record: VaultRecord, decision: Decision) -> GatewayError | None:
+        """Why no copy of a sealed original is made, None where one is: held or blocked, or its UID is another's.
+
+        ``uid-collision``: the SOP Instance UID is that of another study's instance. The original is found in its own
+        study all the same.
+        """
+        if decision.action in ("hold", "block"):
+            return decision.as_error()
+        if not self._records.is_of_another_study(record.original_sop_uid, record.study_uid):
+            return None
+        return HoldError(
+            "uid-collision",
+            "its SOP Instance UID is that of an instance of another study (PS3.5, 9: a UID names one thing); the "
+            "original is sealed and can be retrieved, a marked copy would pass for one of the other study",
+            "have the archive give one of the two another SOP Instance UID, and send that",
+        )
 
     def record(self, locator: str) -> VaultRecord:
         """The record at `locator`; NotFoundError or IntegrityError."""
@@ -312,7 +331,7 @@ class Protector:
             transfer_syntax_uid=job.transfer_syntax_uid,
             pixels=opened.pixels,
             frames=frames,
-            facts_of=partial(self._facts, job.route, body),
+            facts_of=described(partial(self._facts, job.route, body), tally),
             figures=tally.figures(job.route, profile),
             parts=opened.parts,
         )

@@ -52,14 +52,20 @@ class Restorer:
         """The original that a record's locator names."""
         return self._original(self._records.by_locator(locator))
 
-    def by_uid(self, uid: str) -> Original:
-        """By derived SOP Instance UID, else the newest generation under an original one."""
+    def by_uid(self, uid: str, study_uid: str = "") -> Original:
+        """By derived SOP Instance UID, else the newest generation of an original one (in that study, where told).
+
+        Raises
+        ------
+        VaultError
+            ``uid-collision``: originals of several studies have it.
+        """
         try:
             return self.by_derived_uid(uid)
         except NotFoundError as error:
             if error.code != "no-such-record":
                 raise
-            return self._original(self._records.by_original_uid(uid))
+            return self._original(self._records.by_original_uid(uid, study_uid))
 
     def by_derived_uid(self, uid: str) -> Original:
         """The original of the marked copy with this SOP Instance UID."""

@@ -1,10 +1,11 @@
 """What C-FIND answers from and C-MOVE and C-GET select by: the clear-text columns and attributes of the records.
 
 Hierarchical queries of the Patient Root and Study Root models (PS3.4 C.4.1.2.2, C.6). The caller's scope is applied
-before anything is matched, so that an answer tells nothing of what lies outside it. Only the newest generation under
-an original UID is seen, unless an instance is asked for by the derived UID of an older one; records whose payload has
-been purged are not seen. Identifiers are read as pydicom decodes them, by their own Specific Character Set. Answers
-always name *original* UIDs, also when the identifier names derived ones.
+before anything is matched, so that an answer tells nothing of what lies outside it. An instance is named by study,
+series and SOP Instance UID together: where two studies hold different originals under one SOP Instance UID, each is
+found in its own. Only the newest generation of an instance is seen, unless it is asked for by the derived UID of an
+older one; records whose payload has been purged are not seen. Identifiers are read as pydicom decodes them, by their
+own Specific Character Set. Answers always name *original* UIDs, also when the identifier names derived ones.
 
 The index is not signed: whoever releases an original decides by the record (`RecordStore`), its study UID included.
 """
@@ -228,7 +229,10 @@ def _visible(scope: Scope, derived: Sequence[str]) -> list[ColumnElement[bool]]:
     """In scope, payload there, newest generation (or named by one of the `derived` UIDs)."""
     newer = aliased(VaultRow)
     newest = ~exists().where(
-        newer.original_sop_uid == VaultRow.original_sop_uid, newer.generation > VaultRow.generation
+        newer.original_sop_uid == VaultRow.original_sop_uid,
+        newer.study_uid == VaultRow.study_uid,
+        newer.original_series_uid == VaultRow.original_series_uid,
+        newer.generation > VaultRow.generation,
     )
     conditions: list[ColumnElement[bool]] = [VaultRow.payload_file.is_not(None)]
     conditions.append(or_(newest, VaultRow.derived_sop_uid.in_(derived)) if derived else newest)

@@ -80,7 +80,8 @@ class RecordStore:
         Both give a new generation, which is then the newest under the UID.
 
         Different bytes (or another policy) under one original UID get the next generation, and with it another
-        derived UID. Safe for any number of processes at once.
+        derived UID: generations count over all studies, since derived UIDs are made of UID and generation alone.
+        Another study's original under the UID supersedes nothing here. Safe for any number of processes at once.
 
         Whether the original is carried is part of the policy: a record is never found for facts that say otherwise.
 
@@ -182,9 +183,35 @@ class RecordStore:
         """The record at `locator`. This and the next two raise NotFoundError ``no-such-record``, or IntegrityError."""
         return self._one(select(VaultRow).where(VaultRow.locator == locator))
 
-    def by_original_uid(self, sop_uid: str) -> VaultRecord:
-        """The newest generation under an original SOP Instance UID."""
-        return self._one(_under_uid(sop_uid))
+    def by_original_uid(self, sop_uid: str, study_uid: str = "", series_uid: str = "") -> VaultRecord:
+        """The newest generation of an original: by its SOP Instance UID, and where that is told, its study and series.
+
+        Raises
+        ------
+        VaultError
+            ``uid-collision``: several studies hold an original of this UID, and it was not told which one is meant.
+        """
+        found = _under_uid(sop_uid)
+        if study_uid:
+            found = found.where(VaultRow.study_uid == study_uid)
+        if series_uid:
+            found = found.where(VaultRow.original_series_uid == series_uid)
+        with reading(self._engine) as session:
+            studies = session.scalars(found.with_only_columns(VaultRow.study_uid).order_by(None).distinct()).all()
+        if len(studies) > 1:
+            raise VaultError("uid-collision", f"{len(studies)} studies hold an original of this UID", "name the study")
+        return self._one(found)
+
+    def is_of_another_study(self, sop_uid: str, study_uid: str) -> bool:
+        """Whether a SOP Instance UID belongs to another study already: to the one that came first under it.
+
+        Such an original is sealed and found in its own study. A marked copy of it would be taken for a newer one of
+        the first study's original: references of both studies name one and the same UID.
+        """
+        first = _under_uid(sop_uid).with_only_columns(VaultRow.study_uid).order_by(None).order_by(VaultRow.generation)
+        with reading(self._engine) as session:
+            owner = session.scalars(first.limit(1)).first()
+        return owner is not None and owner != study_uid
 
     def by_derived_uid(self, sop_uid: str) -> VaultRecord:
         """The record whose marked copy has this SOP Instance UID."""
@@ -352,8 +379,14 @@ def _live_record_of(rows: Sequence[VaultRow], facts: RecordFacts) -> VaultRow | 
 
 
 def _is_superseded(row: VaultRow, rows: Sequence[VaultRow], facts: RecordFacts) -> bool:
-    """Whether other bytes came after `row`, and those of `facts` after them."""
-    others = (one for one in rows if one.generation > row.generation and one.original_sha256 != row.original_sha256)
+    """Whether other bytes of the same instance came after `row`, and those of `facts` after them."""
+    others = (
+        one
+        for one in rows
+        if one.generation > row.generation
+        and one.original_sha256 != row.original_sha256
+        and (one.study_uid, one.original_series_uid) == (row.study_uid, row.original_series_uid)
+    )
     return facts.received_at is not None and any(one.created_at < facts.received_at for one in others)
 
 

@@ -24,6 +24,7 @@ def test_bundled_images_are_in_the_package_and_different_from_each_other():
     assert len({image.sop_instance_uid for image in images}) == len(images)
 
 
+@pytest.mark.full  # tests/demo/test_study.py goes the same way, without the quickstart's packaging around it
 @pytest.mark.peers
 @pytest.mark.timeout(TIMEOUT_S + 60)
 def test_demo_once(tmp_path):

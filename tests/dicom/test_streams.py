@@ -81,6 +81,14 @@ def test_a_missing_end_marker(syntax):
         assert np.array_equal(decoded(frame[:-2] + tail, syntax), whole), tail
 
 
+@pytest.mark.parametrize("syntax", [JPEG_BASELINE, JPEG_LOSSLESS, JPEG_2000_LOSSLESS, HTJ2K_LOSSLESS, JPEG_LS_LOSSLESS])
+@pytest.mark.parametrize("missing", [5, 9, 30, 200, 900])
+def test_a_frame_that_is_cut_off_and_closed_again(syntax, missing):
+    """The end marker is there, the pixels before it are not: libjpeg would show gray, OpenJPEG less detail."""
+    frame = FRAMES[syntax][: -2 - missing] + b"\xff\xd9"
+    assert error_of(wrapped(of(syntax), frame), syntax).code in ("undecodable-pixels", "decoders-disagree")
+
+
 def test_a_progressive_frame_without_end_marker_is_held():
     """Further scans may have refined it: no decoder could tell."""
     buffer = io.BytesIO()

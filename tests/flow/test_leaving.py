@@ -301,7 +301,7 @@ def test_a_certificate_that_fails_is_tried_for_a_day_and_then_held(make_flow, mo
     """Whatever `retry_attempts` says: somebody has to mend it, and a day is what that takes."""
     flow, [one] = queued(make_flow, ROUTE)
     flow.sender.fail = lambda *_: TransientError(code, "its certificate ended")
-    flow.retry = lambda attempt: 2.0 if attempt < 3 else 0.0
+    flow.retry = lambda attempt: 60.0 if attempt < 3 else 0.0
     now, tries = [START], 0
     monkeypatch.setattr("gateway.flow.deliveries.time.time", lambda: now[0])
     while flow.row(one).state == "marked":
@@ -312,7 +312,7 @@ def test_a_certificate_that_fails_is_tried_for_a_day_and_then_held(make_flow, mo
         assert tries < 1000
     assert outcome(flow, one) == ("held", code)
     assert DAY_S <= now[0] - START < DAY_S + 600
-    assert tries > 100
+    assert tries > 10
     assert held_codes(flow) == [("outside", code)]
     assert flow.sender.received == []
 

@@ -75,6 +75,7 @@ def test_networks_round_trip_through_files(family: str, tmp_path: Path) -> None:
     assert torch.allclose(loaded(x).logits["t"], net(x).logits["t"], atol=0.02)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("pack", PACKS, ids=lambda pack: pack.name)
 def test_networks_know_their_test_images_as_well_as_the_card_says(pack: SurrogatePack, labelled_sets: Path) -> None:
     task = next(iter(SETS[pack.name]))
@@ -105,6 +106,7 @@ def _write_set(folder: Path) -> None:
     np.savez(folder / "test.npz", images=images[32:], labels=np.arange(8) % 2, classes=np.array(["dark", "bright"]))
 
 
+@pytest.mark.full
 def test_the_command_that_made_the_packs_still_trains(tmp_path: Path) -> None:
     """The smallest run of it, and again: the second finds the work done and gives the same figures."""
     for folder in datasets.RGB_SETS.values():

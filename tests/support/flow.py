@@ -123,6 +123,10 @@ def configuration(state: Path, keys: Path, *routes: Route) -> Config:
     return make_absolute(config, keys.parent)
 
 
+_MARKERS: dict = {}
+"""Settings -> marker with its networks, for all sites of one test process that bring no networks of their own."""
+
+
 class Flow:
     """One site's flow; `again` makes another process's view of the same site, with other settings if asked."""
 
@@ -135,6 +139,8 @@ class Flow:
         self.context = build_step_context(
             config, SealingKeys.load(config.keys), self.store, self.engine, AuditLog(self.audit_path)
         )
+        if not config.surrogates:  # loading networks takes longer than all else that these tests do
+            self.context.protector._markers = _MARKERS
         self.steps = Steps(self.context)
         self.sender = MemorySender()
         self.retry: Callable[[int], float] = lambda attempt: 60.0

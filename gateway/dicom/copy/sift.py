@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from gateway.dicom.copy import bulk
 from gateway.dicom.copy.bulk import LeftOut, RideAlong
@@ -17,11 +17,14 @@ from gateway.dicom.encoding.parts import Parts
 from gateway.errors import DicomError, HoldError
 
 _MAX_GUISE = 8 << 20  # a longer value without a VR of its own is not looked into: it is bulk
-_MAX_STEPS = 1 << 22  # heads that are read: each level of a sequence may be looked at more than once
+_STEPS = 2  # heads that are read for each byte: a level of a sequence may be looked at more than once, not without end
+_LEAST_STEPS, _MOST_STEPS = 1 << 18, 1 << 24
 _TRACE = 32  # bytes: no shorter value can show anything
 _ROWS, _COLUMNS = 0x00280010, 0x00280011
 _UNKNOWN = frozenset({"", "UN"})
 _MAYBE_SEQUENCE = frozenset({"", "UN", "OB", "OW"})
+_NUMBERS = {True: (struct.Struct("<HH"), struct.Struct("<H"), struct.Struct("<I"))}
+_NUMBERS[False] = (struct.Struct(">HH"), struct.Struct(">H"), struct.Struct(">I"))
 Chunks = list[bytes | memoryview]
 
 
@@ -91,8 +94,7 @@ class _Place:
     budgets: dict[int, list[int]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Head:
+class _Head(NamedTuple):
     tag: int
     vr: str
     length: int
@@ -110,7 +112,7 @@ class _Walk:
         self._own = own
         self._overlays = overlays
         self._left_out = left_out
-        self._steps = 0
+        self._steps = min(max(_LEAST_STEPS, _STEPS * len(data)), _MOST_STEPS)
 
     # -- structure -----------------------------------------------------------------------------------------------------
 
@@ -192,7 +194,7 @@ class _Walk:
     def _item(
         self, at: int, end: int, layout: Layout, around: _Place, is_open: bool, depth: int
     ) -> tuple[int, Chunks | None]:
-        place = replace(around, seen=set(), creators={}, budgets={}, has_binary=False)
+        place = _Place(around.path, True, around.private, around.kept, around.budget, around.has_image)
         spent = self._spent(place)
         after, new = self.elements(at, end, layout, place, is_open, depth + 1)
         if place.private and place.has_binary and len(place.seen) == 2 and not place.has_image:
@@ -229,10 +231,11 @@ class _Walk:
             return self._leave_out(head, why, place, private=False)
         if group in self._overlays and not place.nested:
             return self._leave_out(head, "an overlay plane that shows the picture", place, private=False)
-        inner = self._around(head, place)
-        if bulk.is_pixel_group(group) and not inner.kept:
+        private, kept, budget = self._standing(head, place)
+        if bulk.is_pixel_group(group) and not kept:
             return self._leave_out(head, "raw data of a scanner", place, private=True)
         for inside in self._layouts(head, layout):
+            inner = _Place(_path(place, tag), True, private, kept, budget, place.has_image)
             spent = self._spent(inner)
             try:
                 new = self._items(head, inside, inner, depth)
@@ -242,16 +245,15 @@ class _Walk:
                 self._take_back(inner, spent)
                 continue
             return None if new is None else [self._new_head(head, new, layout), *new]
-        return self._leaf(head, inner, place)
+        return self._leaf(head, place, private, kept, budget)
 
-    def _leaf(self, head: _Head, inner: _Place, place: _Place) -> Chunks | None:
+    def _leaf(self, head: _Head, place: _Place, private: bool, kept: bool, budget: list[int] | None) -> Chunks | None:
         size = head.end - head.value
-        is_private = inner.private
         if head.tag in (_ROWS, _COLUMNS):
             place.seen.add(head.tag)
         is_text = head.vr not in bulk.BULK_VRS and head.vr not in _UNKNOWN
         place.has_binary = place.has_binary or (not is_text and size > _TRACE)
-        if not is_private:
+        if not private:
             if head.tag in bulk.LISTED or head.tag in self._own or head.tag & 0xFFFF == 0:
                 return None
             if head.tag >> 16 & 0xFFE1 == 0x6000 and not place.nested and head.length != UNDEFINED:
@@ -261,35 +263,31 @@ class _Walk:
             if not bulk.is_bulk(head.tag, head.vr) and bulk.dictionary_vrs(head.tag):
                 return None
             return self._leave_out(head, "binary data that is not on the list", place, private=False)
-        if inner.kept:
+        if kept:
             return None
         if place.has_image and not is_text and size > _TRACE:
             return self._leave_out(head, "binary data of a private image", place, private=True)
         if size > self._rules.value_bytes or head.length == UNDEFINED:
             return self._leave_out(head, "a private value that is too large", place, private=True)
-        if inner.budget is not None:
-            inner.budget[0] -= size + 8
-            if inner.budget[0] < 0:
+        if budget is not None:
+            budget[0] -= size + 8
+            if budget[0] < 0:
                 return self._leave_out(head, "more than a private block may have", place, private=True)
         return None
 
-    def _around(self, head: _Head, place: _Place) -> _Place:
-        """What holds for the value of an element, or the items in it."""
+    def _standing(self, head: _Head, place: _Place) -> tuple[bool, bool, list[int] | None]:
+        """Whether an element is private, whether its creator stays, and what its private block may still keep."""
         group, number = head.tag >> 16, head.tag & 0xFFFF
-        path = f"{place.path} > {_written(head.tag)}" if place.path else _written(head.tag)
-        inner = replace(place, path=path, nested=True)
         if not group & 1:
-            return inner
+            return place.private, place.kept, place.budget
         block = group << 16 | (number if number <= 0xFF else number >> 8)
         if 0x10 <= number <= 0xFF:
             text = bytes(self._data[head.value : min(head.end, head.value + 64)])
             place.creators[block] = text.decode("latin-1").strip(" \0")
-        inner.private = True
-        named = place.creators.get(block) in self._rules.keep
-        inner.kept = place.kept or named or self._rules.private == "keep"
-        if place.budget is None:
-            inner.budget = place.budgets.setdefault(block, [self._rules.block_bytes])
-        return inner
+        kept = place.kept or self._rules.private == "keep" or place.creators.get(block) in self._rules.keep
+        if place.budget is not None:
+            return True, kept, place.budget
+        return True, kept, place.budgets.setdefault(block, [self._rules.block_bytes])
 
     def _is_surely_sequence(self, head: _Head) -> bool:
         return not head.tag >> 16 & 1 and (head.vr == "SQ" or "SQ" in bulk.dictionary_vrs(head.tag))
@@ -313,29 +311,29 @@ class _Walk:
         return bytes(self._data[head.value : head.value + 4]) == _packed(ITEM, layout)
 
     def _leave_out(self, head: _Head, why: str, place: _Place, *, private: bool) -> Chunks:
-        path = f"{place.path} > {_written(head.tag)}" if place.path else _written(head.tag)
-        self._left_out.append(LeftOut(path, why, head.end - head.value, private))
+        self._left_out.append(LeftOut(_path(place, head.tag), why, head.end - head.value, private))
         return []
 
     # -- bytes ---------------------------------------------------------------------------------------------------------
 
     def _head(self, at: int, end: int, layout: Layout) -> tuple[int, str, int, int]:
         """Tag, VR ("" without one), length, and where the value begins, as `gateway.dicom.encoding.elements` has it."""
-        data, order = self._data, layout.order
-        self._steps += 1
-        if self._steps > _MAX_STEPS:
+        data = self._data
+        tags, short, long = _NUMBERS[layout.little_endian]
+        self._steps -= 1
+        if self._steps < 0:
             raise DicomError("too-many-elements", "the sequences of the header have too many elements to be searched")
         if at + 8 > end:
             raise _BadError("an element has no head")
-        group, number = struct.unpack_from(order + "HH", data, at)
+        group, number = tags.unpack_from(data, at)
         vr = b"" if layout.implicit or group == 0xFFFE else bytes(data[at + 4 : at + 6])
         if vr in LONG_VRS:
             if at + 12 > end:
                 raise _BadError("an element has no head")
-            return group << 16 | number, vr.decode(), struct.unpack_from(order + "I", data, at + 8)[0], at + 12
+            return group << 16 | number, vr.decode(), long.unpack_from(data, at + 8)[0], at + 12
         if vr and b"AA" <= vr <= b"ZZ":
-            return group << 16 | number, vr.decode("latin-1"), struct.unpack_from(order + "H", data, at + 6)[0], at + 8
-        return group << 16 | number, "", struct.unpack_from(order + "I", data, at + 4)[0], at + 8
+            return group << 16 | number, vr.decode("latin-1"), short.unpack_from(data, at + 6)[0], at + 8
+        return group << 16 | number, "", long.unpack_from(data, at + 4)[0], at + 8
 
     def _end_of(self, at: int, length: int, end: int, layout: Layout, depth: int) -> int:
         """Behind the value that begins `at`; of undefined length: behind its delimiter."""
@@ -371,6 +369,10 @@ def _order(layout: Layout) -> Literal["little", "big"]:
 
 def _packed(tag: int, layout: Layout) -> bytes:
     return struct.pack(layout.order + "HH", tag >> 16, tag & 0xFFFF)
+
+
+def _path(place: _Place, tag: int) -> str:
+    return f"{place.path} > {_written(tag)}" if place.path else _written(tag)
 
 
 def _written(tag: int) -> str:

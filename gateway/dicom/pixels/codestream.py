@@ -237,7 +237,8 @@ def _end_of_jpeg_2000(data: bytes) -> tuple[int, int, bool]:
                 raise DicomError("undecodable-pixels", "a JPEG 2000 frame has neither an end marker nor a length")
             return head, len(whole), False
         position += max(length, 12)
-    if position > len(data):
+    # The end marker cannot stand in a tile's data (A.1.3): where it does, the tile is shorter than it says.
+    if position > len(data) or (data[position : position + 2] != END and data[position - 2 : position] == END):
         raise DicomError("undecodable-pixels", "a compressed frame is cut off: it ends inside a tile")
     if data[position : position + 2] == END:
         return head, position + 2, False

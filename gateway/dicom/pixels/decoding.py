@@ -19,7 +19,8 @@ from gateway.dicom.pixels.colour import RGB, colour_of
 from gateway.dicom.pixels.facts import FrameFacts, container_of, decoded_type
 from gateway.errors import DicomError
 
-_FILLERS = (b"", b"\x55" * 64, bytes(range(1, 128)) * 2)  # read as data, if data is missing
+_FILLERS = (b"\xfe\xdb\x6e\xb7" * 64, b"\x55" * 64, b"")  # read as data, if data is missing; libjpeg itself reads zeros
+_PROGRESSIVE = 0xC2  # its scans are not whole by themselves
 _STRAY_ZEROS = 8  # between the last scan of a JPEG-LS frame and its end marker, at most
 _KNOWN = 256  # kinds of frames that both decoders were seen to agree on
 _agreed: OrderedDict[tuple, None] = OrderedDict()
@@ -77,7 +78,7 @@ def _samples(codestream: Codestream, facts: FrameFacts, syntax: Syntax) -> np.nd
         if syntax.codec != "jpeg-ls" or not 0 < zeros <= _STRAY_ZEROS:
             raise
         codestream, samples = _without_zeros(codestream, syntax, zeros)
-    if codestream.missing_end and syntax.codec == "jpeg":
+    if syntax.codec == "jpeg" and codestream.process != _PROGRESSIVE:
         _check_whole(codestream, syntax, samples)
     kind = (syntax.uid, facts, codestream.data[: codestream.head])
     is_clear = facts.samples == 1 and not facts.signed and not codestream.signed
@@ -111,13 +112,13 @@ def _without_zeros(codestream: Codestream, syntax: Syntax, zeros: int) -> tuple[
 
 
 def _check_whole(codestream: Codestream, syntax: Syntax, samples: np.ndarray) -> None:
-    """Of a JPEG frame without end marker: nothing is missing but that. libjpeg fills the rest with gray, in silence.
+    """Nothing of a JPEG frame is missing, but its end marker at most. libjpeg fills the rest with gray, in silence.
 
     Whatever is put behind the frame's bytes is read as part of the picture where some of it is missing, and skipped
     where all of it is there.
     """
-    body = codestream.data[: -len(END)]
-    for filler in _FILLERS:
+    body = codestream.data[: -len(END)].rstrip(b"\xff")  # what follows FF would be a marker
+    for filler in _FILLERS if codestream.missing_end else _FILLERS[:1]:
         if not np.array_equal(_first(replace(codestream, data=body + filler + END), syntax), samples):
             raise DicomError("undecodable-pixels", "a compressed frame is cut off: pixels at its end are missing")
 
