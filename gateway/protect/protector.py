@@ -32,6 +32,7 @@ from gateway.protect.marking import (
     Marked,
     MarkJob,
     Opened,
+    described,
     marked_frames,
     open_original,
     read_original,
@@ -325,7 +326,7 @@ class Protector:
             transfer_syntax_uid=job.transfer_syntax_uid,
             pixels=opened.pixels,
             frames=frames,
-            facts_of=partial(self._facts, job.route, body),
+            facts_of=described(partial(self._facts, job.route, body), tally),
             figures=tally.figures(job.route, profile),
         )
 
