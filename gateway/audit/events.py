@@ -45,6 +45,7 @@ CLOCK_CONFIRMED = "clock-confirmed"
 DELIVERY = "delivery"  # one instance to one destination
 QUERY = "query"  # C-FIND
 RETRIEVE = "retrieve"  # C-GET, C-MOVE, or a C-STORE that asks for the original
+RESTORE_INTENDED = "restore-intended"  # on disk before the first byte of any original that it names can leave
 ORIGINAL_RESTORED = "original-restored"
 RESTORE_REFUSED = "restore-refused"
 KEYS_MADE = "keys-made"
@@ -78,6 +79,7 @@ EVENTS: dict[str, EventCode] = {
     DELIVERY: EventCode("110104"),
     QUERY: EventCode("110112"),
     RETRIEVE: EventCode("110104"),
+    RESTORE_INTENDED: EventCode("110113", "110132"),
     ORIGINAL_RESTORED: EventCode("110113", "110132"),
     RESTORE_REFUSED: EventCode("110113", "110147"),
     KEYS_MADE: EventCode("110113", "110129"),

@@ -122,6 +122,7 @@ class AuditLog:
         self._lock = threading.Lock()
         self._file = -1
         self._inode = -1
+        self._torn = False  # the last line was written in part: the next begins a line of its own
 
     def write(self, event: str, outcome: str, **fields: object) -> None:
         """Append one line; it has reached the disk when this returns.
@@ -162,7 +163,10 @@ class AuditLog:
         with self._lock:
             self._open()
             # One write call: lines of several processes do not mix (POSIX O_APPEND on a local file).
-            if os.write(self._file, data) != len(data):
+            data = b"\n" + data if self._torn else data
+            written = os.write(self._file, data)
+            self._torn = written != len(data) and (self._torn or written > 0)
+            if written != len(data):
                 raise OSError(errno.ENOSPC, "an audit line was written in part")
             os.fsync(self._file)
 
