@@ -23,10 +23,11 @@ _REFUSED = {
     "3D000": "there is no database of this name",
     "42501": "this user lacks a right that the role needs",
 }
-_REFUSED_WORDS = {  # libpq says it in words when the connection itself is refused; they are not translated by default
+_REFUSED_WORDS = {  # libpq says it in words when the connection itself is refused; the first that is found counts
     "password authentication failed": "28P01",
     "no password supplied": "28P01",
     "no pg_hba.conf entry": "28000",
+    r'role "[^"]*" does not exist': "28000",
     "does not exist": "3D000",
     "permission denied": "42501",
 }
@@ -137,7 +138,7 @@ def _explained(url: URL, error: exc.DBAPIError) -> GatewayError:
     state = getattr(error.orig, "sqlstate", None)
     words = str(error.orig)
     if state is None:
-        state = next((code for text, code in _REFUSED_WORDS.items() if text in words), None)
+        state = next((code for text, code in _REFUSED_WORDS.items() if re.search(text, words)), None)
     if state in _REFUSED:
         return ConfigError("database-refused", f"{where} refuses: {_REFUSED[state]}", _HINT)
     if "could not translate host name" in words or "resolve host" in words:

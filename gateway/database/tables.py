@@ -6,8 +6,25 @@ the truth about work to do (leases in them make every step safe to repeat); `vau
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+def _few(name: str, where: str, *columns: str) -> Index:
+    """An index of the few rows for which `where` holds: of a long queue, what is at work or suspected."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
 
 
 class Base(DeclarativeBase):
@@ -62,7 +79,9 @@ class InstanceRow(Base):
     delivered_at: Mapped[float | None] = mapped_column(Float)
 
     __table_args__ = (
-        Index("instance_work", "state", "next_attempt_at", "lease_until"),
+        Index("instance_work", "state", "deaths", "received_at"),  # in the order of claims
+        _few("instance_leased", "lease_owner IS NOT NULL", "state", "lease_until"),
+        _few("instance_suspected", "deaths > 0", "state"),
         Index("instance_record", "record"),
         Index("instance_sop", "sop_instance_uid"),
         Index("instance_marked", "route", "marked_at"),
@@ -91,7 +110,9 @@ class DeliveryRow(Base):
 
     __table_args__ = (
         UniqueConstraint("instance_id", "destination"),
-        Index("delivery_work", "destination", "state", "next_attempt_at", "lease_until"),
+        Index("delivery_work", "destination", "state", "deaths", "id"),
+        _few("delivery_leased", "lease_owner IS NOT NULL", "destination", "lease_until"),
+        _few("delivery_suspected", "deaths > 0", "destination"),
     )
 
 
