@@ -19,10 +19,11 @@ from gateway.config.models import Route
 from gateway.dicom.copy.derive import DerivationFacts, derive
 from gateway.dicom.encoding.encoded import InstanceHeader
 from gateway.dicom.encoding.geometry import frame_positions
+from gateway.dicom.encoding.parts import Parts, split
 from gateway.dicom.pixels.shutter import aspects_of, hidden_of
-from gateway.dicom.pixels.stored_values import Pixels, decode_pixels
+from gateway.dicom.pixels.stored_values import Pixels, decode_pixels, pixels_of
 from gateway.dicom.pixels.windows import Display, View
-from gateway.errors import GatewayError, HoldError, IntegrityError
+from gateway.errors import DicomError, GatewayError, HoldError, IntegrityError
 from gateway.mark import BLANK, Curve, MarkedImage, MarkRequest, ModalityProfile
 from gateway.vault import MarkFigures, VaultRecord
 
@@ -62,13 +63,15 @@ class Marked:
     frames: np.ndarray
     facts_of: Callable[[VaultRecord], DerivationFacts]
     figures: MarkFigures
+    parts: Parts | None = None
 
     def derive(self, record: VaultRecord) -> tuple[bytes, str]:
         """The derived data set (Explicit VR Little Endian) and its SHA-256.
 
         The same record gives the same bytes, unless the copy carries its original: that is sealed afresh each time.
         """
-        data = derive(self.original, self.transfer_syntax_uid, self.frames, self.facts_of(record), self.pixels)
+        facts = self.facts_of(record)
+        data = derive(self.original, self.transfer_syntax_uid, self.frames, facts, self.pixels, self.parts)
         if not np.array_equal(decode_pixels(data, EXPLICIT_LITTLE).frames, self.frames):
             raise HoldError("self-check-failed", "the derived data set does not decode to the marked values")
         return data, hashlib.sha256(data).hexdigest()
@@ -76,11 +79,12 @@ class Marked:
 
 @dataclass(frozen=True)
 class Opened:
-    """An original in memory, its header read and its pixels decoded."""
+    """An original in memory, its header read and its pixels decoded; with its parts, where it is there as a whole."""
 
     data: bytes
     header: InstanceHeader
     pixels: Pixels
+    parts: Parts | None = None
 
 
 def read_original(job: MarkJob) -> bytes:
@@ -106,9 +110,12 @@ def read_original(job: MarkJob) -> bytes:
     return data
 
 
-def open_original(data: bytes, header: InstanceHeader, transfer_syntax_uid: str) -> Opened:
+def open_original(data: bytes, transfer_syntax_uid: str, parts: Parts | None = None) -> Opened:
     """Decode the pixels; HoldError or DicomError where they cannot be marked."""
-    return Opened(data, header, decode_pixels(data, transfer_syntax_uid))
+    parts = parts or split(data, transfer_syntax_uid)
+    if parts.pixels is None:
+        raise DicomError("no-pixels", "the object has no pixel data")
+    return Opened(data, parts.header, pixels_of(parts), parts)
 
 
 def requests_of(
