@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway.audit import AuditLog
+from gateway.audit import AuditLog, events
 from gateway.config import Config
 from gateway.errors import ConfigError
 from gateway.service.places import database, places
@@ -22,5 +22,6 @@ def start_restore(config: Config) -> Callable[[], None]:
     where = places(config)
     audit, counts = AuditLog(where.audit("restore")), SharedCounts(where.counts("restore"))
     scp = RestoreScp(config.restore, Index(database(config)), build_restorer(config), audit, counts)
+    audit.write(events.KEY_USED, "success", role="restore", operation="serve")
     scp.start()
     return scp.stop
