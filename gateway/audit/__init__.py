@@ -1,6 +1,6 @@
 """The audit trail: who did what to which object, one JSON line each, in a file that only grows."""
 
 from gateway.audit.events import EVENTS, EventCode
-from gateway.audit.log import FIELDS, OUTCOMES, AuditLog
+from gateway.audit.log import FIELDS, OUTCOMES, AuditLog, audited
 
-__all__ = ["EVENTS", "FIELDS", "OUTCOMES", "AuditLog", "EventCode"]
+__all__ = ["EVENTS", "FIELDS", "OUTCOMES", "AuditLog", "EventCode", "audited"]

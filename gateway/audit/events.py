@@ -28,7 +28,6 @@ NODE_REFUSED = "node-refused"  # before any association: TLS handshake, connecti
 ASSOCIATION_REFUSED = "association-refused"  # A-ASSOCIATE-RJ sent
 ASSOCIATION_OPENED = "association-opened"
 ASSOCIATION_CLOSED = "association-closed"  # with the counts of what was done in it
-INSTANCE_RECEIVED = "instance-received"
 INSTANCE_REFUSED = "instance-refused"  # a C-STORE answered with a failure, or an object aborted half way
 INSTANCE_NOTED = "instance-noted"  # sealed, and read with notes: its header is not all as the standard says
 INSTANCE_MARKED = "instance-marked"
@@ -45,6 +44,7 @@ CLOCK_CONFIRMED = "clock-confirmed"
 DELIVERY = "delivery"  # one instance to one destination
 QUERY = "query"  # C-FIND
 RETRIEVE = "retrieve"  # C-GET, C-MOVE, or a C-STORE that asks for the original
+RESTORE_INTENDED = "restore-intended"  # on disk before the first byte of any original that it names can leave
 ORIGINAL_RESTORED = "original-restored"
 RESTORE_REFUSED = "restore-refused"
 RECORD_CHANGED = "record-changed"  # a signed record is not what the restore role saw first
@@ -62,7 +62,6 @@ EVENTS: dict[str, EventCode] = {
     ASSOCIATION_REFUSED: EventCode("110113", "110126"),
     ASSOCIATION_OPENED: EventCode("110108"),
     ASSOCIATION_CLOSED: EventCode("110108"),
-    INSTANCE_RECEIVED: EventCode("110104"),
     INSTANCE_REFUSED: EventCode("110104"),
     INSTANCE_NOTED: EventCode("110103"),
     INSTANCE_MARKED: EventCode("110103"),
@@ -79,6 +78,7 @@ EVENTS: dict[str, EventCode] = {
     DELIVERY: EventCode("110104"),
     QUERY: EventCode("110112"),
     RETRIEVE: EventCode("110104"),
+    RESTORE_INTENDED: EventCode("110113", "110132"),
     ORIGINAL_RESTORED: EventCode("110113", "110132"),
     RESTORE_REFUSED: EventCode("110113", "110147"),
     RECORD_CHANGED: EventCode("110113"),

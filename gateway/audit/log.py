@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.audit.events import EVENTS
+from gateway.errors import CapacityError
 
 OUTCOMES = {"success": 0, "refused": 8, "failure": 4}  # Event Outcome Indicator, PS3.15 A.5.2.1
 
@@ -122,6 +123,7 @@ class AuditLog:
         self._lock = threading.Lock()
         self._file = -1
         self._inode = -1
+        self._torn = False  # the last line was written in part: the next begins a line of its own
 
     def write(self, event: str, outcome: str, **fields: object) -> None:
         """Append one line; it has reached the disk when this returns.
@@ -162,7 +164,10 @@ class AuditLog:
         with self._lock:
             self._open()
             # One write call: lines of several processes do not mix (POSIX O_APPEND on a local file).
-            if os.write(self._file, data) != len(data):
+            data = b"\n" + data if self._torn else data
+            written = os.write(self._file, data)
+            self._torn = written != len(data) and (self._torn or written > 0)
+            if written != len(data):
                 raise OSError(errno.ENOSPC, "an audit line was written in part")
             os.fsync(self._file)
 
@@ -186,3 +191,19 @@ class AuditLog:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._inode = os.fstat(self._file).st_ino
+
+
+def audited(audit: AuditLog, event: str, outcome: str, **fields: object) -> None:
+    """Write a line that must be there before the work goes on.
+
+    Raises
+    ------
+    CapacityError
+        ``audit-full``: it could not be written, for a full disk above all.
+    """
+    try:
+        audit.write(event, outcome, **fields)
+    except OSError as error:
+        raise CapacityError(
+            "audit-full", f"the audit trail cannot be written: {error.strerror}", "make room, then do it again"
+        ) from None

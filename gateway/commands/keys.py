@@ -28,4 +28,14 @@ def make(
     from gateway.keys.generate import make_keys
 
     make_keys(folder, overwrite=overwrite)
+    tell_of_keys(folder, folder / "audit.jsonl")  # of no site yet: it stays with the keys
     say(f"keys made in {folder}; give restore.private.pem to the restore role only, and back them all up")
+
+
+def tell_of_keys(folder: Path, audit: Path) -> None:
+    """Write into an audit file that the keys in `folder` were made, and their ids."""
+    from gateway.audit import AuditLog, audited, events
+    from gateway.keys.generate import ids_of
+
+    restore, signer = ids_of(folder)
+    audited(AuditLog(audit), events.KEYS_MADE, "success", key_id=restore, signer_id=signer)

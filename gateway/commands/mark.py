@@ -112,8 +112,29 @@ def mark(
     psnr = result["psnr"]
     if as_json:
         for index, (decibel, share) in enumerate(zip(psnr, result["stroke_share"], strict=True)):
-            show_json({"index": index, "psnr": float(decibel), "stroke_share": float(share)})
-    say(f"{len(psnr)} images marked, display PSNR {psnr.min():.1f} to {psnr.max():.1f} dB: {out}")
+            note = {"note": marked[index].note} if marked[index].note else {}
+            show_json({"index": index, "psnr": float(decibel), "stroke_share": float(share), **note})
+    _tell_notes(marked)
+    changed = psnr[result["notes"] != "blank"]
+    if changed.size:
+        say(f"{len(changed)} images marked, display PSNR {changed.min():.1f} to {changed.max():.1f} dB: {out}")
+    else:
+        say(f"no image holds a picture, nothing was marked: {out}")
+
+
+NOTES = {
+    "blank": "all pixels have one value, left as it is",
+    "no-anatomy": "nothing brighter than air, or too little of it for a letter: letters lie beside it",
+    "page": "a page of text: letters lie where there is none",
+}
+
+
+def _tell_notes(marked: Sequence[MarkedImage]) -> None:
+    """Say of which images what was out of the ordinary."""
+    for note, meaning in NOTES.items():
+        numbers = [str(index) for index, one in enumerate(marked) if one.note == note]
+        if numbers:
+            say(f"image {', '.join(numbers)}: {meaning}")
 
 
 def _settings(**chosen: Any) -> MarkSettings:

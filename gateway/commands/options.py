@@ -77,6 +77,7 @@ def _local_config() -> Config:
 
 
 def _make_local_keys(state: Path) -> None:
+    from gateway.commands.keys import tell_of_keys
     from gateway.keys.generate import make_keys
 
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -86,4 +87,5 @@ def _make_local_keys(state: Path) -> None:
         if not (state / "keys").exists():  # else another command was the first at the same moment: its keys serve
             raise
     else:
+        tell_of_keys(state / "keys", state / "audit" / "operator.jsonl")
         say(f"made new keys in {state / 'keys'}: without them no original can be restored, so back them up")

@@ -14,6 +14,7 @@ from gateway.commands.output import progress_bar, say, show_json, show_text
 from gateway.errors import ConfigError
 
 if TYPE_CHECKING:
+    from gateway.audit import AuditLog
     from gateway.config import Config
 
 app = typer.Typer(help="The sealed originals: verify, backup, recover.", no_args_is_help=True)
@@ -34,8 +35,11 @@ PassphraseFile = Annotated[
 def verify(config: LocalConfigFile = None, as_json: AsJson = False) -> None:
     """Open every original once and compare it with its signed record; needs the private key."""
     settings = _site(config)
+    from gateway.audit import audited, events
     from gateway.vault.verify import verify_vault
 
+    audit = _audit(settings)
+    audited(audit, events.KEY_USED, "success", operation="vault-verify")
     counted, wrong = 0, 0
     with progress_bar("verifying", quiet=as_json) as progress:
         for result in verify_vault(settings, progress):
@@ -45,6 +49,8 @@ def verify(config: LocalConfigFile = None, as_json: AsJson = False) -> None:
                 show_json(result)
             elif not result.ok:
                 show_text(f"{result.locator}: {result.reason} [{result.reason_code}]")
+    outcome = "failure" if wrong else "success"
+    audited(audit, events.KEY_USED, outcome, operation="vault-verified", count=counted, failed=wrong)
     say(f"{counted} originals verified, {wrong} wrong")
     if wrong:
         raise typer.Exit(ExitCode.FAILED)
@@ -58,9 +64,19 @@ def backup(
 ) -> None:
     """Write keys, records and sealed originals into one file, encrypted under a passphrase."""
     settings = _site(config)
+    from gateway.audit import audited, events
+    from gateway.errors import GatewayError
     from gateway.vault.backup import backup as write_backup
 
-    write_backup(settings, out, _passphrase(passphrase_file, confirm=True))
+    passphrase = _passphrase(passphrase_file, confirm=True)
+    audit = _audit(settings)
+    audited(audit, events.KEY_USED, "success", operation="vault-backup")  # first: it takes every key along
+    try:
+        write_backup(settings, out, passphrase)
+    except (GatewayError, OSError):
+        audited(audit, events.BACKUP, "failure")
+        raise
+    audited(audit, events.BACKUP, "success", bytes=out.stat().st_size)
     say(f"backup written to {out}; it holds the private key: keep it and its passphrase apart")
 
 
@@ -84,6 +100,14 @@ def _site(path: Path | None) -> Config:
 
     service.places(settings)
     return settings
+
+
+def _audit(settings: Config) -> AuditLog:
+    """The operator's audit of the site."""
+    from gateway import service
+    from gateway.audit import AuditLog
+
+    return AuditLog(service.places(settings).audit("operator"))
 
 
 def _passphrase(file: Path | None, *, confirm: bool) -> str:

@@ -6,8 +6,26 @@ the truth about work to do (leases in them make every step safe to repeat); `vau
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Float, ForeignKey, Index, Integer, LargeBinary, String, Text, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+def _leased(name: str, *columns: str) -> Index:
+    """An index of the rows that somebody works on: few of a long queue."""
+    where = text("lease_owner IS NOT NULL")
+    return Index(name, *columns, sqlite_where=where, postgresql_where=where)
 
 
 class Base(DeclarativeBase):
@@ -62,7 +80,8 @@ class InstanceRow(Base):
     delivered_at: Mapped[float | None] = mapped_column(Float)
 
     __table_args__ = (
-        Index("instance_work", "state", "next_attempt_at", "lease_until"),
+        Index("instance_work", "state", "deaths", "received_at"),  # in the order of claims
+        _leased("instance_leased", "state", "lease_until"),
         Index("instance_record", "record"),
         Index("instance_sop", "sop_instance_uid"),
         Index("instance_marked", "route", "marked_at"),
@@ -91,7 +110,8 @@ class DeliveryRow(Base):
 
     __table_args__ = (
         UniqueConstraint("instance_id", "destination"),
-        Index("delivery_work", "destination", "state", "next_attempt_at", "lease_until"),
+        Index("delivery_work", "destination", "state", "deaths", "id"),
+        _leased("delivery_leased", "destination", "lease_until"),
     )
 
 

@@ -18,6 +18,8 @@ from gateway.flow.states import DELIVERED, HELD, MARKED, QUEUED, SENT
 # anew before anything of it leaves.
 _MAY_LEAVE = or_(InstanceRow.state == MARKED, (InstanceRow.state == HELD) & (InstanceRow.held_from == MARKED))
 
+_SUSPECTED = DeliveryRow.deaths > 0
+
 
 @dataclass(frozen=True)
 class Stranded:
@@ -33,11 +35,11 @@ class DeliveryTable(Leases):
 
     def claim_deliveries(self, destination: str, limit: int, lease_s: float) -> list[tuple[DeliveryRow, InstanceRow]]:
         """Take up to `limit` deliveries to one destination, oldest first, each with its instance; none suspected."""
-        return self._claim_deliveries(destination, limit, lease_s, DeliveryRow.deaths == 0)
+        return self._claim_deliveries(destination, limit, lease_s, DeliveryRow.deaths == 0, DeliveryRow.id)
 
     def claim_suspect_delivery(self, destination: str, lease_s: float) -> list[tuple[DeliveryRow, InstanceRow]]:
         """Take one delivery that a process died of, or beside; the one with the fewest deaths first."""
-        return self._claim_deliveries(destination, 1, lease_s, DeliveryRow.deaths > 0)
+        return self._claim_deliveries(destination, 1, lease_s, _SUSPECTED, DeliveryRow.deaths, DeliveryRow.id)
 
     def has_suspect_delivery(self, destination: str) -> bool:
         """Whether one waits for its turn to be done alone."""
@@ -47,12 +49,12 @@ class DeliveryTable(Leases):
                 DeliveryRow.state == QUEUED,
                 DeliveryRow.next_attempt_at <= time.time(),
                 DeliveryRow.lease_owner.is_(None),
-                DeliveryRow.deaths > 0,
+                _SUSPECTED,
             )
             return session.scalar(waiting.limit(1)) is not None
 
     def _claim_deliveries(
-        self, destination: str, limit: int, lease_s: float, of_kind: ColumnElement[bool]
+        self, destination: str, limit: int, lease_s: float, of_kind: ColumnElement[bool], *order: Any
     ) -> list[tuple[DeliveryRow, InstanceRow]]:
         now = time.time()
         with transaction(self._engine) as session:
@@ -68,7 +70,7 @@ class DeliveryTable(Leases):
                     of_kind,
                     _MAY_LEAVE,
                 )
-                .order_by(DeliveryRow.deaths, DeliveryRow.id)
+                .order_by(*order)
                 .limit(limit)
                 .with_for_update(skip_locked=True, of=DeliveryRow)
             ).all()

@@ -48,6 +48,9 @@ class Stored:
     sha256: str
 
 
+SUSPECTED = InstanceRow.deaths > 0
+
+
 class FlowStore(DeliveryTable, KeptFiles):
     """The instance table, with what belongs to it: deliveries and files.
 
@@ -100,11 +103,11 @@ class FlowStore(DeliveryTable, KeptFiles):
 
         None of them is suspected to have killed a process: those come alone (`claim_suspect`).
         """
-        return self._claim(state, limit, lease_s, InstanceRow.deaths == 0)
+        return self._claim(state, limit, lease_s, InstanceRow.deaths == 0, InstanceRow.received_at)
 
     def claim_suspect(self, state: str, lease_s: float) -> list[InstanceRow]:
         """Take one instance that a process died of, or beside; the one with the fewest deaths first."""
-        return self._claim(state, 1, lease_s, InstanceRow.deaths > 0)
+        return self._claim(state, 1, lease_s, SUSPECTED, InstanceRow.deaths, InstanceRow.received_at)
 
     def has_suspect(self, state: str) -> bool:
         """Whether one waits for its turn to be done alone."""
@@ -113,11 +116,13 @@ class FlowStore(DeliveryTable, KeptFiles):
                 InstanceRow.state == state,
                 InstanceRow.next_attempt_at <= time.time(),
                 InstanceRow.lease_owner.is_(None),
-                InstanceRow.deaths > 0,
+                SUSPECTED,
             )
             return session.scalar(waiting.limit(1)) is not None
 
-    def _claim(self, state: str, limit: int, lease_s: float, of_kind: ColumnElement[bool]) -> list[InstanceRow]:
+    def _claim(
+        self, state: str, limit: int, lease_s: float, of_kind: ColumnElement[bool], *order: Any
+    ) -> list[InstanceRow]:
         now = time.time()
         with transaction(self._engine) as session:
             self._end_overdue(session, InstanceRow, now, InstanceRow.state == state)
@@ -129,7 +134,7 @@ class FlowStore(DeliveryTable, KeptFiles):
                     InstanceRow.lease_until <= now,
                     of_kind,
                 )
-                .order_by(InstanceRow.deaths, InstanceRow.received_at)
+                .order_by(*order)
                 .limit(limit)
                 .with_for_update(skip_locked=True)
             ).all()

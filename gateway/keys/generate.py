@@ -9,10 +9,12 @@ import tempfile
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from gateway.errors import ConfigError
+from gateway.keys import pem
+from gateway.keys.hpke import key_id
 
 PRIVATE_NAMES = ("restore.private.pem", "signing.private.pem", "spool.key", "uid.key", "mark.key")
 PUBLIC_NAMES = ("restore.public.pem", "signing.public.pem")
@@ -64,6 +66,15 @@ def _write_all(folder: Path) -> None:
     for use in ("spool", "uid", "mark"):
         write_key_file(folder / f"{use}.key", secrets.token_hex(32).encode("ascii") + b"\n", 0o600)
     _sync_folder(folder)
+
+
+def ids_of(folder: Path) -> tuple[str, str]:
+    """The ids of the restore key and of the signing key in `folder`, by their public halves."""
+    restore, signer = (folder / name for name in PUBLIC_NAMES)
+    return (
+        key_id(pem.public_key(restore.read_bytes(), X25519PublicKey, restore.name)),
+        key_id(pem.public_key(signer.read_bytes(), Ed25519PublicKey, signer.name)),
+    )
 
 
 def write_key_file(path: Path, data: bytes, mode: int) -> None:

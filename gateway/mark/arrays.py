@@ -73,6 +73,7 @@ def as_arrays(marked: Sequence[MarkedImage]) -> dict[str, np.ndarray]:
         "queries": np.array([result.queries for result in marked], np.int64),
         "strokes": np.stack([result.strokes for result in marked]),
         "roi": np.stack([result.roi for result in marked]),
+        "notes": np.array([result.note for result in marked], np.str_),
     }
 
 
@@ -107,7 +108,8 @@ def mark_arrays(
     Returns
     -------
     ``images`` (dtype and shape as given), ``psnr`` float64 (N,) display dB, ``stroke_share`` float64 (N,),
-    ``queries`` int64 (N,) of a search without gradients, ``strokes`` and ``roi`` bool (N, H, W).
+    ``queries`` int64 (N,) of a search without gradients, ``strokes`` and ``roi`` bool (N, H, W), ``notes`` str (N,) as
+    ``MarkedImage.note``.
 
     Raises
     ------

@@ -10,12 +10,14 @@ import torch
 
 from gateway.errors import ConfigError, MarkError
 from gateway.mark.device import deterministic, resolve_device
-from gateway.mark.drafting import Draft, Drafter, most_strokes, nearest, to_tensor, working_shape
+from gateway.mark.drafting import Draft, Drafter
+from gateway.mark.grids import nearest, to_tensor, working_shape
 from gateway.mark.methods.flat import text_ink
 from gateway.mark.methods.generator import generate_texture
 from gateway.mark.methods.generator_packs import GeneratorLoader, GeneratorPack, load_generator_packs
 from gateway.mark.methods.paper import FlatMark, fit_flat_mark, search_flat_marks
 from gateway.mark.methods.strong import first_direction, optimise_texture
+from gateway.mark.placement.letters import most_strokes
 from gateway.mark.placement.logo import load_logo
 from gateway.mark.profiles import load_profiles
 from gateway.mark.randomness import keyed
@@ -26,7 +28,10 @@ from gateway.mark.threads import FrameThreads
 from gateway.mark.types import MarkedImage, MarkRequest, ModalityProfile
 from gateway.mark.visibility.budget import fit_to_floor
 from gateway.mark.visibility.chroma import limit_chroma
+from gateway.mark.visibility.display import check_request, padding_of
+from gateway.mark.visibility.ground import is_blank, left_as_it_is
 from gateway.mark.visibility.quality import measure
+from gateway.mark.visibility.shutter import Place, cut_out, put_back
 
 GPU_BATCH = 32
 """Images computed together on CUDA; batches are always filled up to it, so the batch size cannot change a result."""
@@ -115,12 +120,15 @@ class Marker:
             ``no-profile`` when ``profile`` is a name that is not installed.
         """
         kind = self._profile(profile)
+        whole, (requests, places) = requests, _cut_out(requests)
         results: list[MarkedImage | MarkError | None] = [None] * len(requests)
         done = 0
         with deterministic():
             groups = self._groups(requests)
             for group, found in zip(groups, self._results(requests, groups, kind), strict=True):
                 for index, result in zip(group, found, strict=True):
+                    if isinstance(result, MarkedImage):
+                        result = put_back(result, whole[index], places[index])
                     results[index] = result
                     done += 1
                     if progress is not None:
@@ -165,10 +173,9 @@ class Marker:
         textures = iter(self._textures(good, profile)) if good else iter(())
         results: list[MarkedImage | MarkError] = []
         for draft in drafts:
-            texture = draft if isinstance(draft, MarkError) else next(textures)
-            results.append(
-                texture if isinstance(texture, MarkError) else _attempt(self._finish, draft, texture, profile)
-            )
+            texture = next(textures) if isinstance(draft, Draft) else draft
+            is_done = isinstance(texture, MarkError | MarkedImage)
+            results.append(texture if is_done else _attempt(self._finish, draft, texture, profile))
         return results
 
     def _surrogates(self, profile: ModalityProfile, channels: int) -> tuple[Surrogate, ...]:
@@ -184,8 +191,11 @@ class Marker:
             raise MarkError("no-surrogate", f"no surrogate knows a task of profile {profile.name}")
         return fitting
 
-    def _draft(self, request: MarkRequest, profile: ModalityProfile) -> Draft:
-        """Return a request's draft; raises ``MarkError``."""
+    def _draft(self, request: MarkRequest, profile: ModalityProfile) -> Draft | MarkedImage:
+        """Return a request's draft, or the result of a blank image; raises ``MarkError``."""
+        check_request(request)
+        if is_blank(request, padding_of(request)):
+            return left_as_it_is(request)
         channels = 3 if request.image.ndim == 3 else 1
         if channels not in profile.packs:
             raise MarkError("wrong-channels", f"profile {profile.name} does not take images of {channels} channel(s)")
@@ -222,7 +232,7 @@ class Marker:
         def batch(arrays: Sequence[np.ndarray]) -> torch.Tensor:
             return torch.cat([resize(to_tensor(array, self.device), *shape) for array in arrays])
 
-        clean = batch([draft.canvas.display.shown(draft.canvas.stored) for draft in filled])
+        clean = batch([draft.canvas.shown for draft in filled])
         if self.settings.mode == "paper":
             return self._flat_marks(clean, drafts, profile, size)
         amplitude = batch([draft.canvas.amplitude for draft in filled])
@@ -296,7 +306,13 @@ class Marker:
         residual = (marked - canvas.stored).astype(np.int32)
         image = marked.astype(request.image.dtype)
         queries = flat.queries if flat is not None else 0
-        return MarkedImage(image, residual, canvas.strokes, canvas.region, draft.roi, quality, queries)
+        return MarkedImage(image, residual, canvas.strokes, canvas.region, draft.roi, quality, queries, draft.note)
+
+
+def _cut_out(requests: Sequence[MarkRequest]) -> tuple[list[MarkRequest], list[Place | None]]:
+    """Return the requests for what is seen of the images, and where it lies."""
+    pairs = [cut_out(request) for request in requests]
+    return [request for request, _ in pairs], [place for _, place in pairs]
 
 
 def _attempt(function: Callable[..., object], *arguments: object) -> object:

@@ -35,6 +35,23 @@ class Window:
         return self.centre - self.width / 2.0, self.centre + self.width / 2.0
 
 
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A display that is no straight ramp: the shade of each stored value (VOI LUT, sigmoid; DICOM PS3.3 C.11.2).
+
+    Attributes
+    ----------
+    first
+        the stored value that the first shade belongs to.
+    shades
+        (n,) float in 0..1, n >= 2, shades of ``first``, ``first`` + 1 and so on; stored values beyond have those of
+        the ends. May rise, fall, or both.
+    """
+
+    first: int
+    shades: np.ndarray
+
+
 @dataclass(frozen=True)
 class RelativeWindow:
     """A display window given by the primary one, for images without absolute units (MR, radiographs, ultrasound).
@@ -171,10 +188,11 @@ class MarkRequest:
     valid_range
         lowest and highest stored value that a marked pixel may take (Bits Stored); None: the dtype's.
     display
-        stored values shown as black and white in the primary window, low < high; None: uint8 images 0 and 255,
-        others the 0.5 and 99.5 percentile of the pixels that are no padding and not at the minimum.
+        stored values shown as black and white in the primary window, low < high, or the curve that shows them;
+        None: the valid range of uint8 images, of others the 0.5 and 99.5 percentile of the pixels that are seen, no
+        padding and not at the minimum.
     other_windows
-        window name -> (low, high) in stored values; reported, not limited.
+        window name -> (low, high) in stored values, or a curve; reported, not limited.
     inverted
         low stored values are shown white (MONOCHROME1).
     padding
@@ -188,19 +206,25 @@ class MarkRequest:
     slope
         modality units (e.g. HU) per stored value (Rescale Slope), not 0; None: not known, the profile's limits
         in modality units do not hold and bias is reported in stored values.
+    hidden
+        (H, W) bool, what a display shutter covers: never touched, and no part of any budget or figure; or None.
+    aspect
+        height of a pixel over its width as it is shown; letters are drawn for that.
     """
 
     image: np.ndarray
     key: bytes
     position: float | None = None
     valid_range: tuple[int, int] | None = None
-    display: tuple[float, float] | None = None
-    other_windows: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    display: tuple[float, float] | Curve | None = None
+    other_windows: Mapping[str, tuple[float, float] | Curve] = field(default_factory=dict)
     inverted: bool = False
     padding: np.ndarray | None = None
     reserved: tuple[tuple[int, int], ...] = ()
     roi: np.ndarray | None = None
     slope: float | None = None
+    hidden: np.ndarray | None = None
+    aspect: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -319,6 +343,9 @@ class MarkedImage:
         measured on ``image``.
     queries
         images that a search without gradients (``paper`` mode) showed to every surrogate; else 0.
+    note
+        what was out of the ordinary: ``blank`` (all pixels have one value: nothing was changed), ``no-anatomy``
+        (letters lie in the air), ``page`` (a page of text: letters lie where there is none); else empty.
     """
 
     image: np.ndarray
@@ -328,3 +355,4 @@ class MarkedImage:
     roi: np.ndarray
     quality: Quality
     queries: int = 0
+    note: str = ""

@@ -27,7 +27,16 @@ from gateway.errors import HoldError, IntegrityError
 from gateway.keys import ChunkedReader, ChunkedWriter
 from gateway.keys.envelope import new_dek
 from gateway.mark import MarkedImage, Marker, ModalityProfile
-from gateway.protect.marking import FigureTally, MarkJob, Opened, marked_piece, places_of, requests_of
+from gateway.protect.marking import (
+    FigureTally,
+    MarkJob,
+    Opened,
+    described,
+    how_shown,
+    marked_piece,
+    places_of,
+    requests_of,
+)
 from gateway.vault import MarkFigures, VaultRecord
 
 LARGE_BYTES = 64 << 20  # encoded or decoded, from which on an object is worked piece by piece
@@ -206,11 +215,12 @@ def mark_large(
     with job.open() as file:
         reader = FrameReader(file, job.record.original_size, job.transfer_syntax_uid)
         key, places = places_of(reader.header, key)
+        shown = how_shown(reader.header)
         overlays = overlays_of(reader.parts)
         for first, pixels in reader.pieces():
             opened = Opened(b"", reader.header, pixels)
-            piece_places = places[first : first + len(pixels.frames)]
-            results = marker.mark(requests_of(opened, profile, key, piece_places), profile)
+            piece = slice(first, first + len(pixels.frames))
+            results = marker.mark(requests_of(opened, profile, key, places[piece], shown[piece]), profile)
             frames = marked_piece(opened, results)
             tally.add(result for result in results if isinstance(result, MarkedImage))
             changes.add(pixels.frames, frames)
@@ -221,10 +231,12 @@ def mark_large(
                 real = _wider(real, shown_extremes(frames, pixels.padding))
             sample = sample or _few(pixels)
     changes.close()
-    if not changed or extremes is None or sample is None:
+    if (not changed and not tally.is_blank) or extremes is None or sample is None:
         raise HoldError("self-check-failed", "the mark changed nothing")
     figures = tally.figures(job.route, profile.name)
-    return LargeMarked(job, facts_of, real or extremes, sample, changes, figures, frozenset(overlays.showing))
+    return LargeMarked(
+        job, described(facts_of, tally), real or extremes, sample, changes, figures, frozenset(overlays.showing)
+    )
 
 
 def _check_digest(job: MarkJob) -> None:

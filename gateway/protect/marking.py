@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
@@ -18,13 +19,17 @@ from gateway.config.models import Route
 from gateway.dicom.copy.derive import DerivationFacts, derive
 from gateway.dicom.encoding.encoded import InstanceHeader
 from gateway.dicom.encoding.geometry import frame_positions
-from gateway.dicom.pixels.stored_values import Pixels, decode_pixels
-from gateway.dicom.pixels.windows import Display
-from gateway.errors import GatewayError, HoldError, IntegrityError
-from gateway.mark import MarkedImage, MarkRequest, ModalityProfile
+from gateway.dicom.encoding.parts import Parts, split
+from gateway.dicom.pixels.shutter import aspects_of, hidden_of
+from gateway.dicom.pixels.stored_values import Pixels, decode_pixels, pixels_of
+from gateway.dicom.pixels.windows import Display, View
+from gateway.errors import DicomError, GatewayError, HoldError, IntegrityError
+from gateway.mark import BLANK, Curve, MarkedImage, MarkRequest, ModalityProfile
 from gateway.vault import MarkFigures, VaultRecord
 
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+BLANK_DESCRIPTION = "All pixels have one value: nothing was added. Not for diagnosis."
+FactsOf = Callable[[VaultRecord], DerivationFacts]
 MAX_BYTES = 512 << 20  # worked in memory; larger ones piece by piece (`gateway.protect.large`), unless they are carried
 
 
@@ -58,13 +63,15 @@ class Marked:
     frames: np.ndarray
     facts_of: Callable[[VaultRecord], DerivationFacts]
     figures: MarkFigures
+    parts: Parts | None = None
 
     def derive(self, record: VaultRecord) -> tuple[bytes, str]:
         """The derived data set (Explicit VR Little Endian) and its SHA-256.
 
         The same record gives the same bytes, unless the copy carries its original: that is sealed afresh each time.
         """
-        data = derive(self.original, self.transfer_syntax_uid, self.frames, self.facts_of(record), self.pixels)
+        facts = self.facts_of(record)
+        data = derive(self.original, self.transfer_syntax_uid, self.frames, facts, self.pixels, self.parts)
         if not np.array_equal(decode_pixels(data, EXPLICIT_LITTLE).frames, self.frames):
             raise HoldError("self-check-failed", "the derived data set does not decode to the marked values")
         return data, hashlib.sha256(data).hexdigest()
@@ -72,11 +79,12 @@ class Marked:
 
 @dataclass(frozen=True)
 class Opened:
-    """An original in memory, its header read and its pixels decoded."""
+    """An original in memory, its header read and its pixels decoded; with its parts, where it is there as a whole."""
 
     data: bytes
     header: InstanceHeader
     pixels: Pixels
+    parts: Parts | None = None
 
 
 def read_original(job: MarkJob) -> bytes:
@@ -102,28 +110,38 @@ def read_original(job: MarkJob) -> bytes:
     return data
 
 
-def open_original(data: bytes, header: InstanceHeader, transfer_syntax_uid: str) -> Opened:
+def open_original(data: bytes, transfer_syntax_uid: str, parts: Parts | None = None) -> Opened:
     """Decode the pixels; HoldError or DicomError where they cannot be marked."""
-    return Opened(data, header, decode_pixels(data, transfer_syntax_uid))
+    parts = parts or split(data, transfer_syntax_uid)
+    if parts.pixels is None:
+        raise DicomError("no-pixels", "the object has no pixel data")
+    return Opened(data, parts.header, pixels_of(parts), parts)
 
 
 def requests_of(
-    opened: Opened, profile: ModalityProfile, key: bytes, places: Sequence[float | None] | None = None
+    opened: Opened,
+    profile: ModalityProfile,
+    key: bytes,
+    places: Sequence[float | None] | None = None,
+    shown: Sequence[Shown] | None = None,
 ) -> list[MarkRequest]:
-    """One mark request for each frame; of a piece of an object with the key and positions that `places_of` gave.
+    """One mark request for each frame; of a piece of an object with what `places_of` and `how_shown` gave for it.
 
-    The display range is the header's first VOI window for that frame, else the profile's preset in modality units, else
-    left to the mark (0.5 to 99.5 percentile of the foreground). Slices of a series share the series' key and differ in
-    position, frames of an enhanced image as well; frames without a place count as neighbouring slices in their order. A
-    single image without geometry has a key of its own.
+    The display is the header's first VOI for that frame (table or window), else the profile's preset where the header
+    rescales to modality units, else left to the mark (0.5 to 99.5 percentile of the foreground). Slices of a series
+    share the series' key and differ in position, frames of an enhanced image as well; frames without a place count as
+    neighbouring slices in their order. A single image without geometry has a key of its own.
     """
     header, pixels = opened.header, opened.pixels
     if places is None:
         key, places = places_of(header, key)
+    if shown is None:
+        shown = how_shown(header)
     requests = []
     for index, frame in enumerate(pixels.frames):
         display = pixels.displays[index]
-        primary, other = _windows(display, profile) if pixels.photometric != "RGB" else (None, {})
+        is_gray = pixels.photometric != "RGB"
+        primary, other = _windows(display, profile, pixels.limits) if is_gray else (None, {})
         requests.append(
             MarkRequest(
                 image=np.ascontiguousarray(frame),
@@ -135,10 +153,27 @@ def requests_of(
                 inverted=display.inverted != (display.slope < 0),
                 padding=None if pixels.padding is None else pixels.padding[index],
                 reserved=pixels.reserved,
-                slope=None if pixels.photometric == "RGB" else display.slope,
+                slope=display.slope if is_gray and display.has_units else None,
+                hidden=shown[index].hidden,
+                aspect=shown[index].aspect,
             )
         )
     return requests
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How one frame is shown: (H, W) bool of what a shutter hides, or None; height of a pixel over its width."""
+
+    hidden: np.ndarray | None
+    aspect: float
+
+
+def how_shown(header: InstanceHeader) -> list[Shown]:
+    """Shutter and pixel shape of each frame."""
+    ds, frames = header.dataset, header.frames
+    pairs = zip(hidden_of(ds, frames, header.rows, header.columns), aspects_of(ds, frames), strict=True)
+    return [Shown(hidden, aspect) for hidden, aspect in pairs]
 
 
 def places_of(header: InstanceHeader, series_key: bytes) -> tuple[bytes, list[float | None]]:
@@ -162,31 +197,45 @@ def marked_frames(opened: Opened, results: Sequence[MarkedImage | GatewayError])
         Code ``self-check-failed``.
     """
     frames = marked_piece(opened, results)
-    if np.array_equal(frames, opened.pixels.frames):
+    if np.array_equal(frames, opened.pixels.frames) and not all_blank(results):
         raise HoldError("self-check-failed", "the mark changed nothing")
     return frames
 
 
+def all_blank(results: Iterable[MarkedImage | GatewayError]) -> bool:
+    """Whether no frame holds a picture: then there was nothing to be changed, and nothing that must not leave."""
+    return all(isinstance(result, MarkedImage) and result.note == BLANK for result in results)
+
+
 def marked_piece(opened: Opened, results: Sequence[MarkedImage | GatewayError]) -> np.ndarray:
     """As `marked_frames`, of some frames of an object: these few may be ones that nothing changed in."""
+    marked: list[MarkedImage] = []
     for result in results:
         if isinstance(result, GatewayError):
             raise result
+        marked.append(result)
     before = opened.pixels
     # one by one: wide integers of all frames would take eight times the object
-    for index, result in enumerate(results):
+    for index, one in enumerate(marked):
         original = before.frames[index]
-        exact = result.image.dtype == original.dtype and np.array_equal(
-            result.image.astype(np.int64) - result.residual, original.astype(np.int64)
+        exact = one.image.dtype == original.dtype and np.array_equal(
+            one.image.astype(np.int64) - one.residual, original.astype(np.int64)
         )
         if not exact:
             raise HoldError("self-check-failed", "marked minus residual is not the original")
-        if before.padding is not None and result.residual[before.padding[index]].any():
+        if before.padding is not None and one.residual[before.padding[index]].any():
             raise HoldError("self-check-failed", "padding pixels were changed")
         for low, high in before.reserved:
-            if ((result.image >= low) & (result.image <= high) & (result.residual != 0)).any():
+            if ((one.image >= low) & (one.image <= high) & (one.residual != 0)).any():
                 raise HoldError("self-check-failed", "a marked pixel took a value that means padding or a colour")
-    return np.stack([result.image for result in results])
+    return np.stack([one.image for one in marked])
+
+
+def described(facts_of: FactsOf, tally: FigureTally) -> FactsOf:
+    """Return what makes the facts of a header, which says so where nothing was changed."""
+    if not tally.is_blank:
+        return facts_of
+    return lambda record: replace(facts_of(record), description=BLANK_DESCRIPTION)
 
 
 class FigureTally:
@@ -198,6 +247,7 @@ class FigureTally:
     def __init__(self) -> None:
         self._frames, self._psnr = 0, float("inf")
         self._windows: dict[str, float] = {}
+        self._notes: Counter[str] = Counter()
         self._shares = np.zeros(3)
 
     def add(self, results: Iterable[MarkedImage]) -> None:
@@ -205,9 +255,15 @@ class FigureTally:
         for result in results:
             self._frames += 1
             self._psnr = min(self._psnr, result.quality.psnr)
+            self._notes[result.note] += 1
             for name, psnr in result.quality.psnr_windows.items():
                 self._windows[name] = min(psnr, self._windows.get(name, psnr))
             self._shares += (result.region.mean(), result.quality.stroke_share, result.roi.mean())
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether none of the frames holds a picture."""
+        return self._notes[BLANK] == self._frames
 
     def figures(self, route: Route, profile: str) -> MarkFigures:
         """What was gathered, with the route's way of marking."""
@@ -215,7 +271,13 @@ class FigureTally:
         region, stroke, roi = (float(share) for share in self._shares / self._frames)
         return MarkFigures(
             route=route.name,
-            policy={"tier": mark.tier, "mode": mark.mode, "profile": profile, "restoration": route.restoration},
+            policy={
+                "tier": mark.tier,
+                "mode": mark.mode,
+                "profile": profile,
+                "restoration": route.restoration,
+                **{f"{note} frames": str(count) for note, count in sorted(self._notes.items()) if note},
+            },
             frames=self._frames,
             psnr=self._psnr,
             psnr_windows=dict(self._windows),
@@ -225,16 +287,20 @@ class FigureTally:
         )
 
 
-def _windows(display: Display, profile: ModalityProfile) -> tuple[tuple[float, float] | None, dict]:
-    """Primary display range and further windows (the header's others, the profile's presets), in stored values."""
-    others = enumerate(display.windows[1:], 2)
-    further = {f"header {number}": display.stored(window) for number, window in others}
-    presets = {}
-    for window in profile.windows:
-        low, high = window.limits()
-        ends = sorted(((low - display.intercept) / display.slope, (high - display.intercept) / display.slope))
-        presets[window.name] = (ends[0], ends[1])
-    primary = display.primary
-    if primary is None and presets:
-        primary = next(iter(presets.values()))
-    return primary, {**presets, **further}
+def _windows(
+    display: Display, profile: ModalityProfile, limits: tuple[int, int]
+) -> tuple[tuple[float, float] | Curve | None, dict[str, tuple[float, float] | Curve]]:
+    """Primary display and further ones (the header's others, the profile's presets), in stored values."""
+    views = {name: _view(view, limits[0]) for name, view in display.views(*limits)}
+    presets: dict[str, tuple[float, float] | Curve] = {}
+    if display.has_units:
+        for window in profile.windows:
+            low, high = window.limits()
+            ends = sorted(((low - display.intercept) / display.slope, (high - display.intercept) / display.slope))
+            presets[window.name] = (ends[0], ends[1])
+    primary = next(iter([*views.values(), *presets.values()]), None)
+    return primary, {**presets, **dict(list(views.items())[1:])}
+
+
+def _view(view: View, first: int) -> tuple[float, float] | Curve:
+    return view if isinstance(view, tuple) else Curve(first, view.astype(np.float32))

@@ -20,18 +20,20 @@ from gateway.dicom.copy.carried_body import pack, pack_referring
 from gateway.dicom.copy.derive import DerivationFacts
 from gateway.dicom.copy.uids import derived_uid, in_new_study
 from gateway.dicom.encoding.encoded import InstanceHeader, read_header
+from gateway.dicom.encoding.parts import Parts, split
 from gateway.dicom.encoding.syntaxes import syntax_of
 from gateway.dicom.pixels.children.pool import Limits, configure
 from gateway.errors import GatewayError, HoldError
 from gateway.keys import SealingKeys, mark_seed
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, ModalityProfile, load_packs, load_profiles
 from gateway.mark.surrogates.foreign import read_packs
-from gateway.protect.large import LargeMarked, is_large, mark_large
+from gateway.protect.large import LARGE_BYTES, LargeMarked, is_large, mark_large
 from gateway.protect.marking import (
     FigureTally,
     Marked,
     MarkJob,
     Opened,
+    described,
     marked_frames,
     open_original,
     read_original,
@@ -253,7 +255,8 @@ class Protector:
         waiting = BASE
         for index, job in enumerate(jobs):
             try:
-                header = self.read_header(job.open, job.transfer_syntax_uid)
+                parts = _parts_of(job)
+                header = parts.header if parts else self.read_header(job.open, job.transfer_syntax_uid)
                 decision = self.decide(header, job.route)
                 profile = decision.profile
                 if decision.action != "remap" and profile is None:
@@ -267,12 +270,13 @@ class Protector:
                 if profile is not None and in_pieces:
                     results[index] = self._mark_large(job, profile)
                     continue
-                data = read_original(job)
+                data = parts.data if parts else read_original(job)
                 if profile is None:  # its references are mapped
                     body = pack_referring(data, job.transfer_syntax_uid) if _carries(job) else None
-                    results[index] = Remapped(data, job.transfer_syntax_uid, partial(self._facts, job.route, body))
+                    facts_of = partial(self._facts, job.route, body)
+                    results[index] = Remapped(data, job.transfer_syntax_uid, facts_of, parts)
                     continue
-                opened = open_original(data, header, job.transfer_syntax_uid)
+                opened = open_original(data, job.transfer_syntax_uid, parts)
                 requests = requests_of(opened, profile, self._series_key(job))
             except Exception as error:
                 results[index] = error
@@ -319,14 +323,17 @@ class Protector:
         frames = marked_frames(opened, results)
         tally = FigureTally()
         tally.add(result for result in results if isinstance(result, MarkedImage))
-        body = pack(opened.data, job.transfer_syntax_uid, opened.pixels, frames) if _carries(job) else None
+        body = None
+        if _carries(job):
+            body = pack(opened.data, job.transfer_syntax_uid, opened.pixels, frames, opened.parts)
         return Marked(
             original=opened.data,
             transfer_syntax_uid=job.transfer_syntax_uid,
             pixels=opened.pixels,
             frames=frames,
-            facts_of=partial(self._facts, job.route, body),
+            facts_of=described(partial(self._facts, job.route, body), tally),
             figures=tally.figures(job.route, profile),
+            parts=opened.parts,
         )
 
     def _facts(self, route: Route, body: bytes | None, record: VaultRecord) -> DerivationFacts:
@@ -375,6 +382,16 @@ class Protector:
         if settings not in self._markers:
             self._markers[settings] = Marker(settings, self._packs)
         return self._markers[settings]
+
+
+def _parts_of(job: MarkJob) -> Parts | None:
+    """The original in memory, checked and cut into its parts: its header is walked this once.
+
+    None for what may be worked in pieces, and for what takes more memory as soon as it is inflated.
+    """
+    if job.record.original_size > LARGE_BYTES or syntax_of(job.transfer_syntax_uid).deflated:
+        return None
+    return split(read_original(job), job.transfer_syntax_uid, without_pixels=True)
 
 
 def _in_pieces(job: MarkJob, header: InstanceHeader, decision: Decision) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from gateway.dicom.copy.derivation import DerivationFacts
 from gateway.dicom.copy.references import derive_references, references_syntax
 from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding.parts import Parts
 from gateway.errors import HoldError
 from gateway.vault import VaultRecord
 
@@ -21,6 +22,7 @@ class Remapped:
     original: bytes
     transfer_syntax_uid: str
     facts_of: Callable[[VaultRecord], DerivationFacts]
+    parts: Parts | None = None
 
     def derive(self, record: VaultRecord) -> tuple[bytes, str]:
         """The derived data set (in `references_syntax`) and its SHA-256.
@@ -35,7 +37,7 @@ class Remapped:
         DicomError
             As `derive_references`.
         """
-        data = derive_references(self.original, self.transfer_syntax_uid, self.facts_of(record))
+        data = derive_references(self.original, self.transfer_syntax_uid, self.facts_of(record), self.parts)
         header = read_header(io.BytesIO(data), references_syntax(self.transfer_syntax_uid))
         found = (header.sop_class_uid, header.sop_instance_uid, header.series_uid, header.study_uid)
         if found != (record.sop_class_uid, record.derived_sop_uid, record.derived_series_uid, record.copy_study_uid):

@@ -113,7 +113,8 @@ def _copy(record: VaultRecord, figures: MarkFigures | None) -> CopyFacts:
     )
     if figures is None:
         return copy
-    chosen = ", ".join(f"{name} {figures.policy[name]}" for name in _NAMES if name in figures.policy)
+    told = [*_NAMES, *(name for name in figures.policy if name.endswith(" frames"))]
+    chosen = ", ".join(f"{name} {figures.policy[name]}" for name in told if name in figures.policy)
     return replace(
         copy,
         policy=f"route {figures.route}: {chosen}",

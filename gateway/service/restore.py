@@ -34,6 +34,7 @@ def start_restore(config: Config) -> Callable[[], None]:
     audit, counts = AuditLog(where.audit("restore")), SharedCounts(where.counts("restore"))
     restorer = build_restorer(config)
     scp = RestoreScp(config.restore, Index(database(config)), restorer, audit, counts)
+    audit.write(events.KEY_USED, "success", role="restore", operation="serve")
     scp.start()
     stopping = threading.Event()
     thread = threading.Thread(target=_watch, args=(restorer.watch(), audit, stopping), name="records", daemon=True)

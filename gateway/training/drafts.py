@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from gateway.errors import MarkError
-from gateway.mark.drafting import Draft, Drafter, to_tensor, working_shape
+from gateway.mark.drafting import Draft, Drafter
+from gateway.mark.grids import to_tensor, working_shape
 from gateway.mark.methods.strong import first_direction
 from gateway.mark.resample import resize
 from gateway.mark.settings import MarkSettings

@@ -29,6 +29,8 @@ from gateway.mark.evaluation.judge import display_image
 from gateway.mark.profiles import choose_profile
 from gateway.mark.resample import resize
 from gateway.mark.surrogates.nets import MIN_INPUT
+from gateway.mark.visibility.display import padding_of
+from gateway.mark.visibility.ground import is_blank
 from gateway.protect.marking import Opened, requests_of
 from gateway.protect.policy import traits_of
 from gateway.training.networks import CACHE_SIDE
@@ -256,21 +258,25 @@ def _instance(path: Path, place: _Place, channels: int, profiles: Mapping[str, M
     patient = str(header.dataset.get("PatientID") or "") or header.study_uid or place.name
     for index in np.unique(np.linspace(0, len(requests) - 1, min(MAX_FRAMES, len(requests))).round().astype(int)):
         request = requests[int(index)]
-        _require(request.image, channels)
+        _require(request, channels)
         yield _Picture(display_image(request), place.label, place.group or patient)
 
 
 def _shown(image: np.ndarray, channels: int) -> np.ndarray:
     """Return display values of an image without a window of its own, as ``miad-gateway mark`` would show it."""
-    _require(image, channels)
-    return display_image(MarkRequest(np.ascontiguousarray(image), _KEY))
+    request = MarkRequest(np.ascontiguousarray(image), _KEY)
+    _require(request, channels)
+    return display_image(request)
 
 
-def _require(image: np.ndarray, channels: int) -> None:
+def _require(request: MarkRequest, channels: int) -> None:
+    image = request.image
     if (1 if image.ndim == 2 else image.shape[-1]) != channels:
         raise MarkError("wrong-channels", f"not {channels} samples per pixel")
     if min(image.shape[:2]) < MIN_INPUT:
         raise MarkError("image-too-small", f"less than {MIN_INPUT} pixels on a side")
+    if is_blank(request, padding_of(request)):
+        raise MarkError("image-empty", "all pixels have one value")
 
 
 def _scaled(display: np.ndarray, channels: int) -> np.ndarray:

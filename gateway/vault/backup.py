@@ -30,7 +30,7 @@ from sqlalchemy import Engine, LargeBinary, inspect, select, tuple_
 from gateway.config.models import Config
 from gateway.config.secret import SecretRef
 from gateway.database import Base, FiguresRow, ReportRow, VaultRow, open_database, reading, sqlite_url, transaction
-from gateway.errors import NotFoundError, SealError, VaultError
+from gateway.errors import ConfigError, NotFoundError, SealError, VaultError
 from gateway.keys import ChunkedReader, ChunkedWriter, pem
 from gateway.keys.generate import write_key_file
 from gateway.vault.payloads import PayloadStore
@@ -52,6 +52,7 @@ _MANIFEST = "manifest.json"
 _KEYS = "keys"
 _PIECE = 1 << 20
 _PAGE = 500
+SHORTEST_PASSPHRASE = 12  # characters; of new backups: older ones are read with whatever they have
 _ABOUT = ("institution", "manufacturer", "contact")  # of the site, in reports and copies
 
 
@@ -63,10 +64,17 @@ def backup(config: Config, out: Path, passphrase: str) -> None:
     Raises
     ------
     ConfigError
-        A key cannot be read; the private restore key is one of them.
+        A key cannot be read; the private restore key is one of them. ``passphrase-too-short``: under
+        `SHORTEST_PASSPHRASE` characters.
     VaultError
         ``backup-exists``: `out` is there already.
     """
+    if len(passphrase.strip()) < SHORTEST_PASSPHRASE:
+        raise ConfigError(
+            "passphrase-too-short",
+            f"the passphrase has fewer than {SHORTEST_PASSPHRASE} characters, and is all that guards the private key",
+            "take several words that do not belong together",
+        )
     if out.exists():
         raise VaultError("backup-exists", f"{out} is there already", "give another name: backups are not replaced")
     engine = open_database(config.database_url)

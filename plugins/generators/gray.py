@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.mark.methods.generator_packs import GeneratorPack
+from gateway.mark import GeneratorPack
 
 _FOLDER = Path(__file__).parent
 

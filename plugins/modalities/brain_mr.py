@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.mark.types import ImageTraits, ModalityProfile, RelativeWindow
+from gateway.mark import ImageTraits, ModalityProfile, RelativeWindow
 
 _BODY_PARTS = frozenset({"BRAIN", "HEAD", "SKULL", "HEADNECK"})
 

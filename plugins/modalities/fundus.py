@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.mark.types import ImageTraits, ModalityProfile
+from gateway.mark import ImageTraits, ModalityProfile
 
 
 def _accepts(traits: ImageTraits) -> bool:

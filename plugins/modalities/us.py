@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.mark.types import ImageTraits, ModalityProfile, RelativeWindow
+from gateway.mark import ImageTraits, ModalityProfile, RelativeWindow
 
 
 def _accepts(traits: ImageTraits) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.mark.surrogates.packs import SurrogatePack
+from gateway.mark import SurrogatePack
 
 _FOLDER = Path(__file__).parent
 _NETS = ("efficientnet-lite0", "mobile", "vgg", "densenet", "vit")

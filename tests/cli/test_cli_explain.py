@@ -125,7 +125,9 @@ def test_what_rides_along_and_what_is_left_out_is_told(run, sample: Path) -> Non
 def test_what_is_irregular_is_told(run, sample: Path, tmp_path: Path) -> None:
     odd = tmp_path / "odd.dcm"
     odd.write_bytes(
-        data("CT_small.dcm").read_bytes().replace(b"\x08\0\x05\0CS\x0a\0ISO_IR 100", b"\x08\0\x05\0CS\x0a\0NONESUCH!!")
+        Path(data("CT_small.dcm"))
+        .read_bytes()
+        .replace(b"\x08\0\x05\0CS\x0a\0ISO_IR 100", b"\x08\0\x05\0CS\x0a\0NONESUCH!!")
     )
     (row,) = run("explain", odd, "--config", sample, "--json").rows[:1]
     assert [note.split(":")[0] for note in row["notes"]] == ["unusable-character-set"]

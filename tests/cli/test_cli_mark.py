@@ -127,8 +127,9 @@ def test_arrays_of_another_name_and_pickles_are_code_2(run, tmp_path: Path, arra
 
 
 def test_an_image_that_cannot_be_marked_is_code_3_and_writes_nothing(run, tmp_path: Path) -> None:
-    np.savez(tmp_path / "constant.npz", images=np.full((1, 64, 64), 7, np.uint8))
-    done = run("mark", "constant.npz", *PLUMBING, "--seed", "1", "--out", "out.npz")
+    picture = np.random.default_rng(1).integers(0, 255, (1, 64, 64)).astype(np.uint8)
+    np.savez(tmp_path / "all.npz", images=picture, masks=np.ones((1, 64, 64), bool))  # nothing of it is free
+    done = run("mark", "all.npz", *PLUMBING, "--seed", "1", "--out", "out.npz")
     assert done.code == 3, done.err
     assert done.err.startswith("error: image 0")
     assert not (tmp_path / "out.npz").exists()

@@ -8,7 +8,10 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from gateway.dicom.encoding import encoded
 from gateway.dicom.encoding.part10 import split_part10, write_part10
+from gateway.dicom.encoding.parts import split
+from gateway.flow.steps import Steps
 from gateway.service import places
 from tests.files.conftest import protect, real, restore
 from tests.support.flow import configuration
@@ -67,3 +70,30 @@ def test_field_files_of_another_file_meta_and_one_tag_twice(field_inputs, tmp_pa
     assert result.outcome != "refused" and "file-meta-differs" in result.notes
     held = protect(site, field_inputs / "duplicates", out=tmp_path / "out")
     assert [(one.outcome, one.reason_code) for one in held] == [("held", "duplicate-element")] * 3
+
+
+def test_each_step_walks_a_received_header_once(site, tmp_path, monkeypatch):
+    received = split(body(real("CT_small.dcm")), "1.2.840.10008.1.2.1").header_bytes
+    walked, steps = [], {}
+    original = encoded.normal_form
+
+    def walk(header, *rest):
+        walked.append(header == received)
+        return original(header, *rest)
+
+    def counted(name):
+        run = getattr(Steps, name)
+
+        def step(self, *given):
+            walked.clear()
+            result = run(self, *given)
+            steps[name] = sum(walked)
+            return result
+
+        return step
+
+    monkeypatch.setattr(encoded, "normal_form", walk)
+    for name in ("seal", "mark"):
+        monkeypatch.setattr(Steps, name, counted(name))
+    (result,) = protect(site, real("CT_small.dcm"), out=tmp_path / "out")
+    assert (result.outcome, steps) == ("marked", {"seal": 1, "mark": 1})

@@ -43,10 +43,18 @@ def test_rgb_stack() -> None:
 
 
 def test_failure_names_the_image() -> None:
-    images = np.stack([gray8(), np.zeros((96, 96), np.uint8)])
+    masks = np.stack([np.zeros((96, 96), bool), np.ones((96, 96), bool)])
     with pytest.raises(MarkError, match="image 1") as caught:
-        mark(images)
-    assert caught.value.code == "image-empty"
+        mark_arrays(np.stack([gray8(), gray8()]), masks, "brain-mr", FAST, KEY)
+    assert caught.value.code == "no-free-area"
+
+
+def test_a_blank_slice_stays_and_the_others_are_marked() -> None:
+    images = np.stack([gray8(), np.zeros((96, 96), np.uint8), gray8(seed=1)])
+    result = mark(images)
+    assert [str(note) for note in result["notes"]] == ["", "blank", ""]
+    assert np.array_equal(result["images"][1], images[1])
+    assert (result["images"] != images).any(axis=(1, 2)).tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize(

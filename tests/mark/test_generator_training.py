@@ -33,6 +33,7 @@ def margin_under(net: TextureNet) -> float:
         return float(Target(surrogates()[0], clean, view, held).loss(images, 0)[1].mean())
 
 
+@pytest.mark.full
 def test_thirty_steps_mislead_more_than_none() -> None:
     net, told = trained(30)
     assert [step.number for step in told] == list(range(1, 31))
@@ -40,6 +41,7 @@ def test_thirty_steps_mislead_more_than_none() -> None:
     assert margin_under(net) < margin_under(seeded()) - 0.1
 
 
+@pytest.mark.full
 def test_keys_stay_apart() -> None:
     """With the term for diversity the textures of two keys agree less than without it."""
 

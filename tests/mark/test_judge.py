@@ -68,6 +68,7 @@ def test_noise_has_the_marks_energy_and_place() -> None:
     assert np.array_equal(noise, equal_energy_noise(request, result, OTHER_KEY))
 
 
+@pytest.mark.full
 def test_mark_shakes_the_surrogates_on_real_images_and_noise_does_not() -> None:
     """On real images of kinds that no network was trained on, the white-box effect is all that can be asked for."""
     surrogates = gray.PACK.load(CPU)
@@ -86,6 +87,7 @@ def test_mark_shakes_the_surrogates_on_real_images_and_noise_does_not() -> None:
     assert np.mean(falls) > 0.1, falls
 
 
+@pytest.mark.full
 def test_margin_falls_on_brain_mri(labelled_sets: Path) -> None:
     """A small run of the benchmark: the held-out judge's mean margin falls far more than under noise."""
     test = datasets.load_test(labelled_sets / "brain_mri")

@@ -38,7 +38,14 @@ def test_contract(pack: GeneratorPack) -> None:
 @pytest.mark.parametrize("pack", PACKS, ids=lambda pack: pack.name)
 def test_card_names_data_split_licence_and_commands(pack: GeneratorPack) -> None:
     text = pack.card.read_text()
-    for word in ("evaluation only", "half A", "python -m plugins.generators", "accuracy", "Licence", "train-mark"):
+    for word in (
+        "evaluation only",
+        "half A",
+        "python -m gateway.training.shipped_generators",
+        "accuracy",
+        "Licence",
+        "train-mark",
+    ):
         assert re.search(word, text, re.IGNORECASE), word
 
 

@@ -106,6 +106,7 @@ def _write_set(folder: Path) -> None:
     np.savez(folder / "test.npz", images=images[32:], labels=np.arange(8) % 2, classes=np.array(["dark", "bright"]))
 
 
+@pytest.mark.full
 def test_the_command_that_made_the_packs_still_trains(tmp_path: Path) -> None:
     """The smallest run of it, and again: the second finds the work done and gives the same figures."""
     for folder in datasets.RGB_SETS.values():

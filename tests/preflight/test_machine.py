@@ -77,7 +77,7 @@ def test_an_address_that_is_not_ours() -> None:
 # url, code, whether waiting may heal it, words
 WRONG = {
     "no URL": ("nonsense:of a S3CRET", "database-url", False, "cannot be read"),
-    "scheme": ("oracle://u:S3CRET@h/d", "database-scheme", False, "no database called 'oracle'"),
+    "scheme": ("oracle://u:S3CRET@h/d", "database-scheme", False, "a database of the kind 'oracle'"),
     "a driver that is not known": ("postgresql+foo://u:S3CRET@h/d", "database-scheme", False, "'postgresql+foo'"),
     "a driver that is not installed": ("postgresql+asyncpg://u:S3CRET@h/d", "database-driver", False, "asyncpg"),
     "port": ("postgresql+psycopg://u:S3CRET@127.0.0.1:{port}/d", "database-unreachable", True, "nobody listens there"),

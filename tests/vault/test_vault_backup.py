@@ -86,8 +86,8 @@ def test_a_backup_of_version_1_is_read(filled, tmp_path, monkeypatch):
 
 def test_a_record_without_payload_is_in_the_backup_too(filled, tmp_path):
     record = filled.records.create(facts_of(b"elsewhere", "1.2.3.9", is_carried=True))
-    backup(filled.config, tmp_path / "b", "p")
-    config = load_config(recover(tmp_path / "b", tmp_path / "new", "p"))
+    backup(filled.config, tmp_path / "b", "correct horse")
+    config = load_config(recover(tmp_path / "b", tmp_path / "new", "correct horse"))
     assert open_vault(config).records.by_locator(record.locator) == record
     found = {result.locator: result.reason_code for result in verify_vault(config)}
     assert found[record.locator] == "carried" and set(found.values()) == {"", "carried"}
@@ -96,21 +96,21 @@ def test_a_record_without_payload_is_in_the_backup_too(filled, tmp_path):
 def test_secrets_from_the_environment_become_files(filled, tmp_path, monkeypatch):
     monkeypatch.setenv("UID_KEY", (filled.config.site.state / "keys" / "uid.key").read_text())
     keys = filled.config.keys.model_copy(update={"uid_key": type(filled.config.keys.uid_key)("env:UID_KEY")})
-    backup(filled.config.model_copy(update={"keys": keys}), tmp_path / "b", "p")
+    backup(filled.config.model_copy(update={"keys": keys}), tmp_path / "b", "correct horse")
     monkeypatch.delenv("UID_KEY")
-    config = load_config(recover(tmp_path / "b", tmp_path / "new", "p"))
+    config = load_config(recover(tmp_path / "b", tmp_path / "new", "correct horse"))
     assert open_vault(config).sealing.uid_key == filled.sealing.uid_key
 
 
 def test_a_backup_shows_nothing(filled, tmp_path):
-    backup(filled.config, tmp_path / "b", "p")
+    backup(filled.config, tmp_path / "b", "correct horse")
     content = (tmp_path / "b").read_bytes()
     assert b"PRIVATE KEY" not in content and b"1.2.3.1" not in content
     assert (tmp_path / "b").stat().st_mode & 0o077 == 0
 
 
 def test_what_cannot_be_recovered_leaves_nothing(filled, tmp_path):
-    backup(filled.config, tmp_path / "b", "p")
+    backup(filled.config, tmp_path / "b", "correct horse")
     content = (tmp_path / "b").read_bytes()
     target = tmp_path / "new"
     assert code_of(lambda: recover(tmp_path / "b", target, "q")) == "wrong-key"
@@ -121,22 +121,22 @@ def test_what_cannot_be_recovered_leaves_nothing(filled, tmp_path):
         "backup-format": b"X" + content[1:],
     }.items():
         (tmp_path / "changed").write_bytes(changed)
-        assert code_of(lambda: recover(tmp_path / "changed", target, "p")) == name
+        assert code_of(lambda: recover(tmp_path / "changed", target, "correct horse")) == name
     hungry = bytearray(content)
     hungry[5] = 40  # scrypt would want a terabyte
     (tmp_path / "changed").write_bytes(hungry)
-    assert code_of(lambda: recover(tmp_path / "changed", target, "p")) == "backup-format"
+    assert code_of(lambda: recover(tmp_path / "changed", target, "correct horse")) == "backup-format"
     assert not target.exists() and not list(tmp_path.glob(".*"))
 
 
 def test_no_folder_or_backup_is_overwritten(filled, tmp_path):
-    backup(filled.config, tmp_path / "b", "p")
-    assert code_of(lambda: backup(filled.config, tmp_path / "b", "p")) == "backup-exists"
+    backup(filled.config, tmp_path / "b", "correct horse")
+    assert code_of(lambda: backup(filled.config, tmp_path / "b", "correct horse")) == "backup-exists"
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    assert code_of(lambda: recover(tmp_path / "b", tmp_path / "full", "p")) == "folder-not-empty"
+    assert code_of(lambda: recover(tmp_path / "b", tmp_path / "full", "correct horse")) == "folder-not-empty"
     (tmp_path / "empty").mkdir()
-    recover(tmp_path / "b", tmp_path / "empty", "p")
+    recover(tmp_path / "b", tmp_path / "empty", "correct horse")
 
 
 def test_a_manifest_that_does_not_fit(filled, tmp_path, monkeypatch):
@@ -149,17 +149,17 @@ def test_a_manifest_that_does_not_fit(filled, tmp_path, monkeypatch):
             source.read()
 
     monkeypatch.setattr(tarfile.TarFile, "addfile", forgetful)
-    backup(filled.config, tmp_path / "b", "p")
-    assert code_of(lambda: recover(tmp_path / "b", tmp_path / "new", "p")) == "backup-incomplete"
+    backup(filled.config, tmp_path / "b", "correct horse")
+    assert code_of(lambda: recover(tmp_path / "b", tmp_path / "new", "correct horse")) == "backup-incomplete"
 
 
 @pytest.mark.parametrize("name", ["../evil", "vault/../../evil", "keys/.hidden", "other", "keys/a/b"])
 def test_names_that_lead_out_of_the_folder(filled, tmp_path, monkeypatch, name):
     monkeypatch.setattr(module, "_TABLES", {name: VaultRow})
-    backup(filled.config, tmp_path / "b", "p")
+    backup(filled.config, tmp_path / "b", "correct horse")
     monkeypatch.undo()
     monkeypatch.setattr(module, "_LOG_N", 12)
-    assert code_of(lambda: recover(tmp_path / "b", tmp_path / "new", "p")) == "backup-format"
+    assert code_of(lambda: recover(tmp_path / "b", tmp_path / "new", "correct horse")) == "backup-format"
     assert not (tmp_path / "evil").exists() and not (tmp_path / "new").exists()
 
 

@@ -73,8 +73,8 @@ def test_index(on_server, monkeypatch):
 def test_backup_of_a_server_comes_back_without_one(on_server, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_LOG_N", 12)
     record = on_server.store(data_set(b"original" * 1000))
-    backup(on_server.config, tmp_path / "b", "p")
-    config = load_config(recover(tmp_path / "b", tmp_path / "new", "p"))
+    backup(on_server.config, tmp_path / "b", "correct horse")
+    config = load_config(recover(tmp_path / "b", tmp_path / "new", "correct horse"))
     restorer = Restorer(
         open_database(config.database_url), config.site.state / "vault", OpeningKeys.load(config.keys), "local"
     )

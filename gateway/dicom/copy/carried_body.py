@@ -99,7 +99,9 @@ class _Layout:
         return flat.reshape(-1, 2)[:, ::-1].reshape(-1) if self.order & _SWAPPED else flat
 
 
-def pack(original: bytes, transfer_syntax_uid: str, pixels: Pixels, marked: np.ndarray) -> bytes:
+def pack(
+    original: bytes, transfer_syntax_uid: str, pixels: Pixels, marked: np.ndarray, parts: Parts | None = None
+) -> bytes:
     """The body that `rebuild` makes `original` of again. It is rebuilt here once, to be sure.
 
     Parameters
@@ -110,9 +112,10 @@ def pack(original: bytes, transfer_syntax_uid: str, pixels: Pixels, marked: np.n
         Of the original.
     marked
         Stored values of the copy, as `Pixels.frames`.
+    parts
+        What `split` gave for `original`, when the caller has it still.
     """
-    parts = split(original, transfer_syntax_uid)
-    layout = _layout_of(parts, pixels, marked)
+    layout = _layout_of(parts or split(original, transfer_syntax_uid), pixels, marked)
     if layout is not None:
         body = _pack_residual(original, layout, marked)
         if _unpack_residual(body, len(original), marked) == original:

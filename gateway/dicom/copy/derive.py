@@ -37,6 +37,7 @@ def derive(
     marked_frames: np.ndarray,
     facts: DerivationFacts,
     pixels: Pixels | None = None,
+    parts: Parts | None = None,
 ) -> bytes:
     """Build the derived data set: the same inputs give the same bytes.
 
@@ -48,6 +49,8 @@ def derive(
         As `Pixels.frames` of the original: same shape and type.
     pixels
         What `decode_pixels` gave for `original`, when the caller has it still; else it is decoded again.
+    parts
+        What `split` gave for `original`, likewise; else it is walked again.
 
     Raises
     ------
@@ -57,7 +60,8 @@ def derive(
         as `gateway.dicom.copy.overlay.add_words`, when the facts want visible text, and as `sift`; "pixels-outside":
         the original's pixels stand elsewhere in the copy than in its pixel data.
     """
-    parts = split(original, transfer_syntax_uid)
+    if parts is None:
+        parts = split(original, transfer_syntax_uid)
     if pixels is None:
         pixels = pixels_of(parts)
     containers = pixels.containers(marked_frames).tobytes()

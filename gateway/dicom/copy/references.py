@@ -26,7 +26,9 @@ from gateway.errors import DicomError
 _SIGNATURES = 0xFFFAFFFA  # Digital Signatures Sequence, PS3.3 C.12.1.1.3
 
 
-def derive_references(original: bytes, transfer_syntax_uid: str, facts: DerivationFacts) -> bytes:
+def derive_references(
+    original: bytes, transfer_syntax_uid: str, facts: DerivationFacts, parts: Parts | None = None
+) -> bytes:
     """Build the derived data set, in `references_syntax(transfer_syntax_uid)`: the same inputs give the same bytes.
 
     New SOP Instance and Series Instance UID, every reference mapped, private block and equipment added, signatures
@@ -41,7 +43,8 @@ def derive_references(original: bytes, transfer_syntax_uid: str, facts: Derivati
     HoldError
         as `gateway.dicom.copy.sift.sift`.
     """
-    parts = split(original, transfer_syntax_uid, without_pixels=True)
+    if parts is None:
+        parts = split(original, transfer_syntax_uid, without_pixels=True)
     if parts.header.has_our_private_block:
         raise DicomError("already-marked", "the data set carries a private block of this gateway already")
     parts, _ = sift(parts, facts.ride_along)

@@ -12,7 +12,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
 
 _SPELLING = re.compile(r"(?:ISO[ _]?)?(?:2022[ _]?)?IR[ _]?(\d+)", re.IGNORECASE)
-_DELIMITERS = {"\\", "^", "=", "\r", "\n", "\f", "\t"}
+_DELIMITERS = set(b"\\^=\r\n\f\t")  # behind which code extensions begin anew (PS3.5 6.1.2.5.3)
 _DEFAULT = "iso8859"  # pydicom's name for "no Specific Character Set"
 _IN_G0 = re.compile(rb"\x1b(\$B|\$\(D|\(J)[^\x1b]*$")  # kanji, or JIS X 0201, until the end
 SEPARATOR = " | "  # between words of ours and what stood there

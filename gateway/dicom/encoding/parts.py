@@ -32,6 +32,8 @@ class Parts:
         The encoded elements before and behind the pixel data.
     trailer
         What comes behind the pixel data, walked.
+    data
+        The whole data set as it came, inflated; empty where it is read in pieces.
     syntax, layout
         What the transfer syntax says, and how the elements really are encoded.
     pixels, value
@@ -47,6 +49,7 @@ class Parts:
     header_bytes: bytes
     trailer_bytes: bytes
     trailer: NormalForm = field(default_factory=lambda: NormalForm(()))
+    data: bytes = b""
 
     def fresh_dataset(self) -> Dataset:
         """All elements but the pixel data, as in Explicit VR Little Endian, to be changed and encoded again.
@@ -80,7 +83,7 @@ class Parts:
         starts: list[int] = []
         position = 0
         while position + 8 <= len(self.value):
-            tag = self.layout.tag(self.value[position : position + 4])
+            tag = self.layout.tag(bytes(self.value[position : position + 4]))
             length = struct.unpack_from(self.layout.order + "I", self.value, position + 4)[0]
             if tag == SEQUENCE_END:
                 break
@@ -119,10 +122,10 @@ def split(data: bytes, transfer_syntax_uid: str, *, without_pixels: bool = False
             check_form(header.form)
             if header.rows or header.columns:
                 raise DicomError("no-pixels", "the object has no pixel data")
-            return Parts(header, syntax, layout, None, memoryview(b""), header_bytes, b"")
+            return Parts(header, syntax, layout, None, memoryview(b""), header_bytes, b"", data=data)
         header, end, behind, trailer = read_behind(source, layout, syntax, header_bytes, pixels, len(data), data)
         value = memoryview(data)[pixels.value : end]
-        return Parts(header, syntax, layout, pixels, value, header_bytes, behind, trailer)
+        return Parts(header, syntax, layout, pixels, value, header_bytes, behind, trailer, data)
 
 
 def read_behind(
@@ -194,7 +197,7 @@ def native_value(parts: Parts) -> bytes:
     DicomError
         "swapped-pixels": big endian pixel data whose words cannot be told.
     """
-    vr = parts.pixels.vr or b"OW"  # Implicit VR: OW (PS3.5 A.1)
+    vr = (parts.pixels.vr if parts.pixels else b"") or b"OW"  # Implicit VR: OW (PS3.5 A.1)
     value = bytes(parts.value)
     if parts.layout.little_endian or vr == b"OB":
         return value

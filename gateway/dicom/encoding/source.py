@@ -6,12 +6,13 @@ Spool files decrypt as a stream, so nothing here seeks unless the stream can and
 from __future__ import annotations
 
 import zlib
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from gateway.dicom.encoding.limits import ELEMENT, HINT, MAX_DECODED
 from gateway.errors import DicomError
 
 _CHUNK = 1 << 20
+_AHEAD = 1 << 13  # bytes that are read at once where fewer are asked for
 MAX_INFLATED = 512 << 20  # bytes that a deflated data set may inflate to; deflate reaches 1:1032
 MAX_ELEMENTS = MAX_DECODED // ELEMENT  # elements, items and fragments
 
@@ -58,9 +59,10 @@ class Source:
     """
 
     def __init__(self, stream: BinaryIO | InflatingReader, size: int | None = None) -> None:
-        self._stream = stream
+        self._stream: Any = stream  # whether it can seek is asked below
         self._size = size
-        self._ahead = b""
+        self._ahead = b""  # what was read, and is not consumed from `_at` on
+        self._at = 0
         seekable = getattr(stream, "seekable", None)
         self._can_seek = size is not None and seekable is not None and seekable()
         self.position = 0
@@ -83,12 +85,14 @@ class Source:
 
     def peek(self, size: int) -> bytes:
         """The next bytes without consuming them; fewer than `size` only at the end."""
-        while len(self._ahead) < size:
-            more = self._stream.read(size - len(self._ahead))
-            if not more:
-                break
-            self._ahead += more
-        return self._ahead[:size]
+        have = len(self._ahead) - self._at
+        if have < size:
+            pieces = [self._ahead[self._at :]]
+            while have < size and (more := self._stream.read(max(size - have, _AHEAD))):
+                pieces.append(more)
+                have += len(more)
+            self._ahead, self._at = b"".join(pieces), 0
+        return self._ahead[self._at : self._at + size]
 
     def count_element(self) -> None:
         """One more element, item or fragment begins. Raises DicomError "too-many-elements" beyond `MAX_ELEMENTS`."""
@@ -110,8 +114,10 @@ class Source:
         """Go past `size` bytes, keeping them when keeping is on. Raises DicomError "truncated"."""
         self._check(size)
         while size:
-            if self._can_seek and self._kept is None and not self._ahead:
-                self._stream.seek(size, 1)
+            have = len(self._ahead) - self._at
+            if self._can_seek and self._kept is None and size > have:
+                self._stream.seek(size - have, 1)
+                self._ahead, self._at = b"", 0
                 self.position += size
                 return
             data = self.peek(min(size, _CHUNK))
@@ -133,8 +139,8 @@ class Source:
         if self._kept is not None:
             if len(self._kept) + size > self._keep_at_most:
                 raise DicomError("header-too-large", f"more than {self._keep_at_most} bytes before the pixel data")
-            self._kept += self._ahead[:size]
-        self._ahead = self._ahead[size:]
+            self._kept += self._ahead[self._at : self._at + size]
+        self._at += size
         self.position += size
 
     def _check(self, size: int) -> None:

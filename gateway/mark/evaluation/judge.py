@@ -20,7 +20,7 @@ from gateway.mark.surrogates.nets import MultiTaskNet
 from gateway.mark.surrogates.store import load_net
 from gateway.mark.types import MarkedImage, MarkRequest
 from gateway.mark.visibility.budget import psnr
-from gateway.mark.visibility.display import display_of, padding_of, valid_range_of
+from gateway.mark.visibility.display import display_of, untouchable_of, valid_range_of
 
 _FOLDER = Path(__file__).parent
 _FILES = {1: _FOLDER / "judge-gray.safetensors", 3: _FOLDER / "judge-rgb.safetensors"}
@@ -145,14 +145,8 @@ def load_judge(channels: int, device: torch.device | str = "cpu") -> Judge:
 
 
 def display_image(request: MarkRequest, stored: np.ndarray | None = None) -> np.ndarray:
-    """Return the display image float32 in 0..1 of a request's frame, or of other stored values in the same window.
-
-    Raises
-    ------
-    MarkError
-        ``image-empty``.
-    """
-    window = display_of(request, padding_of(request))
+    """Return the display image float32 in 0..1 of a request's frame, or of other stored values in the same window."""
+    window = display_of(request, untouchable_of(request))
     return window.shown(request.image if stored is None else stored)
 
 
@@ -171,7 +165,7 @@ def equal_energy_noise(request: MarkRequest, marked: MarkedImage, key: bytes) ->
     The noise has the mark's own magnitude pixel by pixel, and random signs; its scale is then fitted so that its
     display PSNR comes within about 0.1 dB of the mark's (as far as whole stored values allow).
     """
-    window = display_of(request, padding_of(request))
+    window = display_of(request, untouchable_of(request))
     before = window.shown(request.image)
     target = marked.quality.psnr
     signs = keyed(key, "noise", request.position).choice(np.array([-1.0, 1.0]), request.image.shape)

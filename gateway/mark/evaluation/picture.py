@@ -15,7 +15,7 @@ import numpy as np
 
 from gateway.mark.types import MarkedImage, MarkRequest
 from gateway.mark.visibility.budget import visibility_threshold
-from gateway.mark.visibility.display import display_of, padding_of
+from gateway.mark.visibility.display import display_of, untouchable_of
 from gateway.mark.visibility.quality import visible_pixels
 from gateway.mark.visibility.region import luminance
 
@@ -71,13 +71,8 @@ def pair_of(request: MarkRequest, result: MarkedImage, noise_factor: float, titl
         k of the profile.
     title
         above the original.
-
-    Raises
-    ------
-    MarkError
-        ``image-empty``.
     """
-    window = display_of(request, padding_of(request))
+    window = display_of(request, untouchable_of(request))
     before, after = window.shown(request.image), window.shown(result.image)
     visible = visible_pixels(before, after, visibility_threshold(before, noise_factor))
     remark = f"PSNR {result.quality.psnr:.1f} dB, SSIM {result.quality.ssim:.3f}"

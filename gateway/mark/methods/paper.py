@@ -35,7 +35,7 @@ from gateway.mark.methods.flat import (
 from gateway.mark.placement.logo import scale_ink
 from gateway.mark.resample import resize
 from gateway.mark.surrogates.packs import Surrogate
-from gateway.mark.visibility.budget import Canvas, apply_change, largest_scale, psnr
+from gateway.mark.visibility.budget import Canvas, apply_change, largest_scale
 
 ENOUGH = 0.05
 """Belief at which the search for an image ends early."""
@@ -98,10 +98,7 @@ class Believers:
 
     def __init__(self, clean: Tensor, surrogates: Sequence[Surrogate], tasks: Sequence[str], rows: int) -> None:
         self._rows = rows
-        self._members = [
-            (surrogate, [task for task in surrogate.net.tasks if not tasks or task in tasks])
-            for surrogate in surrogates
-        ]
+        self._members = [(surrogate, surrogate.asked(tasks)) for surrogate in surrogates]
         self._answers = [
             {task: one.argmax(1) for task, one in self._probabilities(clean, surrogate, asked).items()}
             for surrogate, asked in self._members
@@ -234,6 +231,9 @@ class _Search:
         self._boxes = torch.tensor(
             [_bounds(canvas.region) for canvas in canvases], dtype=torch.float32, device=self._device
         )
+        # on empty ground the mark is what the ground is not, black or white; elsewhere (nan) the search chooses
+        ground = [float(canvas.shown[canvas.region].mean()) if canvas.is_bare else np.nan for canvas in canvases]
+        self._ground = torch.tensor(ground, dtype=torch.float32, device=self._device)
         most = np.asarray(most_strokes) * _MARGIN / canvases[0].region.size
         self._share = torch.from_numpy(most.astype(np.float32)).to(self._device)
         self._smallest = least_size(ink, min(shape))
@@ -277,7 +277,8 @@ class _Search:
     def _placements(self, owners: Tensor, genes: np.ndarray) -> Placements:
         tensor = torch.from_numpy(genes.astype(np.float32)).to(self._device)
         smallest = torch.full((len(genes),), self._smallest, device=self._device)
-        return decode(tensor, self._boxes[owners], smallest)
+        found, ground = decode(tensor, self._boxes[owners], smallest), self._ground[owners]
+        return replace(found, level=torch.where(ground.isnan(), found.level, (ground < 0.5).float()))
 
     def _scaled(self, shorter: int) -> Tensor:
         """Return the ink for images of this shorter side, ``OVERSAMPLE`` times as fine as its largest size."""
@@ -287,7 +288,7 @@ class _Search:
         """Return strokes (H, W), change (shape of the image) and opacity of one candidate at full resolution."""
         canvas = self._canvases[index]
         height, width = canvas.region.shape
-        shown = np.atleast_3d(canvas.display.shown(canvas.stored)).transpose(2, 0, 1)
+        shown = np.atleast_3d(canvas.shown).transpose(2, 0, 1)
         clean = torch.from_numpy(np.ascontiguousarray(shown))[None].to(self._device)
         region = torch.from_numpy(canvas.region).to(self._device)
         placements = self._placements(torch.tensor([index], device=self._device), genes[None])
@@ -296,7 +297,7 @@ class _Search:
         while int(masks.sum()) > self._most[index]:  # hard limit; working resolution may have missed it by a little
             placements = replace(placements, size=placements.size * _MARGIN)
             masks = ink_masks(ink, placements, height, width)[0] & region
-        opacity = affordable_opacity(clean, masks, placements, self._floor)
+        opacity = affordable_opacity(clean, masks, placements, self._floor + canvas.penalty)
         change = blend_change(clean, masks, placements.level, opacity)[0].cpu().numpy()
         flat = change[0] if canvas.stored.ndim == 2 else change.transpose(1, 2, 0)
         return masks[0].cpu().numpy(), np.ascontiguousarray(flat), float(opacity[0])
@@ -320,10 +321,7 @@ def fit_flat_mark(canvas: Canvas, flat: FlatMark, floor: float) -> tuple[Canvas,
         ``over-budget`` when all of the mark rounds to nothing.
     """
     canvas = replace(canvas, strokes=flat.strokes, outside=np.zeros_like(canvas.outside))
-    before = canvas.display.shown(canvas.stored)
-    scale = largest_scale(
-        lambda s: psnr(before, canvas.display.shown(apply_change(canvas, flat.change * s)[0])) >= floor, 1.0
-    )
+    scale = largest_scale(lambda s: canvas.psnr_of(apply_change(canvas, flat.change * s)[0]) >= floor, 1.0)
     marked, cut = apply_change(canvas, flat.change * scale)
     if np.array_equal(marked, canvas.stored):
         raise MarkError("over-budget", f"no mark keeps {floor:g} dB display PSNR: the window has too few stored values")

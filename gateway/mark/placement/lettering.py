@@ -33,6 +33,8 @@ LETTER_INSIDE = 0.85
 """Letters of which less lies in the region are left out: a fragment does not read as lettering."""
 WORD_INSIDE = 0.4
 """Words of which less is left are left out."""
+WHOLE = 0.98
+"""Both where words are to be whole."""
 OUTLINE = 0.04
 """Thickness of a letter's outline, as a share of the letter height; at least one pixel."""
 LOGO_SIZE = 2.0
@@ -199,7 +201,14 @@ def logo_stamp(ink: np.ndarray, height: float) -> Stamp:
 
 
 def render_lettering(
-    stamp: Stamp, key: bytes, placement: Placement, height: float, region: np.ndarray, max_pixels: int
+    stamp: Stamp,
+    key: bytes,
+    placement: Placement,
+    height: float,
+    region: np.ndarray,
+    max_pixels: int,
+    scale: tuple[float, float] = (1.0, 1.0),
+    whole: bool = False,
 ) -> Lettering:
     """Return the lettering inside ``region``.
 
@@ -212,18 +221,25 @@ def render_lettering(
     placement
         where the plane of text lies.
     height
-        of capital letters, in pixels.
+        of capital letters, in pixels of square shape (the longer side of an oblong one).
     region
         (H, W) bool, where strokes may lie.
     max_pixels
         most pixels that strokes may cover.
+    scale
+        height and width of a pixel as it is shown, in such units (``shown_scale``).
+    whole
+        words are whole or left out.
 
     Its strokes may be empty when no word fits.
     """
     cosine, sine = np.float32(math.cos(placement.angle)), np.float32(math.sin(placement.angle))
     pitch = np.float32(stamp.ink.shape[0] / _OVERSAMPLE + LINE_GAP * height)
     length = np.float32(stamp.ink.shape[1] / _OVERSAMPLE)
-    rows, columns = (np.arange(side, dtype=np.float32) - np.float32(side / 2.0) for side in region.shape)
+    rows, columns = (
+        (np.arange(side, dtype=np.float32) - np.float32(side / 2.0)) * np.float32(step)
+        for side, step in zip(region.shape, scale, strict=True)
+    )
     across = (rows * cosine)[:, None] - columns * sine + np.float32(placement.shift_line + 100.0) * pitch
     line = np.floor(across / pitch)
     v = ((across - line * pitch) * _OVERSAMPLE).astype(np.int32)
@@ -242,8 +258,13 @@ def render_lettering(
     letter_id = place_id * letters + letter
     word_id = place_id * words + stamp.word_of[letter]
     inside = region.ravel()[ink]
-    kept = inside & _mostly(inside, letter_id, LETTER_INSIDE)
-    kept &= _mostly(kept, word_id, WORD_INSIDE)
+    kept = inside & _mostly(inside, letter_id, WHOLE if whole else LETTER_INSIDE)
+    kept &= _mostly(kept, word_id, WHOLE if whole else WORD_INSIDE)
+    if whole:  # what lies beyond the image is not known of: a word at its edge may go on there
+        edge = np.ones(region.shape, bool)
+        edge[1:-1, 1:-1] = False
+        cut = np.bincount(word_id, edge.ravel()[ink]) > 0
+        kept &= ~cut[word_id]
     kept &= _first(kept, word_id, keyed(key, "words").permutation(_RANKS**2 * words), max_pixels)
     strokes = np.zeros(region.size, bool)
     strokes[ink] = kept
@@ -251,8 +272,21 @@ def render_lettering(
     numbers = np.zeros(region.size, np.int32)
     present = np.bincount(letter_id) > 0
     numbers[ink] = (np.cumsum(present) - 1)[letter_id]
-    inner = ndimage.binary_erosion(strokes, iterations=max(1, round(OUTLINE * height)))
+    inner = _core(strokes, max(1, round(OUTLINE * height)), scale)
     return Lettering(strokes, numbers.reshape(region.shape), strokes & ~inner)
+
+
+def shown_scale(aspect: float) -> tuple[float, float]:
+    """Return height and width of a pixel as it is shown, its longer side being 1; ``aspect`` is height over width."""
+    return aspect / max(aspect, 1.0), 1.0 / max(aspect, 1.0)
+
+
+def _core(strokes: np.ndarray, depth: int, scale: tuple[float, float]) -> np.ndarray:
+    """Return the (H, W) bool strokes without an outline that is ``depth`` thick as it is shown."""
+    if scale == (1.0, 1.0):
+        return ndimage.binary_erosion(strokes, iterations=depth)
+    tall, wide = (round(depth / step) for step in scale)
+    return ndimage.binary_erosion(strokes, np.ones((2 * tall + 1, 2 * wide + 1), bool))
 
 
 def _mostly(inside: np.ndarray, identity: np.ndarray, share: float) -> np.ndarray:

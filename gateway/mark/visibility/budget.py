@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import ndimage
@@ -16,7 +17,8 @@ from scipy import ndimage
 from gateway.errors import MarkError
 from gateway.mark.settings import PSNR_FLOOR
 from gateway.mark.types import ModalityProfile
-from gateway.mark.visibility.display import DisplayMap
+from gateway.mark.visibility.curve import CurveMap
+from gateway.mark.visibility.display import AnyDisplay
 from gateway.mark.visibility.region import luminance
 
 JND = 1.0 / 582.0
@@ -28,6 +30,9 @@ OUTLINE_LIFT = 0.5
 texture turns the outline the other way, and such an edge is what makes a letter read."""
 FILL_LIFT = 0.3
 """The same for what lies inside the outline."""
+LIFTS = (OUTLINE_LIFT, FILL_LIFT)
+PLAIN_LIFTS = (0.8, 0.8)
+"""Both for letters that lie on no anatomy: nothing under them has to be seen, so they may read plainly."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +62,20 @@ class Canvas:
     lift
         float32 in -1..1, by which share of ``inside`` a pixel of a letter is shifted (``stroke_lift``).
     outline
-        bool, the letters' edges: shifted, without texture.
+        bool, the letters' edges: shifted more than they are textured.
+    units
+        largest change outside strokes in stored values; None: ``outside`` says it all.
+    raised
+        bool, pixels beyond the window: what is written there begins at its nearer end, else it would not be seen.
+        None: there are none.
+    seen
+        bool, what no shutter hides: budgets and figures count it alone. None: everything.
+    lifts
+        which share of the stroke amplitude shifts outline and fill of a letter; the rest is texture.
     """
 
     stored: np.ndarray
-    display: DisplayMap
+    display: AnyDisplay
     valid: tuple[int, int]
     reserved: tuple[tuple[int, int], ...]
     region: np.ndarray
@@ -71,12 +85,45 @@ class Canvas:
     inside: float
     lift: np.ndarray
     outline: np.ndarray
+    units: float | None = None
+    raised: np.ndarray | None = None
+    seen: np.ndarray | None = None
+    lifts: tuple[float, float] = LIFTS
+
+    @cached_property
+    def shown(self) -> np.ndarray:
+        """The display image, float32 in 0..1, shape of ``stored``."""
+        return self.display.shown(self.stored)
+
+    @cached_property
+    def start(self) -> np.ndarray:
+        """Stored values int32 that changes begin at: the image's own, but for what is raised."""
+        if self.raised is None:
+            return self.stored
+        planes = (slice(None), slice(None), *([None] * (self.stored.ndim - 2)))
+        return np.where(self.raised[planes], self.display.brought_in(self.stored), self.stored)
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether the mark lies on no anatomy."""
+        return self.lifts == PLAIN_LIFTS
+
+    @property
+    def penalty(self) -> float:
+        """By how many dB a floor rises over the whole array where it is to hold over what is seen alone."""
+        return 0.0 if self.seen is None else float(-10.0 * np.log10(self.seen.mean()))
+
+    def psnr_of(self, marked: np.ndarray) -> float:
+        """Return the display PSNR in dB of other stored values, over what is seen."""
+        found = psnr(self.shown, self.display.shown(marked))
+        return found if found == PSNR_CAP else found - self.penalty
 
     @property
     def amplitude(self) -> np.ndarray:
         """(H, W) float32: what the texture (-1..1) is multiplied with."""
+        outline, fill = self.lifts
         return np.where(
-            self.strokes, np.where(self.outline, 1.0 - OUTLINE_LIFT, 1.0 - FILL_LIFT) * self.inside, self.outside
+            self.strokes, np.where(self.outline, 1.0 - outline, 1.0 - fill) * self.inside, self.outside
         ).astype(np.float32)
 
     @property
@@ -110,7 +157,14 @@ def visibility_threshold(display: np.ndarray, factor: float) -> np.ndarray:
     return np.maximum(JND, factor * ndimage.minimum_filter(deviation, 5)).astype(np.float32)
 
 
-def peak_outside(profile: ModalityProfile, display: DisplayMap, slope: float | None) -> float:
+def units_outside(profile: ModalityProfile, display: AnyDisplay, slope: float | None) -> float | None:
+    """Return the largest change outside strokes in stored values where the display is a curve; None: no such limit."""
+    if slope is None or profile.peak_units is None or not isinstance(display, CurveMap):
+        return None
+    return profile.peak_units / abs(slope)
+
+
+def peak_outside(profile: ModalityProfile, display: AnyDisplay, slope: float | None) -> float:
     """Return the largest change outside strokes in display units, whatever the noise.
 
     Parameters
@@ -122,7 +176,7 @@ def peak_outside(profile: ModalityProfile, display: DisplayMap, slope: float | N
     slope
         modality units per stored value, or None.
     """
-    if slope is None or profile.peak_units is None:
+    if slope is None or profile.peak_units is None or isinstance(display, CurveMap):  # a curve has no one step
         return profile.peak
     return min(profile.peak, profile.peak_units / abs(slope * display.step))
 
@@ -135,7 +189,7 @@ def outside_amplitude(threshold: np.ndarray, area: np.ndarray, peak: float, floo
     return (amplitude * min(1.0, np.sqrt(allowed / energy)) if energy > 0 else amplitude).astype(np.float32)
 
 
-def stroke_lift(polarity: np.ndarray, outline: np.ndarray) -> np.ndarray:
+def stroke_lift(polarity: np.ndarray, outline: np.ndarray, lifts: tuple[float, float] = LIFTS) -> np.ndarray:
     """Return the (H, W) float32 share of the stroke amplitude that shifts each pixel of the lettering.
 
     Parameters
@@ -144,11 +198,20 @@ def stroke_lift(polarity: np.ndarray, outline: np.ndarray) -> np.ndarray:
         (H, W) float32, +1 brighter, -1 darker, 0 outside strokes.
     outline
         (H, W) bool, the letters' edges.
+    lifts
+        as ``Canvas.lifts``.
     """
-    return polarity * np.where(outline, np.float32(OUTLINE_LIFT), np.float32(FILL_LIFT))
+    return polarity * np.where(outline, np.float32(lifts[0]), np.float32(lifts[1]))
 
 
-def inside_amplitude(strokes: np.ndarray, outline: np.ndarray, outside: np.ndarray, floor: float, peak: float) -> float:
+def inside_amplitude(
+    strokes: np.ndarray,
+    outline: np.ndarray,
+    outside: np.ndarray,
+    floor: float,
+    peak: float,
+    lifts: tuple[float, float] = LIFTS,
+) -> float:
     """Return the amplitude inside strokes that spends the PSNR budget, at most ``peak`` (display units).
 
     Parameters
@@ -163,12 +226,14 @@ def inside_amplitude(strokes: np.ndarray, outline: np.ndarray, outside: np.ndarr
         display PSNR in dB.
     peak
         the profile's largest change inside strokes.
+    lifts
+        as ``Canvas.lifts``.
     """
     left = 10.0 ** (-floor / 10.0) - float(np.mean(outside**2))
     if not strokes.any() or left <= 0.0:
         return 0.0
     # texture at its limits, half of it each way: mean square of (lift +- texture)
-    edge, fill = (lift**2 + (1.0 - lift) ** 2 for lift in (OUTLINE_LIFT, FILL_LIFT))
+    edge, fill = (lift**2 + (1.0 - lift) ** 2 for lift in lifts)
     square = float(outline.mean()) * edge + float((strokes & ~outline).mean()) * fill
     return min(peak, float(np.sqrt(left / square)))
 
@@ -180,11 +245,9 @@ def apply_change(canvas: Canvas, change: np.ndarray) -> tuple[np.ndarray, int]:
     valid range; unchanged where a reserved value would come out, and out of the region.
     """
     planes = (slice(None), slice(None), *([None] * (canvas.stored.ndim - 2)))
-    step = canvas.display.step
-    whole = np.rint(change * step).astype(np.int32)
-    limit = np.floor(canvas.threshold * abs(step)).astype(np.int32)
-    limit = np.where(canvas.strokes, np.int32(2**24), limit)[planes]
-    whole = np.where(canvas.region[planes], np.clip(whole, -limit, limit), 0)
+    most = np.where(canvas.strokes, np.inf, canvas.threshold)[planes]
+    moved = canvas.display.moved(canvas.start, change, most, canvas.units)
+    whole = np.where(canvas.region[planes] & (change != 0), moved - canvas.stored, 0)
     result = np.clip(canvas.stored + whole, *canvas.valid)
     # A pixel may already lie outside the valid range (broken files): then the nearest that can be done is nothing.
     broken = (canvas.stored < canvas.valid[0]) | (canvas.stored > canvas.valid[1])
@@ -219,10 +282,9 @@ def fit_to_floor(canvas: Canvas, texture: np.ndarray, floor: float, peak: float)
     planes = (slice(None), slice(None), *([None] * (canvas.stored.ndim - 2)))
     strokes = canvas.strokes[planes]
     change = canvas.offset[planes] + canvas.amplitude[planes] * texture
-    before = canvas.display.shown(canvas.stored)
 
     def keeps(scaled: np.ndarray, limit: float) -> bool:
-        return psnr(before, canvas.display.shown(apply_change(canvas, scaled)[0])) >= limit
+        return canvas.psnr_of(apply_change(canvas, scaled)[0]) >= limit
 
     outside = np.where(strokes, np.float32(0.0), change)
     scale = largest_scale(lambda s: keeps(outside * s, max(floor, PSNR_FLOOR["discreet"])), 1.0)

@@ -1,7 +1,8 @@
 """From stored values to what a person sees, and the checks that an image can be shown at all.
 
 Display values are float32 in 0..1: the primary window's black and white, MONOCHROME1 turned over. Budgets, PSNR and the
-surrogates' input all live there; a mark goes back to stored values by one signed factor, ``DisplayMap.step``.
+surrogates' input all live there. A window is a straight ramp (``DisplayMap``): a mark goes back to stored values by one
+signed factor, ``DisplayMap.step``. Other displays (VOI LUT, sigmoid) go both ways by their table (``curve.CurveMap``).
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import numpy as np
 
 from gateway.errors import MarkError
 from gateway.mark.surrogates.nets import MIN_INPUT
-from gateway.mark.types import MarkRequest, RelativeWindow
+from gateway.mark.types import Curve, MarkRequest, RelativeWindow
+from gateway.mark.visibility.curve import CurveMap
 
+BEYOND = 0.05
+"""Pixels further than this outside the primary window (display units) carry no letters."""
 SUPPORTED_DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.int16))
 
 
@@ -50,13 +54,61 @@ class DisplayMap:
         """Return display values float32 in 0..1."""
         return np.clip(self.raw(stored), 0.0, 1.0)
 
+    def readable(self, stored: np.ndarray) -> np.ndarray:
+        """Return bool, shape of ``stored``: the window shows these values, or nearly; beyond a letter is not seen."""
+        return np.abs(self.raw(stored) - self.shown(stored)) <= BEYOND
+
+    def brought_in(self, stored: np.ndarray) -> np.ndarray:
+        """Return the stored values int32, those beyond the window moved to its nearer end."""
+        return np.clip(stored, int(np.ceil(self.low)), int(np.floor(self.high))).astype(np.int32)
+
+    def moved(self, stored: np.ndarray, change: np.ndarray, most: np.ndarray, units: float | None = None) -> np.ndarray:
+        """Return the stored values int32 that are ``change`` (display units) brighter, at most ``most`` either way.
+
+        Parameters
+        ----------
+        stored
+            int32.
+        change
+            display units, same shape.
+        most
+            display units, broadcast to that shape; infinite: no limit.
+        units
+            largest change in stored values where ``most`` is finite; None: no such limit.
+        """
+        whole = np.rint(change * self.step).astype(np.int32)
+        finite = np.isfinite(most)
+        limit = np.floor(np.where(finite, most, 0.0) * abs(self.step)).astype(np.int32)
+        if units is not None:
+            limit = np.minimum(limit, np.int32(units))
+        limit = np.where(finite, limit, np.int32(2**24))
+        return stored + np.clip(whole, -limit, limit)
+
     def within(self, windows: Iterable[RelativeWindow]) -> dict[str, tuple[float, float]]:
         """Return name -> (low, high) in stored values of windows that are given as shares of this one."""
         found = {}
         for window in windows:
             ends = (window.black, window.white) if not self.inverted else (1.0 - window.white, 1.0 - window.black)
-            found[window.name] = tuple(self.low + share * (self.high - self.low) for share in ends)
+            first, last = (self.low + share * (self.high - self.low) for share in ends)
+            found[window.name] = (first, last)
         return found
+
+
+AnyDisplay = DisplayMap | CurveMap
+"""What turns stored values into display values, and a change of those back into stored values."""
+
+
+def map_of(window: tuple[float, float] | Curve, inverted: bool) -> AnyDisplay:
+    """Return the display of a window or curve of a request."""
+    if isinstance(window, Curve):
+        return CurveMap(window, inverted)
+    return DisplayMap(float(window[0]), float(window[1]), inverted)
+
+
+def untouchable_of(request: MarkRequest) -> np.ndarray:
+    """Return the (H, W) bool mask of what is no picture: padding, and what a shutter hides."""
+    padding = padding_of(request)
+    return padding if request.hidden is None else padding | request.hidden
 
 
 def padding_of(request: MarkRequest) -> np.ndarray:
@@ -89,14 +141,21 @@ def check_request(request: MarkRequest) -> None:
         raise MarkError("image-too-small", f"{width}x{height} pixels; at least {MIN_INPUT} on each side are needed")
     if len(request.key) != 32:
         raise MarkError("bad-request", f"a mark key has 32 bytes, not {len(request.key)}")
-    for name, mask in (("padding", request.padding), ("roi", request.roi)):
+    for name, mask in (("padding", request.padding), ("roi", request.roi), ("hidden", request.hidden)):
         if mask is not None and (mask.shape != image.shape[:2] or mask.dtype != np.bool_):
             raise MarkError("bad-request", f"the {name} mask must be bool of shape {image.shape[:2]}")
     if request.position is not None and not np.isfinite(request.position):
         raise MarkError("bad-request", "the slice position is not a finite number")
     for name, limits in (("primary", request.display), *request.other_windows.items()):
-        if limits is not None and not (np.isfinite(limits).all() and limits[0] < limits[1]):
+        if isinstance(limits, Curve):
+            shades = np.asarray(limits.shades)
+            empty = shades.ndim != 1 or not np.isfinite(shades).all() or shades.size < 2 or shades.min() == shades.max()
+        else:
+            empty = limits is not None and not (np.isfinite(limits).all() and limits[0] < limits[1])
+        if empty:
             raise MarkError("bad-request", f"the {name} window is empty")
+    if not (np.isfinite(request.aspect) and request.aspect > 0.0):
+        raise MarkError("bad-request", "the pixel aspect is no positive number")
     if request.slope is not None and not (np.isfinite(request.slope) and request.slope != 0):
         raise MarkError("bad-request", "the slope is 0 or no finite number; give None where it is not known")
     low, high = valid_range_of(request)
@@ -113,21 +172,22 @@ def valid_range_of(request: MarkRequest) -> tuple[int, int]:
     return int(info.min), int(info.max)
 
 
-def display_of(request: MarkRequest, padding: np.ndarray) -> DisplayMap:
-    """Return the primary window of a checked request.
+def display_of(request: MarkRequest, skipped: np.ndarray) -> AnyDisplay:
+    """Return the primary display of a checked request.
 
-    Raises
-    ------
-    MarkError
-        ``image-empty`` when all is padding or all pixels are equal.
+    Parameters
+    ----------
+    request
+        what is to be shown.
+    skipped
+        (H, W) bool, what does not count where the range comes from the pixels (``untouchable_of``).
     """
-    pixels = request.image[~padding]
-    if pixels.size == 0 or pixels.min() == pixels.max():
-        raise MarkError("image-empty", "the image is constant or all padding")
     if request.display is not None:
-        return DisplayMap(float(request.display[0]), float(request.display[1]), request.inverted)
-    if request.image.dtype == np.uint8:
-        return DisplayMap(0.0, 255.0, request.inverted)
+        return map_of(request.display, request.inverted)
+    pixels = request.image[~skipped]
+    if request.image.dtype == np.uint8 or pixels.size == 0 or pixels.min() == pixels.max():
+        lowest, highest = valid_range_of(request)
+        return DisplayMap(float(lowest), float(highest), request.inverted)
     low, high = np.percentile(pixels[pixels > pixels.min()], (0.5, 99.5))
     if high <= low:  # a picture of two values
         low, high = float(pixels.min()), float(pixels.max())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 
-from gateway.mark.types import Bias, JndFigures, Quality
-from gateway.mark.visibility.budget import Canvas, psnr
-from gateway.mark.visibility.display import DisplayMap
+from gateway.mark.types import Bias, Curve, JndFigures, Quality
+from gateway.mark.visibility.budget import PSNR_CAP, Canvas, psnr
+from gateway.mark.visibility.display import map_of
 from gateway.mark.visibility.jnd import SCREENS, Screen
 from gateway.mark.visibility.region import luminance
 from gateway.mark.visibility.similarity import ms_ssim, ssim
@@ -80,16 +81,18 @@ def bias_of(
         name of the modality's unit, e.g. ``HU``; without one too the result is in stored values.
     """
     known = slope is not None and unit != ""
-    factor = slope if known else 1.0
-    means = [factor * float(residual[mask].mean()) if mask.any() else 0.0 for mask in (foreground, region)]
-    return Bias(*means, unit if known else "stored value")
+    factor = slope if slope is not None and known else 1.0
+    over_foreground, over_region = (
+        factor * float(residual[mask].mean()) if mask.any() else 0.0 for mask in (foreground, region)
+    )
+    return Bias(over_foreground, over_region, unit if known else "stored value")
 
 
 def measure(
     canvas: Canvas,
     marked: np.ndarray,
     untouchable: np.ndarray,
-    other_windows: Mapping[str, tuple[float, float]],
+    other_windows: Mapping[str, tuple[float, float] | Curve],
     saturated: int,
     foreground: np.ndarray | None = None,
     slope: float | None = None,
@@ -107,7 +110,7 @@ def measure(
     untouchable
         (H, W) bool, region of interest and padding.
     other_windows
-        name -> (low, high) in stored values.
+        name -> (low, high) in stored values, or a curve.
     saturated
         pixels cut by the valid range or the padding value.
     foreground
@@ -119,32 +122,40 @@ def measure(
     parallel_map
         maps a function over the figures, results in order: cores may share them.
     """
-    before, after = canvas.display.shown(canvas.stored), canvas.display.shown(marked)
+    before, after = canvas.shown, canvas.display.shown(marked)
     visible = visible_pixels(before, after, canvas.threshold)
     shown = {PRIMARY: (before, after)}
-    for name, (low, high) in other_windows.items():
-        window = DisplayMap(low, high, canvas.display.inverted)
+    for name, limits in other_windows.items():
+        window = map_of(limits, canvas.display.inverted)
         shown[name] = window.shown(canvas.stored), window.shown(marked)
     residual = marked.astype(np.int64) - canvas.stored
     grays = luminance(before), luminance(after)
-    figures = [partial(ms_ssim, *grays), partial(ssim, *grays)]
-    figures += [partial(_on_screens, *pair, canvas.strokes) for pair in shown.values()]
+    figures: list[Callable[[], Any]] = [partial(ms_ssim, *grays), partial(ssim, *grays)]
+    figures += [partial(_on_screens, *pair, canvas.strokes, canvas.seen) for pair in shown.values()]
     similar_at_scales, similar, *screens = parallel_map(lambda figure: figure(), figures)
+    share, penalty = (1.0, 0.0) if canvas.seen is None else (float(canvas.seen.mean()), canvas.penalty)
+    decibels = {name: psnr(*pair) for name, pair in shown.items()}
+    decibels = {name: one if one == PSNR_CAP else one - penalty for name, one in decibels.items()}
     return Quality(
-        psnr=psnr(before, after),
-        psnr_windows={name: round(psnr(*shown[name]), 3) for name in other_windows},
-        ssim=similar,
-        stroke_share=float(canvas.strokes.mean()),
-        above_threshold=float((visible & ~canvas.strokes).mean()),
+        psnr=decibels[PRIMARY],
+        psnr_windows={name: round(decibels[name], 3) for name in other_windows},
+        # what a shutter hides is equal in both, and counts 1 there
+        ssim=similar if share == 1.0 else 1.0 - (1.0 - similar) / share,
+        stroke_share=float(canvas.strokes.mean()) / share,
+        above_threshold=float((visible & ~canvas.strokes).mean()) / share,
         roi_difference=int(np.abs(residual[untouchable]).max(initial=0)),
         saturated=saturated,
-        ms_ssim=similar_at_scales,
+        ms_ssim=similar_at_scales if share == 1.0 else 1.0 - (1.0 - similar_at_scales) / share,
         jnd=dict(zip(shown, screens, strict=True)),
         bias=bias_of(residual, canvas.region if foreground is None else foreground, canvas.region, slope, unit),
     )
 
 
-def _on_screens(before: np.ndarray, after: np.ndarray, strokes: np.ndarray) -> dict[str, JndFigures]:
+def _on_screens(
+    before: np.ndarray, after: np.ndarray, strokes: np.ndarray, seen: np.ndarray | None
+) -> dict[str, JndFigures]:
+    if seen is not None:  # a column of what is seen
+        before, after, strokes = before[seen][:, None], after[seen][:, None], strokes[seen][:, None]
     return {screen.name: jnd_figures(before, after, strokes, screen) for screen in SCREENS}
 
 

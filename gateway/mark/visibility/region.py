@@ -33,6 +33,14 @@ def otsu_threshold(values: np.ndarray) -> float:
     return float(centres[int(np.argmax(between))])
 
 
+def find_content(display: np.ndarray, padding: np.ndarray) -> np.ndarray:
+    """Return the (H, W) bool pixels that are clearly brighter than black, specks and all; arguments as below."""
+    gray = luminance(display)
+    smooth = ndimage.gaussian_filter(gray, max(1.0, min(gray.shape) / 128.0))
+    threshold = float(np.clip(0.4 * otsu_threshold(smooth[~padding]), 0.03, 0.12))
+    return (smooth > threshold) & ~padding
+
+
 def find_foreground(display: np.ndarray, padding: np.ndarray) -> np.ndarray:
     """Return the (H, W) bool foreground: what is clearly brighter than black, holes filled, specks dropped.
 
@@ -45,10 +53,7 @@ def find_foreground(display: np.ndarray, padding: np.ndarray) -> np.ndarray:
 
     A low threshold (well under Otsu's) keeps dark tissue; energy in air would be wasted and easily cut away.
     """
-    gray = luminance(display)
-    smooth = ndimage.gaussian_filter(gray, max(1.0, min(gray.shape) / 128.0))
-    threshold = float(np.clip(0.4 * otsu_threshold(smooth[~padding]), 0.03, 0.12))
-    mask = ndimage.binary_fill_holes((smooth > threshold) & ~padding)
+    mask = ndimage.binary_fill_holes(find_content(display, padding))
     labels, count = ndimage.label(mask)
     if count > 1:
         sizes = np.bincount(labels.ravel())

@@ -6,7 +6,7 @@ from gateway.audit import events
 from gateway.errors import DeliveryError, DicomError, GatewayError, TransientError
 from gateway.network.retrieve.access import in_scope
 from gateway.network.retrieve.session import Session
-from gateway.network.retrieve.suboperations import Original, Outlet, Planned
+from gateway.network.retrieve.suboperations import Intent, Original, Outlet, Planned
 from gateway.network.statuses import is_stored
 
 CANNOT_RESTORE = 0xC001  # status of a sub-operation that was never sent, or broke off
@@ -15,19 +15,21 @@ NOT_AUTHORISED = 0x0124
 ODD_LENGTH = 0xC003  # of a sub-operation that was never sent, since no network carries its bytes as they are
 
 
-def deliver_planned(session: Session, outlet: Outlet, planned: Planned, *, operation: str) -> int:
+def deliver_planned(session: Session, outlet: Outlet, planned: Planned, intent: Intent) -> int:
     """Open the original that a plan names, and `deliver` it."""
     try:
         original = session.services.restorer.by_locator(planned.locator)
     except GatewayError as error:
-        _refused(session, planned, operation, error)
+        _refused(session, planned, intent.operation, error)
         return CANNOT_RESTORE
     with original:
-        return deliver(session, outlet, original, operation=operation)
+        return deliver(session, outlet, original, intent)
 
 
-def deliver(session: Session, outlet: Outlet, original: Original, *, operation: str) -> int:
-    """Send one original, and only if every byte of it is proven right.
+def deliver(session: Session, outlet: Outlet, original: Original, intent: Intent) -> int:
+    """Send one original, and only if every byte of it is proven right and the audit has on disk that it leaves.
+
+    Whatever goes wrong with the audit afterwards ends the request: no further original leaves.
 
     Returns
     -------
@@ -42,7 +44,9 @@ def deliver(session: Session, outlet: Outlet, original: Original, *, operation: 
     DicomError
         The marked copy that the original was to be rebuilt from is not what went out; audited by the caller as well.
     """
-    planned = Planned.of(original)
+    planned, operation = Planned.of(original), intent.operation
+    if not intent.covers(planned):
+        raise RuntimeError(f"record {planned.locator} is to leave without a line in the audit")
     if not in_scope(session.workstation, original.study_uid):  # by the signed record; the index is not signed
         session.audit(events.RESTORE_REFUSED, "refused", reason="study-not-in-scope", **_facts(planned, operation))
         return NOT_AUTHORISED

@@ -17,23 +17,24 @@ from pynetdicom.dimse_primitives import C_GET, C_MOVE
 from pynetdicom.presentation import PresentationContext
 
 from gateway.audit import events
-from gateway.errors import DeliveryError, DicomError, GatewayError
+from gateway.errors import CapacityError, DeliveryError, DicomError, GatewayError
 from gateway.network.retrieve.deliver import CANNOT_RESTORE, ODD_LENGTH, deliver_planned
 from gateway.network.retrieve.destination import way_to
 from gateway.network.retrieve.identifiers import MODELS, Model, read_identifier, retrieve_level, uids_of
 from gateway.network.retrieve.sending import RequesterOutlet, is_alive
-from gateway.network.retrieve.session import Session, number_of
-from gateway.network.retrieve.suboperations import MAX_SUBOPERATIONS, Originator, Planned, Tally
+from gateway.network.retrieve.session import UIDS_IN_ONE_LINE, Session, number_of
+from gateway.network.retrieve.suboperations import MAX_SUBOPERATIONS, Intent, Originator, Planned, Tally
 from gateway.network.scu import MOST_CONTEXTS
 from gateway.vault.index import Scope
 
 PENDING = 0xFF00
 CANCELLED = 0xFE00
 TOO_MANY_MATCHES = 0xA701  # refused: out of resources, unable to calculate number of matches
+UNABLE_TO_PERFORM = 0xA702  # refused: out of resources, unable to perform sub-operations
 DESTINATION_UNKNOWN = 0xA801
 IDENTIFIER_DOES_NOT_MATCH = 0xA900
 SILENT_TWICE = 2  # instances in a row that a receiver did not answer: each costs the whole timeout
-UIDS_IN_ONE_LINE = 500  # of the audit, where a lost association fails many sub-operations at once
+NOTHING = Intent("", frozenset())
 
 
 @dataclass
@@ -47,6 +48,7 @@ class _Retrieval:
     tally: Tally
     cancelled: bool = False
     comment: str = ""  # Error Comment of the final response
+    intent: Intent = NOTHING
 
     @property
     def operation(self) -> str:
@@ -123,7 +125,7 @@ def serve_get(session: Session, request: C_GET, context: PresentationContext) ->
         if not retrieval.may_go_on():
             break
         try:
-            status = deliver_planned(session, outlet, planned, operation="C-GET")
+            status = deliver_planned(session, outlet, planned, retrieval.intent)
         except DeliveryError:
             break  # the requester is gone: `finish` audits how far it came
         retrieval.count(planned, status)
@@ -174,7 +176,7 @@ def _move_batch(retrieval: _Retrieval, batch: list[Planned], originator: Origina
             ) as outlet:
                 while left and retrieval.may_go_on():
                     under_way = True
-                    status = deliver_planned(retrieval.session, outlet, left[0], operation="C-MOVE")
+                    status = deliver_planned(retrieval.session, outlet, left[0], retrieval.intent)
                     under_way = False
                     silent = 0
                     retrieval.count(left.popleft(), status)
@@ -241,4 +243,9 @@ def _prepare(
             if error.code == "carried":
                 retrieval.comment = "not in the vault: C-STORE the marked copy here"
             retrieval.count(Planned(locator, "", "", ""), CANNOT_RESTORE)
+    try:
+        retrieval.intent = session.intend(plan, operation)
+    except CapacityError as error:
+        session.respond(request, context, UNABLE_TO_PERFORM, comment=error.message)
+        return None
     return retrieval, plan

@@ -160,9 +160,8 @@ class RestoreScp:
 
     def _closed(self, association: GatewayAssociation) -> None:
         outcome = "success" if association.is_released else "failure"
-        self._audit.write(
-            events.ASSOCIATION_CLOSED,
-            outcome,
-            reason=association.flaw or None,
-            **association.known_caller.audit_fields(),
-        )
+        fields = association.known_caller.audit_fields()
+        try:
+            self._audit.write(events.ASSOCIATION_CLOSED, outcome, reason=association.flaw or None, **fields)
+        except OSError as error:  # nothing can leave any more: what would have left has a line before it, or did not
+            log.error("the audit cannot be written", error=error.strerror)

@@ -14,12 +14,17 @@ from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE, C_STORE
 from pynetdicom.dsutils import encode
 from pynetdicom.presentation import PresentationContext
 
+from gateway.audit import events
 from gateway.config.models import Restore, Workstation
+from gateway.errors import CapacityError
+from gateway.log import get_logger
 from gateway.network.callers import Caller
 from gateway.network.retrieve.receiving import MemoryBudget
-from gateway.network.retrieve.suboperations import Original
+from gateway.network.retrieve.suboperations import Intent, Original, Planned
 from gateway.network.upper_layer import GatewayAssociation
 
+UIDS_IN_ONE_LINE = 500  # of the audit
+log = get_logger(__name__)
 MAX_COMMENT = 64  # characters of Error Comment (0000,0902), VR LO
 
 Request = C_FIND | C_GET | C_MOVE | C_STORE
@@ -79,6 +84,26 @@ class Session:
     def audit(self, event: str, outcome: str, **fields: object) -> None:
         """Write an audit line that names the caller."""
         self.services.audit.write(event, outcome, **self.caller.audit_fields(), **fields)
+
+    def intend(self, plan: Sequence[Planned], operation: str) -> Intent:
+        """Put on disk, before anything of it is sent, which originals are about to leave, and to whom.
+
+        One flushed line names up to `UIDS_IN_ONE_LINE` of them. Their outcomes follow in lines of their own: one that
+        is missing means that the gateway ended, or could write no more, while that original was on its way.
+
+        Raises
+        ------
+        CapacityError
+            ``audit-full``: the line could not be written, so nothing may leave.
+        """
+        try:
+            for at in range(0, len(plan), UIDS_IN_ONE_LINE):
+                uids = [planned.sop_instance_uid for planned in plan[at : at + UIDS_IN_ONE_LINE]]
+                self.audit(events.RESTORE_INTENDED, "success", operation=operation, sop_instance_uid=uids)
+        except OSError as error:
+            log.error("the audit cannot be written: no original leaves", error=error.strerror)
+            raise CapacityError("audit-full", "the audit trail cannot be written") from None
+        return Intent(operation, frozenset(planned.locator for planned in plan))
 
     def is_cancelled(self, request: Request) -> bool:
         """Whether a C-CANCEL for this request has arrived (PS3.7 9.3.2.3)."""

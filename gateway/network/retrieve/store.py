@@ -11,13 +11,21 @@ from pynetdicom.presentation import PresentationContext
 
 from gateway.audit import events
 from gateway.dicom.encoding.encoded import read_header
-from gateway.errors import DicomError, GatewayError, NotFoundError, PermanentError, SealError, TransientError
+from gateway.errors import (
+    CapacityError,
+    DicomError,
+    GatewayError,
+    NotFoundError,
+    PermanentError,
+    SealError,
+    TransientError,
+)
 from gateway.network.retrieve.access import in_scope
 from gateway.network.retrieve.deliver import CANNOT_RESTORE, NOT_AUTHORISED, deliver
 from gateway.network.retrieve.destination import way_to
 from gateway.network.retrieve.receiving import BoundedBuffer
 from gateway.network.retrieve.session import Session
-from gateway.network.retrieve.suboperations import Original
+from gateway.network.retrieve.suboperations import Original, Planned
 from gateway.network.statuses import is_stored
 
 SUCCESS = 0x0000
@@ -49,6 +57,8 @@ def serve_store(session: Session, request: C_STORE, context: PresentationContext
             if not in_scope(session.workstation, original.study_uid):
                 raise _Refused(NOT_AUTHORISED, "not authorised", "study-not-in-scope")
             _send(session, request, original)
+    except CapacityError as error:  # no line in the audit, no original; nor can this refusal be audited
+        status, comment = OUT_OF_RESOURCES, error.message
     except _Refused as refused:
         status, comment = refused.status, refused.comment
         session.audit(
@@ -100,9 +110,10 @@ def _original(session: Session, request: C_STORE, context: PresentationContext) 
 def _send(session: Session, request: C_STORE, original: Original) -> None:
     services = session.services
     wanted = [(original.sop_class_uid, original.transfer_syntax_uid)]
+    intent = session.intend([Planned.of(original)], "C-STORE")
     try:
         with way_to(services.settings, session.workstation, services.client_tls, wanted) as outlet:
-            status = deliver(session, outlet, original, operation="C-STORE")
+            status = deliver(session, outlet, original, intent)
     except DicomError as error:
         # Of the caller's own copy, whose study is in scope: it may know why. A larger copy than is kept ends early.
         dropped = isinstance(request.DataSet, BoundedBuffer) and request.DataSet.dropped

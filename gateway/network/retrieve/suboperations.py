@@ -57,6 +57,21 @@ class Planned:
 
 
 @dataclass(frozen=True)
+class Intent:
+    """Which originals the audit has on disk as about to leave: nothing else leaves (architecture, promise 5).
+
+    Made by `Session.intend` alone.
+    """
+
+    operation: str  # C-GET, C-MOVE or C-STORE
+    locators: frozenset[str]
+
+    def covers(self, planned: Planned) -> bool:
+        """Whether a durable line names this original."""
+        return planned.locator in self.locators
+
+
+@dataclass(frozen=True)
 class Originator:
     """Who asked for a C-MOVE: goes into every sub-operation's request (PS3.7 9.3.1.1)."""
 

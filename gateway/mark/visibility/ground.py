@@ -1,0 +1,97 @@
+"""Images without anatomy to mark: blank ones, air alone, pages of text. Where letters go there.
+
+A slice above the head, a dose report: no series may lack them, and nothing in them that is read may be touched. Letters
+lie on the empty ground, and what stands on it (specks, text) stays as it is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from gateway.mark.types import MarkedImage, MarkRequest, Quality
+from gateway.mark.visibility.budget import PSNR_CAP
+from gateway.mark.visibility.region import dilate, find_content
+
+BLANK, AIR, PAGE = "blank", "no-anatomy", "page"
+"""``MarkedImage.note``."""
+MOST_PADDING_VALUES = 4
+"""A frame is blank only while its padding has no more values than this: with more of them it holds a picture."""
+PAPER = 0.5
+"""Least share of a page that has one and the same value."""
+INK = 0.08
+"""Least difference of ink from the paper, display units."""
+THIN = 1.0 / 48.0
+"""Strokes of text are thinner than this share of the shorter side (at least 5 pixels)."""
+LEAST_INK, MOST_THICK = 0.001, 0.05
+"""Least share of ink on a page; largest share of it that is not thin."""
+CLEARANCE = 1.0 / 128.0
+"""Distance of letters from what stands on the ground, as a share of the shorter side."""
+
+
+def is_blank(request: MarkRequest, padding: np.ndarray) -> bool:
+    """Return whether the image holds no picture: one value (or colour) but for padding, and that is no picture either.
+
+    Parameters
+    ----------
+    request
+        what is to be marked; what a shutter hides counts too, since programs see it.
+    padding
+        (H, W) bool, from ``display.padding_of``.
+    """
+    pixels, rest = request.image[~padding], request.image[padding]
+    if pixels.size and (pixels != pixels[0]).any():
+        return False
+    return len(np.unique(rest)) <= MOST_PADDING_VALUES
+
+
+def left_as_it_is(request: MarkRequest) -> MarkedImage:
+    """Return the result for a blank image: nothing changed."""
+    nothing = np.zeros(request.image.shape[:2], bool)
+    quality = Quality(PSNR_CAP, {}, 1.0, 0.0, 0.0, 0, 0, 1.0)
+    residual = np.zeros(request.image.shape, np.int32)
+    return MarkedImage(request.image.copy(), residual, nothing, nothing, nothing, quality, note=BLANK)
+
+
+def text_of(gray: np.ndarray, stored: np.ndarray, skipped: np.ndarray) -> np.ndarray | None:
+    """Return the (H, W) bool ink of a page of text or lines on even paper; None where it is no such page.
+
+    Parameters
+    ----------
+    gray
+        (H, W) float32 in 0..1, display luminance.
+    stored
+        (H, W) or (H, W, 3) stored values: even paper has one value there, not merely one beyond the window.
+    skipped
+        (H, W) bool, no part of the picture.
+    """
+    plane = stored if stored.ndim == 2 else stored.astype(np.int64) @ np.array([1, 1 << 16, 1 << 32])
+    values, counts = np.unique(plane[~skipped], return_counts=True)
+    if counts.size == 0 or counts.max() < PAPER * counts.sum():
+        return None
+    paper = plane == values[counts.argmax()]
+    ink = (np.abs(gray - gray[paper & ~skipped][0]) > INK) & ~skipped
+    amount = int(ink.sum())
+    if amount < LEAST_INK * counts.sum():
+        return None
+    side = max(5, round(THIN * min(gray.shape)))
+    thick = ndimage.binary_opening(ink, np.ones((side, side), bool))
+    return ink if thick.sum() <= MOST_THICK * amount else None
+
+
+def empty_ground(display: np.ndarray, skipped: np.ndarray, kept: np.ndarray, *, is_page: bool = False) -> np.ndarray:
+    """Return the (H, W) bool ground on which nothing stands.
+
+    Parameters
+    ----------
+    display
+        (H, W) or (H, W, 3) float32 in 0..1.
+    skipped
+        (H, W) bool, no part of the picture.
+    kept
+        (H, W) bool, what must stay as it is (text, region of interest).
+    is_page
+        nothing else stands on it, however bright the paper is.
+    """
+    standing = kept if is_page or skipped.all() else find_content(display, skipped) | kept
+    return ~dilate(standing, max(2.0, CLEARANCE * min(skipped.shape))) & ~skipped
