@@ -22,9 +22,10 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
-def _few(name: str, where: str, *columns: str) -> Index:
-    """An index of the few rows for which `where` holds: of a long queue, what is at work or suspected."""
-    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+def _leased(name: str, *columns: str) -> Index:
+    """An index of the rows that somebody works on: few of a long queue."""
+    where = text("lease_owner IS NOT NULL")
+    return Index(name, *columns, sqlite_where=where, postgresql_where=where)
 
 
 class Base(DeclarativeBase):
@@ -80,8 +81,7 @@ class InstanceRow(Base):
 
     __table_args__ = (
         Index("instance_work", "state", "deaths", "received_at"),  # in the order of claims
-        _few("instance_leased", "lease_owner IS NOT NULL", "state", "lease_until"),
-        _few("instance_suspected", "deaths > 0", "state"),
+        _leased("instance_leased", "state", "lease_until"),
         Index("instance_record", "record"),
         Index("instance_sop", "sop_instance_uid"),
         Index("instance_marked", "route", "marked_at"),
@@ -111,8 +111,7 @@ class DeliveryRow(Base):
     __table_args__ = (
         UniqueConstraint("instance_id", "destination"),
         Index("delivery_work", "destination", "state", "deaths", "id"),
-        _few("delivery_leased", "lease_owner IS NOT NULL", "destination", "lease_until"),
-        _few("delivery_suspected", "deaths > 0", "destination"),
+        _leased("delivery_leased", "destination", "lease_until"),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from gateway.database import DeliveryRow, InstanceRow, changed, reading, transaction
@@ -18,7 +18,7 @@ from gateway.flow.states import DELIVERED, HELD, MARKED, QUEUED, SENT
 # anew before anything of it leaves.
 _MAY_LEAVE = or_(InstanceRow.state == MARKED, (InstanceRow.state == HELD) & (InstanceRow.held_from == MARKED))
 
-_SUSPECTED = DeliveryRow.deaths > literal_column("0")  # in words that the index `delivery_suspected` knows
+_SUSPECTED = DeliveryRow.deaths > 0
 
 
 @dataclass(frozen=True)

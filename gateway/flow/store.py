@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, literal_column, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -48,7 +48,7 @@ class Stored:
     sha256: str
 
 
-SUSPECTED = InstanceRow.deaths > literal_column("0")  # in words that the index `instance_suspected` knows
+SUSPECTED = InstanceRow.deaths > 0
 
 
 class FlowStore(DeliveryTable, KeptFiles):

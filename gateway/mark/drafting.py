@@ -167,7 +167,9 @@ class Drafter:
             try:
                 marked = self._written(request, window, display, ground)
             except MarkError as error:
-                raise (reason if error.code == "no-free-area" else error) from None
+                if error.code == "no-free-area" and reason is not None:
+                    raise reason from None
+                raise
         lettering, lift = marked
         strokes, region = lettering.strokes, ground.region
         raised = None
@@ -247,7 +249,7 @@ class Drafter:
     def _readable(self, window: AnyDisplay, stored: np.ndarray) -> np.ndarray:
         """Return (H, W) bool: pixels whose change the primary display shows, in every channel."""
         seen = window.readable(stored)
-        return seen.all(axis=2) if seen.ndim == 3 else seen
+        return np.asarray(seen.all(axis=2) if seen.ndim == 3 else seen)
 
     def _saliency(self, display: np.ndarray) -> np.ndarray:
         """Return (H, W) saliency of a display image; without surrogates local detail stands in for it."""

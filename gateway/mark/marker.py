@@ -127,8 +127,9 @@ class Marker:
             groups = self._groups(requests)
             for group, found in zip(groups, self._results(requests, groups, kind), strict=True):
                 for index, result in zip(group, found, strict=True):
-                    is_marked = isinstance(result, MarkedImage)
-                    results[index] = put_back(result, whole[index], places[index]) if is_marked else result
+                    if isinstance(result, MarkedImage):
+                        result = put_back(result, whole[index], places[index])
+                    results[index] = result
                     done += 1
                     if progress is not None:
                         progress(done, len(requests))

@@ -209,24 +209,26 @@ def all_blank(results: Iterable[MarkedImage | GatewayError]) -> bool:
 
 def marked_piece(opened: Opened, results: Sequence[MarkedImage | GatewayError]) -> np.ndarray:
     """As `marked_frames`, of some frames of an object: these few may be ones that nothing changed in."""
+    marked: list[MarkedImage] = []
     for result in results:
         if isinstance(result, GatewayError):
             raise result
+        marked.append(result)
     before = opened.pixels
     # one by one: wide integers of all frames would take eight times the object
-    for index, result in enumerate(results):
+    for index, one in enumerate(marked):
         original = before.frames[index]
-        exact = result.image.dtype == original.dtype and np.array_equal(
-            result.image.astype(np.int64) - result.residual, original.astype(np.int64)
+        exact = one.image.dtype == original.dtype and np.array_equal(
+            one.image.astype(np.int64) - one.residual, original.astype(np.int64)
         )
         if not exact:
             raise HoldError("self-check-failed", "marked minus residual is not the original")
-        if before.padding is not None and result.residual[before.padding[index]].any():
+        if before.padding is not None and one.residual[before.padding[index]].any():
             raise HoldError("self-check-failed", "padding pixels were changed")
         for low, high in before.reserved:
-            if ((result.image >= low) & (result.image <= high) & (result.residual != 0)).any():
+            if ((one.image >= low) & (one.image <= high) & (one.residual != 0)).any():
                 raise HoldError("self-check-failed", "a marked pixel took a value that means padding or a colour")
-    return np.stack([result.image for result in results])
+    return np.stack([one.image for one in marked])
 
 
 def described(facts_of: FactsOf, tally: FigureTally) -> FactsOf:

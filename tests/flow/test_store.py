@@ -8,10 +8,11 @@ import sys
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from sqlalchemy import event
 
 from gateway.audit import AuditLog
 from gateway.config.models import Route
-from gateway.database import Base, DeliveryRow, InstanceRow, reading, transaction
+from gateway.database import Base, DeliveryRow, InstanceRow, open_database, reading, sqlite_url, transaction
 from gateway.errors import GatewayError, NotFoundError
 from gateway.flow.operations import Operator, list_instances
 from gateway.flow.ports import ReceivedFacts
@@ -216,3 +217,24 @@ def test_a_transaction_that_fails_leaves_nothing(engine, store):
         raise RuntimeError
     with reading(engine) as session:
         assert session.query(DeliveryRow).count() == 0
+
+
+def test_a_claim_does_not_sort_the_whole_queue(tmp_path):
+    """With a hundred thousand waiting instances that took ten times as long."""
+    engine = open_database(sqlite_url(tmp_path / "a.sqlite"))
+    store, plans = FlowStore(engine, lease_owner()), []
+
+    def explain(connection, _cursor, statement, parameters, _context, _many) -> None:
+        if statement.startswith("SELECT"):
+            cursor = connection.connection.cursor()
+            cursor.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.append(" ".join(str(row[-1]) for row in cursor.fetchall()))
+
+    event.listen(engine, "before_cursor_execute", explain)
+    store.claim(RECEIVED, 8, 60)
+    store.claim_deliveries("a", 8, 60)
+    assert store.has_suspect(RECEIVED) is store.has_suspect_delivery("a") is False
+    claims = [plan for plan in plans if "instance_work" in plan or "delivery_work" in plan]
+    assert len(claims) == 4 and not any("TEMP B-TREE FOR ORDER BY" in plan for plan in claims), plans
+    assert sum("_leased" in plan for plan in plans) == 2
+    engine.dispose()

@@ -71,8 +71,8 @@ def _hidden(ds: Dataset, rows: int, columns: int, aspect: float) -> np.ndarray |
 
 def _rectangle(ds: Dataset, rows: int, columns: int) -> np.ndarray | None:
     names = ("LeftVerticalEdge", "RightVerticalEdge", "UpperHorizontalEdge", "LowerHorizontalEdge")
-    edges = [values.number(ds, f"Shutter{name}") for name in names]
-    if any(edge is None for edge in edges):
+    edges = [edge for name in names if (edge := values.number(ds, f"Shutter{name}")) is not None]
+    if len(edges) < len(names):
         return None
     left, right, upper, lower = edges
     row, column = np.arange(1, rows + 1), np.arange(1, columns + 1)

@@ -89,7 +89,8 @@ class DisplayMap:
         found = {}
         for window in windows:
             ends = (window.black, window.white) if not self.inverted else (1.0 - window.white, 1.0 - window.black)
-            found[window.name] = tuple(self.low + share * (self.high - self.low) for share in ends)
+            first, last = (self.low + share * (self.high - self.low) for share in ends)
+            found[window.name] = (first, last)
         return found
 
 
@@ -185,8 +186,8 @@ def display_of(request: MarkRequest, skipped: np.ndarray) -> AnyDisplay:
         return map_of(request.display, request.inverted)
     pixels = request.image[~skipped]
     if request.image.dtype == np.uint8 or pixels.size == 0 or pixels.min() == pixels.max():
-        low, high = valid_range_of(request)
-        return DisplayMap(float(low), float(high), request.inverted)
+        lowest, highest = valid_range_of(request)
+        return DisplayMap(float(lowest), float(highest), request.inverted)
     low, high = np.percentile(pixels[pixels > pixels.min()], (0.5, 99.5))
     if high <= low:  # a picture of two values
         low, high = float(pixels.min()), float(pixels.max())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -80,9 +81,11 @@ def bias_of(
         name of the modality's unit, e.g. ``HU``; without one too the result is in stored values.
     """
     known = slope is not None and unit != ""
-    factor = slope if known else 1.0
-    means = [factor * float(residual[mask].mean()) if mask.any() else 0.0 for mask in (foreground, region)]
-    return Bias(*means, unit if known else "stored value")
+    factor = slope if slope is not None and known else 1.0
+    over_foreground, over_region = (
+        factor * float(residual[mask].mean()) if mask.any() else 0.0 for mask in (foreground, region)
+    )
+    return Bias(over_foreground, over_region, unit if known else "stored value")
 
 
 def measure(
@@ -127,7 +130,7 @@ def measure(
         shown[name] = window.shown(canvas.stored), window.shown(marked)
     residual = marked.astype(np.int64) - canvas.stored
     grays = luminance(before), luminance(after)
-    figures = [partial(ms_ssim, *grays), partial(ssim, *grays)]
+    figures: list[Callable[[], Any]] = [partial(ms_ssim, *grays), partial(ssim, *grays)]
     figures += [partial(_on_screens, *pair, canvas.strokes, canvas.seen) for pair in shown.values()]
     similar_at_scales, similar, *screens = parallel_map(lambda figure: figure(), figures)
     share, penalty = (1.0, 0.0) if canvas.seen is None else (float(canvas.seen.mean()), canvas.penalty)

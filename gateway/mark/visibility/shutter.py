@@ -30,12 +30,11 @@ def cut_out(request: MarkRequest) -> tuple[MarkRequest, Place | None]:
         return request, None  # a wrong mask is told of where the request is checked
     rows, columns = (np.flatnonzero((~hidden).any(axis=axis)) for axis in (1, 0))
     margin = round(MARGIN * min(len(rows), len(columns)))
-    place = tuple(_bounds(places, margin, side) for places, side in zip((rows, columns), shape, strict=True))
-    given = (("padding", request.padding), ("roi", request.roi))
-    part = {name: None if mask is None else mask[place] for name, mask in given}
+    place = _bounds(rows, margin, shape[0]), _bounds(columns, margin, shape[1])
+    padding, roi = (None if mask is None else mask[place] for mask in (request.padding, request.roi))
     left = hidden[place]
     image = np.ascontiguousarray(request.image[place])
-    return replace(request, image=image, hidden=left if left.any() else None, **part), place
+    return replace(request, image=image, hidden=left if left.any() else None, padding=padding, roi=roi), place
 
 
 def put_back(result: MarkedImage, request: MarkRequest, place: Place | None) -> MarkedImage:
@@ -44,11 +43,9 @@ def put_back(result: MarkedImage, request: MarkRequest, place: Place | None) -> 
         return result
     image, residual = request.image.copy(), np.zeros(request.image.shape, np.int32)
     image[place], residual[place] = result.image, result.residual
-    masks = {}
-    for name in ("strokes", "region", "roi"):
-        masks[name] = np.zeros(request.image.shape[:2], bool)
-        masks[name][place] = getattr(result, name)
-    return replace(result, image=image, residual=residual, **masks)
+    masks = np.zeros((3, *request.image.shape[:2]), bool)
+    masks[:, place[0], place[1]] = result.strokes, result.region, result.roi
+    return replace(result, image=image, residual=residual, strokes=masks[0], region=masks[1], roi=masks[2])
 
 
 def _bounds(places: np.ndarray, margin: int, side: int) -> slice:

@@ -24,9 +24,8 @@ def upgrade() -> None:
         batch_op.drop_index("delivery_work")
         batch_op.create_index("delivery_work", ["destination", "state", "deaths", "id"], unique=False)
     for table, of in (("instance", "state"), ("delivery", "destination")):
-        leased, suspected = sa.text("lease_owner IS NOT NULL"), sa.text("deaths > 0")
+        leased = sa.text("lease_owner IS NOT NULL")
         op.create_index(f"{table}_leased", table, [of, "lease_until"], sqlite_where=leased, postgresql_where=leased)
-        op.create_index(f"{table}_suspected", table, [of], sqlite_where=suspected, postgresql_where=suspected)
     op.create_table(
         "clock",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
@@ -52,7 +51,6 @@ def downgrade() -> None:
             batch_op.drop_column(name)
     op.drop_table("clock")
     for table in ("instance", "delivery"):
-        op.drop_index(f"{table}_suspected", table)
         op.drop_index(f"{table}_leased", table)
     with op.batch_alter_table("delivery", schema=None) as batch_op:
         batch_op.drop_index("delivery_work")
