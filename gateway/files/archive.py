@@ -11,7 +11,7 @@ import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from gateway.dicom.encoding.library import foreign_errors
 from gateway.errors import DicomError
@@ -86,7 +86,8 @@ class Archive:
         if member.file_size > RATIO_FROM and member.file_size > MAX_RATIO * member.compress_size:
             raise DicomError("archive-ratio", f"the archive's member inflates more than {MAX_RATIO} times")
         with _damaged():
-            return _Member(self._zip.open(member))
+            opened = self._zip.open(member)
+            return cast(BinaryIO, _Member(cast(zipfile.ZipExtFile, opened)))
 
     def close(self) -> None:
         """Close the archive's file."""
@@ -107,7 +108,7 @@ def _damaged():
 class _SmallReads(io.FileIO):
     """A file that refuses to be read in pieces larger than any directory of an archive that is read here."""
 
-    def read(self, size: int | None = -1) -> bytes:  # type: ignore[override]
+    def read(self, size: int | None = -1) -> bytes:
         left = max(os.fstat(self.fileno()).st_size - self.tell(), 0)
         wanted = left if size is None or size < 0 else min(size, left)
         if wanted > MAX_DIRECTORY:
@@ -130,7 +131,7 @@ class _Member(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
-    def read(self, size: int | None = -1) -> bytes:  # type: ignore[override]
+    def read(self, size: int | None = -1) -> bytes:
         with _damaged():
             return self._member.read(-1 if size is None else size)
 

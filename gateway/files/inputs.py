@@ -94,7 +94,7 @@ class Inputs:
             yield Input(path, "", None, partial(_raise, error))
             return
         if archive is None:
-            yield Input(path, "", relative, partial(open, path, "rb"))
+            yield Input(path, "", relative, partial(_open, path))
         else:
             self._open.enter_context(archive)
             yield from _members(path, archive)
@@ -143,7 +143,7 @@ def _listed(path: Path, known: set[Path]) -> Iterator[Input]:
             yield _bad_entry(path, entry.number)
         elif real not in seen:
             seen.add(real)
-            yield Input(file, "", None, partial(open, file, "rb"))
+            yield Input(file, "", None, partial(_open, file))
 
 
 def _located(root: Path, file: PurePosixPath) -> Path | None:
@@ -178,6 +178,10 @@ def _bad_entry(path: Path, number: int) -> Input:
 def _missing_entry(path: Path, file: PurePosixPath) -> Input:
     error = DicomError("file-missing", "the DICOMDIR names a file that is not there", "copy the medium as a whole")
     return Input(path, _shown(str(file)), None, partial(_raise, error))
+
+
+def _open(path: Path) -> BinaryIO:
+    return open(path, "rb")
 
 
 def _raise(error: Exception) -> BinaryIO:

@@ -45,7 +45,7 @@ class OutputFolder:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as file:
             partial = Path(file.name)
             try:
-                write_part10(file, sop_class_uid, sop_instance_uid, transfer_syntax_uid, data)
+                write_part10(file.file, sop_class_uid, sop_instance_uid, transfer_syntax_uid, data)
                 file.flush()
                 return _put(partial, path)
             finally:
@@ -72,8 +72,8 @@ def _put(partial: Path, path: Path) -> Path:
 
 def _numbered(path: Path, number: int) -> Path:
     """`ct.dcm` as `ct-2.dcm`; what looks like a UID has no suffix."""
-    stem, suffix = re.fullmatch(r"(.*?)(\.[A-Za-z][A-Za-z0-9]{0,9})?", path.name, re.DOTALL).groups()
-    return path.with_name(f"{stem}-{number}{suffix or ''}")
+    suffix = path.suffix if re.fullmatch(r"\.[A-Za-z][A-Za-z0-9]{0,9}", path.suffix) else ""
+    return path.with_name(f"{path.name.removesuffix(suffix)}-{number}{suffix}")
 
 
 def _refuse_among_originals(folder: Path, inputs: Inputs) -> None:

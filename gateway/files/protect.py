@@ -22,7 +22,7 @@ from gateway.dicom.encoding.part10 import FileMeta, split_part10
 from gateway.errors import GatewayError, PermanentError
 from gateway.files.inputs import Input, Inputs
 from gateway.files.output import OutputFolder
-from gateway.files.results import FileResult, refusal
+from gateway.files.results import FileResult, Outcome, refusal
 from gateway.flow.ports import Outgoing, ReceivedFacts
 from gateway.flow.receive import SpoolReceiver
 from gateway.flow.steps import Steps
@@ -86,14 +86,14 @@ def _protect_batch(files, receiver, context, steps, sender, engine) -> Iterator[
     for delivery, row in context.store.claim_deliveries(sender.name, BATCH, 3600):
         steps.deliver(delivery, row, sender, lambda attempt: 0.0)
     with reading(engine) as session:
-        rows = {instance: session.get(InstanceRow, instance) for instance in waiting}
+        rows = {instance: session.get_one(InstanceRow, instance) for instance in waiting}
     for instance, file in waiting.items():
         _forget(context, rows[instance])
         if rows[instance].state == HELD:
             yield _not_marked(file, "held", rows[instance], noted[instance])
         elif instance in sender.written:
             uid, output = sender.written.pop(instance)
-            outcome = "remapped" if rows[instance].action == "remap" else "marked"
+            outcome: Outcome = "remapped" if rows[instance].action == "remap" else "marked"
             yield FileResult(file.path, outcome, output, uid, member=file.member, notes=noted[instance])
         else:
             yield _not_marked(file, "failed", rows[instance], noted[instance])
@@ -110,7 +110,7 @@ def _not_marked(
     file: Input, outcome: Literal["held", "failed"], row: InstanceRow, noted: tuple[str, ...]
 ) -> FileResult:
     uid = row.sop_instance_uid
-    return FileResult(file.path, outcome, None, uid, row.reason_code, row.reason, file.member, noted)
+    return FileResult(file.path, outcome, None, uid, row.reason_code or "", row.reason or "", file.member, noted)
 
 
 def _receive(found: Input, receiver: SpoolReceiver) -> tuple[str, tuple[str, ...]]:

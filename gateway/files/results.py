@@ -9,6 +9,8 @@ from typing import Literal
 from gateway.errors import DicomError, GatewayError, NotFoundError, SealError
 from gateway.files.inputs import Input
 
+Outcome = Literal["marked", "remapped", "restored", "held", "refused", "failed"]
+
 
 @dataclass(frozen=True)
 class FileResult:
@@ -20,7 +22,7 @@ class FileResult:
     """
 
     path: Path
-    outcome: Literal["marked", "remapped", "restored", "held", "refused", "failed"]
+    outcome: Outcome
     output: Path | None = None
     sop_instance_uid: str = ""
     reason_code: str = ""
@@ -34,5 +36,5 @@ def refusal(found: Input, error: GatewayError | OSError) -> FileResult:
     if isinstance(error, OSError):
         reason = error.strerror or type(error).__name__
         return FileResult(found.path, "failed", None, "", "cannot-read-or-write", reason, found.member)
-    outcome = "refused" if isinstance(error, DicomError | NotFoundError | SealError) else "failed"
+    outcome: Outcome = "refused" if isinstance(error, DicomError | NotFoundError | SealError) else "failed"
     return FileResult(found.path, outcome, None, "", error.code, str(error), found.member)

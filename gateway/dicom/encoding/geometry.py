@@ -54,8 +54,8 @@ def frame_positions(ds: Dataset, frames: int) -> list[float] | None:
     """
     groups = FunctionalGroups(ds, frames)
     for way in (_by_plane, _by_stack):
-        found = [way(groups, frame) for frame in range(frames)]
-        if all(position is not None for position in found):
+        found = [position for frame in range(frames) if (position := way(groups, frame)) is not None]
+        if len(found) == frames:
             return found
     return None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from gateway.dicom.encoding.elements import LONG_VRS, VRS
 from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE
@@ -73,7 +73,7 @@ def split_part10(stream: BinaryIO) -> tuple[FileMeta, int]:
 
 
 def write_part10(
-    out: BinaryIO,
+    out: IO[bytes],
     sop_class_uid: str,
     sop_instance_uid: str,
     transfer_syntax_uid: str,

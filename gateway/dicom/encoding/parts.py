@@ -83,7 +83,7 @@ class Parts:
         starts: list[int] = []
         position = 0
         while position + 8 <= len(self.value):
-            tag = self.layout.tag(self.value[position : position + 4])
+            tag = self.layout.tag(bytes(self.value[position : position + 4]))
             length = struct.unpack_from(self.layout.order + "I", self.value, position + 4)[0]
             if tag == SEQUENCE_END:
                 break
@@ -197,7 +197,7 @@ def native_value(parts: Parts) -> bytes:
     DicomError
         "swapped-pixels": big endian pixel data whose words cannot be told.
     """
-    vr = parts.pixels.vr or b"OW"  # Implicit VR: OW (PS3.5 A.1)
+    vr = (parts.pixels.vr if parts.pixels else b"") or b"OW"  # Implicit VR: OW (PS3.5 A.1)
     value = bytes(parts.value)
     if parts.layout.little_endian or vr == b"OB":
         return value

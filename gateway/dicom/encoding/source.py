@@ -6,7 +6,7 @@ Spool files decrypt as a stream, so nothing here seeks unless the stream can and
 from __future__ import annotations
 
 import zlib
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from gateway.dicom.encoding.limits import ELEMENT, HINT, MAX_DECODED
 from gateway.errors import DicomError
@@ -59,7 +59,7 @@ class Source:
     """
 
     def __init__(self, stream: BinaryIO | InflatingReader, size: int | None = None) -> None:
-        self._stream = stream
+        self._stream: Any = stream  # whether it can seek is asked below
         self._size = size
         self._ahead = b""  # what was read, and is not consumed from `_at` on
         self._at = 0

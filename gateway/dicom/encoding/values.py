@@ -65,7 +65,7 @@ def present(ds: Dataset, keyword: str) -> bool:
     """True when there is a value behind `keyword`, decodable or not."""
     value = ds.get_item(keyword).value if keyword in ds else None
     if isinstance(value, bytes | str):
-        return bool(value.strip(b" \0" if isinstance(value, bytes) else " \0"))
+        return bool(value.strip(b" \0") if isinstance(value, bytes) else value.strip(" \0"))
     return value is not None and value != []
 
 

@@ -11,8 +11,8 @@ _TABLE = 65521
 def trace_of(frames: np.ndarray, outside: bytes) -> int | None:
     """Where in a form of the pixels a run begins that stands in `outside` as well; None: nowhere.
 
-    Every run of 64 bytes covers 56 bytes from a multiple of 8 on, and those are looked for. Runs of one value
-    with little else, or of one step alone (tables), say nothing.
+    Every run of 64 bytes covers 56 bytes from a multiple of 8 on: those are looked for, and the run around them. Runs
+    of one value with little else, or of one step alone (tables), say nothing.
     """
     if len(outside) < RUN:
         return None
@@ -25,9 +25,10 @@ def trace_of(frames: np.ndarray, outside: bytes) -> int | None:
         words = np.frombuffer(data, "<u8", len(data) // 8)
         places = np.flatnonzero(table[words % _TABLE])
         for at in (places[[word in known for word in words[places].tolist()]] * 8).tolist():
-            run = data[at : at + RUN - 8]
-            if len(run) == RUN - 8 and tells(run) and run in outside:
-                return at
+            if data[at : at + RUN - 8] in outside:
+                whole = (data[start : start + RUN] for start in range(max(at - 8, 0), at + 1))
+                if any(len(run) == RUN and tells(run) and run in outside for run in whole):
+                    return at
     return None
 
 
