@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from gateway.errors import ConfigError
 from gateway.keys import pem
 from gateway.keys.hpke import key_id
+from gateway.keys.pair import PROOF_NAME, proof_of
+from gateway.keys.signing import Signer
 
 PRIVATE_NAMES = ("restore.private.pem", "signing.private.pem", "spool.key", "uid.key", "mark.key")
 PUBLIC_NAMES = ("restore.public.pem", "signing.public.pem")
@@ -42,7 +44,7 @@ def make_keys(folder: Path, overwrite: bool = False) -> tuple[Path, ...]:
     try:
         _write_all(made)
         if folder.exists():
-            for name in PRIVATE_NAMES + PUBLIC_NAMES:
+            for name in (*PRIVATE_NAMES, *PUBLIC_NAMES, PROOF_NAME):
                 os.replace(made / name, folder / name)
             _sync_folder(folder)
         else:
@@ -55,14 +57,17 @@ def make_keys(folder: Path, overwrite: bool = False) -> tuple[Path, ...]:
 
 def _write_all(folder: Path) -> None:
     for use, private in (("restore", X25519PrivateKey.generate()), ("signing", Ed25519PrivateKey.generate())):
-        pem = private.private_bytes(
+        text = private.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        write_key_file(folder / f"{use}.private.pem", pem, 0o600)
-        pem = private.public_key().public_bytes(
+        write_key_file(folder / f"{use}.private.pem", text, 0o600)
+        text = private.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
-        write_key_file(folder / f"{use}.public.pem", pem, 0o644)
+        write_key_file(folder / f"{use}.public.pem", text, 0o644)
+    restore = pem.public_key((folder / "restore.public.pem").read_bytes(), X25519PublicKey, "restore.public.pem")
+    own = pem.private_key((folder / "signing.private.pem").read_bytes(), Ed25519PrivateKey, "signing.private.pem")
+    write_key_file(folder / PROOF_NAME, proof_of(restore, Signer(own)), 0o644)
     for use in ("spool", "uid", "mark"):
         write_key_file(folder / f"{use}.key", secrets.token_hex(32).encode("ascii") + b"\n", 0o600)
     _sync_folder(folder)

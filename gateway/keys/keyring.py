@@ -11,6 +11,7 @@ from gateway.config.models import Keys
 from gateway.errors import ConfigError
 from gateway.keys import pem
 from gateway.keys.hpke import key_id
+from gateway.keys.pair import check_pair, check_proof
 from gateway.keys.signing import Signer, Verifier
 from gateway.keys.spoolfile import DerivedCipher, SpoolCipher
 
@@ -50,10 +51,12 @@ class SealingKeys:
             )
         spool_key = pem.symmetric_key(keys.spool_key.resolve(), "keys.spool_key")
         mark_key = pem.symmetric_key(keys.mark_key.resolve(), "keys.mark_key")
+        public = pem.public_key(
+            keys.restore_public_key.resolve(private=False), X25519PublicKey, "keys.restore_public_key"
+        )
+        check_proof(keys.restore_public_key, public, verifier)
         return cls(
-            restore_public=pem.public_key(
-                keys.restore_public_key.resolve(private=False), X25519PublicKey, "keys.restore_public_key"
-            ),
+            restore_public=public,
             signer=signer,
             verifier=verifier,
             spool=SpoolCipher(spool_key),
@@ -76,9 +79,11 @@ class OpeningKeys:
         return key_id(self.restore_private.public_key())
 
     @classmethod
-    def load(cls, keys: Keys) -> OpeningKeys:
-        """Resolve the references; ConfigError as `SealingKeys.load`."""
+    def load(cls, keys: Keys, *, paired: bool = True) -> OpeningKeys:
+        """Resolve the references; ConfigError as `SealingKeys.load`; `paired`: its public half is compared."""
         private = pem.private_key(keys.restore_private_key.resolve(), X25519PrivateKey, "keys.restore_private_key")
+        if paired:
+            check_pair(keys.restore_public_key, private)
         return cls(private, load_verifier(keys))
 
 

@@ -13,6 +13,7 @@ from gateway.keys.hpke import key_id
 # A signature made for one use is worth nothing for another.
 RECORD = b"miad/record/1\0"
 CARRIED = b"miad/carried/1\0"
+PAIR = b"miad/pair-proof/1\0"
 REPORT = b"miad/report/1\0"
 
 

@@ -66,4 +66,4 @@ def build_copy_restorer(private_key: Path, signers: Sequence[Path]):
         restore_private_key=SecretRef(f"file:{private_key.absolute()}"),
         trusted_signers=tuple(SecretRef(f"file:{signer.absolute()}") for signer in signers),
     )
-    return CopyRestorer(OpeningKeys.load(keys))
+    return CopyRestorer(OpeningKeys.load(keys, paired=False))

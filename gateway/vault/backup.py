@@ -33,6 +33,7 @@ from gateway.database import Base, FiguresRow, ReportRow, VaultRow, open_databas
 from gateway.errors import ConfigError, NotFoundError, SealError, VaultError
 from gateway.keys import ChunkedReader, ChunkedWriter, pem
 from gateway.keys.generate import write_key_file
+from gateway.keys.pair import PROOF_NAME
 from gateway.vault.payloads import PayloadStore
 from gateway.vault.places import VAULT, vault_folder
 
@@ -171,6 +172,9 @@ def _key_files(config: Config) -> dict[str, bytes]:
         "uid.key": keys.uid_key.resolve(),
         "mark.key": keys.mark_key.resolve(),
     }
+    public = keys.restore_public_key.path
+    if public is not None and (proof := public.with_name(PROOF_NAME)).exists():
+        files[PROOF_NAME] = proof.read_bytes()
     own = pem.private_key(files["signing.private.pem"], Ed25519PrivateKey, "keys.signing_key").public_key()
     for number, reference in enumerate(keys.trusted_signers, start=1):
         data = reference.resolve(private=False)

@@ -160,7 +160,7 @@ def test_no_placement_is_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     def fail(*_: object) -> None:
         raise AssertionError("a placement was searched")
 
-    monkeypatch.setattr("gateway.mark.drafting.remaining_probability", fail)
+    monkeypatch.setattr("gateway.mark.placement.letters.remaining_probability", fail)
     only(marker_of(tmp_path).mark([MarkRequest(gray8(), KEY)], BRAIN))
 
 
