@@ -29,7 +29,8 @@ from gateway.mark.visibility.shutter import Place, cut_out, put_back
 GPU_BATCH = 32
 """Images computed together on CUDA; batches are always filled up to it, so the batch size cannot change a result."""
 
-Given, Result = ParamSpec("Given"), TypeVar("Result")
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 Progress = Callable[[int, int], None]
 """Called with (frames done, frames in all)."""

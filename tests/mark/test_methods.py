@@ -57,10 +57,10 @@ def made(case: str, folder: Path, together: int) -> Marker:
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_method_gives_the_same_alone_and_in_company(case: str, folder: Path) -> None:
-    marker = made(case, folder, together=2)
-    together = marker.mark(frames(), BRAIN)
+    marker = made(case, folder, together=3)
+    together = [*marker.mark(frames()[:2], BRAIN), *marker.mark(frames()[2:], BRAIN)]  # batches filled up by one
     apart = [marker.mark([frame], BRAIN)[0] for frame in reversed(frames())][::-1]
-    again = made(case, folder, together=2).mark(frames(), BRAIN)
+    again = made(case, folder, together=3).mark(frames(), BRAIN)
     for frame, *results in zip(frames(), together, apart, again, strict=True):
         first, *others = results
         assert isinstance(first, MarkedImage), first
