@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gateway.errors import MarkError
+from gateway.mark.device import channels_last
 from gateway.mark.randomness import keyed
 
 FORMAT = "miad-mark-generator"
@@ -51,7 +52,7 @@ def key_bits(key: bytes) -> np.ndarray:
 
     Drawn from the key, not the key's own bits: what a texture tells about them tells nothing about the key.
     """
-    return keyed(key, "generator").choice(np.float32([-1.0, 1.0]), KEY_BITS)
+    return keyed(key, "generator").choice(np.array([-1.0, 1.0], np.float32), KEY_BITS)
 
 
 class FilmBlock(nn.Module):
@@ -102,7 +103,7 @@ class TextureNet(nn.Module):
         self.up_middle = nn.Conv2d(second, first, 1)
         self.head = nn.Conv2d(first, channels * BLOCK**2, 3, padding=1)
         nn.init.normal_(self.head.weight, std=0.01)  # training begins with the direction's sign
-        nn.init.zeros_(self.head.bias)
+        nn.init.zeros_(self.head.get_parameter("bias"))
         self.follow = nn.Parameter(torch.ones(()))
 
     def forward(self, clean: Tensor, amplitude: Tensor, offset: Tensor, bits: Tensor, direction: Tensor) -> Tensor:
@@ -269,4 +270,4 @@ def load_generator(path: Path, device: torch.device) -> Generator:
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise MarkError("weights-corrupt", f"generator {path.name} cannot be used: {error}") from error
     net.eval().requires_grad_(False)
-    return Generator(path.name, net.to(device=device, memory_format=torch.channels_last), tasks, profiles)
+    return Generator(path.name, channels_last(net, device), tasks, profiles)

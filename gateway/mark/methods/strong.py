@@ -119,7 +119,7 @@ def optimise_texture(
     device = clean.device
     first, texture = REFINE_RATE, begin
     if texture is None:
-        start = np.stack([random.choice(np.float32([-1.0, 1.0]), clean.shape[1:]) for random in generators])
+        start = np.stack([random.choice(np.array([-1.0, 1.0], np.float32), clean.shape[1:]) for random in generators])
         first, texture = FIRST_RATE, torch.from_numpy(start).to(device)
     if steps == 0:
         return constrain(texture)
