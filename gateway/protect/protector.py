@@ -372,11 +372,7 @@ class Protector:
         )
 
     def _settings(self, route: Route) -> MarkSettings:
-        names = {"tier", "mode", "text", "logo", "surrogates", "refine", "generator"}
-        chosen = route.mark.model_dump(include=names)
-        if route.mark.steps is not None:
-            chosen["steps"] = route.mark.steps
-        return MarkSettings(device=self._config.worker.device, **chosen)
+        return MarkSettings(device=self._config.worker.device, **route.mark.model_dump(exclude_none=True))
 
     def _marker(self, settings: MarkSettings) -> Marker:
         if settings not in self._markers:

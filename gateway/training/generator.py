@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from gateway.errors import MarkError
-from gateway.mark.methods.generator import KEY_BITS, TextureNet
+from gateway.mark.methods.generator_net import KEY_BITS, TextureNet
 from gateway.mark.methods.strong import GROUPS, balanced_gradient
 from gateway.mark.surrogates.consensus import consensus
 from gateway.mark.surrogates.objective import Target, draw_views
