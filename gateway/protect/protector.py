@@ -322,7 +322,7 @@ class Protector:
     ) -> Marked:
         frames = marked_frames(opened, results)
         tally = FigureTally()
-        tally.add(result for result in results if isinstance(result, MarkedImage))
+        tally.add(result for result in results if not isinstance(result, GatewayError))
         body = None
         if _carries(job):
             body = pack(opened.data, job.transfer_syntax_uid, opened.pixels, frames, opened.parts)
