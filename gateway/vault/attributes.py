@@ -22,9 +22,10 @@ MODALITY = 0x00080060
 UNIQUE_KEYS = {"PATIENT": PATIENT_ID, "STUDY": STUDY_UID, "SERIES": SERIES_UID, "IMAGE": SOP_UID}
 
 LEVEL_OF: dict[int, str] = {  # the attributes that records hold, as `gateway.dicom` collects them
-    tag_for_keyword(keyword): level
+    tag: level
     for level, keywords in zip(LEVELS, (stored.PATIENT, stored.STUDY, stored.SERIES, stored.IMAGE), strict=True)
     for keyword in keywords
+    if (tag := tag_for_keyword(keyword)) is not None
 }
 
 

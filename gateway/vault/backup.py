@@ -20,8 +20,9 @@ import struct
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
@@ -134,14 +135,14 @@ def recover(archive: Path, folder: Path, passphrase: str, database_url: str = ""
 def _write_tar(chunks: ChunkedWriter, config: Config, engine: Engine) -> None:
     digests: dict[str, str] = {}
     keys = _key_files(config)
-    with tarfile.open(fileobj=chunks, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+    with tarfile.open(fileobj=cast(IO[bytes], chunks), mode="w|", format=tarfile.PAX_FORMAT) as tar:
         for name, data in keys.items():
             _add(tar, digests, f"{_KEYS}/{name}", io.BytesIO(data), len(data))
         live: list[str] = []
         for name, table in _TABLES.items():
             with tempfile.TemporaryFile(dir=config.site.state) as rows:
                 for row in _dump(engine, table, rows):
-                    if table is VaultRow and row.payload_file is not None:
+                    if isinstance(row, VaultRow) and row.payload_file is not None:
                         live.append(row.locator)
                 size = rows.tell()
                 rows.seek(0)
@@ -250,20 +251,20 @@ def _read_tar(chunks: ChunkedReader, folder: Path) -> dict[str, Any]:
     digests: dict[str, str] = {}
     manifest: dict[str, Any] | None = None
     try:
-        with tarfile.open(fileobj=chunks, mode="r|") as tar:
+        with tarfile.open(fileobj=cast(IO[bytes], chunks), mode="r|") as tar:
             for member in tar:
                 content = tar.extractfile(member) if member.isreg() else None
                 place, _, name = member.name.partition("/")
                 if content is None or "/" in name or name.startswith("."):
                     raise VaultError("backup-format", "the backup holds something that a backup never holds")
-                source = _Digesting(content)
+                source = _Digesting(cast(BinaryIO, content))
                 if member.name == _MANIFEST:
                     manifest = json.loads(source.read())
                     continue
                 if place == _KEYS and name:
                     write_key_file(folder / _KEYS / name, source.read(), 0o644 if "public" in name else 0o600)
                 elif place == VAULT:
-                    payloads.put(name, lambda out, source=source: shutil.copyfileobj(source, out, _PIECE))
+                    payloads.put(name, partial(shutil.copyfileobj, source, length=_PIECE))
                 elif member.name in _TABLES:
                     with open(folder / member.name, "xb") as out:
                         shutil.copyfileobj(source, out, _PIECE)

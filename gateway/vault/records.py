@@ -374,7 +374,7 @@ class RecordStore:
             raise NotFoundError("no-such-record", "there is no such record")
         return row
 
-    def _one(self, statement: Select[tuple[VaultRow]]) -> VaultRecord:
+    def _one(self, statement: Select[VaultRow]) -> VaultRecord:
         with reading(self._engine) as session:
             row = session.scalars(statement.limit(1)).first()
         if row is None:
@@ -385,7 +385,7 @@ class RecordStore:
         return read_row(row, self._verifier, self._vault_id)
 
 
-def _under_uid(sop_uid: str) -> Select[tuple[VaultRow]]:
+def _under_uid(sop_uid: str) -> Select[VaultRow]:
     return select(VaultRow).where(VaultRow.original_sop_uid == sop_uid).order_by(VaultRow.generation.desc())
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO, BinaryIO, cast
 
 import zstandard
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -50,7 +50,7 @@ def seal_payload(out: BinaryIO, source: BinaryIO, record: VaultRecord, restore_p
     head = _HEAD.pack(MAGIC, version, ZSTD, bytes.fromhex(record.key_id), len(wrapped)) + wrapped
     out.write(head)
     chunks = ChunkedWriter(out, dek, _LABEL[version] + head + canonical(context))
-    compressor = zstandard.ZstdCompressor(level=_LEVEL).stream_writer(chunks, closefd=False)
+    compressor = zstandard.ZstdCompressor(level=_LEVEL).stream_writer(cast(IO[bytes], chunks), closefd=False)
     digest, size = hashlib.sha256(), 0
     while piece := source.read(_PIECE):
         digest.update(piece)
@@ -111,7 +111,7 @@ class PayloadReader:
         self._record = record
         self._left = record.original_size
         decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
-        self._plain = decompressor.stream_reader(chunks, read_size=_PIECE, closefd=False)
+        self._plain = decompressor.stream_reader(cast(IO[bytes], chunks), read_size=_PIECE, closefd=False)
 
     def read(self, size: int = -1) -> bytes:
         """`size` bytes, fewer only at the end, where the payload is known to be complete.
