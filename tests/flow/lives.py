@@ -58,19 +58,25 @@ def live(state: Path, keys: Path, step: str, poison: str) -> None:
     flow = Flow(configuration(state, keys))
     with reading(flow.engine) as session:
         row = session.get(InstanceRow, poison)
-    if step in ("seal", "mark"):
-        original = Protector.read_header
+    if step == "seal":
+        read_header = Protector.read_header
 
-        def read_header(self, source, syntax):
-            header = original(self, source, syntax)
-            with reading(flow.engine) as session:
-                now = session.get(InstanceRow, poison).state
-            at_step = now == {"seal": "received", "mark": "sealed"}[step]
-            if header.sop_instance_uid == row.sop_instance_uid and at_step:
+        def sealing(self, source, syntax):
+            header = read_header(self, source, syntax)
+            if header.sop_instance_uid == row.sop_instance_uid:
                 die(step)
             return header
 
-        Protector.read_header = read_header
+        Protector.read_header = sealing
+    if step == "mark":
+        mark = Protector.mark
+
+        def marking(self, jobs):
+            if any(job.record.original_sop_uid == row.sop_instance_uid for job in jobs):
+                die(step)
+            return mark(self, jobs)
+
+        Protector.mark = marking
     sender = Sender(state / "sent", poison if step == "deliver" else "")
     worker = FlowWorker(flow.config.worker, flow.config.destinations[:1], flow.store, flow.steps, sender, flow.retainer)
     worker.start()
