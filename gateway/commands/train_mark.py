@@ -47,7 +47,7 @@ def train_mark(
     """Train the network of mode generator on images without labels; the same command again goes on where it stopped."""
     from gateway.mark import MarkRequest, load_profiles
     from gateway.mark.device import resolve_device
-    from gateway.mark.methods.generator import save_generator
+    from gateway.mark.methods.generator_net import save_generator
     from gateway.training.drafts import draft_images
     from gateway.training.generator import Plan, train_generator
     from gateway.training.pictures import read_pictures

@@ -20,7 +20,6 @@ from gateway.config.base import (
     AETitle,
     Device,
     Host,
-    Lettering,
     Model,
     Name,
     OptionalPort,
@@ -31,6 +30,7 @@ from gateway.config.base import (
     doubled,
     url_or_reference,
 )
+from gateway.config.marking import Mark
 from gateway.config.passing import PASS_STATEMENT, TRUST_STATEMENT, BreakGlass
 from gateway.config.private_elements import PrivateElements
 from gateway.config.secret import SecretRef
@@ -121,30 +121,6 @@ class Ingress(Model):
             if peer.is_bound and self.tls is None:
                 key = "key_sha256" if peer.key_sha256 else "san"
                 yield ("peers", index, key), "a certificate binds this peer but there is no [ingress.tls] table"
-
-
-class Mark(Model):
-    """How a route marks: the tier, and how much work goes into it."""
-
-    tier: Literal["lettered", "discreet"] = "lettered"
-    mode: Literal["strong", "paper", "generator"] = "strong"
-    steps: Annotated[int, Field(ge=0, le=1000)] | None = None  # None: the mark's own default; 0: plumbing tests only
-    refine: Annotated[int, Field(ge=0, le=5)] = 0  # optimiser steps after the generator
-    generator: Path | None = None  # a file of train-mark; None: an installed generator
-    text: Lettering = "COPY"
-    surrogates: tuple[Name, ...] = ()  # names of surrogate packs, the site's or installed; empty: the profile's own
-    logo: Path | None = None  # an image file, drawn instead of the text
-
-    @model_validator(mode="after")
-    def _agrees(self) -> Mark:
-        return checked(self, self._disagreements())
-
-    def _disagreements(self) -> Iterator[Problem]:
-        if self.mode == "paper" and self.tier != "lettered":
-            yield ("mode",), "'paper' draws a visible mark: it goes with tier = \"lettered\" only"
-        for name in ("refine", "generator"):
-            if self.mode != "generator" and getattr(self, name):
-                yield (name,), 'it goes with mode = "generator" only'
 
 
 class OptIn(Model):

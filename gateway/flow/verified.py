@@ -61,7 +61,8 @@ def _verified(file: BinaryIO, sha256: str, size: int | None, what: str) -> Binar
         file.close()
         return io.BytesIO(kept)
     file.seek(0)
-    return cast(BinaryIO, _CheckedAgain(file, sha256, total, what))
+    # Buffered: whoever reads lines of it would else read byte by byte.
+    return cast(BinaryIO, io.BufferedReader(_CheckedAgain(file, sha256, total, what), _PIECE))
 
 
 class _CheckedAgain(io.RawIOBase):

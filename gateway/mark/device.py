@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 
 from gateway.errors import ConfigError
+
+AnyNet = TypeVar("AnyNet", bound=torch.nn.Module)
 
 
 def resolve_device(name: str) -> torch.device:
@@ -36,3 +39,10 @@ def deterministic() -> Iterator[None]:
         yield
     finally:
         cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = saved
+
+
+def channels_last(net: AnyNet, device: torch.device | None = None) -> AnyNet:
+    """Return the network itself, on the device (None: where it is), its weights in channels-last order."""
+    loose: Any = net  # ``memory_format`` is documented, and torch's own types do not know it
+    placed: AnyNet = loose.to(device=device, memory_format=torch.channels_last)
+    return placed

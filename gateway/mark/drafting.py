@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from gateway.errors import MarkError
+from gateway.mark.draft import Draft
 from gateway.mark.grids import WORKING_SIDE, to_tensor, working_shape
-from gateway.mark.placement.lettering import (
-    Lettering,
-)
+from gateway.mark.methods.method import Needs
+from gateway.mark.placement.lettering import Lettering
 from gateway.mark.placement.letters import Letterer
 from gateway.mark.resample import resize
 from gateway.mark.settings import PSNR_FLOOR, MarkSettings
@@ -55,34 +55,6 @@ ROI_MARGIN = 1.0 / 64.0
 
 
 @dataclass(frozen=True)
-class Draft:
-    """One frame on its way: all that is known before the texture.
-
-    Attributes
-    ----------
-    request
-        what is to be marked.
-    canvas
-        the image and everything that limits its mark.
-    foreground
-        (H, W) bool, what is clearly brighter than black.
-    roi
-        (H, W) bool, region of interest as given or found, dilated.
-    untouchable
-        (H, W) bool, region of interest, padding and what a shutter hides.
-    note
-        as ``MarkedImage.note``.
-    """
-
-    request: MarkRequest
-    canvas: Canvas
-    foreground: np.ndarray
-    roi: np.ndarray
-    untouchable: np.ndarray
-    note: str = ""
-
-
-@dataclass(frozen=True)
 class Ground:
     """What letters and texture lie on, and how they are drawn there.
 
@@ -115,8 +87,10 @@ class Drafter:
         tier, text, steps and so on.
     profile
         the frames' modality profile.
+    needs
+        what the method that is going to draw on them needs.
     surrogates
-        the networks to mislead; may be empty when there are no steps: then local detail stands in for
+        the networks that find saliency and judge placements; may be empty: then local detail stands in for
         saliency, and no placement is searched.
     device
         of the surrogates.
@@ -128,13 +102,14 @@ class Drafter:
         self,
         settings: MarkSettings,
         profile: ModalityProfile,
+        needs: Needs,
         surrogates: Sequence[Surrogate],
         device: torch.device,
         logo: np.ndarray | None = None,
     ) -> None:
-        self._settings, self._profile, self._surrogates = settings, profile, surrogates
+        self._settings, self._profile, self._needs, self._surrogates = settings, profile, needs, surrogates
         self._device = device
-        self._letterer = Letterer(settings, profile, surrogates, device, logo)
+        self._letterer = Letterer(settings, profile, surrogates if needs.search else (), device, logo)
 
     def draft(self, request: MarkRequest) -> Draft:
         """Check a request and decide where and how strongly its image may change.
@@ -175,7 +150,7 @@ class Drafter:
         raised = None
         if ground.bare or isinstance(window, CurveMap):
             raised = region & ~self._readable(window, request.image)
-            if self._settings.mode != "paper":  # that one places its own strokes
+            if self._needs.letters:  # else the method places strokes of its own, anywhere in the region
                 raised &= strokes
         # where the window shows nothing, the noise that hides a change is that of the values beyond it
         shades = window.raw(request.image) if ground.bare and isinstance(window, DisplayMap) else display
@@ -231,8 +206,8 @@ class Drafter:
 
     @property
     def _writes(self) -> bool:
-        """Whether letters are placed here; the paper's method places its own."""
-        return self._settings.tier == "lettered" and self._settings.mode != "paper"
+        """Whether letters are placed here."""
+        return self._settings.tier == "lettered" and self._needs.letters
 
     def _written(
         self, request: MarkRequest, window: AnyDisplay, display: np.ndarray, ground: Ground

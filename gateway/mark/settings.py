@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
-from gateway.config.base import Lettering
+from gateway.config.base import Device, Problem
+from gateway.config.marking import Mark, Steps
 from gateway.mark.methods.evolution import LEAST_POPULATION
 
 PSNR_FLOOR = {"lettered": 26.0, "discreet": 40.0}
 """Display PSNR (dB, primary window) that no mark of the tier goes below."""
 
 
-class MarkSettings(BaseModel):
-    """How images are marked.
+class MarkSettings(Mark):
+    """How images are marked: what a route may say, and the rest.
 
     Attributes
     ----------
@@ -42,7 +43,7 @@ class MarkSettings(BaseModel):
     generations
         most generations of that search; each costs ``population`` forward passes of every surrogate.
     text
-        the lettering, at most 32 printable ASCII characters; one definition for configuration and command line.
+        the lettering, at most 32 printable ASCII characters.
     logo
         an image file that is drawn instead of the text.
     device
@@ -57,33 +58,19 @@ class MarkSettings(BaseModel):
         names of surrogate packs; empty: those that the modality profile names.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    tier: Literal["lettered", "discreet"] = "lettered"
-    mode: Literal["strong", "paper", "generator"] = "strong"
-    steps: Annotated[int, Field(ge=0, le=1000)] = 40
-    refine: Annotated[int, Field(ge=0, le=5)] = 0
-    generator: Path | None = None
+    steps: Steps = 40
     placements: Annotated[int, Field(ge=1, le=256)] = 24
     population: Annotated[int, Field(ge=LEAST_POPULATION, le=64)] = 24
     generations: Annotated[int, Field(ge=0, le=100)] = 12
-    text: Lettering = "COPY"
-    logo: Path | None = None
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Device = "auto"
     min_psnr: Annotated[float, Field(le=60.0)] | None = None
     max_stroke_share: Annotated[float, Field(gt=0.0, le=0.16)] = 0.16
     min_free_area: Annotated[float, Field(ge=0.05, le=0.9)] = 0.2
-    surrogates: tuple[str, ...] = ()
 
-    @model_validator(mode="after")
-    def _keep_floor(self) -> MarkSettings:
+    def _disagreements(self) -> Iterator[Problem]:
+        yield from super()._disagreements()
         if self.min_psnr is not None and self.min_psnr < PSNR_FLOOR[self.tier]:
-            raise ValueError(f"min_psnr may not be below {PSNR_FLOOR[self.tier]:g} dB in the {self.tier} tier")
-        if self.mode == "paper" and self.tier != "lettered":
-            raise ValueError("mode 'paper' draws a visible mark: it goes with tier 'lettered' only")
-        if self.mode != "generator" and (self.refine or self.generator is not None):
-            raise ValueError("refine and generator go with mode 'generator' only")
-        return self
+            yield ("min_psnr",), f"min_psnr may not be below {PSNR_FLOOR[self.tier]:g} dB in the {self.tier} tier"
 
     @property
     def psnr_floor(self) -> float:

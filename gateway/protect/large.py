@@ -23,10 +23,10 @@ from gateway.dicom.encoding.encoded import InstanceHeader
 from gateway.dicom.pixels.frames import FrameReader, decode_piece, decoded_bytes, native_parts
 from gateway.dicom.pixels.residual import original_of, residual
 from gateway.dicom.pixels.stored_values import Pixels
-from gateway.errors import HoldError, IntegrityError
+from gateway.errors import GatewayError, HoldError, IntegrityError
 from gateway.keys import ChunkedReader, ChunkedWriter
 from gateway.keys.envelope import new_dek
-from gateway.mark import MarkedImage, Marker, ModalityProfile
+from gateway.mark import Marker, ModalityProfile
 from gateway.protect.marking import (
     FigureTally,
     MarkJob,
@@ -222,7 +222,7 @@ def mark_large(
             piece = slice(first, first + len(pixels.frames))
             results = marker.mark(requests_of(opened, profile, key, places[piece], shown[piece]), profile)
             frames = marked_piece(opened, results)
-            tally.add(result for result in results if isinstance(result, MarkedImage))
+            tally.add(result for result in results if not isinstance(result, GatewayError))
             changes.add(pixels.frames, frames)
             overlays.look(pixels.frames, first)
             changed = changed or not np.array_equal(frames, pixels.frames)

@@ -322,7 +322,7 @@ class Protector:
     ) -> Marked:
         frames = marked_frames(opened, results)
         tally = FigureTally()
-        tally.add(result for result in results if isinstance(result, MarkedImage))
+        tally.add(result for result in results if not isinstance(result, GatewayError))
         body = None
         if _carries(job):
             body = pack(opened.data, job.transfer_syntax_uid, opened.pixels, frames, opened.parts)
@@ -372,11 +372,7 @@ class Protector:
         )
 
     def _settings(self, route: Route) -> MarkSettings:
-        names = {"tier", "mode", "text", "logo", "surrogates", "refine", "generator"}
-        chosen = route.mark.model_dump(include=names)
-        if route.mark.steps is not None:
-            chosen["steps"] = route.mark.steps
-        return MarkSettings(device=self._config.worker.device, **chosen)
+        return MarkSettings(device=self._config.worker.device, **route.mark.model_dump(exclude_none=True))
 
     def _marker(self, settings: MarkSettings) -> Marker:
         if settings not in self._markers:

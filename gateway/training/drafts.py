@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from gateway.errors import MarkError
-from gateway.mark.drafting import Draft, Drafter
+from gateway.mark.draft import Draft
+from gateway.mark.drafting import Drafter
 from gateway.mark.grids import to_tensor, working_shape
+from gateway.mark.methods.generator import GeneratorMethod
 from gateway.mark.methods.strong import first_direction
 from gateway.mark.resample import resize
 from gateway.mark.settings import MarkSettings
@@ -94,7 +96,8 @@ def draft_images(
         ``no-images`` when none is left; the message names the reasons.
     """
     tiers = ("lettered", "discreet")
-    drafters = [Drafter(MarkSettings(tier=tier, mode="generator"), profile, surrogates[:1], device) for tier in tiers]
+    settings = [MarkSettings(tier=tier, mode="generator") for tier in tiers]
+    drafters = [Drafter(one, profile, GeneratorMethod.needs(one), surrogates[:1], device) for one in settings]
     rows: list[tuple[Tensor, ...]] = []
     reasons: dict[str, int] = {}
     for number, request in enumerate(requests):

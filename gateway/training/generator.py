@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from gateway.errors import MarkError
-from gateway.mark.methods.generator import KEY_BITS, TextureNet
+from gateway.mark.device import channels_last
+from gateway.mark.methods.generator_net import KEY_BITS, TextureNet
 from gateway.mark.methods.strong import GROUPS, balanced_gradient
 from gateway.mark.surrogates.consensus import consensus
 from gateway.mark.surrogates.objective import Target, draw_views
@@ -128,7 +129,7 @@ def train_generator(
     if not drafted:
         raise MarkError("no-images", "no image can be used for training: there are none")
     members = [_members(one, surrogates) for one in drafted]
-    net = _fresh(drafted[0].clean.shape[1], plan.seed).to(device=device, memory_format=torch.channels_last)
+    net = channels_last(_fresh(drafted[0].clean.shape[1], plan.seed), device)
     adam = torch.optim.Adam(net.parameters(), lr=plan.rate, betas=(0.9, 0.99))
     done = _resume(checkpoint, net, adam) if checkpoint is not None and checkpoint.is_file() else 0
     shares = np.array([len(one) for one in drafted], np.float64)
@@ -180,7 +181,7 @@ def _backward(
     """Put one step's gradient into the network; return mean margin, mean loss and mean |correlation| of two keys."""
     index = random.choice(len(drafted), min(plan.pairs, len(drafted)), replace=False)
     clean, amplitude, offset, direction = drafted.batch([*index, *index], device)
-    bits = random.choice(np.float32([-1.0, 1.0]), (len(clean), KEY_BITS))
+    bits = random.choice(np.array([-1.0, 1.0], np.float32), (len(clean), KEY_BITS))
     # The textures are a leaf for the surrogates; what they want of them goes into the network afterwards, in one pass.
     drawn = limit_chroma(net(clean, amplitude, offset, torch.from_numpy(bits).to(device), direction), drafted.chroma)
     texture = drawn.detach().requires_grad_(True)

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gateway.errors import ConfigError
+from gateway.mark.device import channels_last
 from gateway.mark.resample import apply_separable, resample_matrix, resize
 from gateway.mark.surrogates.nets import MultiTaskNet
 
@@ -231,7 +232,7 @@ def train_net(
         ``training-diverged`` when the loss is no longer finite.
     """
     torch.manual_seed(SEED)
-    net = new_net(recipe.family, channels, pool.classes).to(memory_format=torch.channels_last)
+    net = channels_last(new_net(recipe.family, channels, pool.classes))
     steps = -(-len(pool.images) // batch)
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, weight_decay=0.02)
     total = max(epochs * steps, 6)  # with five the schedule divides by zero

@@ -21,7 +21,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from gateway.mark import MarkRequest, ModalityProfile, load_packs, load_profiles
-from gateway.mark.methods.generator import save_generator
+from gateway.mark.methods.generator_net import save_generator
 from gateway.mark.surrogates.packs import Surrogate
 from gateway.training import labelled_sets as datasets
 from gateway.training.drafts import DraftedImages, draft_images

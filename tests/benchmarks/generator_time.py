@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from gateway.mark import Marker, MarkRequest, MarkSettings
-from gateway.mark.methods.generator import generate_texture, load_generator
+from gateway.mark.methods.generator_net import generate_texture, load_generator
 from plugins.modalities import brain_mr
 from plugins.surrogates import gray
 from tests.support.mark.samples import KEY, gray8

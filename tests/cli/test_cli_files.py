@@ -165,7 +165,8 @@ def test_a_copy_that_carries_its_original_is_restored_on_another_machine(run, st
     assert (refused["outcome"], refused["reason_code"]) == ("refused", "marked-pixels-changed")
     assert [path.name for path in (tmp_path / "back").iterdir()] == ["copy.dcm"]
     assert data_set(tmp_path / "back" / "copy.dcm") == data_set(study / "deep" / "ct.dcm")
-    assert not (tmp_path / "home" / ".local").exists()  # no local site is made for it
+    made = [path.name for path in (tmp_path / "home" / ".local").rglob("*") if path.is_file()]
+    assert made == ["operator.jsonl"]  # the audit; no local site is made for it
 
     (tmp_path / "signer.pem").write_bytes(public_pem(Gateway().signing.public_key()))
     refused = run("restore", tmp_path / "in" / "copy.dcm", "--out", tmp_path / "no", *keys, "--json")

@@ -143,7 +143,7 @@ def test_a_refusal_in_the_child_is_the_same_error_here(children):
 def test_a_frame_that_takes_too_long_is_given_up_and_the_next_one_is_not(children):
     large = gray(2048, 2048)
     facts = facts_of_image(image(large[None], BitsStored=12))
-    ours = children(seconds=0.3, processes=1)
+    ours = children(seconds=0.05, processes=1)
     begun = time.monotonic()
     frame = children().encode(large, facts, HT)
     slow = children().encode(gray(2048, 2048, seed=2), facts, J2K)

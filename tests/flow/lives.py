@@ -61,22 +61,24 @@ def live(state: Path, keys: Path, step: str, poison: str) -> None:
     if step == "seal":
         read_header = Protector.read_header
 
-        def sealing(self, source, syntax):
+        def read(self, source, syntax):
             header = read_header(self, source, syntax)
-            if header.sop_instance_uid == row.sop_instance_uid:
+            with reading(flow.engine) as session:
+                state = session.get(InstanceRow, poison).state
+            if header.sop_instance_uid == row.sop_instance_uid and state == "received":
                 die(step)
             return header
 
-        Protector.read_header = sealing
-    if step == "mark":
+        Protector.read_header = read
+    elif step == "mark":
         mark = Protector.mark
 
-        def marking(self, jobs):
+        def mark_all(self, jobs):
             if any(job.record.original_sop_uid == row.sop_instance_uid for job in jobs):
                 die(step)
             return mark(self, jobs)
 
-        Protector.mark = marking
+        Protector.mark = mark_all
     sender = Sender(state / "sent", poison if step == "deliver" else "")
     worker = FlowWorker(flow.config.worker, flow.config.destinations[:1], flow.store, flow.steps, sender, flow.retainer)
     worker.start()

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import io
-import queue
 import struct
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import zstandard
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from pydicom.filereader import read_dataset
+from pynetdicom.pdu import A_ASSOCIATE_RQ
 
 from gateway.config.load import load_config
 from gateway.dicom.copy.derive import derive
@@ -34,14 +35,15 @@ from gateway.dicom.encoding.private import read_block
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, syntax_of
 from gateway.dicom.pixels.frames import FrameReader
 from gateway.dicom.pixels.stored_values import decode_pixels
-from gateway.errors import GatewayError
+from gateway.errors import DicomError, GatewayError
 from gateway.files.archive import Archive
 from gateway.files.inputs import Inputs
 from gateway.keys import ChunkedReader, ChunkedWriter, canonical, hpke, make_token, read_token
 from gateway.keys.envelope import wrap_dek
+from gateway.network.associate_pdus import AssociateRequest, read_answer, read_reject, read_request
 from gateway.network.command import decode_command, encode_command
+from gateway.network.pdu_socket import DataPdu
 from gateway.network.retrieve.identifiers import read_identifier, retrieve_level
-from gateway.network.upper_layer import GatewayDul
 from gateway.vault.record import VaultRecord
 from gateway.vault.sealed import open_payload, payload_context
 from tests.fuzz.carried import residual_body, sealed_parts
@@ -304,26 +306,18 @@ def archive(data: bytes) -> None:
     _as_file(data, "foreign.zip", use)
 
 
-class _Socket:
-    """What `GatewayDul` reads PDUs from."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = io.BytesIO(data)
-
-    def recv(self, size: int) -> bytearray:
-        assert size <= 2 << 20, "a PDU of any length is read"
-        return bytearray(self._data.read(size))
-
-
 def pdu(data: bytes) -> None:
-    """Upper-layer PDUs (PS3.8 9.3) as the acceptor reads them: each gives one event, and a PDU where one is due."""
-    dul = object.__new__(GatewayDul)
-    dul.socket, dul.event_queue, dul._recv_pdu = _Socket(data), queue.Queue(), queue.Queue()
-    for _ in range(16):
-        dul._read_pdu_data()
-        if dul.event_queue.get_nowait() in ("Evt17", "Evt19"):
-            break
-        dul._recv_pdu.get_nowait().to_primitive()
+    """Upper-layer PDUs (PS3.8 9.3): the readers of associations and of data take any bytes, or say what is wrong."""
+    kind, body = data[:1], data[6:]
+    readers = {b"\1": read_request, b"\2": read_answer, b"\3": read_reject}
+    if kind == b"\4":
+        with suppress(ValueError):
+            assert sum(len(value) for _, value in DataPdu(bytearray(body)).fragments) <= len(body)
+        return
+    with suppress(DicomError):
+        found = readers.get(kind, read_request)(bytes(body))
+        if isinstance(found, AssociateRequest):  # what goes on to pynetdicom is what it can read
+            A_ASSOCIATE_RQ().decode(found.encode())
 
 
 def command(data: bytes) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from gateway.errors import MarkError
 from gateway.mark import MarkedImage, Marker, MarkSettings
-from gateway.mark import marker as marker_module
+from gateway.mark.methods import strong as strong_module
 from tests.support.mark.samples import BRAIN, SHORT, gray8, requests, small_pack
 
 
@@ -31,7 +31,7 @@ def test_filled_batches_do_not_depend_on_the_number_of_frames() -> None:
 
 def test_full_memory_halves_the_batch_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    original = marker_module.optimise_texture
+    original = strong_module.optimise_texture
 
     def tight(clean: torch.Tensor, *rest: object) -> torch.Tensor:
         seen.append(len(clean))
@@ -39,7 +39,7 @@ def test_full_memory_halves_the_batch_and_goes_on(monkeypatch: pytest.MonkeyPatc
             raise torch.OutOfMemoryError("no more")
         return original(clean, *rest)
 
-    monkeypatch.setattr(marker_module, "optimise_texture", tight)
+    monkeypatch.setattr(strong_module, "optimise_texture", tight)
     results = batched(8).mark(requests(3), BRAIN)
     assert all(isinstance(result, MarkedImage) for result in results)
     assert seen == [8, 4, 2, 2]
@@ -49,7 +49,7 @@ def test_memory_that_is_never_enough_is_a_reason(monkeypatch: pytest.MonkeyPatch
     def never(*_: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("no more")
 
-    monkeypatch.setattr(marker_module, "optimise_texture", never)
+    monkeypatch.setattr(strong_module, "optimise_texture", never)
     results = batched(4).mark(requests(2), BRAIN)
     assert [result.code for result in results if isinstance(result, MarkError)] == ["device-failed"] * 2
 

@@ -12,7 +12,7 @@ import torch
 from gateway.errors import ConfigError, MarkError
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings
 from gateway.mark.methods import generator_packs as packs_module
-from gateway.mark.methods.generator import (
+from gateway.mark.methods.generator_net import (
     Generator,
     TextureNet,
     generate_texture,

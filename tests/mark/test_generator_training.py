@@ -12,7 +12,7 @@ from PIL import Image
 
 from gateway.errors import MarkError
 from gateway.mark import MarkRequest
-from gateway.mark.methods.generator import Generator, TextureNet, generate_texture
+from gateway.mark.methods.generator_net import Generator, TextureNet, generate_texture
 from gateway.mark.surrogates.consensus import consensus
 from gateway.mark.surrogates.objective import Target, draw_views
 from gateway.training.drafts import draft_images

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from gateway.errors import MarkError
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings
-from gateway.mark import marker as marker_module
+from gateway.mark.methods import paper as paper_module
 from gateway.mark.methods.evolution import minimise
 from gateway.mark.methods.flat import affordable_opacity, blend_change, decode, ink_masks, least_size, text_ink
 from gateway.mark.methods.paper import Believers, FlatMark, search_flat_marks
@@ -175,7 +175,7 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple, FlatMark]]:
         seen.append((arguments, results[0]))
         return results
 
-    monkeypatch.setattr(marker_module, "search_flat_marks", spy)
+    monkeypatch.setattr(paper_module, "search_flat_marks", spy)
     return seen
 
 

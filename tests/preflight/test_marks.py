@@ -46,6 +46,28 @@ def test_every_setting_of_a_route_is_compared_above() -> None:
     assert set(Mark.model_fields) & set(MarkSettings.model_fields) <= set(VALUES) | elsewhere
 
 
+def test_what_a_route_says_is_defined_once() -> None:
+    """All keys of a route's mark are the mark's own; only `steps` has another default (None: the mark's)."""
+    assert issubclass(MarkSettings, Mark) and set(MarkSettings.__annotations__) & set(Mark.model_fields) == {"steps"}
+    route = Mark().model_dump(exclude_none=True)
+    assert MarkSettings(**route) == MarkSettings()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"tier": "discreet", "mode": "paper"}, "visible mark"),
+        ({"refine": 1}, "refine goes with mode 'generator' only"),
+        ({"mode": "paper", "generator": Path("g")}, "generator goes with mode 'generator' only"),
+        ({"surrogates": ("No Name",)}, "a name has 1 to 32"),
+    ],
+)
+def test_what_does_not_go_together_is_told_alike(given: dict[str, object], words: str) -> None:
+    for model in (Mark, MarkSettings):
+        with pytest.raises(ValidationError, match=words):
+            model(**given)
+
+
 @pytest.mark.parametrize("text", ["café", " ", "x" * 33])
 def test_letters_that_cannot_be_drawn_are_told_with_their_line(text: str) -> None:
     with pytest.raises(InvalidConfigError) as caught:

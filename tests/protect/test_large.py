@@ -161,7 +161,8 @@ def large_ones(monkeypatch):
     def never(job):
         raise AssertionError("was read as a whole")
 
-    monkeypatch.setattr("gateway.protect.large.LARGE_BYTES", 0)
+    for room in ("large", "protector"):
+        monkeypatch.setattr(f"gateway.protect.{room}.LARGE_BYTES", 0)
     monkeypatch.setattr("gateway.protect.protector.read_original", never)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pydicom
 import pytest
 
-from gateway.dicom.encoding.encoded import read_header
 from gateway.dicom.encoding.part10 import split_part10
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
 from gateway.errors import HoldError
@@ -36,7 +35,7 @@ PICTURE = np.rint(phantom(96, 96) * 3000.0).astype(np.int16)
 
 def opened_of(ds: pydicom.Dataset) -> Opened:
     data = encode(ds)
-    return open_original(data, read_header(io.BytesIO(data), EXPLICIT_LITTLE), EXPLICIT_LITTLE)
+    return open_original(data, EXPLICIT_LITTLE)
 
 
 def from_file(path: Path) -> Opened:
@@ -45,7 +44,7 @@ def from_file(path: Path) -> Opened:
         file.seek(offset)
         data = file.read()
     syntax = meta.transfer_syntax_uid
-    return open_original(data, read_header(io.BytesIO(data), syntax), syntax)
+    return open_original(data, syntax)
 
 
 def results_of(opened: Opened, profile: str = "ct", marker: Marker | None = None) -> list[MarkedImage]:

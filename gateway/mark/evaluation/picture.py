@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 
@@ -170,9 +170,9 @@ def _fitted(image: np.ndarray) -> np.ndarray:
     step = -(-longer // PANEL)
     height, width = (-(-side // step) for side in image.shape[:2])
     edges = [(0, height * step - image.shape[0]), (0, width * step - image.shape[1]), *[(0, 0)] * (image.ndim - 2)]
-    mode = "constant" if image.dtype == np.bool_ else "edge"
+    mode: Literal["constant", "edge"] = "constant" if image.dtype == np.bool_ else "edge"
     blocks = np.pad(image, edges, mode=mode).reshape(height, step, width, step, *image.shape[2:])
-    return blocks.any(axis=(1, 3)) if image.dtype == np.bool_ else blocks.mean(axis=(1, 3))
+    return np.asarray(blocks.any(axis=(1, 3)) if image.dtype == np.bool_ else blocks.mean(axis=(1, 3)))
 
 
 def _core(mask: np.ndarray) -> np.ndarray:

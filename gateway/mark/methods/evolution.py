@@ -75,7 +75,7 @@ def minimise(
         active = np.flatnonzero(values.min(axis=1) > enough)
         if active.size == 0:
             break
-        trials = np.stack([_trials(genes[index], generators[index]) for index in active])
+        trials = np.stack([_trials(genes[index], generators[index]) for index in map(int, active)])
         found = evaluate(active, trials)
         better = found <= values[active]
         genes[active] = np.where(better[:, :, None], trials, genes[active])

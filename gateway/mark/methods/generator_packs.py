@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from gateway.errors import ConfigError, MarkError
-from gateway.mark.methods.generator import Generator, load_generator
+from gateway.mark.methods.generator_net import Generator, load_generator
 from gateway.mark.types import ModalityProfile
 
 GROUP = "miad_gateway.generators"
@@ -27,7 +27,7 @@ class GeneratorPack:
     channels
         1 or 3.
     file
-        safetensors (format: ``gateway.mark.methods.generator``).
+        safetensors (format: ``gateway.mark.methods.generator_net``).
     card
         the model card (Markdown): data, split, licence, figures.
     licence_warning

@@ -1,4 +1,4 @@
-"""The ``paper`` mode: the family of MIAD-MARK and Adv-watermark re-implemented as the honest baseline.
+"""The ``paper`` method: the family of MIAD-MARK and Adv-watermark re-implemented as the honest baseline.
 
 A flat mark (``gateway.mark.methods.flat``) whose position, size, rotation, opacity and polarity are searched by
 differential evolution with forward passes only, outside the region of interest: Wei et al. 2023 (arXiv 2303.09858),
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from gateway.errors import MarkError
+from gateway.mark.draft import Draft
 from gateway.mark.methods.evolution import minimise
 from gateway.mark.methods.flat import (
     GENES,
@@ -31,10 +32,16 @@ from gateway.mark.methods.flat import (
     decode,
     ink_masks,
     least_size,
+    text_ink,
 )
+from gateway.mark.methods.method import Batch, Finished, Needs, Setup
+from gateway.mark.placement.letters import most_strokes
 from gateway.mark.placement.logo import scale_ink
+from gateway.mark.randomness import keyed
 from gateway.mark.resample import resize
+from gateway.mark.settings import MarkSettings
 from gateway.mark.surrogates.packs import Surrogate
+from gateway.mark.types import ModalityProfile
 from gateway.mark.visibility.budget import Canvas, apply_change, largest_scale
 
 ENOUGH = 0.05
@@ -74,6 +81,49 @@ class FlatMark:
     belief: float
     first_belief: float
     queries: int
+
+
+class PaperMethod:
+    """See the module; ``Method`` says what its functions do."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._settings = setup.settings
+        self._ink = text_ink(setup.settings.text) if setup.logo is None else setup.logo
+
+    @staticmethod
+    def needs(settings: MarkSettings) -> Needs:
+        """No letters: it places the flat mark itself; all networks, or none when there are no steps."""
+        asked = settings.steps > 0
+        return Needs(letters=False, search=False, draft_networks=None if asked else 0, draws_with_networks=asked)
+
+    def load(self, profile: ModalityProfile, channels: int) -> None:
+        """Nothing of its own to read."""
+
+    def licence_warnings(self, profile: ModalityProfile) -> list[str]:
+        """None of its own."""
+        return []
+
+    def draw(self, batch: Batch) -> list[FlatMark | MarkError]:
+        """Return the flat marks, ``no-free-area`` where none fits; raises ``surrogate-nan``, ``logo-too-fine``."""
+        settings, canvases = self._settings, [draft.canvas for draft in batch.drafts]
+        return search_flat_marks(
+            batch.tensor(lambda canvas: canvas.shown)[: len(canvases)],
+            canvases,
+            self._ink,
+            batch.surrogates,
+            batch.profile.tasks,
+            [keyed(draft.request.key, "paper", draft.request.position) for draft in batch.drafts],
+            population=settings.population,
+            generations=settings.generations,
+            most_strokes=[most_strokes(settings, canvas.region) for canvas in canvases],
+            floor=settings.psnr_floor,
+            together=batch.size,
+        )
+
+    def finish(self, draft: Draft, drawing: FlatMark, profile: ModalityProfile) -> Finished:
+        """Lay the flat mark into stored values."""
+        canvas, marked, cut = fit_flat_mark(draft.canvas, drawing, self._settings.psnr_floor)
+        return Finished(canvas, marked, cut, drawing.queries)
 
 
 class Believers:

@@ -1,4 +1,4 @@
-"""The ``strong`` optimiser: momentum sign steps on a texture against all surrogates at once.
+"""The ``strong`` method: momentum sign steps on a texture against all surrogates at once.
 
 From the feasibility run: a plain sum lets the easy networks eat the budget, so each surrogate's gradient is normalised
 before the sum and weighted by how likely it still is to be right; one view a step, the whole image every
@@ -8,16 +8,24 @@ second time; momentum.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gateway.errors import MarkError
+from gateway.mark.draft import Draft
+from gateway.mark.methods.method import Batch, Finished, Needs, Setup
+from gateway.mark.methods.textures import finish_texture, whole_textures
+from gateway.mark.randomness import keyed
 from gateway.mark.resample import resize
+from gateway.mark.settings import MarkSettings
 from gateway.mark.surrogates.consensus import Probabilities, consensus
 from gateway.mark.surrogates.objective import Target, draw_views, margins
 from gateway.mark.surrogates.packs import Surrogate
+from gateway.mark.types import ModalityProfile
+from gateway.mark.visibility.chroma import limit_chroma
 
 MOMENTUM = 0.9
 GROUPS = 6
@@ -29,6 +37,44 @@ FIRST_RATE, REFINE_RATE = 0.2, 0.5
 CALM_MARGIN = -2.0
 """A surrogate whose margin is below this (log odds) is misled enough: its weight goes towards LEAST_WEIGHT."""
 LEAST_WEIGHT = 0.15
+
+
+class StrongMethod:
+    """See the module; ``Method`` says what its functions do."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._settings = setup.settings
+
+    @staticmethod
+    def needs(settings: MarkSettings) -> Needs:
+        """Letters on the best of several placements; all networks, or none when there are no steps."""
+        asked = settings.steps > 0
+        return Needs(letters=True, search=True, draft_networks=None if asked else 0, draws_with_networks=asked)
+
+    def load(self, profile: ModalityProfile, channels: int) -> None:
+        """Nothing of its own to read."""
+
+    def licence_warnings(self, profile: ModalityProfile) -> list[str]:
+        """None of its own."""
+        return []
+
+    def draw(self, batch: Batch) -> list[np.ndarray | MarkError]:
+        """Return the textures; raises ``surrogate-nan``."""
+        texture = optimise_texture(
+            batch.tensor(lambda canvas: canvas.shown),
+            batch.tensor(lambda canvas: canvas.amplitude),
+            batch.tensor(lambda canvas: canvas.offset),
+            batch.surrogates,
+            batch.profile.tasks,
+            [keyed(draft.request.key, "texture", draft.request.position) for draft in batch.filled],
+            self._settings.steps,
+            partial(limit_chroma, share=batch.profile.chroma),
+        )
+        return [*whole_textures(texture, batch)]
+
+    def finish(self, draft: Draft, drawing: np.ndarray, profile: ModalityProfile) -> Finished:
+        """Round the texture into stored values."""
+        return finish_texture(draft, drawing, profile, self._settings.psnr_floor)
 
 
 def optimise_texture(
@@ -73,7 +119,7 @@ def optimise_texture(
     device = clean.device
     first, texture = REFINE_RATE, begin
     if texture is None:
-        start = np.stack([random.choice(np.float32([-1.0, 1.0]), clean.shape[1:]) for random in generators])
+        start = np.stack([random.choice(np.array([-1.0, 1.0], np.float32), clean.shape[1:]) for random in generators])
         first, texture = FIRST_RATE, torch.from_numpy(start).to(device)
     if steps == 0:
         return constrain(texture)

@@ -173,7 +173,7 @@ def render_stamp(text: str, height: float) -> Stamp:
     line = " ".join(text.split()) + " "
     box = font.getbbox(line, stroke_width=weight)
     width = round(font.getlength(line)) + size // 4
-    canvas = Image.new("L", (width, box[3] - box[1]), 0)
+    canvas = Image.new("L", (width, math.ceil(box[3] - box[1])), 0)
     ImageDraw.Draw(canvas).text((weight, -box[1]), line, fill=255, font=font, stroke_width=weight)
     letter = np.zeros(width, int)
     for number in range(1, len(line)):
@@ -266,9 +266,9 @@ def render_lettering(
         cut = np.bincount(word_id, edge.ravel()[ink]) > 0
         kept &= ~cut[word_id]
     kept &= _first(kept, word_id, keyed(key, "words").permutation(_RANKS**2 * words), max_pixels)
-    strokes = np.zeros(region.size, bool)
-    strokes[ink] = kept
-    strokes = strokes.reshape(region.shape)
+    drawn = np.zeros(region.size, bool)
+    drawn[ink] = kept
+    strokes = drawn.reshape(region.shape)
     numbers = np.zeros(region.size, np.int32)
     present = np.bincount(letter_id) > 0
     numbers[ink] = (np.cumsum(present) - 1)[letter_id]

@@ -50,7 +50,7 @@ TOO_FEW = 0.25
 
 
 class Letterer:
-    """Writes on images of one profile; parameters as ``drafting.Drafter``."""
+    """Writes on images of one profile; parameters as ``drafting.Drafter``; no surrogates: no search."""
 
     def __init__(
         self,
@@ -93,8 +93,8 @@ class Letterer:
     ) -> tuple[Placement, Lettering]:
         """Return placement and lettering: by slice position in a series, else the best of several keyed placements.
 
-        Where the one by slice position leaves no room for a letter, it is the first keyed one that does; in mode
-        ``generator``, which has no time for a search, and where there is no anatomy always that.
+        Where the one by slice position leaves no room for a letter, it is the first keyed one that does; without
+        surrogates to judge them, and where there is no anatomy, always that.
 
         Raises
         ------
@@ -108,7 +108,7 @@ class Letterer:
         height = self._profile.letter_height * math.sqrt(share)  # of what is seen
         scale = shown_scale(request.aspect)
         lay = partial(self._lettering, request.key, height=height, scale=scale, bare=bare)
-        fixed = request.position is not None or not self._surrogates or self._settings.mode == "generator"
+        fixed = request.position is not None or not self._surrogates
         if bare:  # whole words, but for a text too long for the image
             try:
                 return next(self._fitting(partial(lay, whole=True), placements, region))

@@ -201,8 +201,9 @@ def _efficientnet_lite(depth: float, channels: int) -> tuple[nn.Sequential, nn.S
         (4, 5, 2, 6, 192),
         (1, 3, 1, 6, 320),
     )
-    stem: list[nn.Module] = [SameConv2d(3, 32, 3, 2, bias=False), nn.BatchNorm2d(32, eps=1e-3), nn.ReLU6()]
-    lower, upper, n_in = stem, [], 32
+    lower: list[nn.Module] = [SameConv2d(3, 32, 3, 2, bias=False), nn.BatchNorm2d(32, eps=1e-3), nn.ReLU6()]
+    upper: list[nn.Module] = []
+    n_in = 32
     for index, (repeats, kernel, stride, expand, n_out) in enumerate(stages):
         fixed = index in (0, len(stages) - 1)
         for number in range(repeats if fixed else math.ceil(repeats * depth)):
@@ -223,7 +224,11 @@ def _vgg(channels: int) -> tuple[nn.Sequential, nn.Sequential, int]:
 def _mobile(channels: int) -> tuple[nn.Sequential, nn.Sequential, int]:
     lower = [SameConv2d(channels, 24, 3, 2, bias=False), nn.BatchNorm2d(24, eps=1e-3), nn.ReLU6()]
     lower += [InvertedBlock(24, 24, 3, 1, 2), InvertedBlock(24, 40, 3, 2, 4), InvertedBlock(40, 40, 3, 1, 4)]
-    upper = [InvertedBlock(40, 80, 3, 2, 4), InvertedBlock(80, 80, 3, 1, 4), InvertedBlock(80, 128, 3, 2, 4)]
+    upper: list[nn.Module] = [
+        InvertedBlock(40, 80, 3, 2, 4),
+        InvertedBlock(80, 80, 3, 1, 4),
+        InvertedBlock(80, 128, 3, 2, 4),
+    ]
     upper += [InvertedBlock(128, 128, 3, 1, 4), SameConv2d(128, 256, 1, bias=False)]
     upper += [nn.BatchNorm2d(256, eps=1e-3), nn.ReLU6()]
     return nn.Sequential(*lower), nn.Sequential(*upper), 256

@@ -56,7 +56,7 @@ class ViewGroup:
 
 
 def draw_views(
-    generators: Sequence[np.random.Generator], shape: tuple[int, int], groups: int, count: int, device: torch.device
+    generators: Sequence[np.random.Generator], shape: Sequence[int], groups: int, count: int, device: torch.device
 ) -> list[ViewGroup]:
     """Return keyed view groups for a batch; every second one, the first included, begins with the whole image, upright.
 
@@ -82,7 +82,7 @@ def draw_views(
     return [ViewGroup(torch.from_numpy(windows[:, index]).to(device), factor) for index, factor in enumerate(factors)]
 
 
-def _draw_windows(random: np.random.Generator, shape: tuple[int, int], count: int) -> np.ndarray:
+def _draw_windows(random: np.random.Generator, shape: Sequence[int], count: int) -> np.ndarray:
     """Return (count, 4) windows; every second one is cut to a square, as classifiers' preparation does."""
     result = np.empty((count, 4))
     for number in range(count):

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from gateway.errors import MarkError
+from gateway.mark.device import channels_last
 from gateway.mark.surrogates.nets import MultiTaskNet, fold_batch_norms
 
 
@@ -64,4 +65,4 @@ def load_net(path: Path, device: torch.device) -> tuple[MultiTaskNet, int]:
         raise MarkError("weights-corrupt", f"network weights {path.name} cannot be used: {error}") from error
     fold_batch_norms(net.eval())
     net.requires_grad_(False)
-    return net.to(device=device, memory_format=torch.channels_last), input_size
+    return channels_last(net, device), input_size

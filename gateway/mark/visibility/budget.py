@@ -288,7 +288,7 @@ def fit_to_floor(canvas: Canvas, texture: np.ndarray, floor: float, peak: float)
 
     outside = np.where(strokes, np.float32(0.0), change)
     scale = largest_scale(lambda s: keeps(outside * s, max(floor, PSNR_FLOOR["discreet"])), 1.0)
-    result = outside * scale
+    result: np.ndarray = outside * scale
     if canvas.inside > 0:
         inside = np.where(strokes, change, np.float32(0.0))
         # Pixels at the ends of the window cost less than was planned: up to the peak, that is spent too.

@@ -86,7 +86,7 @@ class Screen:
         if self.gamma is None:
             low, high = jnd_index_of(np.array([self.black, self.white]))
             return low + (high - low) * np.asarray(display, np.float64)
-        return np.interp(display, *_table(self))
+        return np.interp(display, *_table(self.black, self.white, self.gamma))
 
     def difference(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """Return the absolute difference in JND (float64) between display values in 0..1 of one shape."""
@@ -94,10 +94,10 @@ class Screen:
 
 
 @cache
-def _table(screen: Screen) -> tuple[np.ndarray, np.ndarray]:
+def _table(black: float, white: float, gamma: float) -> tuple[np.ndarray, np.ndarray]:
     """Display values 0..1 and the JND indices at which a power-law screen shows them."""
     display = np.linspace(0.0, 1.0, _GRID + 1)
-    return display, jnd_index_of(screen.black + (screen.white - screen.black) * display**screen.gamma)
+    return display, jnd_index_of(black + (white - black) * display**gamma)
 
 
 CALIBRATED = Screen("calibrated")

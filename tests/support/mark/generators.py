@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gateway.mark import Marker, MarkRequest, MarkSettings
-from gateway.mark.methods.generator import TextureNet, save_generator
+from gateway.mark.methods.generator_net import TextureNet, save_generator
 from gateway.mark.methods.generator_packs import GeneratorPack
 from gateway.mark.surrogates.packs import Surrogate
 from gateway.training.drafts import DraftedImages, draft_images

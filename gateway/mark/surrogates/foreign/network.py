@@ -38,6 +38,10 @@ class ForeignNet(nn.Module):
         ``no-layer`` when the described middle layer is not a module of the network.
     """
 
+    tasks: dict[str, tuple[str, ...]]
+    factor: Tensor
+    offset: Tensor
+
     def __init__(
         self, model: nn.Module, description: ModelDescription, channels: int, size: int, classes: Sequence[str]
     ) -> None:

@@ -146,7 +146,7 @@ def _try(member: Surrogate, channels: int, device: torch.device) -> None:
     pictures = pictures.repeat(1, channels, 1, 1).requires_grad_(True)
     try:
         output = member.net(pictures)
-        total = sum(logits.square().sum() for logits in output.logits.values())
+        total = torch.stack([logits.square().sum() for logits in output.logits.values()]).sum()
         (gradient,) = torch.autograd.grad(total, pictures)
     except MarkError as error:
         raise ConfigError(error.code, error.message, error.hint) from None
