@@ -124,6 +124,7 @@ def mark(
 
 NOTES = {
     "blank": "all pixels have one value, left as it is",
+    "empty": "even air that takes no change below visibility, left as it is",
     "no-anatomy": "nothing brighter than air, or too little of it for a letter: letters lie beside it",
     "page": "a page of text: letters lie where there is none",
 }

@@ -26,10 +26,11 @@ from gateway.mark.types import (
     RelativeWindow,
     Window,
 )
-from gateway.mark.visibility.ground import BLANK
+from gateway.mark.visibility.ground import BLANK, UNMARKED
 
 __all__ = [
     "BLANK",
+    "UNMARKED",
     "Curve",
     "GeneratorPack",
     "ImageTraits",

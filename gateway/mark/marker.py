@@ -22,7 +22,7 @@ from gateway.mark.surrogates.packs import Surrogate, SurrogatePack, load_packs, 
 from gateway.mark.threads import FrameThreads
 from gateway.mark.types import MarkedImage, MarkRequest, ModalityProfile
 from gateway.mark.visibility.display import check_request, padding_of
-from gateway.mark.visibility.ground import is_blank, left_as_it_is
+from gateway.mark.visibility.ground import EMPTY, is_blank, is_empty, left_as_it_is
 from gateway.mark.visibility.quality import measure
 from gateway.mark.visibility.shutter import Place, cut_out, put_back
 
@@ -123,13 +123,23 @@ class Marker:
             groups = self._groups(requests)
             for group, found in zip(groups, self._results(requests, groups, kind), strict=True):
                 for index, result in zip(group, found, strict=True):
-                    if isinstance(result, MarkedImage):
+                    if self._may_stay(result, whole[index]):
+                        result = left_as_it_is(whole[index], EMPTY)
+                    elif isinstance(result, MarkedImage):
                         result = put_back(result, whole[index], places[index])
                     results[index] = result
                     done += 1
                     if progress is not None:
                         progress(done, len(requests))
         return results  # type: ignore[return-value]  # every place is filled: groups cover all indexes
+
+    def _may_stay(self, result: MarkedImage | MarkError, request: MarkRequest) -> bool:
+        """Return whether an image may stay unmarked: no invisible change survives rounding, and none of it is anatomy.
+
+        Visible letters are owed to every image that can bear them, hence only in the tier that has none.
+        """
+        is_lost = isinstance(result, MarkError) and result.code == "over-budget"
+        return is_lost and self.settings.tier == "discreet" and is_empty(request)
 
     def _profile(self, profile: ModalityProfile | str) -> ModalityProfile:
         if isinstance(profile, ModalityProfile):

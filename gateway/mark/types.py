@@ -344,7 +344,8 @@ class MarkedImage:
     queries
         images that a search without gradients (``paper`` mode) showed to every surrogate; else 0.
     note
-        what was out of the ordinary: ``blank`` (all pixels have one value: nothing was changed), ``no-anatomy``
+        what was out of the ordinary: ``blank`` (all pixels have one value: nothing was changed), ``empty`` (even air
+        that takes no invisible change, in the discreet tier: nothing was changed either), ``no-anatomy``
         (letters lie in the air), ``page`` (a page of text: letters lie where there is none); else empty.
     """
 

@@ -24,11 +24,12 @@ from gateway.dicom.pixels.shutter import aspects_of, hidden_of
 from gateway.dicom.pixels.stored_values import Pixels, decode_pixels, pixels_of
 from gateway.dicom.pixels.windows import Display, View
 from gateway.errors import DicomError, GatewayError, HoldError, IntegrityError
-from gateway.mark import BLANK, Curve, MarkedImage, MarkRequest, ModalityProfile
+from gateway.mark import BLANK, UNMARKED, Curve, MarkedImage, MarkRequest, ModalityProfile
 from gateway.vault import MarkFigures, VaultRecord
 
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 BLANK_DESCRIPTION = "All pixels have one value: nothing was added. Not for diagnosis."
+EMPTY_DESCRIPTION = "No picture but even air: nothing was added. Not for diagnosis."
 FactsOf = Callable[[VaultRecord], DerivationFacts]
 MAX_BYTES = 512 << 20  # worked in memory; larger ones piece by piece (`gateway.protect.large`), unless they are carried
 
@@ -204,7 +205,7 @@ def marked_frames(opened: Opened, results: Sequence[MarkedImage | GatewayError])
 
 def all_blank(results: Iterable[MarkedImage | GatewayError]) -> bool:
     """Whether no frame holds a picture: then there was nothing to be changed, and nothing that must not leave."""
-    return all(isinstance(result, MarkedImage) and result.note == BLANK for result in results)
+    return all(isinstance(result, MarkedImage) and result.note in UNMARKED for result in results)
 
 
 def marked_piece(opened: Opened, results: Sequence[MarkedImage | GatewayError]) -> np.ndarray:
@@ -233,9 +234,10 @@ def marked_piece(opened: Opened, results: Sequence[MarkedImage | GatewayError]) 
 
 def described(facts_of: FactsOf, tally: FigureTally) -> FactsOf:
     """Return what makes the facts of a header, which says so where nothing was changed."""
-    if not tally.is_blank:
+    if not tally.is_unmarked:
         return facts_of
-    return lambda record: replace(facts_of(record), description=BLANK_DESCRIPTION)
+    description = BLANK_DESCRIPTION if tally.is_blank else EMPTY_DESCRIPTION
+    return lambda record: replace(facts_of(record), description=description)
 
 
 class FigureTally:
@@ -262,8 +264,13 @@ class FigureTally:
 
     @property
     def is_blank(self) -> bool:
-        """Whether none of the frames holds a picture."""
+        """Whether all frames have one value each."""
         return self._notes[BLANK] == self._frames
+
+    @property
+    def is_unmarked(self) -> bool:
+        """Whether none of the frames holds a picture, and so nothing was added to any."""
+        return sum(self._notes[note] for note in UNMARKED) == self._frames
 
     def figures(self, route: Route, profile: str) -> MarkFigures:
         """What was gathered, with the route's way of marking."""

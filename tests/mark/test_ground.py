@@ -81,6 +81,55 @@ def test_air_alone_under_visibility() -> None:
     assert result.residual.any()
 
 
+FAINT_AIR = np.random.default_rng(5).integers(-1000, -996, (128, 128)).astype(np.int16)
+ON_FAINT_AIR = replace(ON_AIR, image=FAINT_AIR)
+
+
+def test_even_air_that_takes_no_invisible_change_stays_as_it_is() -> None:
+    """A wide step from air to the window: nothing rounds to a change below visibility, and nothing is anatomy."""
+    result = marked(ON_FAINT_AIR, CT, FAST_DISCREET)
+    assert result.note == "empty" and not result.residual.any() and result.quality.psnr == 100.0
+    assert marked(ON_FAINT_AIR, CT).note == "no-anatomy"  # letters are owed where the tier has them
+
+
+def speck(size: int, by: int) -> np.ndarray:
+    image = FAINT_AIR.copy()
+    image[60 : 60 + size, 70 : 70 + size] += by
+    return image
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"image": speck(6, 1200)},  # a little of it is seen
+        {"image": speck(40, 300)},  # soft structure that this window shows as black
+        {"image": speck(12, 4)},  # hardly more than the noise
+        {"image": speck(1, 60)},
+        {"image": np.tile(np.arange(128) // 8 - 1000, (128, 1)).astype(np.int16)},  # a slow slope
+        {"image": np.where(np.arange(128) < 64, FAINT_AIR, FAINT_AIR + 40).astype(np.int16)},
+        {"roi": disc((128, 128), 0.1)},
+        {"hidden": disc((128, 128), 0.1)},
+        {"padding": disc((128, 128), 0.2)},  # padding with a picture's many values
+    ],
+    ids=["bright", "below the window", "faint", "one pixel", "slope", "two halves", "roi", "shutter", "padding"],
+)
+def test_where_anything_may_be_anatomy_it_is_marked_or_held(changes: dict[str, np.ndarray]) -> None:
+    request = replace(ON_FAINT_AIR, **changes)
+    if "padding" in changes:
+        noisy = np.random.default_rng(6).integers(-1000, 900, FAINT_AIR.shape).astype(np.int16)
+        request = replace(request, image=np.where(request.padding, noisy, FAINT_AIR).astype(np.int16))
+    (result,) = small_marker(FAST_DISCREET).mark([request], CT)
+    if isinstance(result, MarkError):
+        assert result.code == "over-budget"
+    else:
+        assert result.residual.any() and result.note != "empty"
+
+
+def test_a_page_that_takes_no_invisible_change_is_held() -> None:
+    (result,) = small_marker(FAST_DISCREET).mark([MarkRequest(page(), KEY, display=(0.0, 10.0))], GRAY)
+    assert isinstance(result, MarkError) and result.code == "over-budget"
+
+
 @pytest.mark.parametrize("inverted", [False, True], ids=["", "MONOCHROME1"])
 def test_anatomy_that_is_too_small_for_a_letter_stays_and_the_air_is_written_on(inverted: bool) -> None:
     image = np.zeros((128, 128), np.uint16)

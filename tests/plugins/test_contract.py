@@ -10,6 +10,7 @@ import plugins
 
 CONTRACT = {
     "BLANK",
+    "UNMARKED",
     "Curve",
     "GeneratorPack",
     "ImageTraits",

@@ -16,6 +16,7 @@ from gateway.mark import MarkedImage, Marker, MarkSettings, load_profiles
 from gateway.protect.large import mark_large
 from gateway.protect.marking import (
     BLANK_DESCRIPTION,
+    EMPTY_DESCRIPTION,
     FigureTally,
     Marked,
     Opened,
@@ -45,6 +46,9 @@ def from_file(path: Path) -> Opened:
         data = file.read()
     syntax = meta.transfer_syntax_uid
     return open_original(data, syntax)
+
+
+DISCREET = MarkSettings(tier="discreet", steps=0, device="cpu")
 
 
 def results_of(opened: Opened, profile: str = "ct", marker: Marker | None = None) -> list[MarkedImage]:
@@ -84,6 +88,13 @@ def test_an_instance_without_a_picture_goes_on_and_says_so(tmp_path: Path) -> No
     large = mark_large(job_of(encode(blank)), CT, KEY, small_marker(FAST), lambda record: facts(), tmp_path)
     pieces, _ = large.derive(None)
     assert pydicom.dcmread(io.BytesIO(b"".join(pieces)), force=True).DerivationDescription == BLANK_DESCRIPTION
+
+
+def test_even_air_that_takes_no_invisible_change_goes_on_and_says_so() -> None:
+    air = np.random.default_rng(5).integers(0, 4, (2, 96, 96)).astype(np.int16)
+    opened = opened_of(image(air, RescaleSlope=1, RescaleIntercept=-1000, WindowCenter=40, WindowWidth=400))
+    ds, tally = copy_of(opened, results_of(opened, marker=small_marker(DISCREET)))
+    assert ds.DerivationDescription == EMPTY_DESCRIPTION and tally.figures(ROUTE, "ct").policy["empty frames"] == "2"
 
 
 def test_a_picture_that_nothing_was_changed_in_is_still_held() -> None:

@@ -11,10 +11,16 @@ from scipy import ndimage
 
 from gateway.mark.types import MarkedImage, MarkRequest, Quality
 from gateway.mark.visibility.budget import PSNR_CAP
-from gateway.mark.visibility.region import dilate, find_content
+from gateway.mark.visibility.display import display_of, padding_of, untouchable_of
+from gateway.mark.visibility.region import dilate, find_content, find_foreground
 
-BLANK, AIR, PAGE = "blank", "no-anatomy", "page"
+BLANK, EMPTY, AIR, PAGE = "blank", "empty", "no-anatomy", "page"
 """``MarkedImage.note``."""
+UNMARKED = (BLANK, EMPTY)
+"""Notes of images that nothing was added to."""
+EVEN_SIDE, MOST_DRIFT, MOST_OUTLIER = 9, 0.75, 8.0
+"""An even ground: means over squares of this side stay this near to its mean, single pixels this near, in standard
+deviations of its noise. Noise that is coarser than that is not called even."""
 MOST_PADDING_VALUES = 4
 """A frame is blank only while its padding has no more values than this: with more of them it holds a picture."""
 PAPER = 0.5
@@ -45,12 +51,41 @@ def is_blank(request: MarkRequest, padding: np.ndarray) -> bool:
     return len(np.unique(rest)) <= MOST_PADDING_VALUES
 
 
-def left_as_it_is(request: MarkRequest) -> MarkedImage:
-    """Return the result for a blank image: nothing changed."""
+def is_empty(request: MarkRequest) -> bool:
+    """Return whether nothing at all of the image is anatomy, whatever window it is looked at in.
+
+    A stricter question than where letters may lie, since an image that leaves without a mark depends on it: nothing
+    brighter than air, no region of interest, no shutter (programs see what it hides), and stored values that are one
+    even ground with noise. A page of text is never empty: thin vessels on black may look like one.
+    """
+    if any(mask is not None and mask.any() for mask in (request.roi, request.hidden)):
+        return False
+    padding, skipped = padding_of(request), untouchable_of(request)
+    if skipped.all() or len(np.unique(request.image[padding])) > MOST_PADDING_VALUES:
+        return False
+    if find_foreground(display_of(request, skipped).shown(request.image), skipped).any():
+        return False
+    return all(
+        _is_even(plane.astype(np.float64), ~skipped) for plane in np.atleast_3d(request.image).transpose(2, 0, 1)
+    )
+
+
+def _is_even(plane: np.ndarray, seen: np.ndarray) -> bool:
+    """Return whether a (H, W) plane of stored values is one level with noise, where ``seen`` (H, W) bool."""
+    level = plane[seen].mean()
+    steps = np.abs(np.diff(plane, axis=1))[seen[:, 1:] & seen[:, :-1]]
+    noise = max(1.0, 1.4826 * float(np.median(steps)) / np.sqrt(2.0)) if steps.size else 1.0
+    off = np.where(seen, plane - level, 0.0)
+    drift = np.abs(ndimage.uniform_filter(off, EVEN_SIDE)).max()
+    return bool(drift <= MOST_DRIFT * noise and np.abs(off).max() <= MOST_OUTLIER * noise)
+
+
+def left_as_it_is(request: MarkRequest, note: str = BLANK) -> MarkedImage:
+    """Return the result for an image that holds no picture: nothing changed."""
     nothing = np.zeros(request.image.shape[:2], bool)
     quality = Quality(PSNR_CAP, {}, 1.0, 0.0, 0.0, 0, 0, 1.0)
     residual = np.zeros(request.image.shape, np.int32)
-    return MarkedImage(request.image.copy(), residual, nothing, nothing, nothing, quality, note=BLANK)
+    return MarkedImage(request.image.copy(), residual, nothing, nothing, nothing, quality, note=note)
 
 
 def text_of(gray: np.ndarray, stored: np.ndarray, skipped: np.ndarray) -> np.ndarray | None:
