@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,11 @@ from sqlalchemy.orm import Session
 from gateway.database import DeliveryRow, InstanceRow, changed, reading, transaction
 from gateway.flow.leases import LeaseLost, Leases
 from gateway.flow.states import DELIVERED, HELD, MARKED, QUEUED, SENT
+
+
+def untold() -> None:
+    """What stands for a change of state that nobody needs to be told of."""
+
 
 # On its way, or held after it was marked: for another destination's sake. What is held from an earlier step is decided
 # anew before anything of it leaves.
@@ -142,11 +147,15 @@ class DeliveryTable(Leases):
                 failing_since=failing_since,
             )
 
-    def delivery_held(self, delivery: DeliveryRow, code: str, reason: str) -> None:
-        """The destination will not take it: the delivery and its instance are held for a person."""
+    def delivery_held(self, delivery: DeliveryRow, code: str, reason: str, tell: Callable[[], None] = untold) -> None:
+        """The destination will not take it: the delivery and its instance are held for a person.
+
+        `tell` is called before the commit: when it raises, nothing has happened.
+        """
         with transaction(self._engine) as session:
             self._settle(session, delivery, state=HELD, reason_code=code, reason=reason)
             _hold_marked(session, delivery.instance_id, code, reason)
+            tell()
 
     def stranded(self, named: Collection[tuple[str, str]]) -> list[Stranded]:
         """Deliveries that wait for a destination which their route does not name.
@@ -180,8 +189,8 @@ class DeliveryTable(Leases):
                 )
             ]
 
-    def hold_stranded(self, one: Stranded, code: str, reason: str) -> bool:
-        """Hold such a delivery, and its instance; False when it has moved meanwhile."""
+    def hold_stranded(self, one: Stranded, code: str, reason: str, tell: Callable[[], None] = untold) -> bool:
+        """Hold such a delivery, and its instance; False when it has moved meanwhile. `tell` as for `delivery_held`."""
         with transaction(self._engine) as session:
             done = changed(
                 session,
@@ -196,6 +205,7 @@ class DeliveryTable(Leases):
             )
             if done:
                 _hold_marked(session, one.instance_id, code, reason)
+                tell()
             return bool(done)
 
     def _settle(self, session: Session, delivery: DeliveryRow, **changes: Any) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
-from gateway.audit import events
+from gateway.audit import audited, events
 from gateway.database import DeliveryRow, InstanceRow
-from gateway.errors import GatewayError, HoldError, PermanentError, TransientError, fault
+from gateway.errors import CapacityError, GatewayError, HoldError, PermanentError, TransientError, fault
 from gateway.flow.backoff import MOST_DEATHS, STEP_ATTEMPTS, delay_s, killed_the_worker
 from gateway.flow.context import StepContext
 from gateway.flow.faults import Repeated, as_waiting, unexpected
@@ -60,9 +61,12 @@ class Deliverer:
         held = 0
         for one in self._context.store.stranded(named):
             code, message, hint = not_named(one.route, one.destination)
-            if self._context.store.hold_stranded(one, code, f"{message} ({hint})"):
-                self._tell_held(one.instance_id, one.destination, code)
-                held += 1
+            tell = partial(self._tell_held, one.instance_id, one.destination, code)
+            try:
+                held += self._context.store.hold_stranded(one, code, f"{message} ({hint})", tell)
+            except CapacityError as error:  # it waits as it is: it does not leave either, see `Leaving`
+                log.error("not held: their routes do not name the destination any more", code=error.code)
+                break
         if held:
             log.error("held: their routes do not name the destination any more", deliveries=held)
         return held
@@ -101,11 +105,15 @@ class Deliverer:
         return True
 
     def _hold(self, delivery: DeliveryRow, error: GatewayError) -> None:
-        self._context.store.delivery_held(delivery, error.code, str(error))
-        self._tell_held(delivery.instance_id, delivery.destination, error.code)
+        tell = partial(self._tell_held, delivery.instance_id, delivery.destination, error.code)
+        try:
+            self._context.store.delivery_held(delivery, error.code, str(error), tell)
+        except CapacityError as full:  # nothing is held untold: it waits until the audit can be written
+            self._context.store.delivery_later(delivery, delay_s(delivery.attempts), full.code, full.message)
+            log.error("delivery waits", destination=delivery.destination, code=full.code)
+            return
         log.warning("delivery held", instance=delivery.instance_id, destination=delivery.destination, code=error.code)
 
     def _tell_held(self, instance_id: str, destination: str, code: str) -> None:
-        self._context.audit.write(
-            events.INSTANCE_HELD, "failure", instance_id=instance_id, destination=destination, reason=code
-        )
+        what = {"instance_id": instance_id, "destination": destination, "reason": code}
+        audited(self._context.audit, events.INSTANCE_HELD, "failure", **what)

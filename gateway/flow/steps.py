@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
-from gateway.audit import events
+from gateway.audit import audited, events
 from gateway.database import DeliveryRow, InstanceRow
 from gateway.errors import CapacityError, GatewayError, fault
 from gateway.flow.backoff import MOST_DEATHS, STEP_ATTEMPTS, delay_s, killed_the_worker
@@ -97,15 +97,13 @@ class Steps:
         except Exception as error:
             results = [error] * len(jobs)
         for (row, job), result in zip(jobs, results, strict=True):
-            with _Outcome(self._context, row, SEALED) as outcome:
+            with _Outcome(self._context, row, SEALED):
                 if isinstance(result, Exception):
                     raise result
                 self._commit_derived(row, job.record, result)
                 if isinstance(result, Remapped):
-                    outcome.audit(events.INSTANCE_REMAPPED, locator=row.record)
                     log.info("references mapped", instance=row.id)
                     continue
-                outcome.audit(events.INSTANCE_MARKED, locator=row.record)
                 log.info("marked", instance=row.id, psnr_db=round(result.figures.psnr, 1))
 
     def _job(self, row: InstanceRow, record: VaultRecord) -> MarkJob:
@@ -124,7 +122,7 @@ class Steps:
         size = self._size_of_derived(name, record.derived_sha256)
         if size is None:
             return False
-        self._context.store.marked(row.id, name, size, record.locator, self._context.route(row).destinations)
+        self._marked(row, name, size, record)
         return True
 
     def _size_of_derived(self, name: str, sha256: str) -> int | None:
@@ -159,7 +157,16 @@ class Steps:
             # The bytes that this UID names were purged, and marking anew gave others: they need a UID of their own.
             self._context.derived.delete(name)
             record = self._context.protector.new_generation(record, self._context.received(row))
-        self._context.store.marked(row.id, name, size, record.locator, self._context.route(row).destinations)
+        self._marked(row, name, size, record)
+
+    def _marked(self, row: InstanceRow, name: str, size: int, record: VaultRecord) -> None:
+        """Queue the deliveries of what lies in `derived`; without a line in the audit nothing is queued."""
+        event = events.INSTANCE_REMAPPED if row.action == "remap" else events.INSTANCE_MARKED
+
+        def tell() -> None:
+            audited(self._context.audit, event, "success", instance_id=row.id, locator=record.locator)
+
+        self._context.store.marked(row.id, name, size, record.locator, self._context.route(row).destinations, tell)
 
     def _write_derived(self, name: str, pieces: Iterable[bytes]) -> int:
         """Write a derived file; returns its bytes."""
@@ -235,9 +242,7 @@ class _Outcome:
         if waits is None and isinstance(error, GatewayError) and error.code in _TRANSIENT:
             waits = CapacityError(error.code, error.message, error.hint)
         if waits is not None:
-            # A full disk or a busy vault is not the instance's fault: try for as long as it takes.
-            self._context.store.later(self._row.id, self._state, delay_s(attempt), waits.code, waits.message)
-            log.error("step waits", instance=self._row.id, state=self._state, code=waits.code)
+            self._wait(waits)
             return
         if not isinstance(error, GatewayError):
             log.error("step failed", instance=self._row.id, state=self._state, fault=fault(error))
@@ -245,6 +250,19 @@ class _Outcome:
                 self._context.store.later(self._row.id, self._state, delay_s(attempt), "unexpected", fault(error))
                 return
         told = unexpected(error)
-        self._context.store.held(self._row.id, self._state, told.code, str(told))
-        self._context.audit.write(events.INSTANCE_HELD, "failure", instance_id=self._row.id, reason=told.code)
+        try:
+            self._context.store.held(
+                self._row.id, self._state, told.code, str(told), lambda: self._tell_held(told.code)
+            )
+        except CapacityError as full:  # nothing is held untold
+            self._wait(full)
+            return
         log.warning("held", instance=self._row.id, code=told.code)
+
+    def _tell_held(self, code: str) -> None:
+        audited(self._context.audit, events.INSTANCE_HELD, "failure", instance_id=self._row.id, reason=code)
+
+    def _wait(self, reason: CapacityError) -> None:
+        """A full disk or a busy vault is not the instance's fault: try for as long as it takes."""
+        self._context.store.later(self._row.id, self._state, delay_s(self._row.attempts), reason.code, reason.message)
+        log.error("step waits", instance=self._row.id, state=self._state, code=reason.code)

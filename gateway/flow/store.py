@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from gateway.database import InstanceRow, ReportRow, changed, reading, transaction
-from gateway.flow.deliveries import DeliveryTable, queue_deliveries
+from gateway.flow.deliveries import DeliveryTable, queue_deliveries, untold
 from gateway.flow.keeping import KeptFiles
 from gateway.flow.leases import LeaseLost, lease_owner
 from gateway.flow.ports import ReceivedFacts
@@ -164,8 +164,19 @@ class FlowStore(DeliveryTable, KeptFiles):
         """Received -> sealed: the original lies in the vault. `action`: what the policy decided, "mark" or "remap"."""
         self._advance(instance_id, RECEIVED, state=SEALED, record=record, action=action, sealed_at=time.time())
 
-    def marked(self, instance_id: str, derived_file: str, size: int, record: str, destinations: Sequence[str]) -> None:
-        """Sealed -> marked: the derived bytes are fixed; deliveries are queued in the same transaction."""
+    def marked(
+        self,
+        instance_id: str,
+        derived_file: str,
+        size: int,
+        record: str,
+        destinations: Sequence[str],
+        tell: Callable[[], None] = untold,
+    ) -> None:
+        """Sealed -> marked: the derived bytes are fixed; deliveries are queued in the same transaction.
+
+        `tell` is called before the commit: when it raises, nothing has happened.
+        """
         with transaction(self._engine) as session:
             before = session.scalar(select(InstanceRow.derived_file).where(InstanceRow.id == instance_id))
             now = time.time()
@@ -173,6 +184,7 @@ class FlowStore(DeliveryTable, KeptFiles):
             left = queue_deliveries(session, instance_id, destinations, keep_sent=before == derived_file)
             changes |= {"state": MARKED} if left else {"state": DELIVERED, "delivered_at": now}
             self._advance_in(session, instance_id, SEALED, **changes)
+            tell()
 
     def passed(self, instance_id: str, destinations: Sequence[str]) -> None:
         """Received -> marked, as it is: only for a route that says `pass` in so many words."""
@@ -196,9 +208,11 @@ class FlowStore(DeliveryTable, KeptFiles):
         with reading(self._engine) as session:
             return session.scalars(select(ReportRow).where(ReportRow.instance_id == instance_id)).first()
 
-    def held(self, instance_id: str, state: str, code: str, reason: str) -> None:
-        """Any state -> held, with the reason that an operator sees. `reason` holds no PHI."""
-        self._advance(instance_id, state, state=HELD, held_from=state, reason_code=code, reason=reason)
+    def held(self, instance_id: str, state: str, code: str, reason: str, tell: Callable[[], None] = untold) -> None:
+        """Any state -> held, with the reason that an operator sees. `reason` holds no PHI; `tell` as for `marked`."""
+        with transaction(self._engine) as session:
+            self._advance_in(session, instance_id, state, state=HELD, held_from=state, reason_code=code, reason=reason)
+            tell()
 
     def later(self, instance_id: str, state: str, delay_s: float, code: str, reason: str) -> None:
         """Give the instance back, to be tried again after `delay_s`."""

@@ -82,6 +82,10 @@ class Restorer:
             raise VaultError("no-list", "this restorer keeps no list of records")
         return RecordWatch(self._records, self._seen)
 
+    def begins_list(self) -> bool:
+        """Whether the list of records is empty although there are records: one that is new, or lost."""
+        return self._seen is not None and self._seen.is_empty() and bool(self._records.page("")[0])
+
     def _demand_newest(self, record: VaultRecord) -> None:
         if self._seen is not None:
             self._seen.check_newest(record)

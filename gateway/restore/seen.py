@@ -11,6 +11,7 @@ role looks at new records every minute (`RecordWatch`), so that this time is sho
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import time
@@ -61,9 +62,17 @@ class SeenRecords:
         self._lock = threading.Lock()
         with suppress(OSError):  # SQLite says why not
             file.touch(mode=0o600)
+            if os.geteuid() == 0:  # an operator's command came first: the list is the role's all the same
+                folder = file.parent.stat()
+                os.chown(file, folder.st_uid, folder.st_gid)
         with self._open() as database:
             database.execute("PRAGMA journal_mode=WAL")
             database.executescript(_SCHEMA)
+
+    def is_empty(self) -> bool:
+        """Whether nothing was noted yet: whatever the database says will be trusted."""
+        with self._open() as database:
+            return database.execute("SELECT 1 FROM seen LIMIT 1").fetchone() is None
 
     def check(self, record: VaultRecord) -> None:
         """Compare a record, whose signature was checked, with the list; note it when it is new, or went on as it may.
@@ -116,7 +125,9 @@ class SeenRecords:
     def _open(self) -> Iterator[sqlite3.Connection]:
         """A connection for as long as the block runs; what SQLite cannot do is a VaultError: nothing is released."""
         try:
-            with closing(sqlite3.connect(self._file, timeout=_BUSY_S, isolation_level=None)) as database:
+            # Never made here: a list that vanished must be missed, not begun anew by the next look at it.
+            where = f"{self._file.absolute().as_uri()}?mode=rw"
+            with closing(sqlite3.connect(where, timeout=_BUSY_S, isolation_level=None, uri=True)) as database:
                 database.execute("PRAGMA synchronous=FULL")
                 yield database
         except sqlite3.Error as error:

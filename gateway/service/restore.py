@@ -35,6 +35,9 @@ def start_restore(config: Config) -> Callable[[], None]:
     restorer = build_restorer(config)
     scp = RestoreScp(config.restore, Index(database(config)), restorer, audit, counts)
     audit.write(events.KEY_USED, "success", role="restore", operation="serve")
+    if restorer.begins_list():
+        log.warning("the list of records is empty, but there are records: they are trusted as they are now")
+        audit.write(events.RECORD_CHANGED, "failure", reason="list-begun")
     scp.start()
     stopping = threading.Event()
     thread = threading.Thread(target=_watch, args=(restorer.watch(), audit, stopping), name="records", daemon=True)
@@ -48,12 +51,19 @@ def start_restore(config: Config) -> Callable[[], None]:
 
 
 def _watch(watch: RecordWatch, audit: AuditLog, stopping: threading.Event) -> None:
-    """Note new records in the restore role's own list, and tell of those that changed."""
-    while not stopping.wait(WATCH_S):
+    """Note new records in the restore role's own list, and tell of those that changed; at once, and then regularly."""
+    while True:
         try:
-            watch.once()
-        except IntegrityError as error:
-            log.error("a record is not what it was", reason=error.code, detail=error.message)
-            audit.write(events.RECORD_CHANGED, "failure", reason=error.code)
-        except Exception as error:  # the database may be away for a while: go on when it is back
+            _look(watch, audit)
+        except Exception as error:  # the database or the audit's disk may be away for a while: go on when it is back
             log.error("records not looked at", fault=fault(error))
+        if stopping.wait(WATCH_S):
+            return
+
+
+def _look(watch: RecordWatch, audit: AuditLog) -> None:
+    try:
+        watch.once()
+    except IntegrityError as error:
+        log.error("a record is not what it was", reason=error.code, detail=error.message)
+        audit.write(events.RECORD_CHANGED, "failure", reason=error.code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -53,7 +54,8 @@ def build_restorer(config: Config):
 
     configure(Limits.of(config.codecs))
     where = places(config)
-    where.restore.mkdir(mode=0o700, exist_ok=True)
+    with suppress(OSError):  # the list itself says what is wrong
+        where.restore.mkdir(mode=0o700, exist_ok=True)
     seen = SeenRecords(where.restore / "records.sqlite")
     return Restorer(database(config), where.vault, OpeningKeys.load(config.keys), config.site.name, seen)
 

@@ -12,7 +12,7 @@ The index is not signed: whoever releases an original decides by the record (`Re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -77,7 +77,15 @@ class Index:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def find(self, root: Root, level: str, query: Dataset, scope: Scope, limit: int) -> Iterator[Dataset]:
+    def find(
+        self,
+        root: Root,
+        level: str,
+        query: Dataset,
+        scope: Scope,
+        limit: int,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Dataset]:
         """Answer a C-FIND identifier.
 
         Each answer holds the requested keys of this level and those above (zero length where there is no value or the
@@ -91,6 +99,8 @@ class Index:
             "PATIENT", "STUDY", "SERIES" or "IMAGE".
         limit
             Answers given before ``too-many-matches``.
+        is_over
+            Asked before each entity is looked at, whether it matches or not: True ends the search.
 
         Raises
         ------
@@ -103,7 +113,7 @@ class Index:
         filters += _prefilters(root, level, query)
         if level == "PATIENT":
             filters.append(VaultRow.patient_id != "")
-        return self._answers(root, level, query, scope, filters, limit)
+        return self._answers(root, level, query, scope, filters, limit, is_over)
 
     def select(self, root: Root, level: str, identifier: Dataset, scope: Scope) -> list[str]:
         """The locators that a C-MOVE or C-GET identifier names, by series and order of arrival.
@@ -169,12 +179,15 @@ class Index:
         scope: Scope,
         filters: Sequence[ColumnElement[bool]],
         limit: int,
+        is_over: Callable[[], bool],
     ) -> Iterator[Dataset]:
         matchers = _matchers(root, level, query)
         given = 0
         for page in self._pages(level, filters):
             counted = counts.count(self._engine, level, query, page, _visible(scope, ()))
             for row in page:
+                if is_over():
+                    return
                 known = {**row.attributes, **counted.get(row.entity, {})}
                 if not all(matches(texts(known, tag)) for tag, matches in matchers.items()):
                     continue

@@ -106,8 +106,11 @@ def _wildcard(text: str) -> Callable[[str], bool]:
     if not others:
         return lambda value: len(value) == first.length and first.find(value, 0) == 0
     *between, last = others
+    shortest = first.length + sum(piece.length for piece in others)
 
     def matches(value: str) -> bool:
+        if len(value) < shortest:  # most keys that are made to cost time end here
+            return False
         if first.find(value[: first.length], 0) != 0:
             return False
         at = first.length

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -179,6 +180,46 @@ def test_a_child_that_dies_costs_its_frame_and_no_more(children, monkeypatch):
     started[-1].kill()
     started[-1].wait()
     assert np.array_equal(dying.decode(frame, FACTS, LS), DEEP)
+
+
+def test_a_frame_whose_child_somebody_kills_has_another(children, monkeypatch):
+    ours = children(processes=1)
+    frame = ours.encode(DEEP, FACTS, LS)
+    honest, killed = wire.send, []
+
+    def send_and_kill(descriptor: int, message: dict) -> None:
+        if not killed:
+            killed.append(ours_child().pid)
+            os.kill(killed[0], signal.SIGSTOP)  # so that it cannot answer before it dies
+            honest(descriptor, message)
+            os.kill(killed[0], signal.SIGKILL)
+        else:
+            honest(descriptor, message)
+
+    def ours_child() -> subprocess.Popen:
+        return started[-1]
+
+    started: list[subprocess.Popen] = [child._process for child in ours._idle]
+    monkeypatch.setattr(pool.wire, "send", send_and_kill)
+    assert np.array_equal(ours.decode(frame, FACTS, LS), DEEP)
+    assert len(killed) == 1
+
+
+@pytest.mark.parametrize("what", ["launch", "memfd_create"])
+def test_a_machine_without_processes_or_files_is_not_the_frames_fault(children, monkeypatch, what):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    ours = children(processes=1)
+    before = len(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(pool if what == "launch" else os, what, refuse)
+        for _ in range(3):
+            with pytest.raises(CapacityError, match="Resource temporarily unavailable") as caught:
+                ours.encode(DEEP, FACTS, LS)
+            assert caught.value.code == "codec-start"
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert np.array_equal(ours.decode(ours.encode(DEEP, FACTS, LS), FACTS, LS), DEEP)
 
 
 def test_a_frame_that_needs_more_memory_than_allowed(children):

@@ -194,3 +194,54 @@ def test_two_studies_with_one_uid_are_told_apart(vault, restorer):
         with restorer.by_uid("1.2.3.1", study) as original:
             original.verify()
             assert b"".join(original.stream()) == data
+
+
+@pytest.mark.parametrize("how", ["file", "folder", "emptied", "junk"])
+def test_a_list_that_vanished_is_missed_and_not_begun_anew(vault, tmp_path, how):
+    folder = tmp_path / "own"
+    folder.mkdir()
+    file = folder / "records.sqlite"
+    seen = SeenRecords(file)
+    restorer = Restorer(vault.engine, vault.payloads.folder, vault.opening, vault.config.site.name, seen)
+    record = vault.store(DATA, attributes=ATTRIBUTES)
+    assert restorer.begins_list()
+    assert release(restorer, record.locator) == DATA
+    assert not restorer.begins_list()
+    for one in folder.iterdir():
+        one.unlink()
+    if how == "folder":
+        folder.rmdir()
+    elif how != "file":
+        file.write_bytes(b"" if how == "emptied" else b"junk" * 4096)
+    there = file.exists()
+    for call in (lambda: release(restorer, record.locator), lambda: restorer.by_locator(record.locator, ["1.2"])):
+        assert code_of(call) == "list-unavailable"
+    assert file.exists() == there
+
+
+def test_a_disk_without_room_for_the_list_releases_what_is_listed_and_nothing_else(vault, tmp_path, monkeypatch):
+    seen = SeenRecords(tmp_path / "own.sqlite")
+    restorer = Restorer(vault.engine, vault.payloads.folder, vault.opening, vault.config.site.name, seen)
+    old = vault.store(DATA, attributes=ATTRIBUTES)
+    assert release(restorer, old.locator) == DATA
+    new = vault.store(data_set(b"others", sop="1.2.3.77"), sop="1.2.3.77")
+    connect = sqlite3.connect
+
+    def full(*given, **named):  # as when there is no room: it reads, and writes nothing
+        database = connect(*given, **named)
+        database.execute("CREATE TEMP TRIGGER no_room BEFORE INSERT ON seen BEGIN SELECT RAISE(FAIL, 'full'); END")
+        return database
+
+    monkeypatch.setattr(sqlite3, "connect", full)
+    assert release(restorer, old.locator) == DATA
+    assert code_of(lambda: restorer.by_locator(new.locator)) == "list-unavailable"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")
+def test_a_list_that_root_makes_first_is_the_role_s(tmp_path):
+    folder = tmp_path / "own"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 12345, 12346)
+    SeenRecords(folder / "records.sqlite")
+    assert {(one.stat().st_uid, one.stat().st_gid) for one in folder.iterdir()} == {(12345, 12346)}
+    assert (folder / "records.sqlite").stat().st_mode & 0o777 == 0o600

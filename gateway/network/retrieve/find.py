@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from pydicom.dataset import Dataset
 from pynetdicom.dimse_primitives import C_FIND
 from pynetdicom.presentation import PresentationContext
@@ -19,6 +21,7 @@ CANCELLED = 0xFE00
 OUT_OF_RESOURCES = 0xA700
 IDENTIFIER_DOES_NOT_MATCH = 0xA900
 ANSWERS_IN_ONE_GO = 16  # then the peer gets a turn to cancel
+LOOK_EVERY_S = 0.1  # whether the caller still waits, while nothing matches
 MAX_UIDS = 4096  # values of a UID key: each is a parameter of several database queries
 
 
@@ -59,12 +62,13 @@ def _answers(
     scope = Scope(session.workstation.studies)
     pending = PENDING_UNSUPPORTED_KEYS if index.unsupported(root, level, identifier) else PENDING
     matches = 0
+    interest = _Interest(session, request)
     try:
-        for answer in index.find(root, level, identifier, scope, settings.max_matches):
+        for answer in index.find(root, level, identifier, scope, settings.max_matches, interest.is_over):
             if matches % ANSWERS_IN_ONE_GO == 0:
                 let_peer_speak(session.association)
-            if session.is_cancelled(request) or not is_alive(session.association):
-                return CANCELLED, matches
+            if interest.look():
+                break
             answer.RetrieveAETitle = settings.ae_title
             session.respond(request, context, pending, identifier=answer)
             matches += 1
@@ -72,4 +76,27 @@ def _answers(
         if error.code != "too-many-matches":
             raise
         return OUT_OF_RESOURCES, matches
-    return 0x0000, matches
+    return (CANCELLED if interest.ended else 0x0000), matches
+
+
+class _Interest:
+    """Whether the caller still wants answers: a query that matches little looks at a whole vault, and says nothing."""
+
+    def __init__(self, session: Session, request: C_FIND) -> None:
+        self._session = session
+        self._request = request
+        self._looked = time.monotonic()
+        self.ended = False
+
+    def look(self) -> bool:
+        """True once the request was cancelled, or the association has ended."""
+        self.ended = self.ended or self._session.is_cancelled(self._request) or not is_alive(self._session.association)
+        return self.ended
+
+    def is_over(self) -> bool:
+        """As `look`, now and then; the rest of the process has its turn meanwhile."""
+        if not self.ended and time.monotonic() - self._looked > LOOK_EVERY_S:
+            let_peer_speak(self._session.association)
+            self.look()
+            self._looked = time.monotonic()
+        return self.ended

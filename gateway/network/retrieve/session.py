@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, BinaryIO, Protocol
@@ -39,7 +39,9 @@ class Audit(Protocol):
 class Index(Protocol):
     """The vault's index, `gateway.vault.index`."""
 
-    def find(self, root: Any, level: str, query: Dataset, scope: Any, limit: int) -> Iterator[Dataset]: ...
+    def find(
+        self, root: Any, level: str, query: Dataset, scope: Any, limit: int, is_over: Callable[[], bool]
+    ) -> Iterator[Dataset]: ...
 
     def select(self, root: Any, level: str, identifier: Dataset, scope: Any) -> list[str]: ...
 

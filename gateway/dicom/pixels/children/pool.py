@@ -126,7 +126,7 @@ class Pool:
         with self._lent() as child:
             try:
                 return child.run(message, data, capacity, seconds)
-            except BrokenPipeError:  # it died while it had nothing to do: the frame is not the reason
+            except (BrokenPipeError, _KilledFromOutsideError):  # not the frame's doing, as far as can be seen
                 child.end()
         with self._lent(fresh=True) as child:
             try:
@@ -134,6 +134,8 @@ class Pool:
             except BrokenPipeError:
                 child.end()
                 raise _killed("before it took the frame") from None
+            except _KilledFromOutsideError:  # twice: perhaps for the memory that this frame takes
+                raise _killed("by signal SIGKILL") from None
 
     def _lent(self, *, fresh: bool = False) -> _Lent:
         return _Lent(self, fresh)
@@ -161,6 +163,10 @@ class Pool:
         self._free.release()
         if not keep:
             child.end()
+
+
+class _KilledFromOutsideError(Exception):
+    """Somebody killed a child, the kernel for want of memory perhaps: another child may well do the frame."""
 
 
 class _Lent:
@@ -204,14 +210,21 @@ class _Child:
     """One child process, and the memory shared with it. For one thread at a time."""
 
     def __init__(self, limits: Limits) -> None:
-        self._shared = os.memfd_create("codec", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            self._shared = os.memfd_create("codec", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        except OSError as error:
+            raise _not_started(error.strerror) from None
         # A child that made the file shorter would take this process along (SIGBUS).
         fcntl.fcntl(self._shared, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         self._pixels: mmap.mmap | None = None
         self._frames = 0
-        self._process = launch(
-            f"from {_MAIN} import main; main()", [str(self._shared), str(limits.memory)], self._shared
-        )
+        try:
+            self._process = launch(
+                f"from {_MAIN} import main; main()", [str(self._shared), str(limits.memory)], self._shared
+            )
+        except OSError as error:  # no process or file to be had: the frame waits, as for a full disk
+            os.close(self._shared)
+            raise _not_started(error.strerror) from None
         assert self._process.stdin is not None and self._process.stdout is not None
         self._requests, self._answers = self._process.stdin.fileno(), self._process.stdout.fileno()
         self.is_usable = True
@@ -220,11 +233,7 @@ class _Child:
             hello = wire.receive(self._reader(_START_SECONDS, time.monotonic))
         except (wire.EndOfMessages, TimeoutError):
             self.end()
-            raise CapacityError(
-                "codec-start",
-                "the process that decodes compressed frames does not start",
-                "look for memory that is missing; raise memory_mib in [codecs], or reinstall the gateway",
-            ) from None
+            raise _not_started() from None
         confined = hello.get("confined")
         self.confined: dict[str, Any] = confined if isinstance(confined, dict) else {}
 
@@ -243,7 +252,10 @@ class _Child:
                 "it may be damaged or made to harm; raise frame_seconds in [codecs] for very slow machines",
             ) from None
         except wire.EndOfMessages:
-            raise _killed(self._ending()) from None
+            how = self._ending()
+            if how.endswith("SIGKILL"):  # no codec ends so; the kernel does, or a person
+                raise _KilledFromOutsideError from None
+            raise _killed(how) from None
         self._frames += 1
         self.is_usable = self._frames < _FRAMES
         if "error" in answer:
@@ -327,6 +339,14 @@ def _killed(how: str) -> DicomError:
         "codec-killed",
         f"the process that decodes frames ended {how} while it had this one",
         "the frame may be damaged or made to harm, or need more than memory_mib in [codecs]",
+    )
+
+
+def _not_started(why: str | None = None) -> CapacityError:
+    return CapacityError(
+        "codec-start",
+        "the process that decodes compressed frames does not start" + (f": {why}" if why else ""),
+        "look for memory that is missing; raise memory_mib in [codecs], or reinstall the gateway",
     )
 
 
