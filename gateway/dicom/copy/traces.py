@@ -5,8 +5,7 @@ are, with the bytes of their words swapped, or every second pixel of a row or of
 scaled, windowed or compressed on its way is not found so: the rule of `gateway.dicom.copy.bulk` keeps that out.
 
 Every run of `RUN` bytes covers a whole block of `_BLOCK` bytes at a multiple of `_BLOCK`. So the blocks of the pixels
-are looked up by a hash among all blocks of the other bytes, wherever they begin; what is found there is compared. Cost:
-7 ms for 512 x 512 pixels of 16 bits.
+are looked up by a hash among all blocks of the other bytes, wherever they begin; what is found there is compared.
 """
 
 from __future__ import annotations
