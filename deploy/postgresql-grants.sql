@@ -12,7 +12,7 @@
 DO $$
 DECLARE account text;
 BEGIN
-    FOREACH account IN ARRAY ARRAY['miad_ingress', 'miad_worker', 'miad_restore'] LOOP
+    FOREACH account IN ARRAY ARRAY['miad_ingress', 'miad_worker', 'miad_restore', 'miad_page'] LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = account) THEN
             EXECUTE format('CREATE ROLE %I LOGIN', account);
         END IF;
@@ -24,13 +24,30 @@ BEGIN
 END $$;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 
--- ingress: adds what it has taken, and sees the queue to know when it is full
+-- ingress: adds what it has taken and how far its segments are told of, and sees the queue to know when it is full
 GRANT SELECT, INSERT ON instance TO miad_ingress;
+GRANT SELECT, INSERT, UPDATE ON spool_segment TO miad_ingress;
+-- ... and notes what archives ask to have committed
+GRANT SELECT, INSERT ON commitment_request TO miad_ingress;
 
 -- worker: the queue is its own; records are added and changed, never deleted
 GRANT SELECT, INSERT, UPDATE, DELETE ON instance, delivery, emergency_override, mark_figures, protection_report, clock TO miad_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON paused_destination TO miad_worker;
 GRANT USAGE ON SEQUENCE delivery_id_seq TO miad_worker;
+GRANT SELECT, DELETE ON spool_segment TO miad_worker;
 GRANT SELECT, INSERT, UPDATE ON vault_record TO miad_worker;
 
--- restore: reads records and nothing else
+-- ... it answers archives, and may ask for originals to be opened and compared, and not say what came of it
+GRANT SELECT, UPDATE, DELETE ON commitment_request TO miad_worker;
+GRANT SELECT, INSERT (locator, asked_at), UPDATE (asked_at, promised_at) ON payload_check TO miad_worker;
+
+-- restore: reads records, says what an original is that it was asked to open, and nothing else
 GRANT SELECT ON vault_record TO miad_restore;
+GRANT SELECT, UPDATE (checked_at, result) ON payload_check TO miad_restore;
+
+-- page: reads how far things are, and of records which UIDs belong together; no column that could name a patient
+GRANT SELECT ON instance, delivery, clock, paused_destination TO miad_page;
+GRANT SELECT (locator, study_uid, derived_sop_uid) ON vault_record TO miad_page;
+-- ... and may only ask: the worker looks at each request anew and does it, or does not
+GRANT SELECT, INSERT ON page_request TO miad_page;
+GRANT SELECT, UPDATE, DELETE ON page_request TO miad_worker;

@@ -18,7 +18,8 @@ need_programs() {
     local missing=() pair
     for pair in "$@"; do
         command -v "${pair%%:*}" >/dev/null 2>&1 || [ -x "/usr/sbin/${pair%%:*}" ] ||
-            compgen -G "/usr/lib/postgresql/*/bin/${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+            compgen -G "/usr/lib/postgresql/*/bin/${pair%%:*}" >/dev/null ||
+            [ -e "/usr/share/orthanc/plugins/${pair%%:*}" ] || missing+=("${pair##*:}")
     done
     [ ${#missing[@]} -eq 0 ] && return 0
     command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ] ||
@@ -28,6 +29,7 @@ need_programs() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
     # Debian starts Orthanc at once on the port that an archive would use; we start our own.
     if [ -x /etc/init.d/orthanc ]; then /etc/init.d/orthanc stop >/dev/null 2>&1 || true; fi
+    if [ -x /etc/init.d/prometheus ]; then /etc/init.d/prometheus stop >/dev/null 2>&1 || true; fi
 }
 
 # find_python - a CPython of at least 3.11 that can make virtual environments.
@@ -39,6 +41,22 @@ find_python() {
             { echo "$name"; return 0; }
     done
     return 1
+}
+
+# install_packages VENV EXTRAS SOURCE - the gateway from SOURCE ("-e ." for a checkout to work in) at the pinned versions.
+install_packages() {
+    local venv="$1" extras="$2" source="$3" torch pins="$1/constraints.txt" root="${HERE:-$PWD/deploy}"
+    torch=$(choose_torch)
+    say "installing Python packages (torch: $torch)"
+    case "$torch" in
+        default) grep -v '^torch==' "$root/constraints.txt" > "$pins" ;;
+        cpu) cp "$root/constraints.txt" "$pins" ;;
+        *) cp "$root/constraints.txt" "$pins"
+           "$venv/bin/pip" install --quiet --disable-pip-version-check --index-url "$torch" \
+               "$(grep '^torch==' "$root/constraints.txt")" || return 1 ;;
+    esac
+    # shellcheck disable=SC2086  # "-e ." is two words
+    "$venv/bin/pip" install --quiet --disable-pip-version-check -c "$pins" $source"$extras"
 }
 
 # make_venv EXTRAS - .venv with the gateway installed from this checkout, e.g. make_venv "[test]".
@@ -56,14 +74,6 @@ make_venv() {
     wanted=$(cat pyproject.toml deploy/constraints.txt <(echo "$extras $torch $PWD") | sha256sum | cut -c1-16)
     stamp=.venv/installed-$(echo "$extras" | tr -dc a-z)
     [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return 0
-    say "installing Python packages (torch: $torch)"
-    case "$torch" in
-        default) grep -v '^torch==' deploy/constraints.txt > .venv/constraints.txt ;;
-        cpu) cp deploy/constraints.txt .venv/constraints.txt ;;
-        *) cp deploy/constraints.txt .venv/constraints.txt
-           .venv/bin/pip install --quiet --disable-pip-version-check --index-url "$torch" \
-               "$(grep '^torch==' deploy/constraints.txt)" ;;
-    esac
-    .venv/bin/pip install --quiet --disable-pip-version-check -c .venv/constraints.txt -e ".$extras"
+    install_packages .venv "$extras" "-e ."
     echo "$wanted" > "$stamp"
 }

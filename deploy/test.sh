@@ -9,7 +9,9 @@ full=no
 if [ "${1:-}" = --full ]; then full=yes; shift; fi
 . deploy/setup.sh
 
-need_programs dcmdump:dcmtk Orthanc:orthanc dciodvfy:dicom3tools node:nodejs npm:npm initdb:postgresql
+need_programs tesseract:tesseract-ocr dcmdump:dcmtk Orthanc:orthanc dciodvfy:dicom3tools node:nodejs npm:npm initdb:postgresql \
+    chromium:chromium promtool:prometheus libOrthancDicomWeb.so:orthanc-dicomweb \
+    libOrthancPython.so:orthanc-python
 make_venv "[test,bench,training,postgresql]"
 # Their metadata ask for torchvision, which must match the build of torch; what is used of them here does without it.
 .venv/bin/pip install --quiet --disable-pip-version-check --no-deps -c deploy/constraints.txt \
@@ -23,6 +25,9 @@ if [ $# = 0 ]; then
     ruff format --check .
     mypy
 fi
+# A process computes on one core: OpenMP waits by spinning, and two processes on two cores would mostly spin.
+export OMP_NUM_THREADS=1
+unset PYTHONDONTWRITEBYTECODE # the tests start many processes: what one of them compiled the others need not
 [ "$full" = yes ] || set -- -m "not full" "$@"
 # Two files of tests at a time, a file's tests by one process, for they share peers; in the order of their names.
 exec python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -1,3 +1,3 @@
 """MIAD Gateway: marks what leaves a hospital's archive, and gives authorized workstations the bit-exact original."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

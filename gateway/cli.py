@@ -10,23 +10,34 @@ import typer
 
 from gateway import __version__
 from gateway.commands import (
+    certificates,
     clock,
     config,
+    conformance,
+    database,
     demo,
+    destinations,
+    doctor,
     files,
+    init,
     keys,
     mark,
     network,
+    page,
+    probe,
     queue,
+    reload,
     report,
     serve,
+    simulate,
+    status,
     surrogates,
     train_mark,
     vault,
 )
 from gateway.commands.exits import MEANING, ExitCode, exit_code_of
 from gateway.commands.output import say, show_error, show_text
-from gateway.errors import GatewayError
+from gateway.errors import ConfigError, GatewayError
 
 DEBUG_VARIABLE = "MIAD_GATEWAY_DEBUG"
 
@@ -41,7 +52,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+app.command()(init.init)
 app.command()(serve.serve)
+app.command()(reload.reload)
 app.command()(files.protect)
 app.command()(files.restore)
 app.command()(mark.mark)
@@ -49,13 +62,22 @@ app.command("train-mark")(train_mark.train_mark)
 app.command()(demo.demo)
 app.add_typer(config.app, name="config")
 app.command()(files.explain)
+app.command()(simulate.simulate)
 app.command()(report.report)
+app.command()(conformance.conformance)
 app.command()(network.echo)
+app.command()(probe.probe)
+app.add_typer(destinations.app, name="destinations")
 app.add_typer(surrogates.app, name="surrogates")
+app.command()(status.status)
+app.command()(doctor.doctor)
 app.add_typer(queue.app, name="queue")
+app.add_typer(page.app, name="page")
 app.add_typer(clock.app, name="clock")
 app.add_typer(vault.app, name="vault")
+app.add_typer(database.app, name="database")
 app.add_typer(keys.app, name="keys")
+app.add_typer(certificates.app, name="certificates")
 
 
 def _show_version(wanted: bool) -> None:
@@ -76,6 +98,17 @@ def _options(
     set_up_logging(level="warning")
 
 
+def _not_ours(error: PermissionError) -> ConfigError:
+    """Which file this user may not use, and who may."""
+    from pathlib import Path
+
+    from gateway.config.users import run_as
+
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    hint = (run_as(Path(name)) if name else "") or "see who owns it, and its mode"
+    return ConfigError("not-permitted", f"this user may not use {name or 'a file or port'}", hint)
+
+
 def main() -> None:
     """Run the command line and leave the process with one of the `ExitCode`s."""
     # torch's threads wait by spinning otherwise, which on busy cores takes the time from the work itself
@@ -85,6 +118,11 @@ def main() -> None:
     except GatewayError as error:
         show_error(error)
         sys.exit(exit_code_of(error))
+    except PermissionError as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        show_error(_not_ours(error))
+        sys.exit(ExitCode.USAGE)
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -25,6 +26,7 @@ from gateway.mark import load_profiles
 from gateway.protect.large import LARGE_BYTES
 from gateway.protect.marking import MAX_BYTES
 from gateway.protect.policy import Decision, decide, ride_along
+from gateway.protect.rules import Arrival
 
 LISTED = 20  # elements that are left out and named
 
@@ -98,7 +100,8 @@ def explain(config: Config, file: Path, called_ae: str | None = None) -> list[Ex
         notes=notes.sentences(noted),
     )
     profiles = load_profiles()
-    decisions = [decide(header, route, profiles) for route in routes]
+    arrival = Arrival(received_at=time.time())
+    decisions = [decide(header, route, profiles, arrival=arrival) for route in routes]
     found = {action: _look(file, header, transfer_syntax, action) for action in {d.action for d in decisions}}
     return [_on_route(base, header, found[d.action], r, d) for r, d in zip(routes, decisions, strict=True)]
 
@@ -139,11 +142,11 @@ def _look(file: Path, header: InstanceHeader, transfer_syntax: str, action: str)
                 reader = FrameReader(stream, size, transfer_syntax)
                 parts, overlays = reader.parts, overlays_of(reader.parts)
                 for first, pixels in reader.pieces():
-                    overlays.look(pixels.frames, first)
+                    overlays.look(pixels, first)
             elif action == "mark":
                 parts = split(stream.read(), transfer_syntax)
                 overlays = overlays_of(parts)
-                overlays.look(pixels_of(parts).frames)
+                overlays.look(pixels_of(parts))
             else:
                 return _Look(parts=split(stream.read(), transfer_syntax, without_pixels=True))
         except DicomError as error:

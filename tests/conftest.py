@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.schema import copy_new_databases
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -22,6 +26,23 @@ def missing(what: str) -> None:
     if os.environ.get("CI") or (what == "data" and os.environ.get("MIAD_DATA")):
         pytest.fail(f"{what} is missing")
     pytest.skip(f"{what} is missing")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def new_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The migrations run once a process, not once a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        copy_new_databases(tmp_path_factory.mktemp("schema"), patch)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_log_to_a_closed_stream() -> Iterator[None]:
+    """Commands that run in this process set the log up, to a stream that ends with their test."""
+    yield
+    root = logging.getLogger()
+    for handler in [one for one in root.handlers if type(one) is logging.StreamHandler]:
+        root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

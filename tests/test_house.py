@@ -35,14 +35,17 @@ FLOORS: dict[str, int] = {
     "plugins": 3,
     "gateway.flow": 4,
     "gateway.network": 5,
+    "gateway.web": 5,
     "gateway.preflight": 6,
-    "gateway.service": 6,
-    "gateway.explain": 7,
-    "gateway.files": 7,
-    "gateway.training": 7,
-    "gateway.demo": 8,
-    "gateway.commands": 9,
-    "gateway.cli": 10,
+    "gateway.service": 7,
+    "gateway.explain": 8,
+    "gateway.simulate": 8,
+    "gateway.probing": 8,
+    "gateway.files": 8,
+    "gateway.training": 8,
+    "gateway.demo": 9,
+    "gateway.commands": 10,
+    "gateway.cli": 11,
 }
 
 NETWORK_LIBRARIES = {"pynetdicom", "socket", "ssl", "socketserver"}
@@ -67,6 +70,8 @@ FORBIDDEN: dict[str, set[str]] = {
     "gateway.flow": NETWORK_LIBRARIES | TENSOR_LIBRARIES | {"gateway.mark", "gateway.dicom.pixels"},
     "gateway.network": TENSOR_LIBRARIES
     | PIXEL_MODULES | {"numpy", "PIL", "gateway.mark", "gateway.keys"},
+    "gateway.web": {"pynetdicom", "ssl", "socketserver", "cryptography", "gateway.keys", "gateway.vault"}
+    | {"gateway.dicom", "gateway.mark", "gateway.protect", "gateway.restore"} | DICOM_LIBRARIES | TENSOR_LIBRARIES,
     "plugins": NETWORK_LIBRARIES | {"gateway.keys", "gateway.vault", "gateway.database", "gateway.dicom"},
 }  # fmt: skip
 
@@ -300,7 +305,7 @@ CODEC_LIBRARIES = {"imagecodecs", "jpeg_ls", "openjpeg", "pylibjpeg", "libjpeg",
 CODEC_LIBRARIES |= {"pydicom.pixels.decoders", "pydicom.pixels.encoders", "pydicom.pixels.get_decoder"}
 CODEC_LIBRARIES |= {"pydicom.pixels.get_encoder", "pydicom.pixels.pixel_array", "pydicom.pixels.decompress"}
 PIXELS = "gateway.dicom.pixels"
-WITH_CODECS = {f"{PIXELS}.{name}" for name in ("decoders", "encoders", "decoding", "children.main")}
+WITH_CODECS = {f"{PIXELS}.{name}" for name in ("decoders", "encoders", "decoding", "children.main", "children.views")}
 CODEC_METHODS = {"pixel_array", "convert_pixel_data"}  # pydicom decodes where the attribute is looked at
 
 
@@ -329,6 +334,7 @@ NOT_LOADED = {
     "gateway.network.ingress": {"torch"},
     "gateway.network.egress": {"torch"},
     "gateway.network.retrieve": {"torch"},
+    "gateway.web.app": {"torch", "numpy", "pydicom", "pynetdicom", "cryptography"},
     "gateway.flow.receive": {"torch", "pynetdicom"},
     "gateway.restore": {"torch", "pynetdicom"},
     "gateway.mark": {"pydicom", "pynetdicom", "cryptography"},

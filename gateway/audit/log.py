@@ -11,7 +11,9 @@ import json
 import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +25,7 @@ OUTCOMES = {"success": 0, "refused": 8, "failure": 4}  # Event Outcome Indicator
 _UID = re.compile(r"[0-9.]{1,64}")
 _AE_TITLE = re.compile(r"[ -\[\]-~]{1,16}")  # PS3.5 6.2, VR AE: no backslash, no control characters
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,95}")
+_KEY = re.compile(r"[A-Za-z0-9_.\[\]-]{1,128}")
 _ADDRESS = re.compile(r"[0-9A-Za-z.:%_-]{1,253}")
 
 
@@ -72,6 +75,7 @@ FIELDS: dict[str, Callable[[object], object]] = {
     "role": _matching(_WORD),
     "route": _matching(_WORD),
     "destination": _matching(_WORD),
+    "fallback": _matching(_WORD),  # the destination that takes its place
     "policy": _matching(_WORD),
     "action": _matching(_WORD),
     "operation": _matching(_WORD),  # C-STORE, C-FIND, C-MOVE, C-GET, release, replay ...
@@ -83,12 +87,16 @@ FIELDS: dict[str, Callable[[object], object]] = {
     "until": _matching(_WORD),  # a time that the configuration names, ISO 8601 in UTC
     "version": _matching(_WORD),
     "configuration_sha256": _matching(_WORD),
+    "configuration_file": _matching(_WORD),  # a part in conf.d; left out for the configuration file itself
+    "configuration_key": _matching(_KEY),  # as in routes[0].called_ae
+    "configuration_line": _number,
     "sop_class_uid": _matching(_UID),
     "sop_instance_uid": _uids,
     "derived_sop_instance_uid": _matching(_UID),
     "series_uid": _uids,
     "study_uid": _uids,
     "transfer_syntax_uid": _matching(_UID),
+    "transaction_uid": _matching(_UID),
     "sha256": _matching(_WORD),
     "status": _status,
     "statuses": _status_counts,
@@ -105,7 +113,19 @@ FIELDS: dict[str, Callable[[object], object]] = {
     "bit_exact": _number,
     "seconds": _number,
     "pid": _number,
+    "user": _matching(_WORD),  # a name of the page's users
+    "session_id": _matching(_WORD),
+    "request_id": _matching(_WORD),
 }
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is to be written: arguments of `AuditLog.write`."""
+
+    event: str
+    outcome: str
+    fields: Mapping[str, object]
 
 
 class AuditLog:
@@ -145,22 +165,13 @@ class AuditLog:
         OSError
             The line could not be written.
         """
-        code = EVENTS.get(event)
-        if code is None or outcome not in OUTCOMES:
-            raise ValueError(f"no such audit event or outcome: {event!r}, {outcome!r}")
-        unknown = fields.keys() - FIELDS.keys()
-        if unknown:
-            raise ValueError(f"not fields of the audit trail: {sorted(unknown)}")
-        line = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "event": event,
-            "event_id": code.event_id,
-            **({"event_type": code.event_type} if code.event_type else {}),
-            "outcome": outcome,
-            "outcome_code": OUTCOMES[outcome],
-            **{name: FIELDS[name](value) for name, value in fields.items() if value is not None},
-        }
-        data = json.dumps(line, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+        self.write_all([Line(event, outcome, fields)])
+
+    def write_all(self, lines: Sequence[Line]) -> None:
+        """Append several lines with one flush; as `write`. When it raises, some of them may stand there."""
+        data = b"".join(map(_encoded, lines))
+        if not data:
+            return
         with self._lock:
             self._open()
             # One write call: lines of several processes do not mix (POSIX O_APPEND on a local file).
@@ -201,9 +212,40 @@ def audited(audit: AuditLog, event: str, outcome: str, **fields: object) -> None
     CapacityError
         ``audit-full``: it could not be written, for a full disk above all.
     """
-    try:
+    with _told():
         audit.write(event, outcome, **fields)
+
+
+def audited_all(audit: AuditLog, lines: Sequence[Line]) -> None:
+    """Write lines that must be there before the work goes on; CapacityError as `audited`."""
+    with _told():
+        audit.write_all(lines)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise CapacityError(
             "audit-full", f"the audit trail cannot be written: {error.strerror}", "make room, then do it again"
         ) from None
+
+
+def _encoded(line: Line) -> bytes:
+    code = EVENTS.get(line.event)
+    if code is None or line.outcome not in OUTCOMES:
+        raise ValueError(f"no such audit event or outcome: {line.event!r}, {line.outcome!r}")
+    unknown = line.fields.keys() - FIELDS.keys()
+    if unknown:
+        raise ValueError(f"not fields of the audit trail: {sorted(unknown)}")
+    content = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "event": line.event,
+        "event_id": code.event_id,
+        **({"event_type": code.event_type} if code.event_type else {}),
+        "outcome": line.outcome,
+        "outcome_code": OUTCOMES[line.outcome],
+        **{name: FIELDS[name](value) for name, value in line.fields.items() if value is not None},
+    }
+    return json.dumps(content, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"

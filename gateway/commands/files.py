@@ -39,7 +39,10 @@ def protect(paths: Paths, out: Out, config: LocalConfigFile = None, as_json: AsJ
     settings = read_config(config)
     from gateway.files.inputs import Inputs
     from gateway.files.protect import protect_files
+    from gateway.keys.pair import NOT_PROVED, PROVE, read_proof
 
+    if read_proof(settings.keys) is None:
+        say(f"warning: {NOT_PROVED} ({PROVE})")
     with Inputs(paths, settings.ingress.max_instance_mib << 20) as inputs:
         _report("protecting", protect_files(settings, inputs, out), len(inputs.found), as_json)
 

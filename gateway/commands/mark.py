@@ -28,6 +28,8 @@ class Tier(StrEnum):
 
     LETTERED = "lettered"
     DISCREET = "discreet"
+    NOTICE = "notice"
+    AIR = "air"
 
 
 def mark(
@@ -45,9 +47,14 @@ def mark(
     out: Annotated[
         Path, typer.Option("--out", "-o", dir_okay=False, help="Marked images, psnr in dB and more of each.")
     ],
-    tier: Annotated[Tier, typer.Option(help="Lettering that plainly reads as a mark, or below visibility.")] = (
-        Tier.LETTERED
-    ),
+    tier: Annotated[
+        Tier | None,
+        typer.Option(
+            help="notice: words in the air, nothing visible on the anatomy. lettered: words over the anatomy too. air: "
+            "words in the air, the anatomy unchanged. discreet: nothing visible.",
+            show_default="notice",
+        ),
+    ] = None,
     mode: Annotated[
         str,
         typer.Option(
@@ -88,7 +95,7 @@ def mark(
     images, masks = _read(arrays)
     key = _key(seed, key_file)
     settings = _settings(
-        tier=tier.value,
+        tier=None if tier is None else tier.value,
         mode=mode,
         steps=steps,
         refine=refine,
@@ -127,6 +134,7 @@ NOTES = {
     "empty": "even air that takes no change below visibility, left as it is",
     "no-anatomy": "nothing brighter than air, or too little of it for a letter: letters lie beside it",
     "page": "a page of text: letters lie where there is none",
+    "no-words": "no whole word of the text fits: nothing visible was drawn",
 }
 
 

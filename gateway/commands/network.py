@@ -29,7 +29,7 @@ def echo(
     from gateway.network.egress import Egress
 
     settings = load_config(config)
-    destination = _destination(settings, name)
+    destination = destination_of(settings, name)
     egress = Egress([destination], AuditLog(service.places(settings).audit("operator")))
     began, error = time.monotonic(), None
     try:
@@ -49,7 +49,8 @@ def echo(
         raise typer.Exit(ExitCode.UNREACHABLE)
 
 
-def _destination(config: Config, name: str) -> Destination:
+def destination_of(config: Config, name: str) -> Destination:
+    """A destination by its name; NotFoundError ``no-such-destination``."""
     names = [destination.name for destination in config.destinations]
     if name not in names:
         close = get_close_matches(name, names, 1)

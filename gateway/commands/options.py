@@ -14,10 +14,38 @@ from gateway.errors import ConfigError
 if TYPE_CHECKING:
     from gateway.config import Config
 
-_CONFIG_HELP = "The configuration file (TOML)."
+USUAL_PLACES = (Path("gateway.toml"), Path("/etc/miad-gateway/gateway.toml"))
+
+_CONFIG_HELP = f"The configuration file; without it, the first that is there: {', '.join(map(str, USUAL_PLACES))}."
 _LOCAL_HELP = "The configuration file; without it, keys and vault of this user under the state folder."
 
-ConfigFile = Annotated[Path, typer.Option("--config", "-c", envvar="MIAD_GATEWAY_CONFIG", help=_CONFIG_HELP)]
+
+def find_config() -> Path:
+    """The configuration of this machine, where no option and no variable names one.
+
+    Raises
+    ------
+    ConfigError
+        ``config-missing``: it lies in none of the usual places.
+    """
+    for place in USUAL_PLACES:
+        if place.is_file():
+            return place
+    message = f"no configuration is named, and there is no {' and no '.join(map(str, USUAL_PLACES))}"
+    raise ConfigError("config-missing", message, "give --config or MIAD_GATEWAY_CONFIG; `miad-gateway init` makes one")
+
+
+ConfigFile = Annotated[
+    Path,
+    typer.Option(
+        "--config",
+        "-c",
+        envvar="MIAD_GATEWAY_CONFIG",
+        help=_CONFIG_HELP,
+        default_factory=find_config,
+        show_default=False,
+    ),
+]
 LocalConfigFile = Annotated[Path | None, typer.Option("--config", "-c", envvar="MIAD_GATEWAY_CONFIG", help=_LOCAL_HELP)]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
 
@@ -89,3 +117,20 @@ def _make_local_keys(state: Path) -> None:
     else:
         tell_of_keys(state / "keys", state / "audit" / "operator.jsonl")
         say(f"made new keys in {state / 'keys'}: without them no original can be restored, so back them up")
+
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def read_span(text: str) -> float:
+    """A span of time as people write it, in seconds: ``90s``, ``30m``, ``2h``, ``3d``.
+
+    Raises
+    ------
+    ConfigError
+        ``bad-span``.
+    """
+    number, unit = text[:-1], text[-1:]
+    if not (number.isascii() and number.isdigit() and unit in _UNITS_S):
+        raise ConfigError("bad-span", f"{text!r} is no span of time", "as 30m, 2h or 3d")
+    return float(number) * _UNITS_S[unit]

@@ -13,27 +13,31 @@ from gateway.commands.output import say
 
 
 class Role(StrEnum):
-    """What this process does; `all` starts the three others as processes of their own."""
+    """What this process does; `all` starts the others as processes of their own."""
 
     ALL = "all"
     INGRESS = "ingress"
     WORKER = "worker"
     RESTORE = "restore"
+    PAGE = "page"
 
 
 def serve(
     config: ConfigFile,
     role: Annotated[Role, typer.Option(help="Which part to run; only restore is given the private key.")] = Role.ALL,
 ) -> None:
-    """Run the gateway until it is told to stop (Ctrl-C or SIGTERM)."""
+    """Run the gateway until it is told to stop (Ctrl-C or SIGTERM).
+
+    SIGHUP reloads the configuration, as `miad-gateway reload` does; so does a change of its files.
+    """
     from gateway import service
-    from gateway.config import load_config
     from gateway.config.duties import roles_of, roles_to_start
     from gateway.log import get_logger, set_up_logging
     from gateway.preflight import preflight
 
-    service.ignore_hangup()
-    settings = load_config(config)
+    wishes, link = service.Wishes().on_signals(stop=False), service.Link.from_environment()
+    source = service.source_of(config, link)
+    settings = source.parse()
     set_up_logging(role.value, settings.log.format, settings.log.level)
     findings = preflight(settings, role.value)
     errors = [finding for finding in findings if finding.level == "error" and finding.keeps_from_starting]
@@ -47,4 +51,4 @@ def serve(
         for finding in findings:
             tell = get_logger(__name__).error if finding.level == "error" else get_logger(__name__).warning
             tell("configuration", where=finding.where, says=finding.message, hint=finding.hint)
-    raise typer.Exit(service.serve(config, role.value, without))
+    raise typer.Exit(service.serve(source, wishes, role.value, without, link))

@@ -29,7 +29,7 @@ def train(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", file_okay=False, help="The pack; a broken run goes on.")],
-    nets: Annotated[str, typer.Option(help="Comma-separated families; default: one fine-tuned, four small.")] = "",
+    nets: Annotated[str, typer.Option(help="Comma-separated families; default: four fine-tuned, two small.")] = "",
     epochs: Annotated[int | None, typer.Option(min=1, max=1000, help="Per network; default: by number of images.")] = (
         None
     ),
@@ -76,8 +76,7 @@ def train(
             if as_json:
                 show_json({"event": "net", **vars(trained)})
             else:
-                share = "no image held out" if trained.accuracy is None else f"held-out accuracy {trained.accuracy:.3f}"
-                say(f"{trained.net}: {share}, {trained.seconds:.0f} s")
+                say(f"{trained.net}: {trained.told()}, {trained.seconds:.0f} s")
 
         description = train_pack(pictures, out, plan, report, done)
     if as_json:

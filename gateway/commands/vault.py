@@ -30,10 +30,15 @@ PassphraseFile = Annotated[
     ),
 ]
 
+_DATABASE_HELP = (
+    "Put the records into this empty database, as database.url names one: env:NAME, file:PATH or a URL;"
+    " else into SQLite in the new folder."
+)
+
 
 @app.command()
 def verify(config: LocalConfigFile = None, as_json: AsJson = False) -> None:
-    """Open every original once and compare it with its signed record; needs the private key."""
+    """Open every original once and compare it with its signed record, and the restore keys; needs the private key."""
     settings = _site(config)
     from gateway.audit import audited, events
     from gateway.vault.verify import verify_vault
@@ -42,7 +47,7 @@ def verify(config: LocalConfigFile = None, as_json: AsJson = False) -> None:
     audited(audit, events.KEY_USED, "success", operation="vault-verify")
     counted, wrong = 0, 0
     with progress_bar("verifying", quiet=as_json) as progress:
-        for result in verify_vault(settings, progress):
+        for result in verify_vault(settings, progress, lambda text: say(f"warning: {text}")):
             counted += 1
             wrong += not result.ok
             if as_json:
@@ -62,7 +67,7 @@ def backup(
     config: LocalConfigFile = None,
     passphrase_file: PassphraseFile = None,
 ) -> None:
-    """Write keys, records and sealed originals into one file, encrypted under a passphrase."""
+    """Write the whole site into one encrypted file: keys, configuration, TLS files, records, sealed originals."""
     settings = _site(config)
     from gateway.audit import audited, events
     from gateway.errors import GatewayError
@@ -72,7 +77,7 @@ def backup(
     audit = _audit(settings)
     audited(audit, events.KEY_USED, "success", operation="vault-backup")  # first: it takes every key along
     try:
-        write_backup(settings, out, passphrase)
+        write_backup(settings, out, passphrase, config)
     except (GatewayError, OSError):
         audited(audit, events.BACKUP, "failure")
         raise
@@ -85,12 +90,19 @@ def recover(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A backup file.")],
     folder: Annotated[Path, typer.Option("--into", file_okay=False, help="An empty or new folder.")],
     passphrase_file: PassphraseFile = None,
+    database: Annotated[str, typer.Option(help=_DATABASE_HELP)] = "",
 ) -> None:
-    """Bring a backup back into an empty folder, with a configuration that restores from it."""
-    from gateway.vault.backup import recover as read_backup
+    """Bring a site back into an empty folder, with a configuration that `serve` and `restore` start with."""
+    from gateway.audit import AuditLog, events
+    from gateway.vault.recovery import recover as read_backup
 
-    made = read_backup(file, folder, _passphrase(passphrase_file, confirm=False))
-    say(f"recovered into {folder}; restore with: miad-gateway restore PATH... --out DIR --config {made}")
+    made = read_backup(file, folder, _passphrase(passphrase_file, confirm=False), database)
+    for note in made.notes:
+        say(f"note: {note}")
+    audit = AuditLog(folder / "state" / "audit" / "operator.jsonl")
+    audit.write(events.BACKUP, "success", operation="vault-recover")
+    say(f"recovered into {folder}; start it with: miad-gateway serve --config {made.config}")
+    say(f"or restore at once: miad-gateway restore PATH... --out DIR --config {made.config}")
 
 
 def _site(path: Path | None) -> Config:

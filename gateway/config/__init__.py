@@ -22,9 +22,11 @@ from gateway.config.models import (
     Worker,
     Workstation,
 )
+from gateway.config.page import Page
 from gateway.config.passing import PASS_STATEMENT, TRUST_STATEMENT, BreakGlass
 from gateway.config.problems import ConfigProblem, InvalidConfigError
 from gateway.config.secret import SecretRef
+from gateway.config.source import Source
 
 __all__ = [
     "CLINICAL_STATEMENT",
@@ -42,12 +44,14 @@ __all__ = [
     "Keys",
     "Log",
     "Mark",
+    "Page",
     "Peer",
     "Restore",
     "Retention",
     "Route",
     "SecretRef",
     "Site",
+    "Source",
     "Tls",
     "Worker",
     "Workstation",

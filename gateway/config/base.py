@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from gateway.config.secret import SCHEMES, SecretRef
 
@@ -44,9 +44,15 @@ def _device(value: str) -> str:
 
 
 def _lettering(value: str) -> str:
-    if not (value.isascii() and value.isprintable() and value.strip()):
-        raise ValueError("letters are drawn of printable ASCII characters, and not of spaces alone")
+    if not (value.isascii() and value.isprintable() and any(one.isalnum() for one in value)):
+        raise ValueError("words are drawn of printable ASCII characters, at least one of them a letter or digit")
     return value
+
+
+def _word(value: str) -> str:
+    if len(value.split()) != 1 or value != value.strip():
+        raise ValueError("one word without spaces")
+    return _lettering(value)
 
 
 def url_or_reference(value: str) -> str:
@@ -54,16 +60,35 @@ def url_or_reference(value: str) -> str:
     return SecretRef(value) if value.startswith(SCHEMES) else value
 
 
-AETitle = Annotated[str, AfterValidator(_ae_title)]
+def _service_url(value: str) -> str:
+    if value and not re.fullmatch(r"https?://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~-]+)*/?", value):
+        raise ValueError("a URL of a service: https:// (or http://), a host, and a path without query")
+    return value
+
+
+def _https_url(value: str) -> str:
+    if value and not re.fullmatch(r"https://[A-Za-z0-9.\[\]:-]+(/[A-Za-z0-9._~-]+)*/?", value):
+        raise ValueError("a URL of a service: https://, a host, and a path without query")
+    return value
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title), Field(json_schema_extra={"minLength": 1})]
 Address = Annotated[str, AfterValidator(_network)]  # an IP address or a network in CIDR notation
-Name = Annotated[str, AfterValidator(_name)]
-Sha256 = Annotated[str, AfterValidator(_sha256)]
+Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": "^[a-z0-9][a-z0-9_-]{0,31}$"})]
+Sha256 = Annotated[str, AfterValidator(_sha256), Field(json_schema_extra={"pattern": "^[0-9a-f]{64}$"})]
 Device = Annotated[str, AfterValidator(_device)]
 Lettering = Annotated[str, Field(min_length=1, max_length=32), AfterValidator(_lettering)]  # what a mark reads
+Word = Annotated[str, Field(min_length=1, max_length=12), AfterValidator(_word)]
+ServiceUrl = Annotated[str, AfterValidator(_service_url)]
+HttpsUrl = Annotated[str, AfterValidator(_https_url)]
 Host = Annotated[str, Field(min_length=1)]  # a name or an IP address
 Port = Annotated[int, Field(ge=1, le=65535)]
 # TOML has no word for nothing: false is it.
-OptionalPort = Annotated[Port | None, BeforeValidator(lambda value: None if value is False else value)]
+OptionalPort = Annotated[
+    Port | None,
+    BeforeValidator(lambda value: None if value is False else value),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": 65535}, {"const": False}]}),
+]
 
 
 Problem = tuple[tuple[str | int, ...], str]  # a path below the table that is checked, and what is wrong there

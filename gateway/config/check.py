@@ -10,40 +10,23 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from gateway.config.commitments import commitment_findings
 from gateway.config.duties import PRIVATE, READS, ROLES, WRITES, Role, secrets_of
+from gateway.config.finding import Finding
 from gateway.config.lines import KeyPath, format_path
-from gateway.config.models import Config, Route, Tls
+from gateway.config.models import Config, Route, Tls, Workstation
 from gateway.config.passing import BREAK_GLASS_HOURS
 from gateway.config.secret import SecretRef
 from gateway.config.syntaxes import UNCOMPRESSED
+from gateway.config.users import run_as
 from gateway.errors import ConfigError
 
 TRUST_SUFFIXES = (".pem", ".crt", ".cer", ".der")
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something seen at `path`: an error keeps a role from working, a warning is a choice to know of.
-
-    keeps_from_starting: of an error; False where the role starts all the same and does not do this one thing.
-    """
-
-    level: Literal["error", "warning"]
-    path: KeyPath
-    message: str
-    hint: str = ""
-    keeps_from_starting: bool = True
-
-    @property
-    def where(self) -> str:
-        """The path as text, e.g. ``restore.workstations[0].plain``."""
-        return format_path(self.path)
 
 
 def check_config(config: Config, role: Role = "all") -> list[Finding]:
@@ -56,13 +39,15 @@ def check_config(config: Config, role: Role = "all") -> list[Finding]:
         *_check_keys(config, role),
         *_check_tls_files(config, role),
         *_check_state(config, role),
-        *_check_database(config),
+        *_check_database(config, role),
         *_check_ports(config),
         *_check_ingress(config, role),
         *_check_routes(config, role),
         *_check_destinations(config, role),
+        *commitment_findings(config, role),
         *_check_surrogates(config, role),
         *_check_restore(config, role),
+        *_check_page(config, role),
     ]
     return sorted(findings, key=lambda finding: finding.level)
 
@@ -74,6 +59,8 @@ def _check_keys(config: Config, role: Role) -> Iterator[Finding]:
     """Secrets of the role: readable, and the private ones closed to others."""
     keys = config.keys
     for path, reference, private in secrets_of(config, role):
+        if path == ("keys", "restore_proof"):
+            continue  # need not be there: see where the pair is compared (`gateway.preflight`)
         try:
             reference.resolve(private=private)
         except ConfigError as error:
@@ -89,6 +76,8 @@ def _check_tls_files(config: Config, role: Role) -> Iterator[Finding]:
         for index, destination in enumerate(config.destinations):
             if destination.tls is not None:
                 yield from _check_tls(("destinations", index, "tls"), destination.tls)
+    if role in ("all", "worker") and config.commitment is not None and config.commitment.tls is not None:
+        yield from _check_tls(("commitment", "tls"), config.commitment.tls)
     if role in ("all", "restore") and config.restore is not None and config.restore.tls is not None:
         yield from _check_tls(("restore", "tls"), config.restore.tls)
 
@@ -96,6 +85,8 @@ def _check_tls_files(config: Config, role: Role) -> Iterator[Finding]:
 def _check_tls(path: KeyPath, tls: Tls) -> Iterator[Finding]:
     yield from _check_file((*path, "certificate"), tls.certificate)
     yield from _check_file((*path, "private_key"), tls.private_key, private=True)
+    if tls.crl is not None and not tls.crl.is_dir():
+        yield from _check_file((*path, "crl"), tls.crl)
     if not tls.trust.is_dir():
         yield from _check_file((*path, "trust"), tls.trust)
     elif not any(file.suffix.lower() in TRUST_SUFFIXES for file in tls.trust.iterdir()):
@@ -108,10 +99,11 @@ def _check_file(path: KeyPath, file: Path, *, private: bool = False) -> Iterator
     try:
         mode = file.stat().st_mode
     except OSError as error:
-        yield Finding("error", path, f"cannot find {file}: {error.strerror}", "correct the path or make the file")
+        hint = (run_as(file) if isinstance(error, PermissionError) else "") or "correct the path or make the file"
+        yield Finding("error", path, f"cannot find {file}: {error.strerror}", hint)
         return
     if not stat.S_ISREG(mode) or not os.access(file, os.R_OK):
-        yield Finding("error", path, f"{file} is not a file that this user can read")
+        yield Finding("error", path, f"{file} is not a file that this user can read", run_as(file))
     elif private and mode & OTHERS:
         yield Finding("error", path, f"{file} can be read by group or others", f"chmod 600 {file}")
 
@@ -121,22 +113,24 @@ def _check_state(config: Config, role: Role) -> Iterator[Finding]:
     if not state.exists():
         nearest = next(folder for folder in state.parents if folder.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-            yield Finding("error", here, f"{state} cannot be made: {nearest} is not writable by this user")
+            yield Finding(
+                "error", here, f"{state} cannot be made: {nearest} is not writable by this user", run_as(nearest)
+            )
     elif not state.is_dir():
         yield Finding("error", here, f"{state} is not a folder that this user can write to")
     elif (state / "database").is_dir():
-        yield from _check_separate_users(state, role)
+        yield from _check_separate_users(config, state, role)
     elif not os.access(state, os.W_OK | os.X_OK):
-        yield Finding("error", here, f"{state} is not a folder that this user can write to")
+        yield Finding("error", here, f"{state} is not a folder that this user can write to", run_as(state))
     elif state.stat().st_mode & OTHERS:
         message = f"{state} is open to group or others; it holds the query index"
         yield Finding("warning", here, message, "chmod 700")
 
 
-def _check_separate_users(state: Path, role: Role) -> Iterator[Finding]:
+def _check_separate_users(config: Config, state: Path, role: Role) -> Iterator[Finding]:
     """Folders that were made for a user a role: each can use its own, and not those of the others."""
     here = ("site", "state")
-    roles = ROLES if role == "all" else (role,)
+    roles = [one for one in ROLES if one != "page" or config.page is not None] if role == "all" else [role]
     for name in dict.fromkeys(name for one in roles for name in (*WRITES[one], *READS[one])):
         folder = state / name
         needed = os.R_OK | os.X_OK | (os.W_OK if any(name in WRITES[one] for one in roles) else 0)
@@ -158,15 +152,20 @@ def _check_separate_users(state: Path, role: Role) -> Iterator[Finding]:
             yield Finding("warning", here, message, "give each role a user of its own, as deploy/systemd/ does")
 
 
-def _check_database(config: Config) -> Iterator[Finding]:
-    url = config.database.url
-    if isinstance(url, SecretRef):
-        try:
-            url.resolve()
-        except ConfigError as error:
-            yield Finding("error", ("database", "url"), error.message, error.hint)
-    elif urlsplit(url).password:
-        yield Finding("warning", ("database", "url"), "a password stands in this file", "use env:NAME or file:PATH")
+def _check_database(config: Config, role: Role) -> Iterator[Finding]:
+    urls: dict[KeyPath, str] = {("database", "url"): config.database.url}
+    if role in ("all", "page") and config.page is not None and config.page.database_url:
+        urls[("page", "database_url")] = config.page.database_url
+        if role == "page":
+            del urls[("database", "url")]  # the other roles', of which it knows nothing
+    for path, url in urls.items():
+        if isinstance(url, SecretRef):
+            try:
+                url.resolve()
+            except ConfigError as error:
+                yield Finding("error", path, error.message, error.hint)
+        elif urlsplit(url).password:
+            yield Finding("warning", path, "a password stands in this file", "use env:NAME or file:PATH")
 
 
 # --- the network
@@ -175,10 +174,16 @@ def _check_database(config: Config) -> Iterator[Finding]:
 def _check_ports(config: Config) -> Iterator[Finding]:
     """No two listeners on one port, and no destination that is one of our own listeners."""
     listeners: list[tuple[KeyPath, str, int]] = [(("ingress", "port"), config.ingress.host, config.ingress.port)]
+    if config.ingress.dicomweb_port is not None:
+        listeners.append((("ingress", "dicomweb_port"), config.ingress.host, config.ingress.dicomweb_port))
     if config.restore is not None:
-        for name in ("tls_port", "plain_port"):
+        for name in ("tls_port", "plain_port", "dicomweb_port"):
             if (port := getattr(config.restore, name)) is not None:
                 listeners.append((("restore", name), config.restore.host, port))
+    if config.commitment is not None:
+        listeners.append((("commitment", "port"), config.commitment.host, config.commitment.port))
+    if config.page is not None:
+        listeners.append((("page", "port"), config.page.host, config.page.port))
     for index, (path, host, port) in enumerate(listeners):
         for other_path, other_host, other_port in listeners[:index]:
             if port == other_port and (host == other_host or _is_any(host) or _is_any(other_host)):
@@ -237,6 +242,8 @@ def _check_routes(config: Config, role: Role) -> Iterator[Finding]:
             message = f"the vault keeps no original of route {route.name}: only the marked copies have them"
             hint = 'restoration = "both" keeps them in the vault as well'
             yield Finding("warning", ("routes", index, "restoration"), message, hint)
+        if route.ack == "downstream":
+            yield from _check_ack(config, index, route)
         if route.private_bulk == "keep":
             message = "copies keep all private elements, and those may show the unmarked picture"
             hint = 'private_bulk = "drop", and private_keep for the creators that are needed'
@@ -252,6 +259,17 @@ def _check_routes(config: Config, role: Role) -> Iterator[Finding]:
             yield from _check_file(("routes", index, "mark", "logo"), route.mark.logo)
         if route.action == "mark" and route.mark.generator is not None:
             yield from _check_file(("routes", index, "mark", "generator"), route.mark.generator)
+
+
+def _check_ack(config: Config, index: int, route: Route) -> Iterator[Finding]:
+    """What keeps an archive waiting for success."""
+    here = ("routes", index, "ack")
+    scheduled = [one.name for one in config.destinations if one.name in route.destinations and one.schedule]
+    if scheduled:
+        message = f"outside the schedule of {', '.join(scheduled)} the archive gets 0xA700 for everything"
+        yield Finding("warning", here, message)
+    if route.action == "hold":
+        yield Finding("warning", here, "the route holds everything: the archive gets 0xA700 for everything")
 
 
 def _check_pass(here: KeyPath, route: Route) -> Iterator[Finding]:
@@ -280,6 +298,10 @@ def _check_pass(here: KeyPath, route: Route) -> Iterator[Finding]:
         if rule.action == "pass":
             message = f"a rule of route {route.name} lets UNMARKED ORIGINALS out to {names}{until}; each is audited"
             yield Finding("warning", (*here, "rules", position, "action"), message)
+            if not rule.addresses and (rule.body_part or rule.description or rule.calling_ae or rule.tags):
+                message = f"rule {position + 1} of route {route.name} lets out what anybody may write into an object"
+                hint = "add the addresses that such objects come from"
+                yield Finding("warning", (*here, "rules", position), message, hint)
 
 
 def _check_studies(config: Config) -> Iterator[Finding]:
@@ -312,6 +334,7 @@ def _check_destinations(config: Config, role: Role) -> Iterator[Finding]:
     if role not in ("all", "worker"):
         return
     used = {name for route in config.routes for name in route.destinations}
+    used |= {one.fallback for one in config.destinations if one.fallback and one.name in used}
     passed_to = {name for route in config.routes if route.passes for name in route.destinations}
     for index, destination in enumerate(config.destinations):
         here = ("destinations", index)
@@ -321,6 +344,9 @@ def _check_destinations(config: Config, role: Role) -> Iterator[Finding]:
         if destination.trust_statement and destination.name not in passed_to:
             message = f"{destination.name} is named trusted with unmarked originals, and no route passes any to it"
             yield Finding("warning", (*here, "trust_statement"), message)
+        if destination.fallback and destination.name in passed_to:
+            message = f"unmarked originals for {destination.name} never go to {destination.fallback}: they wait"
+            yield Finding("warning", (*here, "fallback"), message)
         if destination.name not in used:
             yield Finding("warning", (*here, "name"), f"no route sends to {destination.name}")
         elif destination.tls is None and not _is_local(destination.host):
@@ -368,3 +394,37 @@ def _check_restore(config: Config, role: Role) -> Iterator[Finding]:
             message = f"ORIGINALS travel to {name} at {workstation.host}:{workstation.port} in clear text"
             yield Finding("warning", (*here, "receive_plain"), message)
         yield from _check_addresses((*here, "addresses"), workstation.addresses)
+        if config.restore.dicomweb_port is not None:
+            yield from _check_one_name(config.restore.workstations[:index], workstation, here)
+
+
+def _check_one_name(others: tuple[Workstation, ...], workstation: Workstation, here: KeyPath) -> Iterator[Finding]:
+    """Over DICOMweb a workstation is its certificate: one that is bound to two entries gets nothing."""
+    for other in others:
+        for name in ("key_sha256", "san"):
+            if set(getattr(other, name)) & set(getattr(workstation, name)):
+                message = f"{other.ae_title} is bound to the same: over DICOMweb such a certificate is refused"
+                yield Finding("warning", (*here, name), message, "give each workstation a certificate of its own")
+
+
+def _check_page(config: Config, role: Role) -> Iterator[Finding]:
+    if role not in ("all", "page"):
+        return
+    if config.page is None:
+        if role == "page":
+            yield Finding("error", ("page",), "there is no [page] table: nothing is to be shown", "add one")
+        return
+    page = config.page
+    if page.users.exists():
+        yield from _check_file(("page", "users"), page.users)
+        if page.users.stat().st_mode & stat.S_IRWXO:
+            yield Finding("error", ("page", "users"), f"{page.users} is open to others", f"chmod o= {page.users}")
+    elif page.view == "login":
+        message = f"nobody can log in, and so look: there is no {page.users}"
+        yield Finding("error", ("page", "view"), message, "miad-gateway page user add NAME --role viewer")
+    if not _is_local(page.host):
+        what = (
+            "passwords travel in clear text" if page.view == "login" else "whoever reaches it sees the queue, with UIDs"
+        )
+        hint = '127.0.0.1, and a reverse proxy with TLS before it; view = "login"'
+        yield Finding("warning", ("page", "host"), f"the page listens on {page.host}: {what}", hint)

@@ -1,7 +1,7 @@
 """Which role holds what: the secrets that a role resolves, the folders that it writes, and what it must not see.
 
 One table for everyone: `config check` looks at what a role needs, `serve` keeps from a role what it does not need, and
-the folders that `deploy/systemd/` makes for three users are these.
+the folders that `deploy/systemd/` makes for a user each are these.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from gateway.config.base import Model
 from gateway.config.lines import KeyPath
 from gateway.config.models import Config
+from gateway.config.named import secret_references
 from gateway.config.secret import SecretRef
 
-Role = Literal["all", "ingress", "worker", "restore"]
-ROLES: tuple[Role, ...] = ("ingress", "worker", "restore")
+Role = Literal["all", "ingress", "worker", "restore", "page"]
+ROLES: tuple[Role, ...] = ("ingress", "worker", "restore", "page")
 """The roles that are processes of their own."""
 
 # Who holds which reference of [keys]: name -> roles, and whether the file must be closed to others.
@@ -25,6 +25,7 @@ _KEYS: dict[str, tuple[frozenset[str], bool]] = {
     "uid_key": (frozenset({"worker"}), True),
     "mark_key": (frozenset({"worker"}), True),
     "restore_public_key": (frozenset({"worker"}), False),
+    "restore_proof": (frozenset({"worker", "restore"}), False),
     "trusted_signers": (frozenset({"worker", "restore"}), False),
     "restore_private_key": (frozenset({"restore"}), True),
 }
@@ -34,14 +35,15 @@ WRITES: dict[str, tuple[str, ...]] = {
     "ingress": ("spool", "database", "audit/ingress"),
     "worker": ("spool", "derived", "vault", "database", "audit/worker"),
     "restore": ("restore", "database", "audit/restore"),
+    "page": ("database", "audit/page"),
 }
-READS: dict[str, tuple[str, ...]] = {"ingress": (), "worker": (), "restore": ("vault",)}
-PRIVATE = ("derived", "restore", "audit/ingress", "audit/worker", "audit/restore")
+READS: dict[str, tuple[str, ...]] = {"ingress": (), "worker": (), "restore": ("vault",), "page": ()}
+PRIVATE = ("derived", "restore", *(f"audit/{role}" for role in ROLES))
 """Folders that one user alone has."""
 
 
 def roles_to_start(config: Config) -> list[Role]:
-    """The roles that have something to do: no ingress without a route, no restore without its table.
+    """The roles that have something to do: no ingress without a route, no restore and no page without its table.
 
     A configuration of `vault recover` may have neither. The worker also ends retention and what still waits.
     """
@@ -49,6 +51,7 @@ def roles_to_start(config: Config) -> list[Role]:
         *(["ingress"] if config.routes else []),  # type: ignore[list-item]
         "worker",
         *(["restore"] if config.restore is not None else []),  # type: ignore[list-item]
+        *(["page"] if config.page is not None else []),  # type: ignore[list-item]
     ]
 
 
@@ -56,15 +59,17 @@ def secrets_of(config: Config, role: Role) -> Iterator[tuple[KeyPath, SecretRef,
     """The references of [keys] that `role` resolves, each with its path and whether it must be closed to others.
 
     For role ``all``, the process that starts the others and holds no key itself: all but the restore private key,
-    which is looked at for role ``restore`` only.
+    which is looked at for role ``restore`` only. The proof of the restore keys is named even where none need be.
     """
     for name in type(config.keys).model_fields:
         holders, private = _KEYS[name]
         if role not in holders and not (role == "all" and name != "restore_private_key"):
             continue
-        value = getattr(config.keys, name)
+        value = config.keys.proof if name == "restore_proof" else getattr(config.keys, name)
         if isinstance(value, SecretRef):
             yield ("keys", name), value, private
+        elif value is None:
+            continue
         else:
             yield from ((("keys", name, index), reference, private) for index, reference in enumerate(value))
 
@@ -73,33 +78,25 @@ def foreign_variables(config: Config, role: Role) -> frozenset[str]:
     """Environment variables that hold secrets of this configuration, and none that `role` resolves.
 
     Every ``env:`` reference of the configuration counts, so a key that is added later is kept from the roles that are
-    not said to hold it. The database's URL is everyone's.
+    not said to hold it. The database's URL is everyone's but the page's, where that
+    has one of its own.
     """
-    named = {reference.variable for reference in _references(config)}
+    named = {reference.variable for reference in secret_references(config)}
     own = {reference.variable for _, reference, _ in secrets_of(config, role)}
-    if isinstance(config.database.url, SecretRef):
-        own.add(config.database.url.variable)
+    url = config.page.database_url if role == "page" and config.page else ""
+    url = url or config.database.url
+    if isinstance(url, SecretRef):
+        own.add(url.variable)
     return frozenset(name for name in named - own if name)
 
 
 def roles_of(path: KeyPath) -> tuple[Role, ...]:
     """The roles that something wrong at `path` of the configuration concerns."""
     table = path[0] if path else ""
-    if table in ("ingress", "restore"):
-        return (table,)  # type: ignore[return-value]  # both are roles, and the names of their tables
-    if table in ("routes", "destinations", "surrogates", "worker", "retention"):
+    if table in ("ingress", "restore", "page"):
+        return (table,)  # type: ignore[return-value]  # they are roles, and the names of their tables
+    if table in ("routes", "destinations", "surrogates", "worker", "retention", "commitment"):
         return ("worker",)
     if table == "keys" and len(path) > 1 and path[1] in _KEYS:
         return tuple(role for role in ROLES if role in _KEYS[path[1]][0])
     return ROLES
-
-
-def _references(value: object) -> Iterator[SecretRef]:
-    if isinstance(value, SecretRef):
-        yield value
-    elif isinstance(value, Model):
-        for name in type(value).model_fields:
-            yield from _references(getattr(value, name))
-    elif isinstance(value, tuple):
-        for entry in value:
-            yield from _references(entry)

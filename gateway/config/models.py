@@ -8,7 +8,6 @@ The texts of the errors are for the person who wrote the file: `gateway.config.p
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,7 +18,7 @@ from gateway.config.base import (
     Address,
     AETitle,
     Device,
-    Host,
+    HttpsUrl,
     Model,
     Name,
     OptionalPort,
@@ -30,11 +29,16 @@ from gateway.config.base import (
     doubled,
     url_or_reference,
 )
+from gateway.config.commitment import COMMIT_STATEMENT, Commitment, Reports
+from gateway.config.destination import CLINICAL_STATEMENT, Destination
+from gateway.config.fallbacks import fallback_problems
 from gateway.config.marking import Mark
+from gateway.config.page import Page
 from gateway.config.passing import PASS_STATEMENT, TRUST_STATEMENT, BreakGlass
 from gateway.config.private_elements import PrivateElements
+from gateway.config.rules import Rule
 from gateway.config.secret import SecretRef
-from gateway.config.syntaxes import UNCOMPRESSED, TransferSyntaxes
+from gateway.config.tls import Tls
 
 
 class Site(Model):
@@ -57,24 +61,29 @@ class Database(Model):
     url: Annotated[str, AfterValidator(url_or_reference)] = ""
 
 
+PROOF_NAME = "restore.proof"  # beside the public restore key
+
+
 class Keys(Model):
     """Every key, by reference. Only the restore role ever resolves `restore_private_key`."""
 
     restore_public_key: SecretRef = SecretRef("file:keys/restore.public.pem")  # X25519, HPKE
     restore_private_key: SecretRef = SecretRef("file:keys/restore.private.pem")
+    restore_proof: SecretRef | None = None  # that the two belong together; one that is named here must be there
     signing_key: SecretRef = SecretRef("file:keys/signing.private.pem")  # Ed25519, signs vault records
     trusted_signers: tuple[SecretRef, ...] = (SecretRef("file:keys/signing.public.pem"),)
     spool_key: SecretRef = SecretRef("file:keys/spool.key")  # 32 random bytes, hexadecimal
     uid_key: SecretRef = SecretRef("file:keys/uid.key")  # 32 random bytes; made once, never rotated
     mark_key: SecretRef = SecretRef("file:keys/mark.key")  # 32 random bytes
 
-
-class Tls(Model):
-    """One side of a TLS connection: our certificate and key, and whom we trust."""
-
-    certificate: Path
-    private_key: Path
-    trust: Path  # file (PEM, DER) or folder of files with the accepted authorities, or single certificates
+    @property
+    def proof(self) -> SecretRef | None:
+        """Where the proof of the restore keys is looked for: as set, else beside the public key; None: nowhere."""
+        if self.restore_proof is not None:
+            return self.restore_proof
+        if (path := self.restore_public_key.path) is not None:
+            return SecretRef(f"file:{path.with_name(PROOF_NAME)}")
+        return SecretRef(f"credential:{PROOF_NAME}") if self.restore_public_key.variable is None else None
 
 
 class Peer(Model):
@@ -87,6 +96,7 @@ class Peer(Model):
     addresses: tuple[Address, ...] = Field(min_length=1)
     key_sha256: tuple[Sha256, ...] = ()  # digests of SubjectPublicKeyInfo, any of them binds it
     san: tuple[str, ...] = ()  # DNS names, IP addresses or URIs, any of them in the certificate binds it
+    reports: Reports | None = None  # it may ask for storage commitment, and is told there
 
     @property
     def is_bound(self) -> bool:
@@ -99,6 +109,8 @@ class Ingress(Model):
 
     host: str = "127.0.0.1"
     port: Port = 11112
+    dicomweb_port: Port | None = None  # STOW-RS over TLS, for peers that are bound to a certificate
+    dicomweb_max_mib: Annotated[int, Field(ge=1)] = 8192  # of one request
     peers: tuple[Peer, ...] = ()
     tls: Tls | None = None
     max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
@@ -110,7 +122,9 @@ class Ingress(Model):
     handshake_timeout_s: Annotated[float, Field(gt=0)] = 5
     min_free_mib: Annotated[int, Field(ge=0)] = 512  # below this the answer is 0xA700
     max_waiting: Annotated[int, Field(ge=1)] = 200_000  # instances not yet delivered or held
+    max_unmarked: Annotated[int, Field(ge=1)] = 200_000  # of these, instances that wait for their mark
     max_instance_mib: Annotated[int, Field(ge=1)] = 4096
+    segment_mib: Annotated[int, Field(ge=1, le=4096)] = 128  # of the spool; a longer one is closed
 
     @model_validator(mode="after")
     def _agrees(self) -> Ingress:
@@ -121,6 +135,10 @@ class Ingress(Model):
             if peer.is_bound and self.tls is None:
                 key = "key_sha256" if peer.key_sha256 else "san"
                 yield ("peers", index, key), "a certificate binds this peer but there is no [ingress.tls] table"
+        if self.dicomweb_port is not None and self.tls is None:
+            yield ("dicomweb_port",), "DICOMweb needs TLS, and there is no [ingress.tls] table"
+        elif self.dicomweb_port is not None and not any(peer.is_bound for peer in self.peers):
+            yield ("dicomweb_port",), "no peer is bound to a certificate: nobody could store there"
 
 
 class OptIn(Model):
@@ -147,23 +165,6 @@ OPT_IN_STATEMENTS = {
 }
 
 
-class Rule(Model):
-    """An exception to the policy table; of a route's rules the first that fits decides."""
-
-    sop_class: str = ""  # SOP Class UID
-    modality: str = ""  # (0008,0060), as "US"
-    photometric: str = ""  # (0028,0004), as "PALETTE COLOR"
-    action: Literal["mark", "remap", "hold", "block", "pass"]
-
-    @model_validator(mode="after")
-    def _fits_something(self) -> Rule:
-        if not (self.sop_class or self.modality or self.photometric):
-            raise ValueError("a rule says what it is for: give sop_class, modality or photometric")
-        if re.fullmatch(r"[0-9.]*", self.sop_class) is None:
-            raise ValueError("sop_class is a UID: digits and dots")
-        return self
-
-
 class Route(PrivateElements):
     """What happens to instances sent to one called AE title."""
 
@@ -180,6 +181,9 @@ class Route(PrivateElements):
     source_reference: bool = True  # name the original's UID in Source Image Sequence
     study_uid: Literal["keep", "new"] = "keep"  # Study Instance UID of copies: the original's, or a derived one
     restoration: Literal["escrow", "carried", "both"] = "escrow"  # where the sealed original lies: vault, copy, both
+    ack: Literal["spool", "downstream"] = "spool"  # whose having it is success to the archive
+    ack_within_s: Annotated[float, Field(gt=0)] = 30  # with ack "downstream": then 0xA700, and it stays queued
+    commit_statement: str = ""  # must read exactly as COMMIT_STATEMENT, or be empty
     report: bool = False  # a protection report of each study goes to the destinations as well
     report_after_s: Annotated[float, Field(gt=0)] = 300  # when no more of the study was marked for so long
 
@@ -187,31 +191,6 @@ class Route(PrivateElements):
     def passes(self) -> bool:
         """Whether unmarked originals may leave by this route, all of them or those that a rule names."""
         return self.action == "pass" or (self.action != "hold" and any(rule.action == "pass" for rule in self.rules))
-
-
-class Destination(Model):
-    """An AE outside that receives marked copies, and by a route that passes, unmarked originals."""
-
-    name: Name
-    type: Literal["research", "ai-vendor", "external", "clinical"]
-    clinical_override: str = ""  # must read exactly as CLINICAL_STATEMENT when type is "clinical"
-    trust_statement: str = ""  # must read exactly as TRUST_STATEMENT when a route lets unmarked originals go there
-    ae_title: AETitle
-    calling_ae: AETitle = "MIAD_GATEWAY"
-    host: Host
-    port: Port
-    tls: Tls | None = None
-    transfer_syntaxes: TransferSyntaxes = UNCOMPRESSED  # of marked copies, in order of preference
-    max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
-    connect_timeout_s: Annotated[float, Field(gt=0)] = 10
-    response_timeout_s: Annotated[float, Field(gt=0)] = 60
-    idle_release_s: Annotated[float, Field(gt=0)] = 5
-    retry_first_s: Annotated[float, Field(gt=0)] = 2
-    retry_longest_s: Annotated[float, Field(gt=0)] = 300
-    retry_attempts: Annotated[int, Field(ge=1)] = 500
-
-
-CLINICAL_STATEMENT = "marked copies must not be used for clinical reading"
 
 
 class Surrogates(Model):
@@ -226,9 +205,10 @@ class Worker(Model):
 
     batch: Annotated[int, Field(ge=1, le=256)] = 8
     lease_s: Annotated[float, Field(ge=5)] = 120
-    poll_s: Annotated[float, Field(gt=0)] = 0.2
+    poll_s: Annotated[float, Field(gt=0)] = 2.0
     device: Device = "auto"
     memory_mib: Annotated[int, Field(ge=0)] = 0  # that marking may take; 0: three quarters of what the machine has
+    sending: Annotated[int, Field(ge=0, le=1024)] = 0  # instances at a time, to all destinations; 0: no limit
 
 
 class Codecs(Model):
@@ -271,6 +251,8 @@ class Restore(Model):
     host: str = "127.0.0.1"
     tls_port: OptionalPort = 2762  # false in the file, None here: no TLS
     plain_port: Port | None = None
+    dicomweb_port: Port | None = None  # QIDO-RS and WADO-RS over TLS, for the same workstations
+    dicomweb_url: HttpsUrl = ""  # as workstations know it; empty: by the name that they call it
     tls: Tls | None = None
     workstations: tuple[Workstation, ...] = ()
     max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
@@ -299,6 +281,8 @@ class Restore(Model):
                 ("tls_port",),
                 "tls_port is set but there is no [restore.tls] table; without TLS write tls_port = false",
             )
+        if self.dicomweb_port is not None and self.tls is None:
+            yield ("dicomweb_port",), "DICOMweb needs TLS, and there is no [restore.tls] table"
         for index, workstation in enumerate(self.workstations):
             here = ("workstations", index)
             if workstation.plain and self.plain_port is None:
@@ -324,6 +308,12 @@ class Log(Model):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class Reload(Model):
+    """When a changed configuration is taken over besides by command and SIGHUP."""
+
+    watch: bool = True  # the file, its conf.d, and certificates, lists and other files that it names
+
+
 class Config(Model):
     """The whole configuration of one site."""
 
@@ -337,19 +327,28 @@ class Config(Model):
     surrogates: tuple[Surrogates, ...] = ()
     worker: Worker = Worker()
     codecs: Codecs = Codecs()
+    commitment: Commitment | None = None
     restore: Restore | None = None
+    page: Page | None = None
     retention: Retention = Retention()
     log: Log = Log()
+    reload: Reload = Reload()
 
     @property
     def database_url(self) -> str:
         """The SQLAlchemy URL to open; a reference is resolved, so this may raise `ConfigError`."""
-        if not self.database.url:
+        return self._opened(self.database.url)
+
+    @property
+    def page_database_url(self) -> str:
+        """The URL that role page opens: its own, where it has one."""
+        return self._opened(self.page.database_url if self.page and self.page.database_url else self.database.url)
+
+    def _opened(self, url: str) -> str:
+        if not url:
             shared = self.site.state / "database"  # made where each role has a user of its own (deploy/systemd)
             return f"sqlite:///{(shared if shared.is_dir() else self.site.state) / 'gateway.sqlite'}"
-        if isinstance(self.database.url, SecretRef):
-            return self.database.url.resolve().decode().strip()
-        return self.database.url
+        return url.resolve().decode().strip() if isinstance(url, SecretRef) else url
 
     @model_validator(mode="after")
     def _agrees(self) -> Config:
@@ -369,11 +368,21 @@ class Config(Model):
                     yield (*here, "destinations", position), f"no destination is named {wanted!r}; defined: {defined}"
             if route.passes and route.pass_statement != PASS_STATEMENT:
                 yield (*here, "pass_statement"), f'to let unmarked originals pass, it must read "{PASS_STATEMENT}"'
+            if route.ack == "downstream" and route.ack_within_s >= self.ingress.idle_timeout_s:
+                text = f"associations end after {self.ingress.idle_timeout_s:g} s of silence (ingress.idle_timeout_s)"
+                yield (*here, "ack_within_s"), f"{text}: wait for less"
+            if route.commit_statement not in ("", COMMIT_STATEMENT):
+                yield (*here, "commit_statement"), f'when it is given, it must read "{COMMIT_STATEMENT}"'
             if route.break_glass is not None and not route.passes:
                 yield (
                     (*here, "break_glass"),
                     "no original passes by this route: break_glass has no effect, remove it",
                 )
+        for index, peer in enumerate(self.ingress.peers):
+            if peer.reports is not None and peer.reports.tls and (self.commitment is None or not self.commitment.tls):
+                where = ("ingress", "peers", index, "reports", "tls")
+                yield where, "reports go there over TLS but there is no [commitment.tls] table to send them with"
+        yield from fallback_problems(self.routes, self.destinations)
         passing = {name: route.name for route in self.routes if route.passes for name in route.destinations}
         for index, destination in enumerate(self.destinations):
             if destination.trust_statement not in ("", TRUST_STATEMENT) or (

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.config.base import Disagreement, Model
-from gateway.config.lines import KeyLines, KeyPath, format_path
+from gateway.config.lines import KeyPath, format_path
+from gateway.config.merge import KeyPlaces
 from gateway.config.models import Config
 from gateway.errors import ConfigError
 
@@ -23,16 +24,18 @@ class ConfigProblem:
     """One thing to correct.
 
     `path` is as in ``routes[0].destnation`` (empty: the file as a whole), `line` counts from 1 and is None when the
-    text has no such place.
+    text has no such place. `file` is the part that it stands in (``conf.d/ct.toml``), empty for the file itself.
     """
 
     path: str
     line: int | None
     message: str
     suggestion: str = ""
+    file: str = ""
 
     def __str__(self) -> str:
-        where = ", ".join(part for part in (f"line {self.line}" if self.line else "", self.path) if part)
+        parts = (self.file, f"line {self.line}" if self.line else "", self.path)
+        where = ", ".join(part for part in parts if part)
         text = f"{where}: {self.message}" if where else self.message
         return f"{text} ({self.suggestion})" if self.suggestion else text
 
@@ -45,22 +48,28 @@ class InvalidConfigError(ConfigError):
 
     def __init__(self, code: str, file: Path, problems: list[ConfigProblem]) -> None:
         self.file = file
-        self.problems = tuple(sorted(problems, key=lambda problem: problem.line or 0))
+        self.problems = tuple(sorted(problems, key=lambda problem: (problem.file, problem.line or 0)))
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         listed = "\n".join(f"  {problem}" for problem in self.problems)
         super().__init__(code, f"{file}: {count}\n{listed}")
 
 
-def explain_errors(error: ValidationError, lines: KeyLines) -> list[ConfigProblem]:
-    """Every problem behind a pydantic error of `Config`, with its place in the text."""
+def shown(place: Path, file: Path) -> str:
+    """How a problem names the file it stands in: empty for the configuration file, else its folder and name."""
+    return "" if place == file else f"{place.parent.name}/{place.name}"
+
+
+def explain_errors(error: ValidationError, places: KeyPlaces, file: Path) -> list[ConfigProblem]:
+    """Every problem behind a pydantic error of `Config`, with its place in the texts."""
     details = error.errors()
-    places = [detail["loc"] for detail in details]
+    paths = [detail["loc"] for detail in details]
     problems = []
     for detail in details:
-        if detail["type"] == "too_short" and any(_is_below(place, detail["loc"]) for place in places):
+        if detail["type"] == "too_short" and any(_is_below(place, detail["loc"]) for place in paths):
             continue  # it is short only because a wrong entry was left out, and that one is told of already
         for path, message, suggestion in _explain(detail):
-            problems.append(ConfigProblem(format_path(path), lines.line(path), message, suggestion))
+            found, line = places.place(path) or (file, None)
+            problems.append(ConfigProblem(format_path(path), line, message, suggestion, shown(found, file)))
     return problems
 
 

@@ -28,6 +28,24 @@ def _leased(name: str, *columns: str) -> Index:
     return Index(name, *columns, sqlite_where=where, postgresql_where=where)
 
 
+def _batched(name: str, *columns: str) -> Index:
+    """An index of the instances that wait for their mark."""
+    where = text("state = 'sealed'")
+    return Index(name, *columns, sqlite_where=where, postgresql_where=where)
+
+
+def _uncommitted(name: str, *columns: str) -> Index:
+    """An index of the deliveries whose commitment is asked for."""
+    where = text("commit_state IN ('due', 'asked')")
+    return Index(name, *columns, sqlite_where=where, postgresql_where=where)
+
+
+def _of(state: str, name: str, *columns: str) -> Index:
+    """An index of the rows in these states alone, as a list of SQL words."""
+    where = text(f"state IN ({state})")
+    return Index(name, *columns, sqlite_where=where, postgresql_where=where)
+
+
 class Base(DeclarativeBase):
     """Declarative base of all tables; Alembic compares the database with its metadata."""
 
@@ -35,7 +53,8 @@ class Base(DeclarativeBase):
 class InstanceRow(Base):
     """One C-STORE that was acknowledged with success, and how far it has come.
 
-    state: received -> sealed -> marked -> delivered, or held (then `held_from` is the state it will go on from).
+    state: received -> sealed -> marked -> delivered, or held (then `held_from` is the state it will go on from), and
+    held -> discarded, by a person.
     """
 
     __tablename__ = "instance"
@@ -56,11 +75,13 @@ class InstanceRow(Base):
     transfer_syntax_uid: Mapped[str] = mapped_column(String(64))
     size: Mapped[int] = mapped_column(BigInteger)  # bytes of the data set
     sha256: Mapped[str] = mapped_column(String(64))
-    spool_file: Mapped[str | None] = mapped_column(String(128))  # name in the spool folder; None once purged
+    # where the received bytes lie: the name of a file in the spool folder, or SEGMENT@OFFSET; None once purged
+    spool_file: Mapped[str | None] = mapped_column(String(128))
 
     # what became of it
     action: Mapped[str | None] = mapped_column(String(8))  # what the policy decided: mark, remap or pass; report
     record: Mapped[str | None] = mapped_column(String(32))  # locator of its vault record
+    batch_key: Mapped[str] = mapped_column(String(64), default="", server_default="")  # what is marked together
     derived_file: Mapped[str | None] = mapped_column(String(128))  # name in the derived folder; None once purged
     derived_size: Mapped[int | None] = mapped_column(BigInteger)  # bytes of the derived data set
     held_from: Mapped[str | None] = mapped_column(String(16))
@@ -73,6 +94,7 @@ class InstanceRow(Base):
     next_attempt_at: Mapped[float] = mapped_column(Float, default=0.0)
     lease_owner: Mapped[str | None] = mapped_column(String(64))
     lease_until: Mapped[float] = mapped_column(Float, default=0.0)
+    lease_token: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # raised by each claim
 
     received_at: Mapped[float] = mapped_column(Float)
     sealed_at: Mapped[float | None] = mapped_column(Float)
@@ -81,11 +103,24 @@ class InstanceRow(Base):
 
     __table_args__ = (
         Index("instance_work", "state", "deaths", "received_at"),  # in the order of claims
+        _batched("instance_batch", "batch_key", "deaths", "received_at"),  # what waits for the mark, kind by kind
         _leased("instance_leased", "state", "lease_until"),
         Index("instance_record", "record"),
         Index("instance_sop", "sop_instance_uid"),
         Index("instance_marked", "route", "marked_at"),
+        Index("instance_spool", "spool_file"),
+        Index("instance_received", "received_at"),  # the newest first
+        _of("'delivered', 'discarded'", "instance_final", "route", "state"),  # to be counted
     )
+
+
+class SegmentRow(Base):
+    """One segment of the spool: how far its records have rows. The segment is the truth of what was acknowledged."""
+
+    __tablename__ = "spool_segment"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    rows_until: Mapped[int] = mapped_column(BigInteger)  # byte; what stands behind is replayed when its writer is dead
 
 
 class DeliveryRow(Base):
@@ -95,7 +130,9 @@ class DeliveryRow(Base):
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     instance_id: Mapped[str] = mapped_column(ForeignKey("instance.id"))
+    route: Mapped[str] = mapped_column(String(32), default="", server_default="")  # its instance's, to be counted by
     destination: Mapped[str] = mapped_column(String(32))
+    fallback_of: Mapped[str | None] = mapped_column(String(32))  # the destination that its route names, where not this
     state: Mapped[str] = mapped_column(String(16), default="queued")
     attempts: Mapped[int] = mapped_column(Integer, default=0)  # counted when it is claimed
     deaths: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # of processes that were at it
@@ -103,16 +140,62 @@ class DeliveryRow(Base):
     next_attempt_at: Mapped[float] = mapped_column(Float, default=0.0)
     lease_owner: Mapped[str | None] = mapped_column(String(64))
     lease_until: Mapped[float] = mapped_column(Float, default=0.0)
+    lease_token: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")  # raised by each claim
     dimse_status: Mapped[int | None] = mapped_column(Integer)  # last C-STORE status, e.g. 0xB000: sent with an alert
     reason_code: Mapped[str | None] = mapped_column(String(64))
     reason: Mapped[str | None] = mapped_column(Text)
     sent_at: Mapped[float | None] = mapped_column(Float)
 
+    # storage commitment of what was sent: due -> asked -> committed; "": it is not asked for
+    commit_state: Mapped[str] = mapped_column(String(16), default="", server_default="")
+    commit_uid: Mapped[str | None] = mapped_column(String(64))  # Transaction UID under which it was asked for last
+    commit_at: Mapped[float] = mapped_column(
+        Float, default=0.0, server_default="0"
+    )  # due at, asked at, or committed at
+    commit_tries: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # requests
+    commit_failures: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # reported as not committed
+
     __table_args__ = (
         UniqueConstraint("instance_id", "destination"),
         Index("delivery_work", "destination", "state", "deaths", "id"),
+        _uncommitted("delivery_uncommitted", "destination", "commit_state", "commit_at"),
+        Index("delivery_commitment", "commit_uid"),
         _leased("delivery_leased", "destination", "lease_until"),
+        _of("'sent'", "delivery_sent", "route", "destination", "sent_at"),  # to be counted
     )
+
+
+class CommitmentRow(Base):
+    """One request of an archive for storage commitment. state: asked -> answered, or given-up."""
+
+    __tablename__ = "commitment_request"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)  # random
+    calling_ae: Mapped[str] = mapped_column(String(16))
+    transaction_uid: Mapped[str] = mapped_column(String(64))
+    asked_at: Mapped[float] = mapped_column(Float)
+    instances: Mapped[list] = mapped_column(JSON)  # [[SOP Class UID, SOP Instance UID], ...]
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(Integer, default=0)  # to tell the archive
+    next_attempt_at: Mapped[float] = mapped_column(Float, default=0.0)
+    answered_at: Mapped[float | None] = mapped_column(Float)
+
+    __table_args__ = (
+        UniqueConstraint("calling_ae", "transaction_uid"),
+        Index("commitment_request_work", "state", "next_attempt_at"),
+    )
+
+
+class PayloadCheckRow(Base):
+    """That the restore role is asked to open an original and compare it, what it found, and whether it is promised."""
+
+    __tablename__ = "payload_check"
+
+    locator: Mapped[str] = mapped_column(String(32), primary_key=True)
+    asked_at: Mapped[float] = mapped_column(Float)
+    checked_at: Mapped[float | None] = mapped_column(Float)
+    result: Mapped[str | None] = mapped_column(String(64))  # "good", or the code of what is wrong
+    promised_at: Mapped[float | None] = mapped_column(Float)  # an archive was told that it is committed
 
 
 class OverrideRow(Base):
@@ -127,15 +210,55 @@ class OverrideRow(Base):
 
 
 class ClockRow(Base):
-    """What this site knows of its own clock; one row. Purging by age stops while `stopped_at` is set."""
+    """What this site knows of its own clock. Purging by age stops while `stopped_at` of row 1 is set.
+
+    Row 2 says with `seen_at` alone when the last pass over originals began.
+    """
 
     __tablename__ = "clock"
 
-    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)  # always 1
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     seen_at: Mapped[float] = mapped_column(Float)  # the last time that was believed
     stopped_at: Mapped[float | None] = mapped_column(Float)  # the time that was not believed
     reason: Mapped[str | None] = mapped_column(String(64))
     confirmed: Mapped[int] = mapped_column(Integer, default=0)  # counts `clock confirm`
+
+
+class RequestRow(Base):
+    """What a person at the page asked for: the page may only add it, the worker checks it anew and does or refuses it.
+
+    state: asked -> taken -> done or refused. It names one instance, or all that a reason, route and destination have in
+    common; or a destination itself, which is to pause, to resume, or to be asked whether it answers.
+    """
+
+    __tablename__ = "page_request"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)  # random
+    asked_at: Mapped[float] = mapped_column(Float)
+    user_name: Mapped[str] = mapped_column(String(32))
+    session_id: Mapped[str] = mapped_column(String(32))  # names the session in the audit; opens nothing
+    action: Mapped[str] = mapped_column(String(16))  # `gateway.flow.requests.Action`
+    instance_id: Mapped[str | None] = mapped_column(String(32))
+    reason_code: Mapped[str | None] = mapped_column(String(64))
+    route: Mapped[str | None] = mapped_column(String(32))
+    destination: Mapped[str | None] = mapped_column(String(32))
+    confirmation: Mapped[str] = mapped_column(String(32), default="", server_default="")  # typed; to discard: the id
+    state: Mapped[str] = mapped_column(String(16), default="asked", server_default="asked")
+    taken_at: Mapped[float | None] = mapped_column(Float)
+    done_at: Mapped[float | None] = mapped_column(Float)
+    done: Mapped[int | None] = mapped_column(Integer)  # instances that it changed
+    result: Mapped[str | None] = mapped_column(String(64))  # code of why it was refused, or did not do all
+
+    __table_args__ = (Index("page_request_work", "state", "asked_at"),)
+
+
+class PausedRow(Base):
+    """A destination that a person has paused: nothing is claimed for it until somebody resumes it."""
+
+    __tablename__ = "paused_destination"
+
+    destination: Mapped[str] = mapped_column(String(32), primary_key=True)
+    paused_at: Mapped[float] = mapped_column(Float)
 
 
 class FiguresRow(Base):

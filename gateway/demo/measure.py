@@ -17,9 +17,11 @@ from gateway.dicom.encoding.part10 import split_part10
 from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import GatewayError
 from gateway.mark import MarkedImage, MarkRequest, ModalityProfile, Quality, load_profiles
+from gateway.mark.drafting import zones_of
 from gateway.mark.evaluation.judge import Judge, display_image, equal_energy_noise, load_judge
 from gateway.mark.evaluation.picture import Pair
 from gateway.mark.visibility.budget import psnr
+from gateway.mark.visibility.display import display_of, untouchable_of
 from gateway.protect.marking import Opened, requests_of
 from gateway.protect.policy import decide
 
@@ -60,6 +62,12 @@ class Measured:
         return Pair(title, remark, self.original, self.marked)
 
 
+def _over_anatomy(request: MarkRequest, frame: np.ndarray, profile: ModalityProfile) -> float:
+    """Display PSNR in dB of a marked frame over what is no air: words there have a budget of their own."""
+    anatomy = zones_of(request, display_of(request, untouchable_of(request)), profile).anatomy
+    return psnr(display_image(request)[anatomy], display_image(request, frame)[anatomy])
+
+
 class Measurer:
     """Compares originals with their marked copies, and asks the held-out classifier about both."""
 
@@ -85,10 +93,7 @@ class Measurer:
         if copy.shape != opened.pixels.frames.shape or copy.dtype != opened.pixels.frames.dtype:
             raise GatewayError("demo-wrong-copy", "the marked copy has another shape than its original")
         requests = requests_of(opened, profile, UNUSED_KEY)
-        figures = [
-            psnr(display_image(request), display_image(request, frame))
-            for request, frame in zip(requests, copy, strict=True)
-        ]
+        figures = [_over_anatomy(request, frame, profile) for request, frame in zip(requests, copy, strict=True)]
         middle = len(requests) // 2
         request, frame, figure = requests[middle], copy[middle], figures[middle]
         return self._judged(request, frame, figure, min(figures), profile)
@@ -133,7 +138,5 @@ def _as_marked(request: MarkRequest, frame: np.ndarray, figure: float) -> Marked
     """What arrived outside, as the result of a mark: of that only the residual and the PSNR are known here."""
     nowhere = np.zeros(frame.shape[:2], bool)
     residual = frame.astype(np.int32) - request.image.astype(np.int32)
-    quality = Quality(
-        psnr=figure, psnr_windows={}, ssim=0.0, stroke_share=0.0, above_threshold=0.0, roi_difference=0, saturated=0
-    )
+    quality = Quality(figure, {}, stroke_share=0.0, above_threshold=0.0, roi_difference=0, saturated=0)
     return MarkedImage(frame, residual, nowhere, nowhere, nowhere, quality)

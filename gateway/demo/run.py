@@ -34,7 +34,7 @@ from gateway.demo.site import (
 from gateway.demo.table import Line, Outcome, as_table
 from gateway.demo.workstation import Received, Wanted, Workstation
 from gateway.errors import GatewayError
-from gateway.flow.operations import QueueEntry, list_instances
+from gateway.flow.selection import QueueEntry, list_instances
 from gateway.flow.store import DELIVERED, HELD
 from gateway.mark.evaluation.picture import save_picture
 from gateway.service import database

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -25,8 +25,9 @@ from gateway.files.output import OutputFolder
 from gateway.files.results import FileResult, Outcome, refusal
 from gateway.flow.ports import Outgoing, ReceivedFacts
 from gateway.flow.receive import SpoolReceiver
+from gateway.flow.segments.reclaim import Reclaimer
 from gateway.flow.steps import Steps
-from gateway.flow.store import HELD, RECEIVED, SEALED, FlowStore, lease_owner
+from gateway.flow.store import HELD, RECEIVED, FlowStore, lease_owner
 from gateway.keys.keyring import SealingKeys
 from gateway.service import build_step_context, database, places
 
@@ -52,6 +53,7 @@ def protect_files(config: Config, inputs: Inputs, out: Path, route: Route | None
         raise GatewayError("no-route", "the configuration has no route that marks", "add a [[routes]] table")
     output = OutputFolder(out, inputs)
     folder = Path(tempfile.mkdtemp(prefix="files-", dir=places(config).state))  # mode 0700
+    receiver = None
     try:
         engine = open_database(sqlite_url(folder / "flow.sqlite"))
         store = FlowStore(engine, lease_owner())
@@ -62,11 +64,13 @@ def protect_files(config: Config, inputs: Inputs, out: Path, route: Route | None
         context = build_step_context(
             config, keys, store, database(config), AuditLog(places(config).audit("files")), folder
         )
-        receiver = SpoolReceiver(config.ingress, config.routes, context.spool, folder, store)
+        receiver = SpoolReceiver(config.ingress, config.routes, context.spool, store)
         steps = Steps(context)
         for start in range(0, len(inputs.found), BATCH):
             yield from _protect_batch(inputs.found[start : start + BATCH], receiver, context, steps, writer, engine)
     finally:
+        if receiver is not None:
+            receiver.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -79,16 +83,16 @@ def _protect_batch(files, receiver, context, steps, sender, engine) -> Iterator[
             waiting[instance], noted[instance] = file, noted_of
         except (GatewayError, OSError) as error:
             yield refusal(file, error)
-    for row in context.store.claim(RECEIVED, BATCH, 3600):
-        steps.seal(row)
-    steps.mark(context.store.claim(SEALED, BATCH, 3600))
+    receiver.roll()
+    steps.seal(context.store.claim(RECEIVED, BATCH, 3600))
+    while rows := context.store.claim_batch(BATCH, 3600):
+        steps.mark(rows)
     sender.relative = {instance: file.relative for instance, file in waiting.items()}
-    for delivery, row in context.store.claim_deliveries(sender.name, BATCH, 3600):
-        steps.deliver(delivery, row, sender, lambda attempt: 0.0)
+    steps.deliver(context.store.claim_deliveries(sender.name, BATCH, 3600), sender, lambda kind, attempt: 0.0)
     with reading(engine) as session:
         rows = {instance: session.get_one(InstanceRow, instance) for instance in waiting}
+    _forget(context, rows)
     for instance, file in waiting.items():
-        _forget(context, rows[instance])
         if rows[instance].state == HELD:
             yield _not_marked(file, "held", rows[instance], noted[instance])
         elif instance in sender.written:
@@ -99,11 +103,14 @@ def _protect_batch(files, receiver, context, steps, sender, engine) -> Iterator[
             yield _not_marked(file, "failed", rows[instance], noted[instance])
 
 
-def _forget(context, row: InstanceRow) -> None:
-    """Delete what the flow still holds of an instance, so that a large archive needs the disk of a batch only."""
-    for spool, name in ((context.spool, row.spool_file), (context.derived, row.derived_file)):
-        if name:
-            spool.delete(name)
+def _forget(context, rows: Mapping[str, InstanceRow]) -> None:
+    """Delete what the flow still holds of a batch, so that a large archive needs the disk of a batch only."""
+    for row in rows.values():
+        for spool, name in ((context.spool, row.spool_file), (context.derived, row.derived_file)):
+            if name:
+                spool.delete(name)
+    context.store.forget_spool_file(list(rows))
+    Reclaimer(context.spool, context.store).once()
 
 
 def _not_marked(

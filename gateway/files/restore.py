@@ -28,7 +28,15 @@ def restore_files(config: Config, inputs: Inputs, out: Path) -> Iterator[FileRes
     CapacityError
         "audit-full": the audit trail, `<state>/audit/operator.jsonl`, cannot be written; nothing was restored.
     """
-    yield from _restore_all(lambda: build_restorer(config), AuditLog(places(config).audit(OPERATOR)), inputs, out)
+    audit = AuditLog(places(config).audit(OPERATOR))
+
+    def make_restorer() -> Restorer:
+        restorer = build_restorer(config)
+        if restorer.begins_list():  # the restore role will not miss what is begun here
+            audited(audit, events.RECORD_CHANGED, "failure", reason="list-begun")
+        return restorer
+
+    yield from _restore_all(make_restorer, audit, inputs, out)
 
 
 def restore_copies(private_key: Path, signers: Sequence[Path], inputs: Inputs, out: Path) -> Iterator[FileResult]:

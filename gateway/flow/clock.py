@@ -7,7 +7,8 @@ The clock is not believed when it
 - stands more than seven days after the last time that was believed: after a restart there is nothing else to go by.
 
 Then nothing is purged by age, over restarts too, until somebody looks at the clock and runs `miad-gateway clock
-confirm`. A clock that runs behind only keeps things longer.
+confirm`. A clock that runs behind only keeps things longer: records made meanwhile carry the last time that was
+believed (`gateway.vault.records`), or they would be years old as soon as the clock is right.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 
-from gateway.audit import AuditLog, events
+from gateway.audit import AuditLog, audited, events
 from gateway.database import ClockRow, reading, transaction
 
 AHEAD_S = 3600.0  # of the process's own count
@@ -74,7 +75,7 @@ class ClockGuard:
                     return False
                 reason = self._doubt(now, row.seen_at)
                 if reason is None:
-                    row.seen_at = now
+                    row.seen_at = max(now, row.seen_at)  # of a clock that runs behind new records are told by it
                     return True
                 self._audit.write(events.CLOCK_NOT_BELIEVED, "failure", reason=reason)
                 row.stopped_at, row.reason = now, reason
@@ -98,7 +99,10 @@ def state(engine: Engine) -> ClockRow | None:
 
 
 def confirm(engine: Engine, audit: AuditLog, now: float | None = None) -> bool:
-    """Believe the clock, as a person has looked at it: purging goes on. Returns whether it had been stopped."""
+    """Believe the clock, as a person has looked at it: purging goes on. Returns whether it had been stopped.
+
+    CapacityError ``audit-full``: it could not be told of, so nothing is confirmed.
+    """
     now = time.time() if now is None else now
     with transaction(engine) as session:
         row = session.get(ClockRow, _ROW, with_for_update=True)
@@ -106,7 +110,7 @@ def confirm(engine: Engine, audit: AuditLog, now: float | None = None) -> bool:
             row = ClockRow(id=_ROW, seen_at=now, confirmed=0)
             session.add(row)
         had_stopped = row.stopped_at is not None
-        audit.write(events.CLOCK_CONFIRMED, "success", reason=row.reason or "not-stopped")
+        audited(audit, events.CLOCK_CONFIRMED, "success", reason=row.reason or "not-stopped")
         row.seen_at, row.stopped_at, row.reason = now, None, None
         row.confirmed = (row.confirmed or 0) + 1
     return had_stopped

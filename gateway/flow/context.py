@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from gateway.audit import AuditLog
-from gateway.config.models import Route
+from gateway.config.models import Destination, Route
 from gateway.database import InstanceRow
 from gateway.errors import HoldError
 from gateway.flow.passing import Passing
+from gateway.flow.segments.spool import ReceivedSpool
 from gateway.flow.spool import Spool
 from gateway.flow.store import FlowStore
-from gateway.protect import Protector
+from gateway.flow.turns import Turns
+from gateway.protect import Arrival, Protector
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,14 @@ class StepContext:
     """Where files lie, where rows lie, what the site wants, and who protects."""
 
     store: FlowStore
-    spool: Spool
+    spool: ReceivedSpool
     derived: Spool
     protector: Protector
     routes: dict[str, Route]
     passing: Passing
     audit: AuditLog
+    destinations: Mapping[str, Destination] = field(default_factory=dict)
+    turns: Turns = field(default_factory=Turns)
 
     def route(self, row: InstanceRow) -> Route:
         """The route by which an instance came, as it is configured now.
@@ -49,14 +54,18 @@ class StepContext:
         HoldError
             When it is called: ``spool-purged``, the received bytes are gone.
         """
-        name = row.spool_file
 
         def open_file() -> BinaryIO:
-            try:
-                if name is not None:
-                    return self.spool.open(name)
-            except FileNotFoundError:
-                pass
+            # it may have been moved since the row was read (`gateway.flow.segments.reclaim`)
+            for name in (row.spool_file, self.store.spool_file(row.id)):
+                with suppress(FileNotFoundError):
+                    if name is not None:
+                        return self.spool.open(name)
             raise HoldError("spool-purged", "the received bytes are gone", "let the archive send the instance again")
 
         return open_file
+
+
+def arrival_of(row: InstanceRow) -> Arrival:
+    """How an instance came, as rules ask for it."""
+    return Arrival(row.calling_ae, row.peer_address, row.received_at)

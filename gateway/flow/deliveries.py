@@ -1,21 +1,24 @@
-"""The table of deliveries: claims with leases, and one method for each change of state."""
+"""The table of deliveries: claims with leases, and changes of state, many at a time."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import Update, bindparam, insert, or_, select, update
 from sqlalchemy.orm import Session
 
-from gateway.database import DeliveryRow, InstanceRow, changed, reading, transaction
-from gateway.flow.leases import LeaseLost, Leases
-from gateway.flow.states import DELIVERED, HELD, MARKED, QUEUED, SENT
+from gateway.database import DeliveryRow, InstanceRow, PausedRow, at_once, changed, reading, transaction, update_each
+from gateway.flow.changes import DeliveryChange, Tell, Telling, settle_apart
+from gateway.flow.leases import LeaseLost, Leases, is_due, taking
+from gateway.flow.settling import settle_sent
+from gateway.flow.states import DELIVERED, HELD, MARKED, QUEUED, SENT, to
 
 
-def untold() -> None:
+def untold(*_lines: object) -> None:
     """What stands for a change of state that nobody needs to be told of."""
 
 
@@ -24,6 +27,29 @@ def untold() -> None:
 _MAY_LEAVE = or_(InstanceRow.state == MARKED, (InstanceRow.state == HELD) & (InstanceRow.held_from == MARKED))
 
 _SUSPECTED = DeliveryRow.deaths > 0
+
+
+_INSTANCES = select(InstanceRow.__table__).where(InstanceRow.id.in_(bindparam("ids", expanding=True)))
+
+
+@cache
+def _claiming(suspects: bool = False) -> dict[str, Update]:
+    """The statement that claims deliveries to a destination; made once."""
+    picked = (
+        select(DeliveryRow.id)
+        .join(InstanceRow, InstanceRow.id == DeliveryRow.instance_id)
+        .where(
+            DeliveryRow.destination == bindparam("kind"),
+            DeliveryRow.state == QUEUED,
+            *is_due(DeliveryRow),
+            _SUSPECTED if suspects else DeliveryRow.deaths == 0,
+            _MAY_LEAVE,
+            ~select(PausedRow).where(PausedRow.destination == bindparam("kind")).exists(),
+        )
+        .order_by(*((DeliveryRow.deaths, DeliveryRow.id) if suspects else (DeliveryRow.id,)))
+        .limit(bindparam("limit"))
+    )
+    return taking(DeliveryRow, picked, of=DeliveryRow)
 
 
 @dataclass(frozen=True)
@@ -40,11 +66,11 @@ class DeliveryTable(Leases):
 
     def claim_deliveries(self, destination: str, limit: int, lease_s: float) -> list[tuple[DeliveryRow, InstanceRow]]:
         """Take up to `limit` deliveries to one destination, oldest first, each with its instance; none suspected."""
-        return self._claim_deliveries(destination, limit, lease_s, DeliveryRow.deaths == 0, DeliveryRow.id)
+        return self._claim_deliveries(destination, limit, lease_s, _claiming())
 
     def claim_suspect_delivery(self, destination: str, lease_s: float) -> list[tuple[DeliveryRow, InstanceRow]]:
         """Take one delivery that a process died of, or beside; the one with the fewest deaths first."""
-        return self._claim_deliveries(destination, 1, lease_s, _SUSPECTED, DeliveryRow.deaths, DeliveryRow.id)
+        return self._claim_deliveries(destination, 1, lease_s, _claiming(suspects=True))
 
     def has_suspect_delivery(self, destination: str) -> bool:
         """Whether one waits for its turn to be done alone."""
@@ -55,107 +81,101 @@ class DeliveryTable(Leases):
                 DeliveryRow.next_attempt_at <= time.time(),
                 DeliveryRow.lease_owner.is_(None),
                 _SUSPECTED,
+                ~select(PausedRow).where(PausedRow.destination == destination).exists(),
             )
             return session.scalar(waiting.limit(1)) is not None
 
     def _claim_deliveries(
-        self, destination: str, limit: int, lease_s: float, of_kind: ColumnElement[bool], *order: Any
+        self, destination: str, limit: int, lease_s: float, statements: dict[str, Update]
     ) -> list[tuple[DeliveryRow, InstanceRow]]:
-        now = time.time()
-        with transaction(self._engine) as session:
-            self._end_overdue(session, DeliveryRow, now, DeliveryRow.destination == destination)
-            pairs = session.execute(
-                select(DeliveryRow, InstanceRow)
-                .join(InstanceRow, InstanceRow.id == DeliveryRow.instance_id)
-                .where(
-                    DeliveryRow.destination == destination,
-                    DeliveryRow.state == QUEUED,
-                    DeliveryRow.next_attempt_at <= now,
-                    DeliveryRow.lease_until <= now,
-                    of_kind,
-                    _MAY_LEAVE,
-                )
-                .order_by(*order)
-                .limit(limit)
-                .with_for_update(skip_locked=True, of=DeliveryRow)
-            ).all()
-            for delivery, _ in pairs:
-                self._lease(delivery, lease_s)
-        return [(delivery, instance) for delivery, instance in pairs]
+        deliveries = self._take(DeliveryRow, destination, statements, limit, lease_s)
+        if not deliveries:
+            return []
+        with at_once(self._engine) as connection:
+            rows = connection.execute(_INSTANCES, {"ids": [delivery.instance_id for delivery in deliveries]})
+            instances: dict[str, Any] = {row.id: row for row in rows}
+        deliveries.sort(key=lambda delivery: (delivery.deaths, delivery.id))
+        return [(delivery, instances[delivery.instance_id]) for delivery in deliveries]
 
-    def renew_deliveries(self, ids: Sequence[int], lease_s: float) -> None:
+    def renew_deliveries(self, deliveries: Sequence[DeliveryRow], lease_s: float) -> None:
         """Keep the leases of deliveries that take long."""
-        with transaction(self._engine) as session:
-            session.execute(
-                update(DeliveryRow)
-                .where(DeliveryRow.id.in_(ids), DeliveryRow.lease_owner == self.owner)
-                .values(lease_until=time.time() + lease_s)
-            )
+        self._renew(DeliveryRow, deliveries, lease_s)
 
-    def give_back(self, ids: Sequence[int], delay_s: float = 0.0) -> None:
-        """Return claimed deliveries untried."""
+    def settle_deliveries(
+        self, changes: Sequence[DeliveryChange], tell: Tell = untold
+    ) -> tuple[list[Exception | None], set[str]]:
+        """Make changes of claimed deliveries in one transaction; as `FlowStore.settle`.
+
+        Returns
+        -------
+        tuple
+            What `FlowStore.settle` returns; and the ids of the instances of which this was the last delivery, so that
+            they are now delivered.
+        """
+        telling, delivered = Telling(tell), set[str]()
+        failed = settle_apart(
+            changes, lambda batch, counted: self._settle_deliveries(batch, telling, delivered, counted), self._apart
+        )
+        for change, error in zip(changes, failed, strict=True):
+            if error is None and "next_attempt_at" in change.values:
+                name = change.values.get("destination", change.delivery.destination)
+                self.wakes.tell_later(to(name), change.values["next_attempt_at"] - time.time())
+        return failed, delivered
+
+    def _settle_deliveries(
+        self, batch: dict[int, DeliveryChange], telling: Telling, delivered: set[str], counted: set[int]
+    ) -> dict[int, Exception]:
+        settled: dict[int, str] = {}
+        if self._engine.dialect.name == "postgresql" and not any(change.lines for change in batch.values()):
+            with at_once(self._engine) as connection:
+                settled = settle_sent(connection, self.owner, list(batch.values()))
+            delivered.update(settled.values())
+            counted |= {at for at, change in batch.items() if change.delivery.id in settled}
+        rest = {at: change for at, change in batch.items() if change.delivery.id not in settled}
+        return self._settle_each_delivery(rest, telling, delivered) if rest else {}
+
+    def _settle_each_delivery(
+        self, batch: dict[int, DeliveryChange], telling: Telling, delivered: set[str]
+    ) -> dict[int, Exception]:
         with transaction(self._engine) as session:
+            instances = sorted({change.delivery.instance_id for change in batch.values()})
+            # First the instances, in one order: of two workers that send the last two of one, the second counts last.
             session.execute(
-                update(DeliveryRow)
-                .where(DeliveryRow.id.in_(ids), DeliveryRow.lease_owner == self.owner, DeliveryRow.state == QUEUED)
-                .values(
-                    lease_owner=None,
-                    lease_until=0.0,
-                    next_attempt_at=time.time() + delay_s,
-                    attempts=DeliveryRow.attempts - 1,
+                select(InstanceRow.id).where(InstanceRow.id.in_(instances)).order_by(InstanceRow.id).with_for_update()
+            )
+            claimed = (
+                select(DeliveryRow.id, DeliveryRow.lease_token)
+                .where(
+                    DeliveryRow.id.in_([change.delivery.id for change in batch.values()]),
+                    DeliveryRow.state == QUEUED,
+                    DeliveryRow.lease_owner == self.owner,
                 )
+                .order_by(DeliveryRow.id)
+                .with_for_update()
             )
-
-    def sent(self, delivery: DeliveryRow, dimse_status: int) -> bool:
-        """Queued -> sent. Returns True when this was the instance's last delivery, so that it is now delivered."""
-        now = time.time()
-        with transaction(self._engine) as session:
-            self._settle(
-                session, delivery, state=SENT, sent_at=now, dimse_status=dimse_status, failing_since=None, deaths=0
-            )
-            open_ones = session.scalar(
-                select(func.count())
-                .select_from(DeliveryRow)
-                .where(DeliveryRow.instance_id == delivery.instance_id, DeliveryRow.state != SENT)
-            )
-            if open_ones:
-                return False
-            session.execute(
-                update(InstanceRow)
-                .where(InstanceRow.id == delivery.instance_id, InstanceRow.state == MARKED)
-                .values(state=DELIVERED, delivered_at=now)
-            )
-            return True
-
-    def delivery_later(
-        self, delivery: DeliveryRow, delay_s: float, code: str, reason: str, failing_since: float | None = None
-    ) -> None:
-        """The destination did not take it now: try again after `delay_s`.
-
-        Parameters
-        ----------
-        failing_since
-            Seconds since 1970: when the failures began that end after a time, not after a number.
-        """
-        with transaction(self._engine) as session:
-            self._settle(
-                session,
-                delivery,
-                next_attempt_at=time.time() + delay_s,
-                reason_code=code,
-                reason=reason,
-                failing_since=failing_since,
-            )
-
-    def delivery_held(self, delivery: DeliveryRow, code: str, reason: str, tell: Callable[[], None] = untold) -> None:
-        """The destination will not take it: the delivery and its instance are held for a person.
-
-        `tell` is called before the commit: when it raises, nothing has happened.
-        """
-        with transaction(self._engine) as session:
-            self._settle(session, delivery, state=HELD, reason_code=code, reason=reason)
-            _hold_marked(session, delivery.instance_id, code, reason)
-            tell()
+            tokens = {row.id: row.lease_token for row in session.execute(claimed)}
+            failed: dict[int, Exception] = {
+                at: LeaseLost(str(change.delivery.id))
+                for at, change in batch.items()
+                if tokens.get(change.delivery.id) != change.delivery.lease_token
+            }
+            failed |= telling.tell({at: change for at, change in batch.items() if at not in failed})
+            good = [change for at, change in batch.items() if at not in failed]
+            rows = [{"id": one.delivery.id, **one.values, "lease_owner": None, "lease_until": 0.0} for one in good]
+            update_each(session, DeliveryRow, rows, DeliveryRow.lease_owner == self.owner)
+            done = _all_sent(session, {one.delivery.instance_id for one in good if one.values.get("state") == SENT})
+            if done:
+                session.execute(
+                    update(InstanceRow)
+                    .where(InstanceRow.id.in_(done), InstanceRow.state == MARKED)
+                    .values(state=DELIVERED, delivered_at=time.time())
+                    .execution_options(synchronize_session=False)
+                )
+            for one in good:
+                if one.values.get("state") == HELD:
+                    _hold_marked(session, one.delivery.instance_id, one.values["reason_code"], one.values["reason"])
+        delivered |= done
+        return failed
 
     def stranded(self, named: Collection[tuple[str, str]]) -> list[Stranded]:
         """Deliveries that wait for a destination which their route does not name.
@@ -208,41 +228,60 @@ class DeliveryTable(Leases):
                 tell()
             return bool(done)
 
-    def _settle(self, session: Session, delivery: DeliveryRow, **changes: Any) -> None:
-        done = changed(
-            session,
-            update(DeliveryRow)
-            .where(DeliveryRow.id == delivery.id, DeliveryRow.state == QUEUED, DeliveryRow.lease_owner == self.owner)
-            .values(lease_owner=None, lease_until=0.0, **changes),
-        )
-        if done != 1:
-            raise LeaseLost(str(delivery.id))
+
+@dataclass(frozen=True)
+class Wanted:
+    """Destinations of an instance of this route; `keep_sent` leaves those that have these very bytes."""
+
+    route: str
+    destinations: Sequence[str]
+    keep_sent: bool
 
 
-def queue_deliveries(session: Session, instance_id: str, destinations: Sequence[str], *, keep_sent: bool) -> int:
-    """Queue one delivery for each destination; `keep_sent` leaves those that have these very bytes. Returns how many
-    are still to be sent.
-    """
-    known = {
-        row.destination: row
-        for row in session.scalars(select(DeliveryRow).where(DeliveryRow.instance_id == instance_id))
-    }
-    left = 0
-    for name in destinations:
-        row = known.get(name)
-        if row is None:
-            session.add(DeliveryRow(instance_id=instance_id, destination=name, state=QUEUED))
-        elif row.state == SENT and keep_sent:
-            continue
-        else:
-            row.state, row.attempts, row.next_attempt_at, row.lease_until = QUEUED, 0, 0.0, 0.0
-            row.lease_owner = row.failing_since = row.reason_code = row.reason = None
-            row.deaths = min(row.deaths, 1)  # what killed a worker goes alone, whoever released it
-        left += 1
-    for name, row in known.items():
-        if name not in destinations:
+def queue_deliveries(session: Session, row: InstanceRow, destinations: Sequence[str], *, keep_sent: bool) -> int:
+    """Queue one delivery for each destination, as `queue_all`. Returns how many are still to be sent."""
+    return queue_all(session, {row.id: Wanted(row.route, destinations, keep_sent)})[row.id]
+
+
+def queue_all(session: Session, wanted: Mapping[str, Wanted]) -> dict[str, int]:
+    """Queue the deliveries of many instances, by id; returns how many of each are still to be sent."""
+    if not wanted:
+        return {}
+    known: dict[str, dict[str, DeliveryRow]] = {instance_id: {} for instance_id in wanted}
+    for row in session.scalars(select(DeliveryRow).where(DeliveryRow.instance_id.in_(list(wanted)))):
+        known[row.instance_id][row.fallback_of or row.destination] = row
+    left, new = dict.fromkeys(wanted, 0), []
+    for instance_id, one in wanted.items():
+        for name in one.destinations:
+            found = known[instance_id].pop(name, None)
+            if found is None:
+                new.append({"instance_id": instance_id, "route": one.route, "destination": name, "state": QUEUED})
+            elif found.state == SENT and one.keep_sent:
+                continue
+            else:
+                _queue_again(found, name)
+            left[instance_id] += 1
+        for row in known[instance_id].values():
             session.delete(row)  # the route no longer names it
+    if new:
+        session.execute(insert(DeliveryRow), new)
     return left
+
+
+def _queue_again(row: DeliveryRow, destination: str) -> None:
+    row.destination, row.fallback_of = destination, None  # the first is tried anew
+    row.state, row.attempts, row.next_attempt_at, row.lease_until = QUEUED, 0, 0.0, 0.0
+    row.lease_owner = row.failing_since = row.reason_code = row.reason = row.commit_uid = None
+    row.commit_state, row.commit_failures = "", 0
+    row.deaths = min(row.deaths, 1)  # what killed a worker goes alone, whoever released it
+
+
+def _all_sent(session: Session, instances: Set[str]) -> set[str]:
+    """Those of the instances that have no delivery which is not sent."""
+    if not instances:
+        return set()
+    unsent = select(DeliveryRow.instance_id).where(DeliveryRow.instance_id.in_(instances), DeliveryRow.state != SENT)
+    return set(instances) - set(session.scalars(unsent))
 
 
 def _hold_marked(session: Session, instance_id: str, code: str, reason: str) -> None:

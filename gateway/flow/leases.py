@@ -1,26 +1,57 @@
 """Leases: which process works on a row, and what follows when that process has died.
 
-A claim names its process and a time until which it holds; the process renews it. A lease that its process did not end
-by a change of state is a *death*: the process was killed, or crashed, in the middle of the step. What it was at work on
-is suspected, and from then on done alone, so that the next death, if there is one, has one cause.
+A claim names its process and a time until which it holds; the process renews it. Each claim raises the row's *fencing
+token*, and every later write names owner and token: a worker that was cut off, or stood still, while its lease ran out
+changes nothing when it comes back, not even when that same worker has claimed the row again.
+
+A lease that its process did not end by a change of state is a *death*: the process was killed, or crashed, in the
+middle of the step. What it was at work on is suspected, and from then on done alone, so that the next death, if there
+is one, has one cause.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import secrets
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, select, update
-from sqlalchemy.orm import Session
+import structlog
+from sqlalchemy import (
+    ColumnElement,
+    Engine,
+    Float,
+    Select,
+    Update,
+    and_,
+    bindparam,
+    case,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.orm import InstrumentedAttribute
 
-from gateway.database import DeliveryRow, InstanceRow, changed, transaction
+from gateway.database import DeliveryRow, InstanceRow, Wakes, at_once, changed, not_lasting, transaction
+from gateway.errors import fault
+from gateway.flow.faults import Repeated
 
 Leased = type[InstanceRow] | type[DeliveryRow]
 
+OVERDUE_S = 1.0  # between two looks for leases that ran out, while there is enough to take without
 
 _of_this_process: set[str] = set()
+# Of attempts and deaths: a row that says it has all that its column can hold must not end the statement for the others.
+_MOST_COUNTED = 1_000_000
+_HIGHEST_TOKEN = 1 << 62  # the same; from there it begins anew
+log = structlog.get_logger(__name__)
+_PID_DIGITS = 7  # Linux counts to 4,194,304 (proc(5), pid_max)
 
 
 class LeaseLost(Exception):
@@ -28,8 +59,8 @@ class LeaseLost(Exception):
 
 
 def lease_owner() -> str:
-    """A name for this process that another process on this host can check for life."""
-    owner = f"{platform.node()}:{os.getpid()}:{secrets.token_hex(4)}"
+    """A name for this process that another process that sees the same processes can check for life."""
+    owner = f"{_here()}:{os.getpid()}:{secrets.token_hex(4)}"
     _of_this_process.add(owner)
     return owner
 
@@ -37,9 +68,18 @@ def lease_owner() -> str:
 class Leases:
     """What the tables of work have in common."""
 
-    def __init__(self, engine: Engine, owner: str) -> None:
+    def __init__(self, engine: Engine, owner: str, wakes: Wakes | None = None) -> None:
         self._engine = engine
         self.owner = owner
+        self.wakes = wakes or Wakes()
+        self._looked: dict[tuple[Leased, str], float] = {}  # when leases that ran out were looked for
+        self._failing = Repeated()
+
+    def _apart(self, error: Exception) -> None:
+        """Tell of a batch that could only be settled one by one: that goes on rightly, slowly, and else unseen."""
+        why = fault(error)
+        if count := self._failing.again("batch", why):
+            log.warning("a batch was settled one by one: its statement failed", fault=why, failures=count)
 
     def free_dead_leases(self) -> int:
         """Free the leases of processes of this host that are gone, so that work resumes at once after a crash.
@@ -56,7 +96,7 @@ class Leases:
                         session,
                         update(table)
                         .where(table.lease_owner.in_(dead))
-                        .values(lease_owner=None, lease_until=0.0, deaths=table.deaths + 1),
+                        .values(lease_owner=None, lease_until=0.0, deaths=_one_more(table)),
                     )
         return freed
 
@@ -69,40 +109,143 @@ class Leases:
                 ended += changed(session, own.values(lease_owner=None, lease_until=0.0))
         return ended
 
-    def _end_overdue(self, session: Session, table: Leased, now: float, *where: ColumnElement[bool]) -> None:
-        """Free the leases that ran out; each of a process that is not known to live counts one death."""
-        overdue = (table.lease_owner.is_not(None), table.lease_until <= now, *where)
-        owners = session.scalars(select(table.lease_owner).where(*overdue).distinct()).all()
-        for owner in owners:
-            death = int(owner is not None and not _is_alive(owner))
+    def _end_overdue(self, table: Leased, of: str) -> int:
+        """Free the leases that ran out; each of a process that is not known to live counts one death.
+
+        Parameters
+        ----------
+        of
+            Instances in this state, or deliveries to this destination.
+        """
+        with transaction(self._engine) as session:
+            now, freed = time.time(), 0
+            overdue = (table.lease_owner.is_not(None), table.lease_until <= now, _kind_of(table) == of)
+            for owner in session.scalars(select(table.lease_owner).where(*overdue).distinct()).all():
+                died = owner is not None and not _is_alive(owner)
+                free = select(table.id).where(*overdue, table.lease_owner == owner).with_for_update(skip_locked=True)
+                freed += changed(
+                    session,
+                    update(table)
+                    .where(table.id.in_(select(free.cte("overdue").c.id)))
+                    .values(lease_owner=None, lease_until=0.0, deaths=_one_more(table) if died else table.deaths)
+                    .execution_options(synchronize_session=False),
+                )
+        self._looked[table, of] = time.monotonic()
+        return freed
+
+    def _take(self, table: Leased, of: str, statements: Mapping[str, Update], limit: int, lease_s: float) -> list[Any]:
+        """Take up to `limit` rows by a statement that `taking` made; as they are then, in no order.
+
+        When there are fewer, or when it was a while ago, leases that ran out are freed, and then taken as well.
+        """
+        taken: list[Any] = []
+        while True:
+            with at_once(self._engine, lasting=False) as connection:
+                now = time.time()
+                given = {"kind": of, "limit": limit, "now": now, "owner": self.owner, "until": now + lease_s}
+                taken += connection.execute(statements[connection.dialect.name], given).all()
+            is_full = len(taken) >= limit
+            if is_full and time.monotonic() - self._looked.get((table, of), 0.0) < OVERDUE_S:
+                return taken
+            if not self._end_overdue(table, of) or taken:
+                return taken
+
+    def _renew(self, table: Leased, rows: Sequence[InstanceRow] | Sequence[DeliveryRow], lease_s: float) -> None:
+        """Keep the leases of those rows that are still this claim's."""
+        with transaction(self._engine) as session:
             session.execute(
                 update(table)
-                .where(*overdue, table.lease_owner == owner)
-                .values(lease_owner=None, lease_until=0.0, deaths=table.deaths + death)
+                .where(
+                    tuple_(table.id, table.lease_token).in_([(row.id, row.lease_token) for row in rows]),
+                    table.lease_owner == self.owner,
+                )
+                .values(lease_until=time.time() + lease_s)
+                .execution_options(synchronize_session=False)
             )
 
-    def _lease(self, row: InstanceRow | DeliveryRow, lease_s: float) -> None:
-        """Take a row: the attempt counts now, also when nobody lives to tell how it went."""
-        row.lease_owner, row.lease_until = self.owner, time.time() + lease_s
-        row.attempts += 1
+
+def taking(table: Leased, picked: Select, of: Leased | None = None) -> dict[str, Update]:
+    """The statement that takes the rows whose ids `picked` gives, for each kind of database.
+
+    The attempt counts now, also when nobody lives to tell how it went. The token is raised: whoever had the row before
+    changes it no more, though it bear the same owner's name. What it takes are values, which nothing tracks.
+
+    Nobody waits for the disk: a claim that a power cut undoes is a row that nobody works on, and what its worker did
+    meanwhile does not count, by the owner's name (one thread of a process takes rows of a kind, one batch at a time).
+    """
+    taken = picked.with_for_update(skip_locked=True, of=of).cte("picked")
+    rows = table.__table__
+    statement = (
+        update(rows)  # type: ignore[arg-type]
+        .where(rows.c.id.in_(select(taken.c.id)))
+        .values(
+            lease_owner=bindparam("owner"),
+            lease_until=bindparam("until"),
+            lease_token=_one_more_token(table),
+            attempts=case((table.attempts < _MOST_COUNTED, table.attempts + 1), else_=_MOST_COUNTED + 1),
+        )
+        .returning(*rows.c)
+    )
+    return {"sqlite": statement, "postgresql": statement.returning(not_lasting())}
+
+
+def is_due(table: Leased) -> tuple[ColumnElement[bool], ...]:
+    """That nobody works on a row, and its turn has come at the bind parameter `now`."""
+    return table.next_attempt_at <= bindparam("now", type_=Float), table.lease_owner.is_(None)
+
+
+def _kind_of(table: Leased) -> InstrumentedAttribute[str]:
+    return InstanceRow.state if table is InstanceRow else DeliveryRow.destination
+
+
+def _one_more_token(table: Leased) -> ColumnElement[int]:
+    within = and_(table.lease_token >= 0, table.lease_token < _HIGHEST_TOKEN)
+    return case((within, table.lease_token + 1), else_=1)
+
+
+def _one_more(table: Leased) -> ColumnElement[int]:
+    """Deaths, and this one."""
+    return case((table.deaths < _MOST_COUNTED, table.deaths + 1), else_=table.deaths)
 
 
 def is_dead(owner: str) -> bool:
     """Whether the process is of this host and gone."""
-    host, pid, _ = owner.rsplit(":", 2)
-    if host != platform.node():
+    pid = _pid_here(owner)
+    if pid is None:
         return False  # another machine's: its lease runs out by itself
-    if int(pid) == os.getpid():
+    if pid == os.getpid():
         return True  # a predecessor that had our number
-    return not _is_running(int(pid))
+    return not _is_running(pid)
 
 
 def _is_alive(owner: str) -> bool:
     """Whether the process is of this host and runs: it was slow, or the database was away for it."""
-    host, pid, _ = owner.rsplit(":", 2)
-    if host != platform.node():
+    pid = _pid_here(owner)
+    if pid is None:
         return False
-    return owner in _of_this_process if int(pid) == os.getpid() else _is_running(int(pid))
+    return owner in _of_this_process if pid == os.getpid() else _is_running(pid)
+
+
+@cache
+def _here() -> str:
+    """Where a process's number means that process: this boot of this machine, and this process name space of it.
+
+    A host's name alone is not that: machines are cloned, and containers share names and count from 1 each.
+    """
+    seen = [platform.node()]
+    for read in (Path("/proc/sys/kernel/random/boot_id").read_text, partial(os.readlink, "/proc/self/ns/pid")):
+        with suppress(OSError):
+            seen.append(read().strip())
+    return f"{platform.node()[:24]}.{hashlib.sha256(' '.join(seen).encode()).hexdigest()[:12]}"
+
+
+def _pid_here(owner: str) -> int | None:
+    """The process's number when it is of this host. The name comes out of a row, which other roles may write too."""
+    host, _, rest = owner.rpartition(":")[0].rpartition(":")
+    if host != _here() or not (rest.isascii() and rest.isdigit()):
+        return None
+    pid = int(rest) if len(rest) <= _PID_DIGITS else 0
+    return pid or None  # 0 is no process: kill(2) takes it for all of this group
 
 
 def _is_running(pid: int) -> bool:

@@ -19,7 +19,7 @@ from gateway.database import DeliveryRow, InstanceRow, ReportRow
 from gateway.dicom.copy.references import references_syntax
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
 from gateway.errors import HoldError
-from gateway.flow.context import StepContext
+from gateway.flow.context import StepContext, arrival_of
 from gateway.flow.ports import Outgoing
 from gateway.flow.states import REPORT
 from gateway.flow.verified import verified
@@ -50,13 +50,29 @@ class Leaving:
         route = self._context.route(row)
         if route.action == "hold":
             raise HoldError("route-holds", f"route {route.name} holds everything for a person now")
-        if delivery.destination not in route.destinations:
+        if (row.route, delivery.destination) not in self.named(delivery.fallback_of):
             raise HoldError(*not_named(row.route, delivery.destination))
         if row.action == "pass":
+            if delivery.fallback_of is not None:  # however the row came to say so
+                raise HoldError("destination-not-trusted", "an original goes to no fallback")
             return self._original(row, route)
         if row.action == REPORT:
             return self._report(row)
         return self._copy(row)
+
+    def named(self, *fallback_of: str | None) -> set[tuple[str, str]]:
+        """Each (route, destination) that something may be queued for: those that routes name, and their fallbacks.
+
+        fallback_of: one destination alone, whose fallback counts; None: no fallback does.
+        """
+        found = set()
+        for route in self._context.routes.values():
+            for name in route.destinations:
+                found.add((route.name, name))
+                first = self._context.destinations.get(name)
+                if first and first.fallback and (not fallback_of or name in fallback_of):
+                    found.add((route.name, first.fallback))
+        return found
 
     def _copy(self, row: InstanceRow) -> Outgoing:
         """A marked copy, or an object whose references were mapped."""
@@ -78,12 +94,19 @@ class Leaving:
 
     def _original(self, row: InstanceRow, route: Route) -> Outgoing:
         self._check_passes(row, route)
+        open_file = verified(self._context.received(row), row.sha256, row.size, "the received file")
+
+        def open_now() -> BinaryIO:
+            # Once more: an association may have taken a minute, in which the emergency ended.
+            self._check_passes(row, route)
+            return open_file()
+
         return Outgoing(
             sop_class_uid=row.sop_class_uid,
             sop_instance_uid=row.sop_instance_uid,
             transfer_syntax_uid=row.transfer_syntax_uid,
             size=row.size,
-            open=verified(self._context.received(row), row.sha256, row.size, "the received file"),
+            open=open_now,
             instance_id=row.id,
         )
 
@@ -118,7 +141,7 @@ class Leaving:
         """Whether it may still leave unmarked: between receipt and delivery a pass may end, or be taken back."""
         if route.rules or route.action != "pass":
             header = self._context.protector.read_header(self._context.received(row), row.transfer_syntax_uid)
-            decision = self._context.protector.decide(header, route)
+            decision = self._context.protector.decide(header, route, arrival_of(row))
         else:
             decision = decide_pass(route)
         decision = self._context.passing.checked(decision, route)

@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import IntegrityError
 
-from gateway.audit import AuditLog, events
+from gateway.audit import AuditLog, audited, events
 from gateway.config.models import Route
 from gateway.database import OverrideRow, transaction
 from gateway.protect import Decision
@@ -117,7 +117,7 @@ class Passing:
 
     def _tell(self, event: str, emergency: _Emergency, reason: str) -> None:
         until = datetime.fromtimestamp(emergency.until, UTC).isoformat().replace("+00:00", "Z")
-        self._audit.write(event, "success", route=emergency.route, until=until, reason=reason)
+        audited(self._audit, event, "success", route=emergency.route, until=until, reason=reason)
         log.warning(event, route=emergency.route, until=until, reason=reason)
 
 

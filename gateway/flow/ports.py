@@ -8,7 +8,7 @@ Nothing here knows sockets, PDUs or DIMSE messages beyond the status code that a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol
 
@@ -29,7 +29,7 @@ class ReceivedFacts:
 class Incoming(Protocol):
     """One data set on its way into the spool. Exactly one of `commit` and `abort` ends it."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes of the data set, in order.
 
         Raises
@@ -41,7 +41,8 @@ class Incoming(Protocol):
     def commit(self) -> str:
         """Make the instance durable and return its instance id.
 
-        When this returns, the bytes, their folder and their row survive a power loss; the peer is told 0x0000.
+        When this returns, the bytes and what is known of them survive a power loss; the peer is told 0x0000. The row
+        follows, and is made again from what was flushed.
 
         Raises
         ------
@@ -118,4 +119,61 @@ class Sender(Protocol):
             The destination may take it later.
         PermanentError
             The destination will not take it.
+        """
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One SOP instance that a storage commitment is asked for (PS3.3 C.14)."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True)
+class CommitmentReport:
+    """What an SCP of storage commitment says of a transaction (PS3.4 J.3.3): each instance is in one of the two."""
+
+    transaction_uid: str
+    committed: tuple[Reference, ...]
+    failed: Mapping[Reference, int]  # Failure Reason (0008,1197), PS3.3 C.14.1.1
+
+
+class Committer(Protocol):
+    """What speaks storage commitment with destinations, and with the archives that ask us for it."""
+
+    def ask(self, destination: str, transaction_uid: str, references: Sequence[Reference]) -> CommitmentReport | None:
+        """Ask a destination to commit (N-ACTION, PS3.4 J.3.2).
+
+        Returns
+        -------
+        CommitmentReport or None
+            What it reported on the same association within the time that is set; None: it reports later, on its own.
+
+        Raises
+        ------
+        TransientError, PermanentError
+            It did not take the request: nothing is under way.
+        """
+
+    def answer(self, calling_ae: str, report: CommitmentReport) -> None:
+        """Report to an archive what it asked for (N-EVENT-REPORT), on an association of its own.
+
+        Raises
+        ------
+        TransientError, PermanentError
+            It did not take the report.
+        """
+
+
+class Requests(Protocol):
+    """Where requests for commitment that archives send are kept."""
+
+    def asked(self, calling_ae: str, transaction_uid: str, references: Sequence[Reference]) -> None:
+        """Keep one; when this returns it survives a power loss.
+
+        Raises
+        ------
+        CapacityError
+            It cannot be kept now.
         """

@@ -1,52 +1,81 @@
-"""From the wire to a durable row: the flow's side of the ingress SCP (`gateway.flow.ports.Receiver`).
+"""From the wire to a flushed record: the flow's side of the ingress SCP (`gateway.flow.ports.Receiver`).
 
-The data set streams through SHA-256 into an encrypted spool file. `commit` checks that it is what the C-STORE command
-said (PS3.7 9.1.1, PS3.4 B.2.3), syncs the file, commits the row, and only then returns: success means stored.
+The data set streams through SHA-256 and the cipher into memory, or, when it is large, into a file of its own. `commit`
+checks that it is what the C-STORE command said (PS3.7 9.1.1, PS3.4 B.2.3), has it appended to the segment that all
+associations share, and returns when that is flushed: success means stored. The row follows.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import secrets
 import shutil
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from gateway.config.models import Ingress, Route
 from gateway.dicom.encoding.encoded import InstanceHeader, read_header
 from gateway.errors import CapacityError, DicomError
+from gateway.flow.downstream import Downstream
 from gateway.flow.ports import Incoming, ReceivedFacts
-from gateway.flow.spool import Spool, SpoolWriter
-from gateway.flow.store import FlowStore, Stored
+from gateway.flow.segments.body import Body, Memory
+from gateway.flow.segments.format import record
+from gateway.flow.segments.log import SegmentLog
+from gateway.flow.segments.rows import RowWriter
+from gateway.flow.segments.spool import ReceivedSpool
+from gateway.flow.store import FlowStore
 
 PREFIX = 64 * 1024  # of the usual object this holds the whole header, so that the file need not be read again
 MIB = 1024 * 1024
+LONGEST_WAIT_S = 60.0  # for rows, where somebody waits for them; twice what a busy database may take
+IN_MEMORY = 128 * MIB  # encrypted bytes in memory of all that is being received; what comes above goes to files
 
 
 class SpoolReceiver:
-    """Implements `gateway.flow.ports.Receiver` on a spool folder and the instance table."""
+    """Implements `gateway.flow.ports.Receiver` on segments in a folder and the instance table.
+
+    Parameters
+    ----------
+    failed
+        Called when a flush has failed: nothing more is taken, and the process has to be started anew.
+    """
 
     def __init__(
-        self, settings: Ingress, routes: Sequence[Route], spool: Spool, folder: Path, store: FlowStore
+        self,
+        settings: Ingress,
+        routes: Sequence[Route],
+        spool: ReceivedSpool,
+        store: FlowStore,
+        failed: Callable[[], None] = lambda: None,
     ) -> None:
         self._settings = settings
-        self._routes = {route.called_ae: route.name for route in routes}
+        self._routes = {route.called_ae: route for route in routes}
         self.max_instance_mib = settings.max_instance_mib
         self.spool = spool
-        self._folder = folder
         self._store = store
+        # disks on which what is received will need room, on its way: each may be a volume of its own
+        self._folders = [spool.folder, *(spool.folder.parent / name for name in ("vault", "derived", "database"))]
         self._checked_at = 0.0
         self._full: CapacityError | None = None
+        self.memory = Memory(IN_MEMORY)
+        self._downstream = Downstream(store)
+        self._rows = RowWriter(store.add_received)
+        self._log = SegmentLog(spool.folder, settings.segment_mib * MIB, self._rows.put, failed)
 
     def admit(self, called_ae: str, calling_ae: str, sop_class_uid: str) -> None:
-        """Refuse before the first byte when disk or queue are full (looked at once a second).
+        """Refuse before the first byte when disks or queues are full (looked at once a second).
 
         Raises
         ------
         CapacityError
-            Codes ``disk-low`` and ``queue-full``; the archive may try again later.
+            Codes ``disk-low``, ``device-behind``, ``queue-full``, ``flush-failed``, and those of `RowWriter.check`; the
+            archive may try again later.
         """
+        self._log.check()
+        self._rows.check()
         now = time.monotonic()
         if now - self._checked_at >= 1.0:
             self._full = self._look()
@@ -55,24 +84,88 @@ class SpoolReceiver:
             raise self._full
 
     def begin(self, received: ReceivedFacts) -> Incoming:
-        """Open a spool file for one object."""
-        try:
-            writer = self.spool.create()
-        except OSError as error:
-            raise CapacityError("disk-full", f"cannot create a spool file: {error.strerror}") from None
-        return _SpoolIncoming(self, received, writer)
+        """Make a place for one object: in memory, or, when that is taken, in a file.
 
-    def add(self, facts: ReceivedFacts, stored: Stored) -> str:
-        """Commit the row of an object whose file is durable; returns the instance id."""
-        return self._store.add_received(facts, stored, self._routes[facts.called_ae])
+        Raises
+        ------
+        CapacityError
+            No file can be made.
+        """
+        try:
+            return _SpoolIncoming(self, received)
+        except OSError as error:
+            raise CapacityError("disk-full", f"cannot write to the spool: {error.strerror}") from None
+
+    def add(self, facts: ReceivedFacts, body: Body, sha256: str, size: int) -> str:
+        """Make an object durable and return its instance id. From then on nothing acknowledged is lost."""
+        known: dict[str, Any] = {
+            "id": secrets.token_hex(16),
+            "route": self._routes[facts.called_ae].name,
+            "received_at": time.time(),
+            "size": size,
+            "sha256": sha256,
+            "file": body.publish(),
+            **asdict(facts),
+        }
+        sealed = self.spool.seal_facts(known, body.name)
+        self._log.append(record(body.name, sealed, body.pieces()), known)
+        return known["id"]
+
+    def acknowledge(self, facts: ReceivedFacts, body: Body, sha256: str, size: int) -> str:
+        """As `add`; on a route that says so, return only when the instance is delivered (`Downstream.commit`)."""
+        route = self._routes[facts.called_ae]
+        if route.ack == "spool":
+            return self.add(facts, body, sha256, size)
+        return self._downstream.commit(
+            route, facts.sop_instance_uid, sha256, lambda: self.add(facts, body, sha256, size)
+        )
+
+    def hurry(self) -> None:
+        """Let no association wait for a delivery any more: the process ends."""
+        self._downstream.end()
+
+    @property
+    def failed(self) -> bool:
+        """A flush has failed."""
+        return self._log.failed
+
+    def settle(self) -> None:
+        """Wait until all that was received has its row."""
+        self._rows.settle()
+
+    def roll(self) -> None:
+        """Close the segment that is written now, and wait until all that was received has its row.
+
+        Raises
+        ------
+        CapacityError
+            As `RowWriter.check`: the database has not taken the rows for a minute.
+        """
+        self._log.roll()
+        if not self._rows.settle(LONGEST_WAIT_S):
+            self._rows.check()
+            raise CapacityError("rows-behind", "received instances wait for their rows in the database")
+
+    def close(self) -> None:
+        """Take nothing more; flush what waits and write its rows."""
+        self._downstream.end()
+        self._log.stop()
+        self._rows.stop()
 
     def _look(self) -> CapacityError | None:
-        free = shutil.disk_usage(self._folder).free // MIB
-        if free < self._settings.min_free_mib:
+        for folder in self._folders:
+            try:
+                free = shutil.disk_usage(folder).free // MIB
+            except OSError:  # it is not there yet, or another user's alone
+                continue
+            if free < self._settings.min_free_mib:
+                text = f"{free} MiB free for the {folder.name}, {self._settings.min_free_mib} needed"
+                return CapacityError("disk-low", text, "free some disk")
+        waiting, unmarked = self._store.waiting()
+        if unmarked >= self._settings.max_unmarked:
             return CapacityError(
-                "disk-low", f"{free} MiB free in the spool, {self._settings.min_free_mib} needed", "free some disk"
+                "device-behind", f"{unmarked} instances wait for their mark", "add a device or a worker"
             )
-        waiting = self._store.waiting()
         if waiting >= self._settings.max_waiting:
             return CapacityError("queue-full", f"{waiting} instances are waiting", "look at `miad-gateway queue ls`")
         return None
@@ -81,15 +174,15 @@ class SpoolReceiver:
 class _SpoolIncoming:
     """One object on its way into the spool."""
 
-    def __init__(self, receiver: SpoolReceiver, facts: ReceivedFacts, writer: SpoolWriter) -> None:
+    def __init__(self, receiver: SpoolReceiver, facts: ReceivedFacts) -> None:
         self._receiver = receiver
         self._facts = facts
-        self._writer = writer
+        self._body = receiver.spool.new_body(receiver.memory)
         self._digest = hashlib.sha256()
         self._size = 0
         self._prefix = bytearray()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Append a fragment.
 
         Raises
@@ -104,42 +197,35 @@ class _SpoolIncoming:
         if len(self._prefix) < PREFIX:
             self._prefix += data[: PREFIX - len(self._prefix)]
         try:
-            self._writer.write(data)
+            self._body.write(data)
         except OSError as error:
             raise CapacityError("disk-full", f"cannot write to the spool: {error.strerror}") from None
 
     def commit(self) -> str:
-        """Check, sync, commit. Returns the instance id; from then on nothing acknowledged is lost.
+        """Check, and make it durable. Returns the instance id; from then on nothing acknowledged is lost.
 
         Raises
         ------
         DicomError
             Not the object that the command announced, or not DICOM, or one that carries our own mark already.
         CapacityError
-            It could not be made durable.
+            It could not be made durable; or it was, and is not delivered as its route wants (`Downstream.commit`).
         """
-        header = self._header_in_prefix()
         try:
-            name = self._writer.publish()
+            self._body.complete()
+            self._check(self._header_in_prefix() or self._whole_header())
+            return self._receiver.acknowledge(self._facts, self._body, self._digest.hexdigest(), self._size)
         except OSError as error:
-            raise CapacityError("disk-full", f"cannot sync the spool: {error.strerror}") from None
-        try:
-            self._check(header or self._header_in_file(name))
-            stored = Stored(spool_file=name, size=self._size, sha256=self._digest.hexdigest())
-            return self._receiver.add(self._facts, stored)
-        except BaseException as error:
-            # Not acknowledged, so not ours to keep; but a connection that is lost at the commit may have committed the
-            # row, and a row without its file could not go on: retention finds the file when there is no row.
-            if getattr(error, "code", "") != "database-unreachable":
-                self._receiver.spool.delete(name)
-            raise
+            raise CapacityError("disk-full", f"cannot write to the spool: {error.strerror}") from None
+        finally:
+            self._body.release()
 
     def abort(self) -> None:
         """Forget the object: nothing was acknowledged."""
-        self._writer.discard()
+        self._body.release()
 
     def _header_in_prefix(self) -> InstanceHeader | None:
-        """The header from memory; None when it is longer than the prefix."""
+        """The header from the first bytes; None when it is longer than they are."""
         whole = self._size <= PREFIX
         try:
             header = read_header(io.BytesIO(bytes(self._prefix)), self._facts.transfer_syntax_uid)
@@ -150,8 +236,8 @@ class _SpoolIncoming:
         # Cut off between two elements, a prefix reads well: only the pixel data shows that the header ends in it.
         return header if whole or header.has_pixel_data else None
 
-    def _header_in_file(self, name: str) -> InstanceHeader:
-        with self._receiver.spool.open(name) as file:
+    def _whole_header(self) -> InstanceHeader:
+        with self._body.open() as file:
             return read_header(file, self._facts.transfer_syntax_uid)
 
     def _check(self, header: InstanceHeader) -> None:

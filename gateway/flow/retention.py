@@ -1,7 +1,8 @@
 """Deletes what need not be kept: received bytes after delivery, derived files and vault payloads after their time.
 
 What goes by age waits while the clock is not believed (`gateway.flow.clock`): one wrong clock must not delete a site's
-originals. Of originals one pass ends a small part at most, each told of in the audit before it is gone.
+originals. Of originals one pass ends a small part at most, each told of in the audit before it is gone, and the next
+pass over originals is an hour later, over restarts too: whoever sees the lines can still stop it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import structlog
 
 from gateway.audit import AuditLog, events
 from gateway.config.models import Retention
+from gateway.flow.segments.reclaim import Reclaimer
+from gateway.flow.segments.spool import ReceivedSpool
 from gateway.flow.spool import Spool
 from gateway.flow.store import FlowStore
 from gateway.protect import Protector
@@ -22,6 +25,7 @@ DAY_S = 86_400.0
 ORPHAN_AGE_S = 7200.0
 MOST_ORIGINALS = 1000  # in one pass, or a share of all if that is more
 MOST_SHARE = 0.05
+ORIGINALS_S = 3600.0  # from one pass over originals to the next
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +45,7 @@ class Retainer:
         self,
         settings: Retention,
         store: FlowStore,
-        spool: Spool,
+        spool: ReceivedSpool,
         derived: Spool,
         protector: Protector,
         believed: Callable[[float], bool],
@@ -55,11 +59,12 @@ class Retainer:
         self._believed = believed
         self._audit = audit
         self._has_swept = False
+        self._reclaimer = Reclaimer(spool, store)
 
     def once(self, now: float | None = None) -> int:
         """Delete one batch of everything that is due. Returns how many files were deleted."""
         now = time.time() if now is None else now
-        deleted = self._purge_spool()
+        deleted = self._purge_spool() + self._reclaimer.once()
         if self._believed(now):
             deleted += self._purge_derived(now) + self._purge_vault(now) + self._sweep_orphans()
         if deleted:
@@ -89,9 +94,11 @@ class Retainer:
         if not self._has_swept:
             swept = self._protector.sweep_ended()
             self._has_swept = True
+        if not self._store.may_pass_over_originals(now, ORIGINALS_S):
+            return swept
         before = now - self._settings.vault_days * DAY_S
         most = max(MOST_ORIGINALS, int(self._protector.originals() * MOST_SHARE))
-        keep = self._store.records_in_use(delivered_since=before)
+        keep = self._store.records_in_use(delivered_since=before) | self._store.promised()
         return swept + self._protector.expire(before, keep, most, self._tell)
 
     def _tell(self, locator: str) -> None:
@@ -101,7 +108,10 @@ class Retainer:
         """Files that a crash left between writing and committing: nobody was told that they are safe."""
         deleted = self._protector.sweep(time.time() - ORPHAN_AGE_S)
         for folder in (self._spool, self._derived):
-            for name in self._store.unknown_files(list(folder.names(ORPHAN_AGE_S))):
+            old = list(folder.names(ORPHAN_AGE_S))
+            if folder is self._spool and not self._reclaimer.is_all_told():
+                continue  # a large object's file may be named by a record whose row is not written yet
+            for name in self._store.unknown_files(old):
                 folder.delete(name)
                 deleted += 1
         return deleted

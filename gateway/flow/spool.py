@@ -7,8 +7,10 @@ receiving roles' spool key (`gateway.keys.spoolfile`), each file bound to its ow
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ from gateway.errors import SealError
 from gateway.keys.spoolfile import SpoolCipher
 
 PARTIAL = ".part"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,13 @@ class Spool:
     """Encrypted files in one folder of ours (mode 0700 when it is made here)."""
 
     def __init__(self, folder: Path, cipher: SpoolCipher) -> None:
-        self._folder = folder
+        self.folder = folder
         self._cipher = cipher
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def create(self, name: str | None = None) -> SpoolWriter:
         """Begin a file; it exists only after `SpoolWriter.publish`. `name` defaults to 128 random bits."""
-        return SpoolWriter(self._folder, self._cipher, name or secrets.token_hex(16))
+        return SpoolWriter(self.folder, self._cipher, name or secrets.token_hex(16))
 
     def open(self, name: str) -> BinaryIO:
         """Open a published file for reading its plain contents.
@@ -49,16 +52,19 @@ class Spool:
         Raises
         ------
         FileNotFoundError
-            There is no such file.
+            There is no such file, or this is no name of a file here.
         SealError
             While reading: the file was changed since it was written.
         """
-        file = open(self._folder / name, "rb")  # noqa: SIM115 - the reader owns it
+        file = open(self._path(name), "rb")  # noqa: SIM115 - the reader owns it
         return cast(BinaryIO, self._cipher.reader(file, name))
 
     def exists(self, name: str) -> bool:
         """Whether a published file of this name is there."""
-        return (self._folder / name).is_file()
+        try:
+            return self._path(name).is_file()
+        except FileNotFoundError:
+            return False
 
     def digest(self, name: str) -> Contents | None:
         """What a published file holds (read through once); None when there is none."""
@@ -75,29 +81,67 @@ class Spool:
         return Contents(digest.hexdigest(), size)
 
     def delete(self, name: str) -> None:
-        """Delete a file; one that is not there is no error (steps repeat)."""
+        """Delete a file; one that is not there is no error (steps repeat), nor is what names no file of this folder."""
         with suppress(FileNotFoundError):
-            (self._folder / name).unlink()
+            self._path(name).unlink()
 
     def names(self, older_than_s: float) -> Iterator[str]:
         """Names of all files, published or partial, last changed at least `older_than_s` seconds ago."""
         limit = time.time() - older_than_s
-        for entry in os.scandir(self._folder):
+        for entry in os.scandir(self.folder):
             with suppress(FileNotFoundError):
                 if entry.is_file() and entry.stat().st_mtime <= limit:
                     yield entry.name
 
+    def _path(self, name: str) -> Path:
+        """Where a file of this name lies. Names come out of rows, which other roles write: none leads elsewhere."""
+        if not _NAME.fullmatch(name):
+            raise FileNotFoundError(errno.ENOENT, "no name of a file in this folder")
+        return self.folder / name
 
-class SpoolWriter:
-    """One file being written."""
 
-    def __init__(self, folder: Path, cipher: SpoolCipher, name: str) -> None:
+class NewFile:
+    """One file being written as it is: there under its name only after `publish`, and durable then."""
+
+    def __init__(self, folder: Path, name: str) -> None:
         self.name = name
         self._folder = folder
         # A random part: two processes may write the same name at once, and the last rename wins with equal contents.
         self._partial = folder / f"{name}.{secrets.token_hex(4)}{PARTIAL}"
         self._file = open(self._partial, "xb", opener=_private)  # noqa: SIM115 - closed by publish or discard
-        self._writer = cipher.writer(self._file, name)
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Append bytes as they are."""
+        return self._file.write(data)
+
+    def reopen(self) -> BinaryIO:
+        """What was written so far, for reading."""
+        self._file.flush()
+        return open(self._partial, "rb")
+
+    def publish(self) -> None:
+        """Make the file durable under its name. After this returns a power cut does not lose it."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.rename(self._partial, self._folder / self.name)
+        sync_folder(self._folder)
+
+    def discard(self) -> None:
+        """Forget the file; also allowed after a failed write or publish."""
+        with suppress(OSError):  # a full disk does not take what is left in the buffer; what it took goes all the same
+            self._file.close()
+        with suppress(FileNotFoundError):
+            self._partial.unlink()
+
+
+class SpoolWriter:
+    """One file being written and encrypted on the way."""
+
+    def __init__(self, folder: Path, cipher: SpoolCipher, name: str) -> None:
+        self.name = name
+        self._file = NewFile(folder, name)
+        self._writer = cipher.writer(cast(BinaryIO, self._file), name)
 
     def write(self, data: bytes) -> None:
         """Append plain bytes."""
@@ -106,18 +150,12 @@ class SpoolWriter:
     def publish(self) -> str:
         """Make the file durable under its name and return the name. After this returns a power cut does not lose it."""
         self._writer.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        os.rename(self._partial, self._folder / self.name)
-        sync_folder(self._folder)
+        self._file.publish()
         return self.name
 
     def discard(self) -> None:
         """Forget the file; also allowed after a failed write or publish."""
-        self._file.close()
-        with suppress(FileNotFoundError):
-            self._partial.unlink()
+        self._file.discard()
 
 
 def sync_folder(folder: Path) -> None:

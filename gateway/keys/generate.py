@@ -32,7 +32,7 @@ def make_keys(folder: Path, overwrite: bool = False) -> tuple[Path, ...]:
     ConfigError
         ``keys-exist`` when any of the names is there already and `overwrite` is false.
     """
-    there = [name for name in PRIVATE_NAMES + PUBLIC_NAMES if (folder / name).exists()]
+    there = [name for name in (*PRIVATE_NAMES, *PUBLIC_NAMES, PROOF_NAME) if os.path.lexists(folder / name)]
     if there and not overwrite:
         raise ConfigError(
             "keys-exist",
@@ -46,10 +46,10 @@ def make_keys(folder: Path, overwrite: bool = False) -> tuple[Path, ...]:
         if folder.exists():
             for name in (*PRIVATE_NAMES, *PUBLIC_NAMES, PROOF_NAME):
                 os.replace(made / name, folder / name)
-            _sync_folder(folder)
+            sync_folder(folder)
         else:
             os.rename(made, folder)
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return tuple(folder / name for name in PRIVATE_NAMES + PUBLIC_NAMES)
@@ -70,7 +70,7 @@ def _write_all(folder: Path) -> None:
     write_key_file(folder / PROOF_NAME, proof_of(restore, Signer(own)), 0o644)
     for use in ("spool", "uid", "mark"):
         write_key_file(folder / f"{use}.key", secrets.token_hex(32).encode("ascii") + b"\n", 0o600)
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
 def ids_of(folder: Path) -> tuple[str, str]:
@@ -91,7 +91,8 @@ def write_key_file(path: Path, data: bytes, mode: int) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make what was made, renamed or removed in a folder durable."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)

@@ -40,8 +40,9 @@ class SealingKeys:
         Raises
         ------
         ConfigError
-            ``secret-missing``, ``secret-readable-by-others``, ``bad-key``, and ``signer-not-trusted`` when
-            `trusted_signers` lacks our own signing key: what we sealed now, nobody could restore later.
+            ``secret-missing``, ``secret-readable-by-others``, ``bad-key``, ``restore-pair-differs`` (by the proof, if
+            there is one), and ``signer-not-trusted`` when `trusted_signers` lacks our own signing key: what we sealed
+            now, nobody could restore later.
         """
         signer = Signer(pem.private_key(keys.signing_key.resolve(), Ed25519PrivateKey, "keys.signing_key"))
         verifier = load_verifier(keys)
@@ -54,7 +55,7 @@ class SealingKeys:
         public = pem.public_key(
             keys.restore_public_key.resolve(private=False), X25519PublicKey, "keys.restore_public_key"
         )
-        check_proof(keys.restore_public_key, public, verifier)
+        check_proof(keys, public, verifier)
         return cls(
             restore_public=public,
             signer=signer,
@@ -72,6 +73,7 @@ class OpeningKeys:
 
     restore_private: X25519PrivateKey
     verifier: Verifier
+    is_compared: bool = False  # with the public key that is sealed to, or with its proof
 
     @property
     def restore_key_id(self) -> str:
@@ -80,11 +82,10 @@ class OpeningKeys:
 
     @classmethod
     def load(cls, keys: Keys, *, paired: bool = True) -> OpeningKeys:
-        """Resolve the references; ConfigError as `SealingKeys.load`; `paired`: its public half is compared."""
+        """Resolve the references; ConfigError as `SealingKeys.load`; `paired`: the public half is compared."""
         private = pem.private_key(keys.restore_private_key.resolve(), X25519PrivateKey, "keys.restore_private_key")
-        if paired:
-            check_pair(keys.restore_public_key, private)
-        return cls(private, load_verifier(keys))
+        verifier = load_verifier(keys)
+        return cls(private, verifier, paired and check_pair(keys, private, verifier))
 
 
 def load_spool_cipher(keys: Keys) -> SpoolCipher:

@@ -1,15 +1,21 @@
-"""Files that wait on disk: received ones and derived ones, under different keys, each bound to its name."""
+"""What waits on disk, encrypted: received data sets and what is known of them; derived files under their own key."""
 
 from __future__ import annotations
 
+import os
 from typing import BinaryIO
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway.errors import SealError
 from gateway.keys.chunked import ChunkedReader, ChunkedWriter
 from gateway.keys.derive import hkdf
 
 _SPOOL_LABEL = "miad/spool/1"
+_FACTS_LABEL = "miad/segment-facts/1"
 _DERIVED_LABEL = "miad/derived/1"
+_NONCE, _TAG = 12, 16
 
 
 class SpoolCipher:
@@ -25,6 +31,7 @@ class SpoolCipher:
 
     def __init__(self, spool_key: bytes, label: str = _SPOOL_LABEL) -> None:
         self._key = hkdf(spool_key, label)
+        self._facts_key = hkdf(spool_key, _FACTS_LABEL)
         self._label = label
 
     def writer(self, file: BinaryIO, name: str) -> ChunkedWriter:
@@ -36,6 +43,30 @@ class SpoolCipher:
         `ChunkedReader`.
         """
         return ChunkedReader(file, self._key, self._context(name))
+
+    def seal_facts(self, facts: bytes, name: str) -> bytes:
+        """Encrypt what is known of the data set `name`: nonce || ciphertext || tag."""
+        nonce = os.urandom(_NONCE)
+        return nonce + self._facts_cipher(name).encrypt(nonce, facts, name.encode())
+
+    def open_facts(self, sealed: bytes, name: str) -> bytes:
+        """Decrypt what `seal_facts` made under the same name.
+
+        Raises
+        ------
+        SealError
+            ``tampered``: key, name or bytes are others.
+        """
+        if len(sealed) < _NONCE + _TAG:
+            raise SealError("truncated", "the facts of a received instance end too early")
+        try:
+            return self._facts_cipher(name).decrypt(sealed[:_NONCE], sealed[_NONCE:], name.encode())
+        except InvalidTag:
+            raise SealError("tampered", "the facts of a received instance, or the spool key, are others") from None
+
+    def _facts_cipher(self, name: str) -> AESGCM:
+        # a key for each record: however many a site receives, no key meets many random nonces
+        return AESGCM(hkdf(self._facts_key, _FACTS_LABEL, name.encode()))
 
     def _context(self, name: str) -> bytes:
         return f"{self._label}\0{name}".encode()

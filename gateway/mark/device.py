@@ -46,3 +46,12 @@ def channels_last(net: AnyNet, device: torch.device | None = None) -> AnyNet:
     loose: Any = net  # ``memory_format`` is documented, and torch's own types do not know it
     placed: AnyNet = loose.to(device=device, memory_format=torch.channels_last)
     return placed
+
+
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Return whether the device has instructions for bfloat16; CUDA keeps float32 (``deterministic``)."""
+    if device.type != "cpu":
+        return False
+    # not public, and what torch's own compiler asks; a torch without them has no such kernels either
+    found = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(bool(one()) for one in found if one is not None)

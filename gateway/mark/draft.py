@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from gateway.mark.placement.zones import Zones
+from gateway.mark.surrogates.consensus import Answers
 from gateway.mark.types import MarkRequest
 from gateway.mark.visibility.budget import Canvas
 
@@ -26,8 +28,16 @@ class Draft:
         (H, W) bool, region of interest as given or found, dilated.
     untouchable
         (H, W) bool, region of interest, padding and what a shutter hides.
+    tier
+        the one that it is marked in: the settings', or what they say of images without air.
+    floor
+        display PSNR in dB that its mark keeps.
+    zones
+        of the image; None: it shows no anatomy.
     note
         as ``MarkedImage.note``.
+    answers
+        what the networks that found the region of interest said of the image; empty: none was asked.
     """
 
     request: MarkRequest
@@ -35,4 +45,8 @@ class Draft:
     foreground: np.ndarray
     roi: np.ndarray
     untouchable: np.ndarray
+    tier: str
+    floor: float
+    zones: Zones | None = None
     note: str = ""
+    answers: Answers = field(default_factory=dict)

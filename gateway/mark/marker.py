@@ -18,6 +18,7 @@ from gateway.mark.methods.registry import METHODS
 from gateway.mark.placement.logo import load_logo
 from gateway.mark.profiles import load_profiles
 from gateway.mark.settings import MarkSettings
+from gateway.mark.surrogates.half import halved
 from gateway.mark.surrogates.packs import Surrogate, SurrogatePack, load_packs, select_packs
 from gateway.mark.threads import FrameThreads
 from gateway.mark.types import MarkedImage, MarkRequest, ModalityProfile
@@ -108,7 +109,7 @@ class Marker:
 
         Error codes: ``bad-request``, ``wrong-channels``, ``image-too-small``, ``image-empty``, ``no-free-area``,
         ``no-surrogate``, ``weights-corrupt``, ``surrogate-nan``, ``over-budget``, ``device-failed``, ``logo-too-fine``,
-        ``no-generator``, ``generator-nan``.
+        ``no-generator``, ``generator-nan``, ``self-check-failed``.
 
         Raises
         ------
@@ -192,7 +193,7 @@ class Marker:
         members: list[Surrogate] = []
         for pack in select_packs(self._packs, names, channels):
             if pack.name not in self._loaded:
-                self._loaded[pack.name] = pack.load(self.device)
+                self._loaded[pack.name] = tuple(halved(one, self.device) for one in pack.load(self.device))
             members += self._loaded[pack.name]
         fitting = tuple(member for member in members if member.asked(profile.tasks))
         if not fitting:
@@ -240,21 +241,25 @@ class Marker:
         windows = dict(request.other_windows)
         if canvas.stored.ndim == 2:
             windows = {**canvas.display.within(profile.relative_windows), **windows}
+        image = marked.astype(request.image.dtype)
         quality = measure(
             canvas,
-            marked,
+            image,
             draft.untouchable,
             windows,
             done.cut,
             draft.foreground,
             request.slope,
             profile.unit,
-            self._parallel_map,
         )
+        if quality.roi_difference:  # never: what a mark may not touch has no amplitude
+            raise MarkError("self-check-failed", "the mark changed pixels of the region of interest or of padding")
         residual = (marked - canvas.stored).astype(np.int32)
-        image = marked.astype(request.image.dtype)
         strokes, region = canvas.strokes, canvas.region
-        return MarkedImage(image, residual, strokes, region, draft.roi, quality, done.queries, draft.note)
+        zones = (None, None) if draft.zones is None else (draft.zones.air, draft.zones.anatomy)
+        return MarkedImage(
+            image, residual, strokes, region, draft.roi, quality, done.queries, draft.note, draft.tier, *zones
+        )
 
 
 def _cut_out(requests: Sequence[MarkRequest]) -> tuple[list[MarkRequest], list[Place | None]]:

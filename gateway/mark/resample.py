@@ -7,8 +7,13 @@ and costs less than one convolution of the networks behind it.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
+
+STRIP = 16
+"""Lines that are computed together where most of a matrix is 0."""
 
 
 def resample_matrix(n_in: int, n_out: int, start: Tensor, stop: Tensor) -> Tensor:
@@ -56,7 +61,26 @@ def resize(images: Tensor, height: int, width: int) -> Tensor:
     """Return images (B, C, H, W) resampled to (B, C, height, width); the input itself where nothing changes."""
     if images.shape[2:] == (height, width):
         return images
-    zero = torch.zeros(1, device=images.device)
-    rows = resample_matrix(images.shape[2], height, zero, zero + images.shape[2])
-    columns = resample_matrix(images.shape[3], width, zero, zero + images.shape[3])
-    return apply_separable(images, rows, columns)
+    rows, columns = (_whole(*pair, images.device) for pair in zip(images.shape[2:], (height, width), strict=True))
+    if images.requires_grad or images.device.type != "cpu":
+        return apply_separable(images, rows, columns)
+    return _banded(_banded(images, rows[0]).transpose(2, 3), columns[0]).transpose(2, 3).contiguous()
+
+
+@lru_cache(maxsize=32)
+def _whole(n_in: int, n_out: int, device: torch.device) -> Tensor:
+    """Return the (1, n_out, n_in) matrix that samples the whole of an axis."""
+    zero = torch.zeros(1, device=device)
+    return resample_matrix(n_in, n_out, zero, zero + n_in)
+
+
+def _banded(images: Tensor, matrix: Tensor) -> Tensor:
+    """Return ``matrix`` (h, H) times each (B, C, H, W) image, without most of the matrix's zeros."""
+    n_out, n_in = matrix.shape
+    reach = 1 + max(1, -(-n_in // n_out))
+    result = torch.empty((*images.shape[:2], n_out, images.shape[3]))
+    for first in range(0, n_out, STRIP):
+        last = min(n_out, first + STRIP)
+        low, high = max(0, first * n_in // n_out - reach), min(n_in, last * n_in // n_out + 1 + reach)
+        result[:, :, first:last] = matrix[first:last, low:high] @ images[:, :, low:high]
+    return result

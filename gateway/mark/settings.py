@@ -11,8 +11,10 @@ from gateway.config.base import Device, Problem
 from gateway.config.marking import Mark, Steps
 from gateway.mark.methods.evolution import LEAST_POPULATION
 
-PSNR_FLOOR = {"lettered": 26.0, "discreet": 40.0}
-"""Display PSNR (dB, primary window) that no mark of the tier goes below."""
+PSNR_FLOOR = {"notice": 42.0, "lettered": 26.0, "air": 42.0, "discreet": 42.0}
+"""Display PSNR (dB, primary window, over the anatomy) that no mark of the tier goes below; letters in air are apart."""
+TEXTURE_FLOOR = 42.0
+"""The same that what lies outside strokes keeps by itself in every tier."""
 
 
 class MarkSettings(Mark):
@@ -21,8 +23,12 @@ class MarkSettings(Mark):
     Attributes
     ----------
     tier
-        ``lettered``: texture inside the strokes of lettering, which plainly reads as a mark. ``discreet``: below
-        the masked threshold of visibility everywhere.
+        ``notice``: words in the air, and on the anatomy texture below the threshold of visibility. ``lettered``: whole
+        words over the anatomy too; the strongest. ``air``: words in the air, and all of the anatomy bit-identical.
+        ``discreet``: nothing visible anywhere. The region of interest is bit-identical in all of them.
+    without_air
+        what ``notice`` and ``air`` do with an image that has no room in its air: mark it as in that tier, or ``hold``
+        it; None: as the modality's profile says.
     mode
         ``strong``: per-image optimisation against the surrogates. ``paper``: the paper's family as a baseline,
         one flat logo or text, placed and blended by an evolutionary search; lettered tier only. ``generator``: a
@@ -43,13 +49,15 @@ class MarkSettings(Mark):
     generations
         most generations of that search; each costs ``population`` forward passes of every surrogate.
     text
-        the lettering, at most 32 printable ASCII characters.
+        what is written where there is air, at most 32 printable ASCII characters; whole, in as many lines as it takes.
+    word
+        what is written over anatomy, and where the text does not fit: one word of at most 12 such characters.
     logo
         an image file that is drawn instead of the text.
     device
         ``auto`` takes CUDA where there is one.
     min_psnr
-        display PSNR floor in dB; None: the tier's own (26 or 40). May be raised, never lowered.
+        display PSNR floor in dB over the anatomy; None: the tier's own (26 or 42). May be raised, never lowered.
     max_stroke_share
         largest share of the image's pixels that strokes may cover.
     min_free_area
@@ -75,4 +83,8 @@ class MarkSettings(Mark):
     @property
     def psnr_floor(self) -> float:
         """Display PSNR floor in dB that holds for these settings."""
-        return PSNR_FLOOR[self.tier] if self.min_psnr is None else self.min_psnr
+        return self.floor_of(self.tier)
+
+    def floor_of(self, tier: str) -> float:
+        """Display PSNR floor in dB of an image that is marked as in ``tier``."""
+        return PSNR_FLOOR[tier] if self.min_psnr is None else max(self.min_psnr, PSNR_FLOOR[tier])

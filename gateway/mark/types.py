@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -125,7 +126,7 @@ class ModalityProfile:
     unit
         of the modality's values, e.g. ``HU``; empty: it has none of its own.
     noise_factor
-        k of the masked threshold max(1 JND, k * local noise sd).
+        k of the masked threshold of visibility: how much of the local noise counts as hiding a change.
     noise_reason
         why k is what it is (source).
     peak
@@ -142,7 +143,25 @@ class ModalityProfile:
     stroke_peak
         largest change inside strokes, in display units.
     letter_height
-        height of the lettering as a share of the shorter image side.
+        largest height of letters over anatomy, as a share of the shorter image side.
+    air_peak
+        largest change of letters in the air, in display units.
+    without_air
+        what becomes of an image without room in its air, where the settings leave it to the profile: words over the
+        anatomy (``lettered``), or nothing visible (``discreet``) where no share of the image that saliency chooses
+        covers lesions well enough.
+    roi_share
+        share of the foreground that saliency takes as the region of interest where none is given.
+    air_level
+        highest display value (0..1) that air may have; 0: such images have no air that could be told from anatomy.
+    air_gap
+        share of the shorter side: what lies between parts of the body nearer to each other than twice this is body
+        too (mouth, nose, the space between an arm and the trunk).
+    air_units
+        lowest and highest level of air in modality units; None: its display value says enough. Where the units of an
+        image are not known, margins alone are air.
+    air_shadows
+        what is dark below something is part of the picture (ultrasound), and air has one single value.
     """
 
     name: str
@@ -159,8 +178,15 @@ class ModalityProfile:
     peak_units: float | None = None
     chroma: float = 0.5
     texture_side: int = 256
-    stroke_peak: float = 0.3
-    letter_height: float = 0.14
+    stroke_peak: float = 0.45
+    letter_height: float = 0.05
+    air_peak: float = 0.6
+    without_air: str = "lettered"
+    roi_share: float = 0.25
+    air_level: float = 0.06
+    air_gap: float = 0.08
+    air_units: tuple[float, float] | None = None
+    air_shadows: bool = False
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -206,6 +232,8 @@ class MarkRequest:
     slope
         modality units (e.g. HU) per stored value (Rescale Slope), not 0; None: not known, the profile's limits
         in modality units do not hold and bias is reported in stored values.
+    intercept
+        modality units of the stored value 0 (Rescale Intercept); None: not known.
     hidden
         (H, W) bool, what a display shutter covers: never touched, and no part of any budget or figure; or None.
     aspect
@@ -223,6 +251,7 @@ class MarkRequest:
     reserved: tuple[tuple[int, int], ...] = ()
     roi: np.ndarray | None = None
     slope: float | None = None
+    intercept: float | None = None
     hidden: np.ndarray | None = None
     aspect: float = 1.0
 
@@ -277,26 +306,13 @@ class JndFigures:
 
 
 @dataclass(frozen=True)
-class Quality:
-    """What a person may see of a mark, and proof that the rest is untouched. None: not measured.
+class Details:
+    """What is reported of a mark and nothing depends on. None: not measured.
 
     Attributes
     ----------
-    psnr
-        display PSNR in dB over the whole image, primary window (peak 1.0; 100 when nothing changed).
-    psnr_windows
-        the same per other window.
     ssim
         structural similarity of the display images, primary window (-1..1).
-    stroke_share
-        strokes' share of the image's pixels.
-    above_threshold
-        share of the image's pixels outside strokes that change by more than the masked threshold of visibility, the
-        larger of 1 JND and what the local noise hides: the one that a mark keeps (promise 8).
-    roi_difference
-        largest absolute stored difference inside region of interest and padding; always 0.
-    saturated
-        pixels whose change was cut by the valid range or by the padding value.
     ms_ssim
         multi-scale structural similarity of the display images, primary window (0..1).
     jnd
@@ -307,20 +323,68 @@ class Quality:
         shift of the mean.
     """
 
-    psnr: float
-    psnr_windows: dict[str, float]
-    ssim: float
-    stroke_share: float
-    above_threshold: float
-    roi_difference: int
-    saturated: int
+    ssim: float = 1.0
     ms_ssim: float | None = None
     jnd: dict[str, dict[str, JndFigures]] = field(default_factory=dict)
     bias: Bias | None = None
 
+
+@dataclass(frozen=True)
+class Quality:
+    """What a person may see of a mark, and proof that the rest is untouched.
+
+    Attributes
+    ----------
+    psnr
+        display PSNR in dB over the anatomy (the whole image where it has no air), primary window (peak 1.0; 100 when
+        nothing changed there).
+    psnr_windows
+        the same per other window.
+    stroke_share
+        strokes' share of the image's pixels.
+    above_threshold
+        share of the image's pixels outside strokes that change by more than the masked threshold of visibility, the
+        larger of 1 JND and what the local noise hides: the one that a mark keeps (promise 8).
+    roi_difference
+        largest absolute stored difference inside region of interest and padding; always 0.
+    saturated
+        pixels whose change was cut by the valid range or by the padding value.
+    later
+        measures what ``details`` gives: they take longer than all else of a mark and are computed when asked for.
+    """
+
+    psnr: float
+    psnr_windows: dict[str, float]
+    stroke_share: float
+    above_threshold: float
+    roi_difference: int
+    saturated: int
+    later: Callable[[], Details] = field(default=Details, repr=False, compare=False)
+
+    @cached_property
+    def details(self) -> Details:
+        """What is only reported, measured when first asked for."""
+        return self.later()
+
+    @property
+    def ssim(self) -> float:
+        """Structural similarity, as in ``details``."""
+        return self.details.ssim
+
+    @property
+    def jnd(self) -> dict[str, dict[str, JndFigures]]:
+        """Just noticeable differences, as in ``details``."""
+        return self.details.jnd
+
+    @property
+    def bias(self) -> Bias | None:
+        """Shift of the mean, as in ``details``."""
+        return self.details.bias
+
     def as_dict(self) -> dict[str, object]:
-        """Return the figures as JSON-able values."""
-        return asdict(self)
+        """Return all figures as JSON-able values."""
+        kept = {name: value for name, value in vars(self).items() if name not in ("later", "details")}
+        return {**kept, **asdict(self.details)}
 
 
 @dataclass(frozen=True)
@@ -334,7 +398,7 @@ class MarkedImage:
     residual
         int32, ``image - original``: subtracting it gives the original back, bit for bit.
     strokes
-        (H, W) bool, pixels of the lettering (empty in the discreet tier).
+        (H, W) bool, pixels of the lettering (empty where nothing visible was drawn).
     region
         (H, W) bool, where a mark was allowed.
     roi
@@ -343,10 +407,18 @@ class MarkedImage:
         measured on ``image``.
     queries
         images that a search without gradients (``paper`` mode) showed to every surrogate; else 0.
+    tier
+        the one that the image was marked in: the settings', or where it had no room in its air what they say of that.
+    air
+        (H, W) bool, background where words lie outside every budget; None: the image shows no anatomy, or nothing was
+        done.
+    anatomy
+        (H, W) bool, the body, which ``psnr`` counts where there is air; None as ``air``.
     note
         what was out of the ordinary: ``blank`` (all pixels have one value: nothing was changed), ``empty`` (even air
         that takes no invisible change, in the discreet tier: nothing was changed either), ``no-anatomy``
-        (letters lie in the air), ``page`` (a page of text: letters lie where there is none); else empty.
+        (letters lie in the air), ``page`` (a page of text: letters lie where there is none),
+        ``no-words`` (no whole word fits: nothing visible was drawn); else empty.
     """
 
     image: np.ndarray
@@ -357,3 +429,6 @@ class MarkedImage:
     quality: Quality
     queries: int = 0
     note: str = ""
+    tier: str = ""
+    air: np.ndarray | None = None
+    anatomy: np.ndarray | None = None

@@ -15,11 +15,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+_log = logging.getLogger(__name__)
 
 
 class Counts:
@@ -80,6 +83,7 @@ class SharedCounts(Counts):
         super().__init__()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
+        self._untold = False  # what was taken last could not be written
         self._gate = os.open(folder / "gate", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._name = f"{os.getpid()}-{os.urandom(4).hex()}.counts"
         with self._lock, self._exclusive():
@@ -106,14 +110,23 @@ class SharedCounts(Counts):
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:  # its process lives
-                    yield json.loads(file.read() or b"{}")
+                    with contextlib.suppress(ValueError):  # written in part, on a full disk
+                        yield json.loads(file.read() or b"{}")
                 else:
                     path.unlink()
 
     def _publish(self) -> None:
+        """Tell the others; on a full disk they count without us for a while, and nobody is sent away for that."""
         data = json.dumps(self._own).encode()
-        os.pwrite(self._file, data, 0)
-        os.ftruncate(self._file, len(data))
+        try:
+            os.pwrite(self._file, data, 0)
+            os.ftruncate(self._file, len(data))
+        except OSError as error:
+            if not self._untold:
+                _log.warning("places are counted by this process alone: %s", error.strerror)
+            self._untold = True
+        else:
+            self._untold = False
 
 
 class Places:
@@ -144,6 +157,11 @@ class Places:
         for one in taken:  # the connection has ended in the meantime
             self._counts.give(one)
         return ""
+
+    @property
+    def ended(self) -> bool:
+        """Everything was given back: the connection is over."""
+        return self._ended
 
     def give_back(self) -> None:
         """Give everything back; again is harmless."""

@@ -39,7 +39,8 @@ def is_bound(entry: Bindable, certificate: PeerCertificate | None) -> bool:
     if any(hmac.compare_digest(listed, certificate.key_sha256) for listed in entry.key_sha256):
         return True
     wanted = {kind_of_name(name) for name in entry.san}
-    return any((kind, name.lower()) in wanted for kind, name in certificate.typed_names)
+    # An entry without a name (`san = [""]`, an IP address that is none) names nobody.
+    return any(name and (kind, name.lower()) in wanted for kind, name in certificate.typed_names)
 
 
 def kind_of_name(entry: str) -> tuple[NameKind, str]:

@@ -23,6 +23,7 @@ CALLING_AE_UNKNOWN = Rejection(1, 1, 3, "calling-ae-unknown")
 CALLING_AE_BLANK = Rejection(1, 1, 3, "calling-ae-blank")
 ADDRESS_NOT_LISTED = Rejection(1, 1, 3, "address-not-listed")
 CERTIFICATE_NOT_BOUND = Rejection(1, 1, 3, "certificate-not-bound-to-ae")
+CERTIFICATE_OF_SEVERAL = Rejection(1, 1, 3, "certificate-bound-to-several")  # of a caller that names no AE title
 PLAIN_NOT_ALLOWED = Rejection(1, 1, 3, "plain-not-allowed")
 CALLED_AE_UNKNOWN = Rejection(1, 1, 7, "called-ae-unknown")
 VERSION_NOT_SUPPORTED = Rejection(1, 2, 2, "protocol-version-not-supported")

@@ -56,6 +56,10 @@ def connect(peer: Peer) -> socket.socket:
     where = f"{peer.host} port {peer.port}"
     try:
         connection = socket.create_connection((peer.host, peer.port), peer.connect_timeout_s)
+    except (
+        UnicodeError
+    ):  # Python encodes names itself: an empty label, or one of more than 63 characters (RFC 1035 2.3.4)
+        raise TransientError("unreachable", f"{peer.host} is no host name", "correct it in the configuration") from None
     except OSError as error:
         reason = "timed out" if isinstance(error, TimeoutError) else error.strerror or type(error).__name__
         raise TransientError("unreachable", f"cannot connect to {where}: {reason}", "is it running?") from None

@@ -18,11 +18,12 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.presentation import PresentationContext, build_context
 
-from gateway.audit import AuditLog, events
+from gateway.audit import FIELDS, AuditLog, events
 from gateway.config.models import Ingress, Route
 from gateway.errors import CapacityError, DicomError, GatewayError, fault
-from gateway.flow.ports import Incoming, ReceivedFacts, Receiver
+from gateway.flow.ports import Incoming, ReceivedFacts, Receiver, Requests
 from gateway.network import command as dimse
 from gateway.network import tls as tls_contexts
 from gateway.network.admission import Counts
@@ -35,6 +36,8 @@ from gateway.network.callers import (
     Rejection,
     address_listed,
 )
+from gateway.network.commitment_request import CommitmentRequest
+from gateway.network.commitment_sets import PUSH_MODEL, SYNTAXES
 from gateway.network.contexts import storage_contexts
 from gateway.network.server import Listen, ScpServer
 from gateway.network.upper_layer import GatewayAssociation
@@ -76,6 +79,13 @@ def status_of(error: Exception) -> tuple[int, str]:
     return PROCESSING_FAILURE, "internal-error"
 
 
+def sentence_of(error: Exception) -> str:
+    """What the sender's log may show: Error Comment (0000,0902), LO, at most 64 characters, and no PHI."""
+    _, word = status_of(error)
+    told = f"{word}: {error.message}" if isinstance(error, GatewayError) and error.message else word
+    return told.encode("ascii", "replace").decode()[:64].replace("\\", "/")
+
+
 class IngressScp:
     """The ingress port.
 
@@ -93,6 +103,8 @@ class IngressScp:
         Context of the port; None takes it from `config.tls`, and without that the port is plain.
     counts
         What the limits count, where several processes of the role share a machine; None: this process's own.
+    requests
+        Where requests for storage commitment are kept, of the peers that may ask; None: nobody may.
     """
 
     def __init__(
@@ -103,9 +115,11 @@ class IngressScp:
         audit: AuditLog,
         tls: ssl.SSLContext | None = None,
         counts: Counts | None = None,
+        requests: Requests | None = None,
     ) -> None:
         self.config = config
         self.receiver = receiver
+        self.requests = requests
         self.audit = audit
         if tls is None and config.tls is not None:
             tls = tls_contexts.server_context(config.tls)
@@ -125,7 +139,7 @@ class IngressScp:
             ),
             audit=audit,
             admit=self._admit,
-            contexts=lambda proposed, _: storage_contexts(proposed),
+            contexts=self._contexts,
             handlers=[(evt.EVT_C_ECHO, lambda event: SUCCESS), (evt.EVT_C_STORE, self._store_without_data_set)],
             association_class=lambda ae, mode: _IngressAssociation(ae, mode, self),
             tls=tls,
@@ -137,9 +151,21 @@ class IngressScp:
         """Listen and return; raises ConfigError ``cannot-listen``."""
         self._server.start()
 
+    def bind(self, before: IngressScp | None = None) -> None:
+        """Listen and accept nothing yet; see `ScpServer.bind`."""
+        self._server.bind([before._server] if before else [])
+
     def stop(self, drain_s: float = 5.0) -> None:
         """Stop listening and let running associations end; see `ScpServer.stop`."""
         self._server.stop(drain_s)
+
+    def pause(self) -> None:
+        """Take no more connections; see `ScpServer.pause`."""
+        self._server.pause()
+
+    def finish(self) -> None:
+        """Wait until every association has ended by itself; see `ScpServer.finish`."""
+        self._server.finish()
 
     @property
     def port(self) -> int:
@@ -163,6 +189,12 @@ class IngressScp:
         if not any(not peer.is_bound or is_bound(peer, caller.certificate) for peer in peers):
             return CERTIFICATE_NOT_BOUND
         return None
+
+    def _contexts(self, proposed: Sequence[PresentationContext], caller: Caller) -> list[PresentationContext]:
+        may_ask = self.requests is not None and any(
+            peer.ae_title == caller.calling_ae and peer.reports is not None for peer in self.config.peers
+        )
+        return [*storage_contexts(proposed), *([build_context(PUSH_MODEL, list(SYNTAXES))] if may_ask else [])]
 
     def _store_without_data_set(self, event: evt.Event) -> int:
         """EVT_C_STORE, which only a C-STORE-RQ without a data set comes to: the others never enter a queue."""
@@ -195,7 +227,7 @@ class _StoreDimse(DIMSEServiceProvider):
         super().__init__(assoc)
         self._ingress_association = assoc
         self._command = bytearray()
-        self._object: _IncomingObject | None = None
+        self._object: _IncomingObject | CommitmentRequest | None = None
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Called in the socket's thread for each P-DATA; an exception ends the association (A-ABORT)."""
@@ -228,17 +260,23 @@ class _StoreDimse(DIMSEServiceProvider):
         has_data_set = command.get(dimse.DATA_SET_TYPE) != dimse.NO_DATA_SET
         if command[dimse.COMMAND_FIELD] == dimse.C_STORE_RQ and has_data_set:
             self._object = _IncomingObject(self._ingress_association, context_id, command)
+        elif command[dimse.COMMAND_FIELD] == dimse.N_ACTION_RQ and has_data_set:
+            association = self._ingress_association
+            ingress = association.ingress
+            self._object = CommitmentRequest(association, context_id, command, ingress.requests, ingress.write_audit)
         elif has_data_set:
-            raise DicomError("bad-command", "a request with a data set that is no C-STORE")
+            raise DicomError("bad-command", "a request with a data set that is neither C-STORE nor N-ACTION")
         elif self.msg_queue.qsize() >= _MOST_WAITING:
             raise DicomError("too-many-requests", "requests come faster than they are answered")
         else:
             super().receive_primitive(_one_fragment(context_id, b"\x03" + dimse.with_plain_titles(encoded)))
 
-    def _take_data(self, incoming: _IncomingObject, context_id: int, data: bytes, last: bool) -> None:
+    def _take_data(
+        self, incoming: _IncomingObject | CommitmentRequest, context_id: int, data: bytes | memoryview, last: bool
+    ) -> None:
         if context_id != incoming.context_id:
             raise DicomError("bad-command", "a data set in another presentation context than its command")
-        incoming.write(bytes(data))
+        incoming.write(data)
         if last:
             response = incoming.finish()
             self._object = None
@@ -285,6 +323,7 @@ class _IncomingObject:
         self._limit = self._ingress.config.max_instance_mib << 20
         self._incoming: Incoming | None = None
         self._refusal: tuple[int, str] | None = None
+        self._sentence = ""
         self._transfer_syntax = str(association._accepted_cx[context_id].transfer_syntax[0])  # KeyError: A-ABORT
         try:
             self._begin()
@@ -312,7 +351,7 @@ class _IncomingObject:
             )
         )
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Take one fragment."""
         self._size += len(data)
         if self._refusal is not None:
@@ -334,7 +373,7 @@ class _IncomingObject:
             except Exception as error:
                 self._refuse(error)
         # From here on the instance is durable, or refused and forgotten: nothing below may change which.
-        status, comment = self._refusal or (SUCCESS, "")
+        status, _ = self._refusal or (SUCCESS, "")
         self._association.statuses[status] += 1
         self._association.bytes_received += self._size
         response: dimse.Command = {
@@ -347,8 +386,8 @@ class _IncomingObject:
             uid = dimse.text_in(self._command, number)
             if uid and uid.isascii() and len(uid) <= 64:
                 response[number] = uid
-        if comment:
-            response[dimse.ERROR_COMMENT] = comment[:64]
+        if self._sentence:
+            response[dimse.ERROR_COMMENT] = self._sentence
         return dimse.encode_command(response)
 
     def cut_off(self) -> None:
@@ -361,6 +400,7 @@ class _IncomingObject:
 
     def _refuse(self, error: Exception) -> None:
         self._refusal = refusal = status_of(error)
+        self._sentence = sentence_of(error)
         if not isinstance(error, GatewayError):
             _log.error("C-STORE in association %s: %s", self._association.association_id, fault(error))
         self._forget()
@@ -376,6 +416,9 @@ class _IncomingObject:
 
     def _write_audit(self, outcome: str, refusal: tuple[int, str]) -> None:
         status, reason = refusal
+        caller = self._association.known_caller.audit_fields()
+        told = " ".join(str(FIELDS[name](caller[name])) for name in ("calling_ae", "peer_address"))
+        _log.info("instance refused: %s, 0x%04X, from %s", reason, status, told)
         self._ingress.write_audit(
             events.INSTANCE_REFUSED,
             outcome,

@@ -30,6 +30,11 @@ class Listener(ThreadedAssociationServer):
 
     Stock: the TLS handshake runs on the accepting thread, nothing bounds connections before A-ASSOCIATE-RQ, a
     collection of garbage runs on that thread every few seconds, and what goes wrong is printed with a traceback.
+
+    Parameters
+    ----------
+    inherited
+        A socket that listens already, of the server that this one follows; None: one of its own is made.
     """
 
     daemon_threads = True
@@ -41,16 +46,42 @@ class Listener(ThreadedAssociationServer):
         ae: ApplicationEntity,
         where: tuple[str, int],
         handlers: Iterable[tuple[evt.EventType, Callable[..., Any]]],
+        inherited: socket.socket | None = None,
     ) -> None:
         self.scp = scp
+        self.serves = False  # connections are accepted
+        self._inherited = inherited
         self._places: dict[socket.socket, Places] = {}
         bound = cast("list[evt.EventHandlerType]", list(handlers))
         super().__init__(ae, where, ae.ae_title, [], evt_handlers=bound, request_handler=_Handler)
+
+    def server_bind(self) -> None:
+        """Bind, or take over what is bound. Accepting never waits: another server may have been the quicker one."""
+        assert self.socket is not None
+        if self._inherited is None:
+            super().server_bind()
+        else:
+            self.socket.close()
+            self.socket = self._inherited
+            self.server_address = self.socket.getsockname()
+        self.socket.settimeout(0)
+
+    def server_close(self) -> None:
+        """Accept what has connected already, and close this socket; one that was handed on goes on listening.
+
+        Stock shuts the socket down, for everybody who has it.
+        """
+        assert self.socket is not None
+        with contextlib.suppress(OSError):
+            while self.serves:
+                self.process_request(*self.get_request())
+        self.socket.close()
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept a connection and nothing more: this thread serves everybody."""
         assert self.socket is not None
         connection, address = self.socket.accept()
+        connection.settimeout(None)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return connection, address
@@ -86,7 +117,7 @@ class Listener(ThreadedAssociationServer):
                 _let_alert_arrive(connection)
             self.shutdown_request(connection)
             places.give_back()
-            reason = _handshake_failure(error)
+            reason = handshake_failure(error)
             if reason:
                 self.scp.node_refused(plain_address(client_address[0]), reason)
 
@@ -140,7 +171,7 @@ def _let_alert_arrive(connection: socket.socket) -> None:
         socket.socket.recv(connection, 65536)
 
 
-def _handshake_failure(error: Exception) -> str:
+def handshake_failure(error: Exception) -> str:
     """The audit's word for a connection that never became an association; empty for a bare open and close."""
     if isinstance(error, TimeoutError):
         return "tls-handshake-timeout"

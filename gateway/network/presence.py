@@ -18,37 +18,54 @@ from gateway.config.lines import KeyPath
 class Presence:
     """The names that one running role holds; `close` gives them back."""
 
-    def __init__(self, sockets: list[socket.socket]) -> None:
-        self._sockets = sockets
+    def __init__(self) -> None:
+        self._held: dict[bytes, socket.socket] = {}
+
+    def hold(self, config: Config, role: str) -> None:
+        """Hold the names of the ports that `role` has by this configuration, and no others.
+
+        A replica of the role that said so already is no error.
+        """
+        wanted = {_name(host, port) for _, host, port in listeners(config, role)}
+        for name in wanted - self._held.keys():
+            each = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            try:
+                each.bind(name)
+            except OSError:
+                each.close()
+            else:
+                self._held[name] = each
+        for name in self._held.keys() - wanted:
+            self._held.pop(name).close()
 
     def close(self) -> None:
         """Give the names back (the kernel does so at the end of the process, too)."""
-        for each in self._sockets:
+        for each in self._held.values():
             each.close()
+        self._held.clear()
 
 
 def listeners(config: Config, role: str = "all") -> Iterator[tuple[KeyPath, str, int]]:
     """The configuration's path, host and port of everything that `role` listens on."""
     if role in ("all", "ingress"):
         yield ("ingress", "port"), config.ingress.host, config.ingress.port
+        if config.ingress.dicomweb_port is not None:
+            yield ("ingress", "dicomweb_port"), config.ingress.host, config.ingress.dicomweb_port
+    if role in ("all", "worker") and config.commitment is not None:
+        yield ("commitment", "port"), config.commitment.host, config.commitment.port
     if role in ("all", "restore") and config.restore is not None:
-        for name in ("tls_port", "plain_port"):
+        for name in ("tls_port", "plain_port", "dicomweb_port"):
             if (port := getattr(config.restore, name)) is not None:
                 yield ("restore", name), config.restore.host, port
+    if role in ("all", "page") and config.page is not None:
+        yield ("page", "port"), config.page.host, config.page.port
 
 
 def announce(config: Config, role: str) -> Presence:
-    """Say that this process holds the ports of `role`. A replica beside it that said so already is no error."""
-    held = []
-    for _, host, port in listeners(config, role):
-        name = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        try:
-            name.bind(_name(host, port))
-        except OSError:
-            name.close()
-        else:
-            held.append(name)
-    return Presence(held)
+    """Say that this process holds the ports of `role`."""
+    presence = Presence()
+    presence.hold(config, role)
+    return presence
 
 
 def is_ours(host: str, port: int) -> bool:
@@ -67,7 +84,7 @@ def reason_not_to_listen(host: str, port: int) -> str:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except OSError:
+    except (OSError, UnicodeError):
         return f"{host} is no address of this machine"
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the listener itself does

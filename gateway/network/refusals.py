@@ -1,4 +1,4 @@
-"""Refusals in the audit: a flood of them is summed up, so that it does not fill the disk.
+"""Refusals in the audit and in the log: a flood of them is summed up, so that it does not fill the disk.
 
 Of each kind (event, reason, source address) the first lines of a minute are written whole. What follows in that minute
 is counted, and one line with `count` and `seconds` sums it up when the minute is over or the port is closed.
@@ -6,18 +6,21 @@ is counted, and one line with `count` and `seconds` sums it up when the minute i
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from dataclasses import dataclass, field
 
-from gateway.audit import AuditLog
+import structlog
+
+from gateway.audit import FIELDS, AuditLog
 
 LINES_OF_ONE_ADDRESS = 20  # of one event and reason in one window
 LINES_OF_ALL = 200  # of one event and reason, over all addresses
 WINDOW_S = 60.0
 _MOST_KINDS = 1024  # addresses that are told apart at a time; a flood from more of them is summed up without
-_log = logging.getLogger(__name__)
+_TOLD = ("reason", "calling_ae", "called_ae", "peer_address", "count", "seconds")  # in the log too
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass
@@ -85,7 +88,10 @@ class Refusals:
         return self._windows.setdefault((event, reason, address), _Window(time.monotonic()))
 
     def _write(self, event: str, **fields: object) -> None:
+        # AE titles are the peer's own words: in the log they are checked as in the audit
+        told = {name: FIELDS[name](fields[name]) for name in _TOLD if fields.get(name) is not None}
+        _log.info(event, **told)
         try:
             self._audit.write(event, "refused", **fields)
         except OSError as error:
-            _log.error("the audit line of a refusal could not be written: errno %s", error.errno)
+            _log.error("the audit line of a refusal could not be written", errno=error.errno)

@@ -17,32 +17,29 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from pydicom.uid import UID
-from pynetdicom import _globals
 from pynetdicom.pdu import (
-    A_ABORT_RQ,
-    A_ASSOCIATE_RQ,
     A_RELEASE_RP,
     A_RELEASE_RQ,
 )
 from pynetdicom.pdu_primitives import (
-    A_ASSOCIATE,
     A_RELEASE,
-    ImplementationClassUIDNotification,
-    ImplementationVersionNameNotification,
-    MaximumLengthNotification,
 )
-from pynetdicom.presentation import PresentationContext, build_context
 
 from gateway.errors import DicomError, PermanentError, TransientError
 from gateway.network import command as dimse
 from gateway.network import settings
-from gateway.network.associate_pdus import LONGEST_ASSOCIATE, Reject, read_answer, read_reject
+from gateway.network.associate_pdus import LONGEST_ASSOCIATE, read_answer, read_reject
 from gateway.network.connect import CERTIFICATE_FAILURES, ClientTls, Peer, connect, lost
 from gateway.network.contexts import EXPLICIT_LITTLE, VERIFICATION
-from gateway.network.pdu_socket import DataPdu
-
-MOST_CONTEXTS = 128  # odd numbers of one byte, PS3.8 9.3.2.2
+from gateway.network.scu_pdus import (
+    MOST_CONTEXTS,
+    abort_pdu,
+    associate_request,
+    data_pdu,
+    fragments,
+    numbered,
+    rejected,
+)
 
 _ASSOCIATE_AC, _ASSOCIATE_RJ, _P_DATA, _RELEASE_RQ, _RELEASE_RP, _ABORT = 0x02, 0x03, 0x04, 0x05, 0x06, 0x07
 _LONGEST_PDU = 2 << 20  # bytes of a P-DATA-TF
@@ -72,6 +69,8 @@ class ScuAssociation:
         Whom to call.
     contexts
         (SOP class, transfer syntax) pairs, each proposed in a presentation context of its own, 128 at most.
+    as_scp
+        SOP classes of which we are the SCP on this association (PS3.7 D.3.3.4).
 
     Raises
     ------
@@ -83,15 +82,15 @@ class ScuAssociation:
         Codes ``association-rejected``, ``unusable-pdu-length``.
     """
 
-    def __init__(self, peer: Peer, contexts: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, peer: Peer, contexts: Iterable[tuple[str, str]], as_scp: Iterable[str] = ()) -> None:
         settings.apply()
         self.peer = peer
-        self._contexts = _numbered(contexts)
+        self._contexts = numbered(contexts)
         self._message_id = 0
         self.last_used = time.monotonic()
         self._socket = connect(peer)
         try:
-            self._send(_associate_request(peer, self._contexts))
+            self._send(associate_request(peer, self._contexts, as_scp))
             accepted = self._read_associate_answer()
         except BaseException:
             self._socket.close()
@@ -135,6 +134,7 @@ class ScuAssociation:
         *,
         size: int | None = None,
         move_originator: tuple[str, int] | None = None,
+        priority: int = 0x0000,
     ) -> Response:
         """Send one instance with C-STORE (PS3.7 9.1.1) as the bytes that `data_set` yields, and wait for the answer.
 
@@ -149,6 +149,8 @@ class ScuAssociation:
             How many bytes that is, where it is known: an odd number is refused before anything is sent.
         move_originator
             AE title and message id of the C-MOVE request that this belongs to.
+        priority
+            0x0000 medium, 0x0001 high, 0x0002 low.
 
         Raises
         ------
@@ -168,7 +170,7 @@ class ScuAssociation:
             )
         command: dimse.Command = {
             dimse.COMMAND_FIELD: dimse.C_STORE_RQ,
-            dimse.PRIORITY: 0,  # medium
+            dimse.PRIORITY: priority,
             dimse.AFFECTED_SOP_INSTANCE_UID: sop_instance_uid,
         }
         if move_originator is not None:
@@ -191,17 +193,18 @@ class ScuAssociation:
         if self.usable:
             self.usable = False
             with contextlib.suppress(OSError, TransientError):
-                self._send(_abort_pdu())
+                self._send(abort_pdu())
         self._socket.close()
 
     def _request(self, sop_class: str, syntax: str, data_set: DataSet | None, command: dimse.Command) -> Response:
         context_id = self.accepted[sop_class, syntax]
         self._message_id = self._message_id % 65535 + 1
         command[dimse.MESSAGE_ID] = self._message_id
-        command[dimse.AFFECTED_SOP_CLASS_UID] = sop_class
+        if dimse.REQUESTED_SOP_CLASS_UID not in command:
+            command[dimse.AFFECTED_SOP_CLASS_UID] = sop_class
         command[dimse.DATA_SET_TYPE] = dimse.NO_DATA_SET if data_set is None else dimse.WITH_DATA_SET
         try:
-            self._send(_data_pdu(context_id, 0x03, dimse.encode_command(command)))
+            self._send(data_pdu(context_id, 0x03, dimse.encode_command(command)))
             if data_set is not None:
                 self._send_data_set(context_id, data_set)
             response = self._read_response()
@@ -219,7 +222,7 @@ class ScuAssociation:
             raise DicomError("no-data-set", "there is nothing to send")
         while fragment:
             following = _read(data_set, length)
-            self._send(_data_pdu(context_id, 0x00 if following else 0x02, fragment))
+            self._send(data_pdu(context_id, 0x00 if following else 0x02, fragment))
             fragment = following
 
     def _send(self, data: bytes) -> None:
@@ -231,6 +234,50 @@ class ScuAssociation:
         except OSError as error:
             raise lost(error) from None
 
+    def read_request(self, deadline: float, longest: int) -> tuple[dimse.Command, bytes]:
+        """A request of the peer's, with its data set of at most `longest` bytes; `deadline` by `time.monotonic`.
+
+        Raises
+        ------
+        TransientError
+            As `store`; nothing is under way any more.
+        DicomError
+            ``bad-command``, ``too-long``.
+        """
+        encoded, data, command = bytearray(), bytearray(), None
+        while True:
+            kind, body = self._read_pdu(deadline)
+            if kind != _P_DATA:
+                if kind == _RELEASE_RQ:
+                    response = A_RELEASE()
+                    response.result = "affirmative"
+                    self._send(A_RELEASE_RP(response).encode())
+                self.usable = False
+                raise TransientError("association-ended", "the peer ended the association")
+            for _, fragment in fragments(body):
+                (encoded if fragment[0] & 1 else data).extend(fragment[1:])
+                if len(encoded) > dimse.LONGEST_COMMAND or len(data) > longest:
+                    raise DicomError("too-long", "the peer's request is longer than it may be")
+                if fragment[0] & 1 and fragment[0] & 2:
+                    command = dimse.decode_command(bytes(encoded))
+                ended = fragment[0] & 2 and not fragment[0] & 1
+                if command is not None and (ended or command.get(dimse.DATA_SET_TYPE) == dimse.NO_DATA_SET):
+                    return command, bytes(data)
+
+    def respond(self, request: dimse.Command, command_field: int, status: int) -> None:
+        """Answer a request of the peer's, without a data set."""
+        response: dimse.Command = {
+            dimse.COMMAND_FIELD: command_field,
+            dimse.MESSAGE_ID_RESPONDED_TO: request.get(dimse.MESSAGE_ID, 0),
+            dimse.DATA_SET_TYPE: dimse.NO_DATA_SET,
+            dimse.STATUS: status,
+        }
+        for number in (dimse.AFFECTED_SOP_CLASS_UID, dimse.AFFECTED_SOP_INSTANCE_UID, dimse.EVENT_TYPE_ID):
+            if request.get(number):
+                response[number] = request[number]
+        context_id = next(iter(self.accepted.values()))
+        self._send(data_pdu(context_id, 0x03, dimse.encode_command(response)))
+
     def _read_response(self) -> Response:
         deadline = time.monotonic() + self.peer.response_timeout_s
         encoded = bytearray()
@@ -240,7 +287,7 @@ class ScuAssociation:
                 raise TransientError("association-aborted", "the peer aborted the association")
             if kind != _P_DATA:
                 raise TransientError("association-ended", "the peer ended the association before it answered")
-            for _, fragment in _fragments(body):
+            for _, fragment in fragments(body):
                 if not fragment[0] & 1:
                     raise TransientError("unexpected-answer", "the peer sent a data set where a response was due")
                 encoded += fragment[1:]
@@ -273,7 +320,7 @@ class ScuAssociation:
                 reject = read_reject(body)
             except DicomError as error:
                 raise TransientError("unexpected-answer", error.message) from None
-            raise _rejected(reject)
+            raise rejected(reject)
         if kind != _ASSOCIATE_AC:
             raise TransientError("unexpected-answer", "the peer does not answer as a DICOM node does")
         try:
@@ -329,60 +376,6 @@ class ScuAssociation:
                 self._send(A_RELEASE_RP(response).encode())
         self.usable = False
         self._socket.close()
-
-
-def _numbered(contexts: Iterable[tuple[str, str]]) -> list[PresentationContext]:
-    proposed = [build_context(sop_class, syntax) for sop_class, syntax in contexts]
-    if not 0 < len(proposed) <= MOST_CONTEXTS:
-        raise ValueError(f"1 to {MOST_CONTEXTS} presentation contexts can be proposed, not {len(proposed)}")
-    for number, context in enumerate(proposed):
-        context.context_id = 2 * number + 1
-    return proposed
-
-
-def _associate_request(peer: Peer, contexts: list[PresentationContext]) -> bytes:
-    """A-ASSOCIATE-RQ (PS3.8 9.3.2)."""
-    primitive = A_ASSOCIATE()
-    primitive.application_context_name = UID(_globals.APPLICATION_CONTEXT_NAME)
-    primitive.calling_ae_title = peer.calling_ae
-    primitive.called_ae_title = peer.called_ae
-    primitive.presentation_context_definition_list = contexts
-    length = MaximumLengthNotification()
-    length.maximum_length_received = peer.max_pdu
-    implementation = ImplementationClassUIDNotification()
-    implementation.implementation_class_uid = UID(settings.IMPLEMENTATION_CLASS_UID)
-    version = ImplementationVersionNameNotification()
-    version.implementation_version_name = settings.IMPLEMENTATION_VERSION_NAME
-    primitive.user_information = [length, implementation, version]
-    return A_ASSOCIATE_RQ(primitive).encode()
-
-
-def _rejected(reject: Reject) -> TransientError | PermanentError:
-    """A-ASSOCIATE-RJ (PS3.8 9.3.4) as an error: result 1 is permanent, 2 is transient."""
-    text = f"the association was rejected: {reject.reason}"
-    if reject.is_transient:
-        return TransientError("association-rejected-for-now", text)
-    hint = "compare the AE titles and addresses on both sides" if reject.source == 0x01 else ""
-    return PermanentError("association-rejected", text, hint)
-
-
-def _abort_pdu() -> bytes:
-    pdu = A_ABORT_RQ()
-    pdu.source = 0x00
-    pdu.reason_diagnostic = 0x00
-    return pdu.encode()
-
-
-def _data_pdu(context_id: int, control: int, data: bytes) -> bytes:
-    """P-DATA-TF (PS3.8 9.3.5) with one fragment; `control` is its message control header (E.2)."""
-    return struct.pack(">BBLLBB", _P_DATA, 0, len(data) + 6, len(data) + 2, context_id, control) + data
-
-
-def _fragments(body: bytearray) -> list[tuple[int, memoryview]]:
-    try:
-        return DataPdu(body).fragments
-    except ValueError as error:
-        raise TransientError("unexpected-answer", str(error)) from None
 
 
 def _read(stream: DataSet, length: int) -> bytes:

@@ -1,8 +1,7 @@
 """A DICOM port: who gets in, how many, and how it ends.
 
-The address is looked at when a connection is accepted: one that no peer is listed with finds a handful of places kept
-for its like, enough to be told in DICOM that it is not listed, and takes none from the listed ones; of those no address
-can take all. The TLS handshake runs in the connection's own thread under a deadline (one silent client stalls nobody).
+The address is looked at when a connection is accepted (`gateway.network.door`): one that is not listed is told so in
+DICOM. The TLS handshake runs in the connection's own thread under a deadline (one silent client stalls nobody).
 Every association is decided in one place: calling AE title, address and certificate, called AE title, then how many
 there are. Whoever is refused gets an A-ASSOCIATE-RJ and an audit line; a flood of refusals is summed up.
 
@@ -12,7 +11,7 @@ a silent association, for one PDU and for one blocked send.
 
 from __future__ import annotations
 
-import ipaddress
+import socket
 import ssl
 import threading
 import time
@@ -40,11 +39,11 @@ from gateway.network.callers import (
     Rejection,
     plain_address,
 )
+from gateway.network.door import Door, DoorLimits
 from gateway.network.listener import Listener
 from gateway.network.refusals import Refusals
 from gateway.network.upper_layer import GatewayAssociation
 
-_UNLISTED_PLACES = 4  # connections at a time from addresses that are not listed
 _WAIT_FOR_PLACE_S = 0.3  # an association that ends this moment still counts: who comes next is not sent away for it
 
 
@@ -117,19 +116,37 @@ class ScpServer:
         self.association_class = association_class
         self.refusals = Refusals(audit)
         self._counts = counts or Counts()
-        self._networks = None if listen.addresses is None else _networks(listen.addresses)
+        limits = DoorLimits(listen.max_connections, listen.max_connections_per_address, listen.addresses)
+        self._door = Door(limits, self._counts, self.refusals)
         self._admit = admit
         self._contexts = contexts
         self._handlers = [(evt.EVT_REQUESTED, self._requested), *handlers]
         self._on_end = on_end
         self._live: set[GatewayAssociation] = set()
+        self._issued: set[Places] = set()  # of connections that may still become associations
         self._lock = threading.Lock()
         self._port = listen.port
         self._listener: Listener | None = None
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Listen and return.
+        """Listen, where `bind` did not, serve in a thread and return; raises as `bind`."""
+        if self._listener is None:
+            self.bind()
+        assert self._listener is not None
+        self._listener.serves = True
+        self._thread = threading.Thread(target=self._listener.serve_forever, args=(0.1,), name=f"listen-{self.port}")
+        self._thread.daemon = True
+        self._thread.start()
+
+    def bind(self, before: Iterable[ScpServer] = ()) -> None:
+        """Listen, and accept nothing yet: who connects waits.
+
+        Parameters
+        ----------
+        before
+            Servers of this process that this one follows. One of the same host and port hands its socket on, so that
+            nobody who connects meanwhile is lost.
 
         Raises
         ------
@@ -145,17 +162,32 @@ class ScpServer:
         ae.implementation_class_uid = settings.IMPLEMENTATION_CLASS_UID
         ae.implementation_version_name = settings.IMPLEMENTATION_VERSION_NAME
         where = (self.listen.host, self.listen.port)
+        own = [one for one in before if one.listen.port == where[1] and one._listener is not None]
+        same = next((one for one in own if one.listen.host == where[0]), None)
+        for one in own if same is None else ():  # the same port on another address of this machine
+            one._share_port()
         try:
-            self._listener = Listener(self, ae, where, self._handlers)
+            self._listener = (
+                Listener(self, ae, where, self._handlers, same._handed_on())
+                if same is not None
+                else Listener(self, ae, where, self._handlers, _bound(where) if own else None)
+            )
         except OSError as error:
             raise ConfigError(
                 "cannot-listen", f"cannot listen on {where[0]} port {where[1]}: {error.strerror}", "is the port taken?"
             ) from None
         self._port = self._listener.server_address[1]
         ae._servers.append(self._listener)  # its shutdown() takes it off this list
-        self._thread = threading.Thread(target=self._listener.serve_forever, args=(0.1,), name=f"listen-{self.port}")
-        self._thread.daemon = True
-        self._thread.start()
+
+    def _handed_on(self) -> socket.socket:
+        """The listening socket, for the server that follows."""
+        assert self._listener is not None and self._listener.socket is not None
+        return self._listener.socket.dup()
+
+    def _share_port(self) -> None:
+        """Let another socket of this process bind the same port on another address."""
+        assert self._listener is not None and self._listener.socket is not None
+        self._listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
     @property
     def port(self) -> int:
@@ -170,10 +202,7 @@ class ScpServer:
 
     def stop(self, drain_s: float = 5.0) -> None:
         """Take no more connections, give associations `drain_s` seconds to end, abort what is left."""
-        if self._listener is None or self._thread is None:
-            return
-        self._listener.shutdown()
-        self._thread.join()
+        self.pause()
         deadline = time.monotonic() + drain_s
         while self.associations and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -184,31 +213,41 @@ class ScpServer:
         for association in left:
             if association.ident is not None:
                 association.join(2 * drain_s + 1)
-        self._listener = None
         self.refusals.sum_up(all_of_them=True)
+
+    def pause(self) -> None:
+        """Take no more connections; those that are there go on."""
+        listener, self._listener = self._listener, None
+        if listener is None:
+            return
+        if self._thread is None:  # it never served
+            listener.server_close()
+            return
+        listener.shutdown()
+        self._thread.join()
+
+    def finish(self) -> None:
+        """After `pause`: wait until every connection has ended by itself, however long that takes."""
+        while self._is_busy():
+            time.sleep(0.1)
+        self.refusals.sum_up(all_of_them=True)
+
+    def _is_busy(self) -> bool:
+        with self._lock:
+            self._issued = {places for places in self._issued if not places.ended}
+            return bool(self._live or self._issued)
 
     def place_for(self, address: str) -> Places | None:
         """A place for one more connection from this address, or None when it has to go; called on accept."""
-        listen = self.listen
-        places = Places(self._counts)
-        if self._is_listed(address):
-            per_address = listen.max_connections_per_address
-            if per_address is None:
-                per_address = listen.max_connections - listen.max_connections // 4
-            own = f"connections of {address}"
-            full = places.take([("connections", listen.max_connections), (own, per_address)])
-            reason = "too-many-connections-of-this-address" if full == own else "too-many-connections"
-        else:
-            full = places.take([("connections of unlisted addresses", _UNLISTED_PLACES)])
-            reason = "address-not-listed"
-        if not full:
-            return places
-        self.node_refused(address, reason)
-        return None
+        places = self._door.enter(address)
+        if places is not None:
+            with self._lock:
+                self._issued = {one for one in self._issued if not one.ended} | {places}
+        return places
 
     def node_refused(self, address: str, reason: str) -> None:
         """Write that a connection ended before there was an association."""
-        self.refusals.write(events.NODE_REFUSED, reason, address)
+        self._door.refuse(address, reason)
 
     def association_began(self, association: GatewayAssociation) -> None:
         """Note an association that waits for its A-ASSOCIATE-RQ."""
@@ -224,12 +263,6 @@ class ScpServer:
                 self.node_refused(_address_of(association), association.flaw)
         elif self._on_end is not None and not association.is_rejected:
             self._on_end(association)
-
-    def _is_listed(self, address: str) -> bool:
-        if self._networks is None:
-            return True
-        ip = ipaddress.ip_address(address)
-        return any(ip in network for network in self._networks)
 
     def _requested(self, event: evt.Event) -> None:
         """EVT_REQUESTED: accept or refuse, before pynetdicom negotiates. Whatever goes wrong here refuses."""
@@ -297,8 +330,20 @@ class ScpServer:
             association.kill()  # waits until the rejection is on its way
 
 
-def _networks(addresses: Iterable[str]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
-    return [ipaddress.ip_network(address, strict=False) for address in addresses]
+def _bound(where: tuple[str, int]) -> socket.socket:
+    """A socket on an address of a port that this process has on another one."""
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        where[0] or None, where[1], type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 def _address_of(association: GatewayAssociation) -> str:

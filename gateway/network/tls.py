@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
+import re
 import ssl
 import stat
 from dataclasses import dataclass
@@ -23,7 +25,10 @@ from gateway.errors import ConfigError
 _log = logging.getLogger(__name__)
 
 # BCP 195 (RFC 9325 4.2): forward secrecy and AEAD only. TLS 1.3 brings its own list, all of it of this kind.
-_TLS_1_2_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:!aNULL:!PSK"
+TLS_1_2_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:!aNULL:!PSK"
+
+CRL_SUFFIXES = (".crl", ".pem", ".der")
+_PEM_CRL = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ def certificate_facts(der: bytes) -> PeerCertificate:
 def _context(protocol: int, tls: Tls) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(_TLS_1_2_CIPHERS)
+    context.set_ciphers(TLS_1_2_CIPHERS)
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     _check_private(tls.private_key)
     try:
@@ -110,6 +115,8 @@ def _context(protocol: int, tls: Tls) -> ssl.SSLContext:
     # What lies in the trust is trusted as it is: an intermediate authority without its root, or one certificate alone.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     _load_trust(context, tls.trust)
+    if tls.crl is not None:
+        _load_revoked(context, tls.crl)
     return context
 
 
@@ -131,6 +138,41 @@ def _load_trust(context: ssl.SSLContext, trust: Path) -> None:
             usable += 1
     if not usable:
         raise ConfigError("tls-file-unusable", f"no usable certificate in {trust}", "put the trusted CA there")
+
+
+def _load_revoked(context: ssl.SSLContext, lists: Path) -> None:
+    """Refuse whose certificate is on a list, and whose authority has none, or one that has run out (RFC 5280 6.3)."""
+    pem = b"".join(one.public_bytes(Encoding.PEM) for one in revocation_lists(lists))
+    handle = os.memfd_create("crl", os.MFD_CLOEXEC)  # OpenSSL takes lists from a file only
+    try:
+        os.write(handle, pem)
+        context.load_verify_locations(cafile=f"/proc/self/fd/{handle}")
+    finally:
+        os.close(handle)
+    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+
+
+def revocation_lists(lists: Path) -> list[x509.CertificateRevocationList]:
+    """The lists in a file, PEM or DER, or in all such files of a folder.
+
+    Raises
+    ------
+    ConfigError
+        ``tls-file-missing``, ``tls-file-unusable``: one that cannot be read must not pass for one that revokes nothing.
+    """
+    files = sorted(p for p in lists.iterdir() if p.suffix.lower() in CRL_SUFFIXES) if lists.is_dir() else [lists]
+    found = []
+    for path in files:
+        try:
+            data = path.read_bytes()
+            blocks = _PEM_CRL.findall(data)
+            found += [x509.load_pem_x509_crl(block) for block in blocks] if blocks else [x509.load_der_x509_crl(data)]
+        except (OSError, ValueError) as error:
+            raise _unusable(path, error) from None
+    if not found:
+        hint = f"put the authority's list there ({', '.join(CRL_SUFFIXES)}), or take `crl` out"
+        raise ConfigError("tls-file-missing", f"there is no revocation list in {lists}", hint)
+    return found
 
 
 def _certificates(path: Path) -> str | bytes:

@@ -14,6 +14,7 @@ from gateway.config.duties import Role
 from gateway.config.lines import KeyPath
 from gateway.errors import ConfigError
 from gateway.keys.keyring import OpeningKeys, SealingKeys, load_spool_cipher
+from gateway.keys.pair import NOT_COMPARED, NOT_PROVED, PROVE, read_proof
 from gateway.preflight.certificates import check_certificates, tls_tables
 from gateway.preflight.machine import try_codecs, try_device, try_ports, try_the_database
 
@@ -21,29 +22,57 @@ from gateway.preflight.machine import try_codecs, try_device, try_ports, try_the
 def preflight(config: Config, role: Role = "all") -> list[Finding]:
     """Findings of `check_config`, and when it found no error, of opening what the role will open.
 
+    Keys are tried even then: that originals are sealed to a wrong key must not hide behind a missing certificate.
     The private key of the restore role is read for role ``restore`` only.
     """
     findings = check_config(config, role)
-    if any(finding.level == "error" and finding.keeps_from_starting for finding in findings):
-        return findings
-    return sorted([*_try_all(config, role), *findings], key=lambda finding: finding.level)
+    errors = [finding for finding in findings if finding.level == "error" and finding.keeps_from_starting]
+    if not any(finding.path[0] == "keys" for finding in errors):
+        findings += _try_keys(config, role)
+    if not errors:
+        findings += _try_all(config, role)
+    return sorted(findings, key=lambda finding: finding.level)
 
 
-def _try_all(config: Config, role: Role) -> Iterator[Finding]:
+def _try_keys(config: Config, role: Role) -> Iterator[Finding]:
     if role == "ingress":
         yield from _try(("keys",), load_spool_cipher, config.keys)
     if role in ("all", "worker"):
-        yield from _try(("keys",), SealingKeys.load, config.keys)
+        yield from _try_sealing_keys(config)
+    if role == "restore":
+        yield from _try_opening_keys(config)
+
+
+def _try_all(config: Config, role: Role) -> Iterator[Finding]:
+    if role in ("all", "worker"):
         yield from _try_surrogates(config)
         yield from _try_logos(config)
-    if role == "restore":
-        yield from _try(("keys",), OpeningKeys.load, config.keys)
+        yield from _try_words(config)
+        yield from _try_rules(config)
     yield from _try_tls(config, role)
     yield from check_certificates(config, role)
     yield from try_ports(config, role)
-    yield from try_the_database(config)
+    yield from try_the_database(config, role)
     yield from try_device(config, role)
     yield from try_codecs(role)
+
+
+def _try_sealing_keys(config: Config) -> Iterator[Finding]:
+    """The restore keys are compared by their proof; a site made before there were proofs is told."""
+    errors = list(_try(("keys",), SealingKeys.load, config.keys))
+    yield from errors
+    if not errors and read_proof(config.keys) is None:
+        yield Finding("warning", ("keys", "restore_proof"), NOT_PROVED, PROVE)
+
+
+def _try_opening_keys(config: Config) -> Iterator[Finding]:
+    try:
+        is_compared = OpeningKeys.load(config.keys).is_compared
+    except ConfigError as error:
+        yield Finding("error", ("keys",), error.message, error.hint)
+        return
+    if not is_compared:
+        yield Finding("warning", ("keys", "restore_proof"), NOT_COMPARED, "hand the role restore.proof")
 
 
 def _try_surrogates(config: Config) -> Iterator[Finding]:
@@ -77,6 +106,32 @@ def _try_logos(config: Config) -> Iterator[Finding]:
 
         for index, logo in logos.items():
             yield from _try(("routes", index, "mark", "logo"), load_logo, logo)
+
+
+def _try_words(config: Config) -> Iterator[Finding]:
+    """The text of each route that marks is set in the least letters, as the worker does."""
+    routes = [(index, route.mark) for index, route in enumerate(config.routes) if route.action == "mark"]
+    if routes:
+        from gateway.mark.placement.letters import check_words  # brings torch: not for every caller
+
+        for index, mark in routes:
+            yield from _try(("routes", index, "mark", "text"), check_words, mark.text, mark.word)
+
+
+def _try_rules(config: Config) -> Iterator[Finding]:
+    """What rules compare must be in the DICOM dictionary: a word that is misspelt would fit nothing, ever."""
+    matches = [
+        (("routes", index, "rules", position, "tags", place, "tag"), match)
+        for index, route in enumerate(config.routes)
+        for position, rule in enumerate(route.rules)
+        for place, match in enumerate(rule.tags)
+    ]
+    if matches:
+        from gateway.protect.rules import check_tag  # brings pydicom: not for every caller
+
+        for path, match in matches:
+            if why := check_tag(match):
+                yield Finding("error", path, why, "see the keywords of PS3.6, or write the tag as 0008,1010")
 
 
 def _try_tls(config: Config, role: Role) -> Iterator[Finding]:

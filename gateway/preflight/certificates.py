@@ -8,26 +8,16 @@ from pathlib import Path
 
 from cryptography import x509
 
-from gateway.config import Config, Finding, Tls
+from gateway.config import Config, Finding
 from gateway.config.duties import Role
 from gateway.config.lines import KeyPath
+from gateway.errors import ConfigError
+from gateway.keys.certificate_files import certificate_files, read_certificates, tls_tables
 
 WARN_DAYS = (3, 7, 30)
 """A certificate that ends within so many days is told of: at the check, and each time a role starts."""
 
-RENEW = "put the renewed certificate in its place and restart the role"
-
-
-def tls_tables(config: Config, role: Role) -> Iterator[tuple[KeyPath, Tls, bool]]:
-    """Every [tls] table that `role` uses, with its path and whether it is a listener's (else we connect with it)."""
-    if role in ("all", "ingress") and config.ingress.tls is not None:
-        yield ("ingress", "tls"), config.ingress.tls, True
-    if role in ("all", "worker"):
-        for index, destination in enumerate(config.destinations):
-            if destination.tls is not None:
-                yield ("destinations", index, "tls"), destination.tls, False
-    if role in ("all", "restore") and config.restore is not None and config.restore.tls is not None:
-        yield ("restore", "tls"), config.restore.tls, True
+RENEW = "put the renewed certificate in its place: it is taken over by itself, or by `miad-gateway reload`"
 
 
 def check_certificates(config: Config, role: Role, now: datetime | None = None) -> Iterator[Finding]:
@@ -41,17 +31,24 @@ def check_certificates(config: Config, role: Role, now: datetime | None = None) 
         for certificate in read_certificates(tls.certificate):
             yield from _judge((*path, "certificate"), tls.certificate, certificate, now)
         yield from _judge_trust((*path, "trust"), tls.trust, now)
+        if tls.crl is not None:
+            yield from _judge_lists((*path, "crl"), tls.crl, now)
 
 
-def read_certificates(file: Path) -> list[x509.Certificate]:
-    """All certificates of a PEM file, or the one of a DER file; none when the file holds none (TLS says so itself)."""
+def _judge_lists(path: KeyPath, lists: Path, now: datetime) -> Iterator[Finding]:
+    """A revocation list that has run out lets nobody in whose certificate is from its authority."""
+    from gateway.network.tls import revocation_lists  # brings the network libraries: not for every caller
+
     try:
-        data = file.read_bytes()
-        return (
-            x509.load_pem_x509_certificates(data) if b"-----BEGIN" in data else [x509.load_der_x509_certificate(data)]
-        )
-    except (OSError, ValueError):
-        return []
+        found = revocation_lists(lists)
+    except ConfigError:
+        return  # where the TLS files are tried it is told of
+    for one in found:
+        ends, issuer = one.next_update_utc, one.issuer.rfc4514_string()
+        if ends is not None and ends <= now:
+            message = f"the revocation list of {issuer} in {lists} ended on {ends.date().isoformat()}"
+            hint = "fetch the new list: until then every certificate of this authority is refused"
+            yield Finding("error", path, message, hint, keeps_from_starting=False)
 
 
 def _judge(path: KeyPath, file: Path, certificate: x509.Certificate, now: datetime) -> Iterator[Finding]:
@@ -73,11 +70,7 @@ def _judge(path: KeyPath, file: Path, certificate: x509.Certificate, now: dateti
 
 def _judge_trust(path: KeyPath, trust: Path, now: datetime) -> Iterator[Finding]:
     """An authority that has ended is an error only when none is left: a folder may keep old ones beside their heirs."""
-    try:
-        files = sorted(trust.iterdir()) if trust.is_dir() else [trust]
-    except OSError:
-        return  # `check_config` tells of it
-    known = [(file, certificate) for file in files for certificate in read_certificates(file)]
+    known = [(file, certificate) for file in certificate_files(trust) for certificate in read_certificates(file)]
     valid = [one for one in known if one[1].not_valid_before_utc <= now < one[1].not_valid_after_utc]
     if known and not valid:
         message = f"every certificate in {trust} is out of date: no peer is accepted"

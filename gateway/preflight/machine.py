@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from gateway.config import Config, Finding
 from gateway.config.duties import Role
+from gateway.config.lines import KeyPath
 from gateway.database import try_database
-from gateway.dicom.pixels.children.pool import unprotected
+from gateway.dicom.pixels.children.launch import unprotected
 from gateway.errors import ConfigError, GatewayError, UnreachableError
 from gateway.network.presence import is_ours, listeners, reason_not_to_listen
 
@@ -19,14 +20,22 @@ def try_ports(config: Config, role: Role) -> Iterator[Finding]:
             yield Finding("error", path, reason, "stop what listens there, or choose another port")
 
 
-def try_the_database(config: Config) -> Iterator[Finding]:
-    """It is connected to; nothing is written."""
+def try_the_database(config: Config, role: Role = "all") -> Iterator[Finding]:
+    """It is connected to, under the page's account too where that has one; nothing is written."""
+    own = config.page is not None and bool(config.page.database_url)
+    if not (own and role == "page"):
+        yield from _try_url(("database", "url"), lambda: config.database_url)
+    if own and role in ("all", "page"):
+        yield from _try_url(("page", "database_url"), lambda: config.page_database_url)
+
+
+def _try_url(path: KeyPath, url: Callable[[], str]) -> Iterator[Finding]:
     try:
-        try_database(config.database_url)
+        try_database(url())
     except UnreachableError as error:  # a role starts and tries again
-        yield Finding("error", ("database", "url"), error.message, error.hint, keeps_from_starting=False)
+        yield Finding("error", path, error.message, error.hint, keeps_from_starting=False)
     except GatewayError as error:
-        yield Finding("error", ("database", "url"), error.message, error.hint)
+        yield Finding("error", path, error.message, error.hint)
 
 
 def try_codecs(role: Role) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ import numpy as np
 import zstandard
 
 from gateway.dicom.copy.derive import DerivationFacts, Outside, derived_around, overlays_of, shown_extremes
+from gateway.dicom.copy.unused_bits import containers_of_copy
 from gateway.dicom.encoding.encoded import InstanceHeader
 from gateway.dicom.pixels.frames import FrameReader, decode_piece, decoded_bytes, native_parts
 from gateway.dicom.pixels.residual import original_of, residual
@@ -112,7 +113,7 @@ class DerivedPieces:
                 if outside is not None:
                     outside.check(pixels.containers(pixels.frames))
                 frames = changes.apply(pixels.frames)
-                data = pixels.containers(frames).tobytes()
+                data = containers_of_copy(pixels, frames, source.header, overlays).tobytes()
                 if parts is not None:
                     again = decode_piece(parts, data, len(frames), pixels.displays).frames
                     if not np.array_equal(again, frames):
@@ -224,7 +225,7 @@ def mark_large(
             frames = marked_piece(opened, results)
             tally.add(result for result in results if not isinstance(result, GatewayError))
             changes.add(pixels.frames, frames)
-            overlays.look(pixels.frames, first)
+            overlays.look(pixels, first)
             changed = changed or not np.array_equal(frames, pixels.frames)
             extremes = _wider(extremes, shown_extremes(frames, None))
             if pixels.padding is None or not pixels.padding.all():

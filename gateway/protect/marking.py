@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
@@ -21,15 +21,26 @@ from gateway.dicom.encoding.encoded import InstanceHeader
 from gateway.dicom.encoding.geometry import frame_positions
 from gateway.dicom.encoding.parts import Parts, split
 from gateway.dicom.pixels.shutter import aspects_of, hidden_of
-from gateway.dicom.pixels.stored_values import Pixels, decode_pixels, pixels_of
+from gateway.dicom.pixels.stored_values import Pixels, pixels_of
 from gateway.dicom.pixels.windows import Display, View
 from gateway.errors import DicomError, GatewayError, HoldError, IntegrityError
 from gateway.mark import BLANK, UNMARKED, Curve, MarkedImage, MarkRequest, ModalityProfile
+from gateway.protect.rules import UNKNOWN, Arrival
 from gateway.vault import MarkFigures, VaultRecord
 
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 BLANK_DESCRIPTION = "All pixels have one value: nothing was added. Not for diagnosis."
 EMPTY_DESCRIPTION = "No picture but even air: nothing was added. Not for diagnosis."
+ADDED = {
+    "notice": "Words were written in the air around the anatomy, and on the anatomy outside the region of interest an "
+    "adversarial texture below the threshold of visibility was added",
+    "lettered": "Words with an adversarial texture were written on the air and the anatomy outside the region of "
+    "interest",
+    "air": "Words with an adversarial texture were written in the air around the anatomy, which is unchanged",
+    "discreet": "An adversarial texture below the threshold of visibility was added to the pixels outside the region "
+    "of interest",
+}
+"""What was done to the pixels, by the tier that they were marked in (Derivation Description)."""
 FactsOf = Callable[[VaultRecord], DerivationFacts]
 MAX_BYTES = 512 << 20  # worked in memory; larger ones piece by piece (`gateway.protect.large`), unless they are carried
 
@@ -42,12 +53,15 @@ class MarkJob:
         Opens the received data set bytes.
     record
         Its vault record: UIDs, digest and key reference of the marked copy.
+    arrival
+        How it came: what rules made of it when it was sealed, they make of it again.
     """
 
     open: Callable[[], BinaryIO]
     transfer_syntax_uid: str
     record: VaultRecord
     route: Route
+    arrival: Arrival = UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -73,7 +87,8 @@ class Marked:
         """
         facts = self.facts_of(record)
         data = derive(self.original, self.transfer_syntax_uid, self.frames, facts, self.pixels, self.parts)
-        if not np.array_equal(decode_pixels(data, EXPLICIT_LITTLE).frames, self.frames):
+        again = pixels_of(split(data, EXPLICIT_LITTLE), self.pixels.displays)  # what they show as says nothing here
+        if not np.array_equal(again.frames, self.frames):
             raise HoldError("self-check-failed", "the derived data set does not decode to the marked values")
         return data, hashlib.sha256(data).hexdigest()
 
@@ -155,6 +170,7 @@ def requests_of(
                 padding=None if pixels.padding is None else pixels.padding[index],
                 reserved=pixels.reserved,
                 slope=display.slope if is_gray and display.has_units else None,
+                intercept=display.intercept if is_gray and display.has_units else None,
                 hidden=shown[index].hidden,
                 aspect=shown[index].aspect,
             )
@@ -232,11 +248,24 @@ def marked_piece(opened: Opened, results: Sequence[MarkedImage | GatewayError]) 
     return np.stack([one.image for one in marked])
 
 
+def describe(tiers: Mapping[str, int]) -> str:
+    """What was done to the frames of one instance, given how many were marked in each tier."""
+    if len(tiers) == 1:
+        (tier,) = tiers
+        told = f"Tier {tier}: {ADDED[tier]}"
+    else:
+        total = sum(tiers.values())
+        told = "; ".join(f"tier {tier} ({count} of {total} frames): {ADDED[tier]}" for tier, count in tiers.items())
+        told = told[0].upper() + told[1:]
+    return f"{told}, to mislead unauthorized AI. Not for diagnosis."
+
+
 def described(facts_of: FactsOf, tally: FigureTally) -> FactsOf:
-    """Return what makes the facts of a header, which says so where nothing was changed."""
-    if not tally.is_unmarked:
-        return facts_of
-    description = BLANK_DESCRIPTION if tally.is_blank else EMPTY_DESCRIPTION
+    """Return what makes the facts of a header, which names the tier, or says that nothing was changed."""
+    if tally.is_unmarked:
+        description = BLANK_DESCRIPTION if tally.is_blank else EMPTY_DESCRIPTION
+    else:
+        description = describe(tally.tiers)
     return lambda record: replace(facts_of(record), description=description)
 
 
@@ -251,6 +280,7 @@ class FigureTally:
         self._windows: dict[str, float] = {}
         self._notes: Counter[str] = Counter()
         self._shares = np.zeros(3)
+        self.tiers: Counter[str] = Counter()  # of the marked frames
 
     def add(self, results: Iterable[MarkedImage]) -> None:
         """Count frames in."""
@@ -258,6 +288,8 @@ class FigureTally:
             self._frames += 1
             self._psnr = min(self._psnr, result.quality.psnr)
             self._notes[result.note] += 1
+            if result.tier:
+                self.tiers[result.tier] += 1
             for name, psnr in result.quality.psnr_windows.items():
                 self._windows[name] = min(psnr, self._windows.get(name, psnr))
             self._shares += (result.region.mean(), result.quality.stroke_share, result.roi.mean())
@@ -283,6 +315,11 @@ class FigureTally:
                 "mode": mark.mode,
                 "profile": profile,
                 "restoration": route.restoration,
+                **{
+                    f"{tier} (no air) frames": str(count)
+                    for tier, count in sorted(self.tiers.items())
+                    if tier != mark.tier
+                },
                 **{f"{note} frames": str(count) for note, count in sorted(self._notes.items()) if note},
             },
             frames=self._frames,

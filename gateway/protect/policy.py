@@ -11,10 +11,10 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from gateway.config.models import Route, Rule
+from gateway.config.models import Route
 from gateway.config.passing import BREAK_GLASS_HOURS
 from gateway.config.private_elements import PrivateElements
 from gateway.dicom.copy.bulk import RideAlong
@@ -34,6 +34,7 @@ from gateway.protect.policy_table import (
     TABLE,
     Row,
 )
+from gateway.protect.rules import UNKNOWN, Arrival, first_that_fits
 
 _UNLISTED = Row("block")
 
@@ -42,6 +43,7 @@ _UNLISTED = Row("block")
 class Decision:
     """What happens to one instance on one route.
 
+    rule is the place of the rule that decided, counted from 0; None: the policy table, or the route as a whole.
     profile is set when action is "mark"; code and reason when it is "hold" or "block". Both end as held, shown to a
     person; what is blocked is blocked again when it is released, for as long as the policy stands. What may "pass" goes
     only to destinations that the site names trusted: whoever sends it sees to that.
@@ -51,6 +53,7 @@ class Decision:
     profile: ModalityProfile | None = None
     code: str = ""
     reason: str = ""
+    rule: int | None = field(default=None, compare=False)
 
     def as_error(self) -> HoldError:
         """The hold or block as an error, to be shown and stored."""
@@ -60,7 +63,11 @@ class Decision:
 
 
 def decide(
-    header: InstanceHeader, route: Route, profiles: Mapping[str, ModalityProfile], now: float | None = None
+    header: InstanceHeader,
+    route: Route,
+    profiles: Mapping[str, ModalityProfile],
+    now: float | None = None,
+    arrival: Arrival = UNKNOWN,
 ) -> Decision:
     """Decide from the header alone; the pixels may still turn out to be unmarkable.
 
@@ -68,6 +75,8 @@ def decide(
     ----------
     now
         Seconds since 1970, for a pass that ends; default: the present.
+    arrival
+        How it came, for rules that ask.
 
     Raises
     ------
@@ -79,8 +88,20 @@ def decide(
     if header.conflicts:  # whatever rule would fit: it may have been read from the wrong one of two values
         error = duplicates(header.conflicts)
         return Decision("hold", code=error.code, reason=str(error))
+    index = first_that_fits(route, header, arrival)
+    return replace(_decide(header, route, profiles, now, index), rule=index)
+
+
+def _decide(
+    header: InstanceHeader,
+    route: Route,
+    profiles: Mapping[str, ModalityProfile],
+    now: float | None,
+    index: int | None,
+) -> Decision:
+    """By the rule at this place, or by the table where there is none."""
     row = TABLE.get(header.sop_class_uid, _UNLISTED)
-    rule = next((rule for rule in route.rules if _matches(rule, header)), None)
+    rule = None if index is None else route.rules[index]
     if (rule.action if rule else route.action) == "pass":
         return decide_pass(route, now)
     if rule is not None and rule.action == "block":
@@ -139,24 +160,23 @@ def _decide_mark(header: InstanceHeader, row: Row, route: Route, profiles: Mappi
     return Decision("mark", profile=profile)
 
 
-def _matches(rule: Rule, header: InstanceHeader) -> bool:
-    wanted = (
-        (rule.sop_class, header.sop_class_uid),
-        (rule.modality, header.modality),
-        (rule.photometric, header.photometric),
-    )
-    return all(value in ("", found) for value, found in wanted)
+LATER = {"word": "COPY", "without_air": None}
+"""Keys of a mark that came later, and what they are where nobody chose."""
 
 
 def policy_digest(decision: Decision, route: Route) -> str:
     """SHA-256 of everything decided that shapes the derived bytes; two decisions with one digest give one copy."""
+    mark = route.mark.model_dump(mode="json")
+    for name, default in LATER.items():  # left out: digests of records made before there was a choice stay
+        if mark[name] == default:
+            del mark[name]
     shaping = {
         "action": decision.action,
         "profile": decision.profile.name if decision.profile else None,
-        "mark": route.mark.model_dump(mode="json") if decision.action == "mark" else None,
+        "mark": mark if decision.action == "mark" else None,
         "source_reference": route.source_reference,
     }
-    if route.restoration != "escrow":  # left out otherwise: digests of records made before there was a choice stay
+    if route.restoration != "escrow":  # as above
         shaping["restoration"] = route.restoration
     if route.visible_text and decision.action == "mark":  # as above
         shaping["visible_text"] = True

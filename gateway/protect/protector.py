@@ -5,6 +5,7 @@ This room knows what an instance is; it does not know where it came from, where 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -33,6 +34,7 @@ from gateway.protect.marking import (
     Marked,
     MarkJob,
     Opened,
+    describe,
     described,
     marked_frames,
     open_original,
@@ -42,6 +44,7 @@ from gateway.protect.marking import (
 from gateway.protect.memory import BASE, allowed, check, kept, working
 from gateway.protect.policy import Decision, decide, has_new_study, policy_digest, ride_along
 from gateway.protect.remapping import Remapped
+from gateway.protect.rules import UNKNOWN, Arrival
 from gateway.protect.signed_report import SignedFacts, SignedReport, check_report
 from gateway.vault import (
     CopyNames,
@@ -56,14 +59,6 @@ from gateway.vault import (
 )
 
 _PAGE = 500  # locators in one query
-
-DESCRIPTION = {
-    "lettered": "Lettering with an adversarial texture was added to the pixels outside the region of interest, "
-    "to mislead unauthorized AI. Not for diagnosis.",
-    "discreet": "An adversarial texture below the threshold of visibility was added to the pixels outside the region "
-    "of interest, to mislead unauthorized AI. Not for diagnosis.",
-}
-
 
 _Results = dict[int, Marked | LargeMarked | Remapped | Exception]  # by index of the job
 _Batches = dict[tuple[str, MarkSettings], list[tuple[int, Opened, list[MarkRequest]]]]
@@ -114,9 +109,9 @@ class Protector:
         with source() as file:
             return read_header(file, transfer_syntax_uid)
 
-    def decide(self, header: InstanceHeader, route: Route) -> Decision:
+    def decide(self, header: InstanceHeader, route: Route, arrival: Arrival = UNKNOWN) -> Decision:
         """What happens to this instance on this route (`gateway.protect.policy`)."""
-        return decide(header, route, self._profiles)
+        return decide(header, route, self._profiles, arrival=arrival)
 
     def seal(
         self,
@@ -159,6 +154,16 @@ class Protector:
         )
         self._put_payload(record, source)
         return record
+
+    def batch_key(self, header: InstanceHeader, decision: Decision, route: Route) -> str:
+        """What instances have in common that the marker takes together, at most 64 characters: modality profile, rows
+        by columns by samples, and a digest of the settings.
+        """
+        if decision.profile is None:
+            return "remap"
+        name, settings = decision.profile.name, self._settings(route)
+        digest = hashlib.sha256(f"{name}\n{settings.model_dump_json()}".encode()).hexdigest()
+        return f"{name[:24]}:{header.rows}x{header.columns}x{header.samples}:{digest[:16]}"
 
     def refusal(self, record: VaultRecord, decision: Decision) -> GatewayError | None:
         """Why no copy of a sealed original is made, None where one is: held or blocked, or its UID is another's.
@@ -257,7 +262,7 @@ class Protector:
             try:
                 parts = _parts_of(job)
                 header = parts.header if parts else self.read_header(job.open, job.transfer_syntax_uid)
-                decision = self.decide(header, job.route)
+                decision = self.decide(header, job.route, job.arrival)
                 profile = decision.profile
                 if decision.action != "remap" and profile is None:
                     raise decision.as_error()
@@ -287,16 +292,23 @@ class Protector:
         return [results[index] for index in range(len(jobs))]
 
     def _mark_batches(self, jobs: Sequence[MarkJob], batches: _Batches, results: _Results) -> None:
-        """Mark what was gathered, put it into `results` and forget it."""
+        """Mark what was gathered, put it into `results` and forget it. An error of one object is that one's alone."""
         for (profile_name, settings), members in batches.items():
-            frames = self._marker(settings).mark(
-                [request for _, _, requests in members for request in requests], self._profiles[profile_name]
-            )
+            try:
+                frames = self._marker(settings).mark(
+                    [request for _, _, requests in members for request in requests], self._profiles[profile_name]
+                )
+            except Exception as error:
+                if len(members) == 1:
+                    results[members[0][0]] = error
+                for member in members if len(members) > 1 else ():
+                    self._mark_batches(jobs, {(profile_name, settings): [member]}, results)
+                continue
             for index, opened, requests in members:
                 own, frames = frames[: len(requests)], frames[len(requests) :]
                 try:
                     results[index] = self._marked(jobs[index], opened, own, profile_name)
-                except GatewayError as error:
+                except Exception as error:
                     results[index] = error
         batches.clear()
 
@@ -357,7 +369,7 @@ class Protector:
             institution=site.institution,
             device_serial=site.name,
             software_version=__version__,
-            description=DESCRIPTION[route.mark.tier],
+            description=describe({route.mark.tier: 1}),
             source_reference=route.source_reference,
             token=record.token,
             hint=site.contact,

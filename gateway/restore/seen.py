@@ -16,7 +16,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from gateway.errors import IntegrityError, VaultError
@@ -60,11 +60,7 @@ class SeenRecords:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._lock = threading.Lock()
-        with suppress(OSError):  # SQLite says why not
-            file.touch(mode=0o600)
-            if os.geteuid() == 0:  # an operator's command came first: the list is the role's all the same
-                folder = file.parent.stat()
-                os.chown(file, folder.st_uid, folder.st_gid)
+        _make(file)
         with self._open() as database:
             database.execute("PRAGMA journal_mode=WAL")
             database.executescript(_SCHEMA)
@@ -124,6 +120,10 @@ class SeenRecords:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """A connection for as long as the block runs; what SQLite cannot do is a VaultError: nothing is released."""
+        if self._file.is_symlink():  # whoever follows it as root would write where it points
+            raise VaultError(
+                "list-unavailable", "the restore role's list of records is a symbolic link", f"remove {self._file}"
+            )
         try:
             # Never made here: a list that vanished must be missed, not begun anew by the next look at it.
             where = f"{self._file.absolute().as_uri()}?mode=rw"
@@ -160,6 +160,23 @@ class RecordWatch:
         new, self._newest = self._records.made_since(self._newest - _OVERLAP_S)
         self._seen.note([*page, *new])
         return len(page) + len(new)
+
+
+def _make(file: Path) -> None:
+    """An empty list where there is none, the folder's owner's: an operator's command as root may come first.
+
+    Nothing that lies there is touched: that folder is the restore role's, which root does not trust with what to own.
+    """
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return  # there already, or SQLite says why not
+    try:
+        if os.geteuid() == 0:
+            folder = file.parent.stat()
+            os.fchown(descriptor, folder.st_uid, folder.st_gid)
+    finally:
+        os.close(descriptor)
 
 
 def _sorted(

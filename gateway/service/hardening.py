@@ -17,6 +17,14 @@ def forbid_core_dumps() -> None:
 
 
 def forget_variables(names: Iterable[str]) -> None:
-    """Take secrets that are none of this role's business out of its environment, and so out of its children's."""
+    """Take secrets that are none of this role's business out of its environment, and so out of its children's.
+
+    Their values are blotted out where they lie: unset alone leaves them in the process's memory, as
+    ``/proc/PID/environ`` shows.
+    """
+    libc = ctypes.CDLL(None)
+    libc.getenv.restype = ctypes.c_void_p
     for name in names:
+        if value := libc.getenv(os.fsencode(name)):
+            ctypes.memset(value, 0, len(ctypes.string_at(value)))
         os.environ.pop(name, None)

@@ -69,6 +69,12 @@ def places(config: Config) -> Places:
     return found
 
 
+def page_database(config: Config) -> Engine:
+    """The same database under the page's own account, where it has one."""
+    places(config)
+    return open_database(config.page_database_url)
+
+
 def database(config: Config) -> Engine:
     """Open the configured database, or the embedded one in the state folder."""
     places(config)

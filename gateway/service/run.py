@@ -2,94 +2,158 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
-import threading
 from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from pathlib import Path
 
 import structlog
 
-from gateway.audit import AuditLog, events
-from gateway.config import Config, load_config, read_text
+from gateway.audit import AuditLog, audited, events
+from gateway.config import Config, Source
 from gateway.config.duties import Role, foreign_variables, roles_to_start
-from gateway.network.presence import announce
+from gateway.errors import GatewayError, fault
+from gateway.service.control import SUPERVISOR, ControlSocket
 from gateway.service.hardening import forbid_core_dumps, forget_variables
-from gateway.service.ingress import start_ingress
+from gateway.service.ingress import IngressParts
+from gateway.service.link import Link
+from gateway.service.page import PageParts
+from gateway.service.part import StartAnew
 from gateway.service.places import places
-from gateway.service.restore import start_restore
+from gateway.service.reading import Reading
+from gateway.service.reload import Desk
+from gateway.service.restore import RestoreParts
+from gateway.service.runner import Parts, RoleRunner
 from gateway.service.supervisor import CANNOT_START, PARENT, Supervisor
-from gateway.service.worker import start_worker
+from gateway.service.watch import Watcher
+from gateway.service.whole import Whole, environment
+from gateway.service.wishes import Wish, Wishes
+from gateway.service.worker import WorkerParts
 
-RUNNERS: dict[str, Callable[[Config], Callable[[], None]]] = {
-    "ingress": start_ingress,
-    "worker": start_worker,
-    "restore": start_restore,
+PARTS: dict[str, Callable[[Config, AuditLog], Parts]] = {
+    "ingress": IngressParts,
+    "worker": WorkerParts,
+    "restore": RestoreParts,
+    "page": PageParts,
 }
 
 log = structlog.get_logger(__name__)
 
 
-def serve(config_path: Path, role: Role = "all", without: Collection[str] = ()) -> int:
+def serve(
+    source: Source, wishes: Wishes, role: Role = "all", without: Collection[str] = (), supervisor: Link | None = None
+) -> int:
     """Run a role until SIGTERM or SIGINT. Returns the process's exit code.
 
     Parameters
     ----------
+    wishes
+        What the main thread is to do; SIGHUP goes there already.
     role
         ``all`` supervises the others as processes of their own.
     without
         Roles that ``all`` does not start: their part of the configuration cannot be used.
+    supervisor
+        The link to the supervisor of this role.
+
+    Raises
+    ------
+    CapacityError
+        ``audit-full``: what a role does could not be told of, so it does not begin.
     """
-    config = load_config(config_path)
+    reading = Reading.of(source)
     forbid_core_dumps()
     if role == "all":
-        wanted = [one for one in roles_to_start(config) if one not in without]
-        code = Supervisor(config_path, {one: _environment(config, one) for one in wanted}).run()
-        return code or (CANNOT_START if without else 0)
-    forget_variables(foreign_variables(config, role))
-    audit = AuditLog(places(config).audit(role))
-    stop = _stop_on_signal()  # before anybody can see that the role is there
-    digest = hashlib.sha256(read_text(config_path).encode()).hexdigest()
-    audit.write(events.CONFIGURATION_LOADED, "success", role=role, configuration_sha256=digest)
-    stop_role = RUNNERS[role](config)
-    presence = announce(config, role)
-    audit.write(events.SERVICE_START, "success", role=role)
-    log.info("ready", role=role)
-    _wait(stop)
-    stop_role()
-    presence.close()
-    audit.write(events.SERVICE_STOP, "success", role=role)
+        return _supervise(reading, wishes, without)
+    forget_variables(foreign_variables(reading.config, role))
+    audit = AuditLog(places(reading.config).audit(role))
+    wishes.on_signals()  # before anybody can see that the role is there
+    digest = source.digest
+    audited(audit, events.CONFIGURATION_LOADED, "success", role=role, configuration_sha256=digest)
+    runner = RoleRunner(role, reading, audit, PARTS[role](reading.config, audit))
+    runner.start()
+    audited(audit, events.SERVICE_START, "success", role=role)
+    log.info("ready", role=role, **runner.ports())
+    try:
+        _work(runner, audit, wishes, supervisor)
+    except StartAnew:
+        _give_back(runner)
+        raise GatewayError(
+            "reload-broken", "a reload broke off half way", "see the log; the role starts anew"
+        ) from None
+    runner.stop()
+    audited(audit, events.SERVICE_STOP, "success", role=role)
     return 0
 
 
-def _environment(config: Config, role: Role) -> dict[str, str]:
-    """This process's environment without the secrets of other roles."""
-    foreign = foreign_variables(config, role)
-    return {name: value for name, value in os.environ.items() if name not in foreign}
+def _give_back(runner: RoleRunner) -> None:
+    """End what can still be ended: what is at hand is given back, and its instances are not suspected."""
+    try:
+        runner.stop()
+    except Exception as error:
+        log.error("it did not end in order", fault=fault(error))
 
 
-def _stop_on_signal() -> threading.Event:
-    """An event that SIGTERM and SIGINT set."""
-    stop = threading.Event()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: stop.set())
-    return stop
+def source_of(file: Path, supervisor: Link | None) -> Source:
+    """The configuration that the supervisor hands over at the start, else the file as it is now.
+
+    Raises
+    ------
+    InvalidConfigError
+        The file cannot be read.
+    """
+    if supervisor is None:
+        return Source.read(file)
+    message = supervisor.receive(60.0)
+    if message is None:
+        raise GatewayError("no-supervisor", "the supervisor hands no configuration over", "start the gateway anew")
+    return Source.of_texts(message["texts"])
 
 
-def ignore_hangup() -> None:
-    """SIGHUP, by which other services reload, must not end this one, whose default answer to it is to die."""
+def _supervise(reading: Reading, wishes: Wishes, without: Collection[str]) -> int:
+    config = reading.config
+    wanted = [one for one in roles_to_start(config) if one not in without]
+    supervisor = Supervisor(
+        reading.source.file, {one: environment(config, one) for one in wanted}, source=reading.source
+    )
+    audit = AuditLog(places(config).audit(SUPERVISOR))
+    whole = Whole(reading, supervisor, audit)
+    desk = Desk(whole, audit)
+    with ExitStack() as open_ones:
+        _listen(open_ones, whole.role, lambda: whole.reading, wishes)
+        code = supervisor.run(wishes, desk.do)
+    return code or (CANNOT_START if without and whole.reading is reading else 0)
 
-    def tell(*_: object) -> None:
-        log.warning("SIGHUP is ignored: the configuration is read at start; restart the role to load it anew")
 
-    signal.signal(signal.SIGHUP, tell)
+def _listen(open_ones: ExitStack, role: str, in_force: Callable[[], Reading], wishes: Wishes) -> None:
+    """Take an operator's requests, and see changed files."""
+    control = ControlSocket(in_force().config, role, lambda link, message: wishes.put(_heard(link, message)))
+    open_ones.callback(control.close)
+    open_ones.callback(Watcher(in_force, wishes).close)
 
 
-def _wait(stop: threading.Event) -> None:
-    """Wait for `stop`; a supervised role also ends when its supervisor is gone."""
+def _heard(link: Link, message: dict | None) -> Wish:
+    return Wish("message", link=link, message=message)
+
+
+def _work(runner: RoleRunner, audit: AuditLog, wishes: Wishes, supervisor: Link | None) -> None:
+    """Do what is wished until the end is; a supervised role also ends when its supervisor is gone."""
+    desk = Desk(runner, audit, supervisor)
     parent = int(os.environ.get(PARENT, "0"))
-    while not stop.wait(0.5):
-        if parent and os.getppid() != parent:
-            log.error("supervisor is gone")
-            return
+    with ExitStack() as open_ones:
+        if supervisor is None:
+            _listen(open_ones, runner.role, lambda: runner.reading, wishes)
+        else:
+            supervisor.listen(lambda link, message: wishes.put(_heard(link, message)))
+        while True:
+            wish = wishes.get(0.5)
+            if wish is not None and wish.kind == "stop":
+                return
+            if wish is not None and wish.kind == "reload" and supervisor is not None:
+                os.kill(parent, signal.SIGHUP)  # all roles swap together, or none does
+            elif wish is not None:
+                desk.do(wish)
+            if parent and os.getppid() != parent:
+                log.error("supervisor is gone")
+                return

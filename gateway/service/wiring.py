@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -22,20 +22,24 @@ def build_step_context(
 ):
     """Everything that the steps work with. `folder` holds spool and derived files; default: the state folder."""
     from gateway.flow.passing import Passing
+    from gateway.flow.segments.spool import ReceivedSpool
     from gateway.flow.spool import Spool
     from gateway.flow.steps import StepContext
+    from gateway.flow.turns import Turns
     from gateway.protect import Protector
 
     where = places(config)
     base = Places(folder) if folder else where
     return StepContext(
         store=store,
-        spool=Spool(base.spool, keys.spool),
+        spool=ReceivedSpool(base.spool, keys.spool),
         derived=Spool(base.derived, keys.derived),
         protector=Protector(config, keys, engine, where.vault),
         routes={route.name: route for route in config.routes},
         passing=Passing(config.routes, [d.name for d in config.destinations if d.trust_statement], engine, audit),
         audit=audit,
+        destinations={one.name: one for one in config.destinations},
+        turns=Turns(config.worker.sending),
     )
 
 
@@ -48,16 +52,79 @@ def build_reports(config: Config, keys: SealingKeys, store, engine: Engine, cont
     return Reports(config.routes, engine, store, context.derived, reporter, context.audit)
 
 
-def build_restorer(config: Config):
+def build_commitments(config: Config, engine: Engine, store, audit: AuditLog):
+    """What asks destinations for storage commitment, what answers archives, and the port for reports; None: not wanted.
+
+    The port is not bound yet.
+    """
+    from gateway.config.commitment import Commitment
+    from gateway.flow.commitments import Commitments
+    from gateway.flow.promises import Promises
+    from gateway.network.commitment import CommitmentScu
+    from gateway.network.commitment_port import CommitmentPort
+
+    committer = CommitmentScu(config.destinations, config.ingress.peers, config.commitment)
+    asked = promises = port = None
+    if any(one.commitment for one in config.destinations):
+        asked = Commitments(config.destinations, engine, committer, audit, store.wakes)
+        if config.commitment is not None:
+            port = CommitmentPort(config.commitment, config.destinations, asked.reported, audit)
+    if any(one.reports for one in config.ingress.peers):
+        settings = config.commitment or Commitment()
+        promises = Promises(config.routes, config.destinations, config.retention, settings, engine, committer, audit)
+    return asked, promises, port
+
+
+def build_requested(config: Config, engine: Engine, store, audit: AuditLog, echo: Callable[[str], None] | None = None):
+    """What does that which people at the page ask for, under the worker's own account.
+
+    echo: asks a destination whether it answers; None: by associations of its own.
+    """
+    from gateway.config.accounts import read_accounts
+    from gateway.flow.destinations import DestinationOperator
+    from gateway.flow.operations import Operator
+    from gateway.flow.requested import Requested
+    from gateway.vault import PayloadStore
+
+    vault = PayloadStore(places(config).vault)
+    users = config.page.users if config.page else Path()
+
+    def role_of(name: str) -> str | None:
+        found = read_accounts(users).get(name)
+        return found.role if found else None
+
+    def operator(told: Mapping[str, object]) -> Operator:
+        return Operator(engine, config.routes, audit, vault, store.wakes, told)
+
+    def destinations(told: Mapping[str, object]) -> DestinationOperator:
+        names = [one.name for one in config.destinations]
+        return DestinationOperator(engine, names, audit, echo or echo_of(config, audit), store.wakes, told)
+
+    return Requested(engine, config.routes, operator, destinations, role_of, audit)
+
+
+def echo_of(config: Config, audit: AuditLog) -> Callable[[str], None]:
+    """What asks a configured destination whether it answers, on an association of its own."""
+    from gateway.network.egress import Egress
+
+    def echo(name: str) -> None:
+        with closing(Egress(config.destinations, audit)) as egress:
+            egress.echo(name)
+
+    return echo
+
+
+def build_restorer(config: Config, engine: Engine | None = None):
     """The one object that opens originals. Only the restore role and the operator's own `restore` call this."""
     from gateway.restore import Restorer, SeenRecords
+    from gateway.vault.places import restore_list
 
     configure(Limits.of(config.codecs))
     where = places(config)
     with suppress(OSError):  # the list itself says what is wrong
         where.restore.mkdir(mode=0o700, exist_ok=True)
-    seen = SeenRecords(where.restore / "records.sqlite")
-    return Restorer(database(config), where.vault, OpeningKeys.load(config.keys), config.site.name, seen)
+    seen = SeenRecords(restore_list(config))
+    return Restorer(engine or database(config), where.vault, OpeningKeys.load(config.keys), config.site.name, seen)
 
 
 def build_copy_restorer(private_key: Path, signers: Sequence[Path]):

@@ -2,59 +2,138 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
 
-from gateway.audit import AuditLog, events
+from gateway.audit import AuditLog, audited, events
 from gateway.config import Config
+from gateway.database import open_wakes
 from gateway.keys.keyring import SealingKeys
-from gateway.service.places import database, places
-from gateway.service.wiring import build_reports, build_step_context
+from gateway.service.places import database
+from gateway.service.wiring import build_commitments, build_reports, build_requested, build_step_context
 
+if TYPE_CHECKING:
+    from gateway.flow.context import StepContext
+    from gateway.flow.worker import FlowWorker
+    from gateway.network.commitment_port import CommitmentPort
+    from gateway.network.egress import Egress
+
+COMMITMENTS_S = 1.0  # between two looks for commitments that are to be asked for, or answered
 REPORTS_S = 10.0  # between two looks for studies that came to rest
+REQUESTS_S = 1.0  # between two looks for what people at the page asked for
 
 log = structlog.get_logger(__name__)
 
 
-def start_worker(config: Config) -> Callable[[], None]:
-    """Start sealing, marking, delivering and purging; returns what stops them."""
-    from gateway.flow.clock import ClockGuard
-    from gateway.flow.retention import Retainer
-    from gateway.flow.steps import Steps
-    from gateway.flow.store import FlowStore, lease_owner
-    from gateway.flow.worker import FlowWorker
-    from gateway.network.egress import Egress
+class WorkerParts:
+    """Builds what the role runs; what outlives a reload is held here."""
 
-    keys = SealingKeys.load(config.keys)
-    engine = database(config)
-    store = FlowStore(engine, lease_owner())
-    context = build_step_context(config, keys, store, engine, AuditLog(places(config).audit("worker")))
-    _tell_of_clinical(config, context.audit)
-    context.passing.start()
-    egress = Egress(config.destinations, context.audit)
-    clock = ClockGuard(engine, context.audit)
-    retainer = Retainer(
-        config.retention, store, context.spool, context.derived, context.protector, clock.believes, context.audit
-    )
-    further = [("emergencies", context.passing.tend, 1.0)]
-    if any(route.report for route in config.routes):
-        further.append(("reports", build_reports(config, keys, store, engine, context).once, REPORTS_S))
-    worker = FlowWorker(config.worker, config.destinations, store, Steps(context), egress, retainer, further)
-    for warning in context.protector.warnings():
-        log.warning("surrogates", warning=warning)
-    worker.start()
+    def __init__(self, config: Config, audit: AuditLog) -> None:
+        from gateway.flow.gate import Gate
 
-    def stop() -> None:
-        worker.stop()
-        egress.close()
+        self._audit = audit
+        self._engine = database(config)
+        self._gate = Gate()  # what is suspected is done alone, beside the threads of an older part too
 
-    return stop
+    def build(self, config: Config, before: WorkerPart | None) -> WorkerPart:
+        """What seals, marks, delivers and purges."""
+        from gateway.flow.clock import ClockGuard
+        from gateway.flow.retention import Retainer
+        from gateway.flow.steps import Steps
+        from gateway.flow.store import FlowStore, lease_owner
+        from gateway.flow.worker import FlowWorker
+        from gateway.network.egress import Egress
+
+        keys, engine, audit = SealingKeys.load(config.keys), self._engine, self._audit
+        store = FlowStore(engine, lease_owner(), open_wakes(engine))
+        context = build_step_context(config, keys, store, engine, audit)
+        clock = ClockGuard(engine, audit)
+        retainer = Retainer(
+            config.retention, store, context.spool, context.derived, context.protector, clock.believes, audit
+        )
+        further = [("emergencies", context.passing.tend, 1.0)]
+        if any(route.report for route in config.routes):
+            further.append(("reports", build_reports(config, keys, store, engine, context).once, REPORTS_S))
+        beside = []
+        if config.page is not None:
+            beside.append(("requests", build_requested(config, engine, store, audit).once, REQUESTS_S))
+        asked, promises, port = build_commitments(config, engine, store, audit)
+        if asked is not None:
+            further.append(("commitments", asked.once, COMMITMENTS_S))
+        if promises is not None:
+            further.append(("promises", promises.once, COMMITMENTS_S))
+        if port is not None:
+            port.bind(before.port if before else None)
+        for warning in context.protector.warnings():
+            log.warning("surrogates", warning=warning)
+        try:
+            egress = Egress(config.destinations, audit)
+        except BaseException:
+            if port is not None:
+                port.pause()
+            raise
+        worker = FlowWorker(
+            config.worker, config.destinations, store, Steps(context), egress, retainer, further, self._gate, beside
+        )
+        return WorkerPart(config, context, worker, egress, port)
+
+
+class WorkerPart:
+    """The threads, and the associations with destinations (`gateway.service.part`)."""
+
+    def __init__(
+        self,
+        config: Config,
+        context: StepContext,
+        worker: FlowWorker,
+        egress: Egress,
+        port: CommitmentPort | None = None,
+    ) -> None:
+        self.port = port
+        self._config = config
+        self._context = context
+        self._worker = worker
+        self._egress = egress
+
+    def start(self) -> None:
+        """Tell of bold choices, then begin."""
+        _tell_of_clinical(self._config, self._context.audit)
+        self._context.passing.start()
+        self._worker.start()
+        if self.port is not None:
+            self.port.start()
+
+    def pause(self) -> None:
+        """Claim nothing more; of a batch that is delivered no further instance is sent."""
+        if self.port is not None:
+            self.port.pause()
+        self._worker.pause()
+
+    def finish(self) -> None:
+        """Let the batches at hand come to their end."""
+        if self.port is not None:
+            self.port.finish()
+        self._worker.stop(None)
+        self._egress.close()
+
+    def stop(self) -> None:
+        """Give the batches at hand half a minute."""
+        if self.port is not None:
+            self.port.stop()
+        self._worker.stop()
+        self._egress.close()
+
+    def discard(self) -> None:
+        """Nothing was claimed, no association opened."""
+        if self.port is not None:
+            self.port.pause()
+        self._egress.close()
 
 
 def _tell_of_clinical(config: Config, audit: AuditLog) -> None:
     """Audit and log each destination that gets marked copies although it is clinical, before anything goes there."""
     for destination in config.destinations:
         if destination.type == "clinical":
-            audit.write(events.CLINICAL_DESTINATION, "success", destination=destination.name)
+            audited(audit, events.CLINICAL_DESTINATION, "success", destination=destination.name)
             log.warning("clinical destination: marked copies must not be read there", destination=destination.name)

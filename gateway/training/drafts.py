@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gateway.config.marking import AIR_TIERS
 from gateway.errors import MarkError
 from gateway.mark.draft import Draft
 from gateway.mark.drafting import Drafter
@@ -21,8 +22,8 @@ from gateway.mark.settings import MarkSettings
 from gateway.mark.surrogates.packs import Surrogate
 from gateway.mark.types import MarkRequest, ModalityProfile
 
-DISCREET_EVERY = 8
-"""Every so many images one is drafted for the discreet tier, so that the network knows both."""
+TIERS = ("lettered", "notice", "lettered", "notice", "lettered", "notice", "air", "discreet")
+"""Tiers that images are drafted for, in turn, so that the network knows all of them."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class DraftedImages:
         (N, 1, h, w) float16, display units.
     direction
         (N, C, h, w) float16, from ``first_direction``, mean size 1.
+    blanked
+        (N, 1, h, w) float16 in 0..1, the background that every second step sees black; 0 where no letters lie in it.
     """
 
     tasks: tuple[str, ...]
@@ -51,14 +54,15 @@ class DraftedImages:
     amplitude: Tensor
     offset: Tensor
     direction: Tensor
+    blanked: Tensor
 
     def __len__(self) -> int:
         return len(self.clean)
 
-    def batch(self, index: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return clean, amplitude, offset and direction of some images as float32 on ``device``."""
+    def batch(self, index: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return clean, amplitude, offset, direction and blanked of some images as float32 on ``device``."""
         chosen = torch.as_tensor(np.asarray(index, np.int64))
-        columns = (self.clean, self.amplitude, self.offset, self.direction)
+        columns = (self.clean, self.amplitude, self.offset, self.direction, self.blanked)
         return tuple(one[chosen].float().to(device) for one in columns)  # type: ignore[return-value]
 
 
@@ -95,14 +99,17 @@ def draft_images(
     MarkError
         ``no-images`` when none is left; the message names the reasons.
     """
-    tiers = ("lettered", "discreet")
-    settings = [MarkSettings(tier=tier, mode="generator") for tier in tiers]
-    drafters = [Drafter(one, profile, GeneratorMethod.needs(one), surrogates[:1], device) for one in settings]
+    instead = {tier: "lettered" if tier in AIR_TIERS else None for tier in TIERS}  # small images are to teach as well
+    settings = {tier: MarkSettings(tier=tier, mode="generator", without_air=instead[tier]) for tier in TIERS}
+    drafters = {
+        tier: Drafter(one, profile, GeneratorMethod.needs(one), surrogates[:1], device)
+        for tier, one in settings.items()
+    }
     rows: list[tuple[Tensor, ...]] = []
     reasons: dict[str, int] = {}
     for number, request in enumerate(requests):
         key = hashlib.sha256(f"sketch {seed} {number}".encode()).digest()
-        drafter = drafters[number % DISCREET_EVERY == DISCREET_EVERY - 1]
+        drafter = drafters[TIERS[number % len(TIERS)]]
         try:
             draft = drafter.draft(replace(request, key=key, position=None))
             rows.append(_rows(draft, side or profile.texture_side, surrogates, profile.tasks, device))
@@ -118,15 +125,17 @@ def draft_images(
 def _rows(
     draft: Draft, side: int, surrogates: Sequence[Surrogate], tasks: Sequence[str], device: torch.device
 ) -> tuple[Tensor, ...]:
-    """Return clean, amplitude, offset and direction of one draft, (C or 1, side, side) float16.
+    """Return clean, amplitude, offset, direction and blanked of one draft, (C or 1, side, side) float16.
 
     As the marker does it, then brought to a square: an image that is not square is distorted a little, as most
     classifiers' preparation does.
     """
     canvas = draft.canvas
     shape = working_shape(canvas.stored.shape[:2], side)
-    arrays = (canvas.display.shown(canvas.stored), canvas.amplitude, canvas.offset)
-    clean, amplitude, offset = (resize(resize(to_tensor(array, device), *shape), side, side) for array in arrays)
+    arrays = (canvas.shown, canvas.amplitude, canvas.offset, canvas.blanked.astype(np.float32))
+    clean, amplitude, offset, blanked = (
+        resize(resize(to_tensor(array, device), *shape), side, side) for array in arrays
+    )
     direction = first_direction(clean, offset, surrogates, tasks)
     direction = direction / direction.abs().mean().clamp(min=1e-12)
-    return tuple(one[0].half().cpu() for one in (clean, amplitude, offset, direction))
+    return tuple(one[0].half().cpu() for one in (clean, amplitude, offset, direction, blanked))

@@ -180,21 +180,23 @@ def _backward(
 ) -> tuple[float, float, float]:
     """Put one step's gradient into the network; return mean margin, mean loss and mean |correlation| of two keys."""
     index = random.choice(len(drafted), min(plan.pairs, len(drafted)), replace=False)
-    clean, amplitude, offset, direction = drafted.batch([*index, *index], device)
+    clean, amplitude, offset, direction, blanked = drafted.batch([*index, *index], device)
     bits = random.choice(np.array([-1.0, 1.0], np.float32), (len(clean), KEY_BITS))
     # The textures are a leaf for the surrogates; what they want of them goes into the network afterwards, in one pass.
     drawn = limit_chroma(net(clean, amplitude, offset, torch.from_numpy(bits).to(device), direction), drafted.chroma)
     texture = drawn.detach().requires_grad_(True)
     images = (clean + offset + amplitude * texture).clamp(0.0, 1.0)
     images = random_removal(images, random)
+    left = 1.0 - blanked if number % 2 else torch.ones_like(blanked)  # every second step sees the background black
+    images = images * left
     generators = [np.random.default_rng((plan.seed, number, place)) for place in range(len(index))]
-    view = draw_views(generators, clean.shape[2:], GROUPS, 1, device)[number % GROUPS]
+    view = draw_views(generators, clean.shape[2:], GROUPS, 1, device)[number // 2 % GROUPS]
     total, margins, losses = torch.zeros_like(texture), [], []
     chosen = random.choice(len(surrogates), min(plan.members, len(surrogates)), replace=False)
     members = [surrogates[place] for place in sorted(chosen)]
     probabilities = consensus(clean[: len(index)], members, drafted.tasks)
     for surrogate, held in zip(members, probabilities, strict=True):
-        target = Target(surrogate, clean[: len(index)], [view], held)  # both keys of an image share it
+        target = Target(surrogate, (clean * left)[: len(index)], [view], held)  # both keys of an image share it
         told = [target.loss(half, 0) for half in images.chunk(2)]
         loss, margin = (torch.cat(column) for column in zip(*told, strict=True))
         (gradient,) = torch.autograd.grad(loss.sum(), texture, retain_graph=True)

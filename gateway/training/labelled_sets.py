@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import zipfile
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +45,19 @@ def half_of(group: str) -> str:
     return "AB"[hashlib.sha256(group.encode("utf-8")).digest()[0] & 1]
 
 
-def load_train(folder: Path, half: str, side: int) -> LabelledSet:
+def load_train(folder: Path, half: str, side: int, without: Set[str] = frozenset()) -> LabelledSet:
     """Return one half ("A" or "B") of a set's training images, scaled to ``side`` pixels.
+
+    Parameters
+    ----------
+    folder
+        of the set.
+    half
+        ``A`` or ``B``.
+    side
+        pixels.
+    without
+        source paths of images to leave out.
 
     Raises
     ------
@@ -55,8 +67,8 @@ def load_train(folder: Path, half: str, side: int) -> LabelledSet:
     with zipfile.ZipFile(folder / "train.zip") as archive:
         rows = list(csv.DictReader(io.StringIO(archive.read("labels.csv").decode("utf-8"))))
         classes = tuple(name for _, name in sorted({(int(row["label"]), row["class"]) for row in rows}))
-        kept = [row for row in rows if half_of(row["group"]) == half]
-        images = [_scaled(Image.open(io.BytesIO(archive.read(row["file"]))), side) for row in kept]
+        kept = [row for row in rows if half_of(row["group"]) == half and row["source_path"] not in without]
+        images = [scaled(Image.open(io.BytesIO(archive.read(row["file"]))), side) for row in kept]
     return LabelledSet(np.stack(images), np.array([int(row["label"]) for row in kept]), classes)
 
 
@@ -71,8 +83,9 @@ def load_test(folder: Path, side: int = 256) -> LabelledSet:
     with np.load(folder / "test.npz") as archive:
         images, labels = archive["images"], archive["labels"]
         classes = tuple(str(name) for name in archive["classes"])
-    return LabelledSet(np.stack([_scaled(Image.fromarray(image), side) for image in images]), labels, classes)
+    return LabelledSet(np.stack([scaled(Image.fromarray(image), side) for image in images]), labels, classes)
 
 
-def _scaled(image: Image.Image, side: int) -> np.ndarray:
+def scaled(image: Image.Image, side: int) -> np.ndarray:
+    """Return an image at ``side`` x ``side`` pixels, itself where nothing changes; bilinear, without aliasing."""
     return np.asarray(image if image.size == (side, side) else image.resize((side, side), Image.Resampling.BILINEAR))

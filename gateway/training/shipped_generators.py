@@ -39,6 +39,7 @@ PROFILES = {
 """Labelled set -> modality profile."""
 PACKS = {"gray": datasets.GRAY_SETS, "rgb": datasets.RGB_SETS}
 SIDE = 256
+COLUMNS = ("clean", "amplitude", "offset", "direction", "blanked")
 CPU = torch.device("cpu")
 _NO_KEY = bytes(32)  # drafts draw keys of their own
 
@@ -54,12 +55,12 @@ def drafted_images_of(
         requests = [MarkRequest(np.ascontiguousarray(images[index]), _NO_KEY) for index in chosen]
         made = draft_images(requests, profile, surrogates, CPU, side=SIDE)
         save_file(
-            {"clean": made.clean, "amplitude": made.amplitude, "offset": made.offset, "direction": made.direction},
+            {name: getattr(made, name) for name in COLUMNS},
             str(cache),
         )
         log.info("%s: %d drafts in %.0f s", name, len(made), time.monotonic() - began)
     with safe_open(str(cache), framework="pt") as file:
-        columns = [file.get_tensor(key) for key in ("clean", "amplitude", "offset", "direction")]
+        columns = [file.get_tensor(key) for key in COLUMNS]
     return DraftedImages(profile.tasks, profile.chroma, *columns)
 
 

@@ -1,11 +1,14 @@
-"""Train the shipped networks: surrogate packs on half A of the training sets, the held-out judge on half B.
+"""Train the shipped networks on the open sets: surrogates on half A, the held-out judge on half B.
 
-    python -m gateway.training.shipped_packs --pack gray --data DIR --out DIR [--nets vgg,mobile] [--epochs N]
-    [--threads N]
+    python -m gateway.training.shipped_packs --out DIR --backbones DIR [--data DIR] [--nets vgg16,densenet]
+    [--half A|B] [--epochs N] [--threads N] [--no-test]
 
-Packs: ``gray``, ``rgb`` (surrogates), ``judge-gray``, ``judge-rgb``. One network after the other; each writes a
-checkpoint per epoch and goes on from it when started again, then ``NET.safetensors`` and its line in ``figures.json``
-(accuracy per task on the sets' test images). How a network is trained: ``gateway.training.networks``.
+``--backbones``: what ``python -m gateway.training.pretrained`` wrote. Networks with a pretrained backbone are
+fine-tuned at 224 px (``gateway.training.finetune``), the others trained from scratch at 128 px
+(``gateway.training.networks``); every one takes gray and RGB images and has a head for each set. One network after the
+other; each writes a checkpoint per epoch and goes on from it when started again, then ``NET.safetensors`` (float32) and
+its line in ``figures.json``: right answers and images per set, on the validation part and on the test images.
+``--no-test`` leaves the test images alone. ``python -m gateway.training.compress`` makes of these what is shipped.
 """
 
 from __future__ import annotations
@@ -13,92 +16,189 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 
 from gateway.mark.surrogates.nets import MultiTaskNet
-from gateway.mark.surrogates.store import save_net
-from gateway.training import labelled_sets as datasets
+from gateway.mark.surrogates.store import round_weights, save_net
+from gateway.training.finetune import FINE_TUNINGS, Round, answers, fine_tune, first_layers
 from gateway.training.networks import (
     CACHE_SIDE,
     INPUT_SIZE,
     RECIPES,
     Epoch,
     Pool,
-    accuracy,
     channels_first,
     class_weights,
     train_net,
 )
+from gateway.training.open_sets import OPEN_SETS, OpenImages, load_test, load_train, shared_folder
+from gateway.training.pretrained import load_backbone
 
 log = logging.getLogger("gateway.training.shipped_packs")
 
-SURROGATES = ("efficientnet-lite0", "vgg", "mobile", "densenet", "vit")
-PACKS = {
-    "gray": (1, datasets.GRAY_SETS, "A", SURROGATES),
-    "rgb": (3, datasets.RGB_SETS, "A", SURROGATES),
-    "judge-gray": (1, datasets.GRAY_SETS, "B", ("resnet",)),
-    "judge-rgb": (3, datasets.RGB_SETS, "B", ("resnet",)),
-}
+SCRATCH = ("densenet", "vgg", "mobile")
+SURROGATES = (*FINE_TUNINGS, *SCRATCH)
+"""Networks of the shipped packs."""
+JUDGE = "resnet"
+"""Family of the held-out judge, trained on half B."""
+MARGIN = 32
+"""Images in memory are this much larger (pixels) than what the fine-tuned networks see."""
+Right = dict[str, tuple[int, int]]
+"""Set -> (right answers, images)."""
 
 
-def load_pool(data: Path, sets: dict[str, str], half: str) -> Pool:
-    """Read one half of every set's training images into one pool."""
-    images, task, label, weight, classes = [], [], [], [], {}
-    for index, (name, folder) in enumerate(sets.items()):
-        part = datasets.load_train(data / folder, half, CACHE_SIDE)
-        labels = torch.from_numpy(part.labels).long()
-        images.append(channels_first(part.images))
+def kept_pool(root: Path, half: str, part: str, side: int, folder: Path) -> Pool:
+    """Return ``open_pool`` of these, kept decoded in ``folder`` once it was read."""
+    path = folder / f"pool-{half}-{part}-{side}.pt"
+    if path.exists():
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        images, task, label, weight = saved["tensors"]
+        return Pool(images, task, label, weight, saved["classes"], frozenset(saved["gray_tasks"]))
+    pool = open_pool(root, half, part, side)
+    tensors = [pool.images, pool.task, pool.label, pool.weight]
+    torch.save({"tensors": tensors, "classes": pool.classes, "gray_tasks": sorted(pool.gray_tasks)}, path)
+    return pool
+
+
+def open_pool(root: Path, half: str, part: str, side: int) -> Pool:
+    """Read one part of one half of every open set into a pool of three channels.
+
+    Images weigh as their class and, by the square root, their set is rare; mean about 1.
+
+    Parameters
+    ----------
+    root
+        from ``shared_folder``.
+    half
+        ``A`` or ``B``.
+    part
+        ``train`` or ``validation``.
+    side
+        pixels.
+    """
+    parts = {name: load_train(root, name, half, part, side) for name in OPEN_SETS}  # type: ignore[arg-type]
+    usual = sum(len(one.labels) for one in parts.values()) / len(parts)
+    images, task, label, weight = [], [], [], []
+    for index, one in enumerate(parts.values()):
+        labels = torch.from_numpy(one.labels)
+        images.append(three_channels(one))
         task.append(torch.full((len(labels),), index))
         label.append(labels)
-        weight.append(class_weights(labels, len(part.classes)))
-        classes[name] = part.classes
-    return Pool(torch.cat(images), torch.cat(task), torch.cat(label), torch.cat(weight), classes)
+        weight.append(class_weights(labels, len(one.classes)) * (usual / len(labels)) ** 0.5)
+    gray = frozenset(name for name, one in OPEN_SETS.items() if one.channels == 1)
+    classes = {name: one.classes for name, one in parts.items()}
+    return Pool(torch.cat(images), torch.cat(task), torch.cat(label), torch.cat(weight), classes, gray)
 
 
-def accuracies(net: MultiTaskNet, data: Path, sets: dict[str, str]) -> dict[str, float]:
-    """Return the accuracy per task on the sets' test images, read at ``INPUT_SIZE``."""
-    result = {}
-    for name, folder in sets.items():
-        test = datasets.load_test(data / folder)
-        result[name] = round(accuracy(net, name, test.images, test.labels), 4)
-    return result
+def three_channels(images: OpenImages) -> torch.Tensor:
+    """Return uint8 (N, 3, side, side); gray images are repeated."""
+    return channels_first(images.images).expand(-1, 3, -1, -1).contiguous()
+
+
+def right_answers(net: MultiTaskNet, sets: Mapping[str, OpenImages], side: int) -> Right:
+    """Return right answers and images per set."""
+    found = {}
+    for name, one in sets.items():
+        logits = answers(net, channels_first(one.images), name, side)
+        found[name] = (int((logits.argmax(1).numpy() == one.labels).sum()), len(one.labels))
+    return found
+
+
+def train_one(
+    family: str, root: Path, half: str, backbones: Path | None, out: Path, epochs: int, say: Callable[[str], None]
+) -> tuple[MultiTaskNet, int]:
+    """Train one network on one half of all sets and return it with its input side in pixels.
+
+    Parameters
+    ----------
+    family
+        of the network.
+    root
+        from ``shared_folder``.
+    half
+        ``A`` or ``B``.
+    backbones
+        folder of converted backbones; needed for families that have one.
+    out
+        folder of checkpoints.
+    epochs
+        0: the recipe's own.
+    say
+        told every epoch.
+
+    Raises
+    ------
+    ConfigError
+        those of ``load_backbone``, ``fine_tune`` and ``train_net``.
+    """
+    checkpoint = out / f"{family}.ckpt"
+    if family not in FINE_TUNINGS:
+        pool = kept_pool(root, half, "train", CACHE_SIDE, out)
+
+        def after(epoch: Epoch) -> None:
+            say(f"epoch {epoch.number}/{epoch.total} loss {epoch.loss:.3f} {epoch.seconds:.0f} s")
+
+        recipe = RECIPES[family]
+        return train_net(recipe, 3, pool, checkpoint, epochs or recipe.epochs, after, shared=True), INPUT_SIZE
+
+    def told(done: Round) -> None:
+        figures = f"loss {done.loss:.3f}, validation loss {done.held_loss:.3f} accuracy {done.held_accuracy:.3f}"
+        say(f"epoch {done.number}/{done.total} {figures} {done.seconds:.0f} s")
+
+    tuning = FINE_TUNINGS[family]
+    if epochs:
+        tuning = tuning.with_epochs(epochs)
+    pool, held = (kept_pool(root, half, part, tuning.side + MARGIN, out) for part in ("train", "validation"))
+    torch.manual_seed(0)
+    net = MultiTaskNet(family, 3, pool.classes, shared=True)
+    load_backbone(net, (backbones or Path()) / f"{family}.safetensors")
+    if tuning.trained:
+        round_weights(net, first_layers(net, tuning))
+    return fine_tune(net, tuning, pool, held, checkpoint, told), tuning.side
 
 
 def main() -> None:
     """Command line: see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pack", choices=sorted(PACKS), required=True)
-    parser.add_argument("--data", type=Path, default=datasets.data_folder())
+    parser.add_argument("--data", type=Path, help="folder that holds open and data; default: MIAD_DATA")
+    parser.add_argument("--backbones", type=Path, help="folder of converted backbones")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--nets", default="", help="comma-separated families; default: all of the pack")
+    parser.add_argument("--half", choices=("A", "B"), default="A", help="A: surrogates, B: what is held out")
+    parser.add_argument("--nets", default="", help="comma-separated families; default: all of the half")
     parser.add_argument("--epochs", type=int, default=0, help="0: the recipe's own")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's own choice")
+    parser.add_argument("--no-test", action="store_true", help="leave the test images alone")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    if arguments.data is None:
-        parser.error("no data: give --data DIR or set MIAD_DATA")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    channels, sets, half, families = PACKS[arguments.pack]
+    root = shared_folder(arguments.data)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    pool = load_pool(arguments.data, sets, half)
-    log.info("pack %s: %d images of half %s", arguments.pack, len(pool.images), half)
-    for family in arguments.nets.split(",") if arguments.nets else families:
+    default = SURROGATES if arguments.half == "A" else (JUDGE,)
+    for family in arguments.nets.split(",") if arguments.nets else default:
 
-        def report(epoch: Epoch, family: str = family) -> None:
-            log.info("%s epoch %d/%d loss %.3f %.0f s", family, epoch.number, epoch.total, epoch.loss, epoch.seconds)
+        def say(text: str, family: str = family) -> None:
+            log.info("%s %s", family, text)
 
-        recipe = RECIPES[family]
-        epochs = arguments.epochs or recipe.epochs
-        net = train_net(recipe, channels, pool, arguments.out / f"{family}.ckpt", epochs, report)
-        save_net(net, arguments.out / f"{family}.safetensors", INPUT_SIZE, {"pack": arguments.pack, "half": half})
-        figures_file = arguments.out / "figures.json"
-        figures = json.loads(figures_file.read_text()) if figures_file.exists() else {}
-        figures[family] = accuracies(net, arguments.data, sets)
-        figures_file.write_text(json.dumps(figures, indent=2, sort_keys=True) + "\n")
-        log.info("%s done: %s", family, figures[family])
+        net, side = train_one(family, root, arguments.half, arguments.backbones, arguments.out, arguments.epochs, say)
+        save_net(net, arguments.out / f"{family}.safetensors", side, {"half": arguments.half}, "float32")
+        held = {name: load_train(root, name, arguments.half, "validation", side + MARGIN) for name in OPEN_SETS}
+        figures: dict[str, Right] = {"validation": right_answers(net, held, side)}
+        if not arguments.no_test:
+            tests = {name: load_test(root, name, side + MARGIN) for name in OPEN_SETS}
+            figures["test"] = right_answers(net, tests, side)
+        write_figures(arguments.out / "figures.json", family, figures)
+        say(f"done: {figures}")
+
+
+def write_figures(path: Path, family: str, figures: Mapping[str, Right]) -> None:
+    """Put the line of one network into a file of figures."""
+    known = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    known[family] = figures
+    path.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

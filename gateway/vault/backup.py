@@ -1,11 +1,14 @@
-"""Everything that a site needs to get its originals back, in one encrypted file; and the way back from it.
+"""Everything that a site needs to come back as it was, in one encrypted file. `gateway.vault.recovery` is the way back.
 
-A backup holds the keys (the private ones too), the records, their sealed payloads, and what protection reports tell of
-them: the figures of marked copies, and which reports went out. It is a tar stream inside a chunked file, under a key
-that scrypt (RFC 7914) makes from a passphrase; layout: deploy/formats.md, "backup".
+A backup holds the keys (the private ones too), the configuration file as it stands, the files that it names
+(certificates and their keys among them), the restore role's own list of records, the records, their sealed payloads,
+and what protection reports tell of them: the figures of marked copies, and which reports went out. It is a tar stream
+inside a chunked file, under a key that scrypt (RFC 7914) makes from a passphrase; layout: deploy/formats.md, "backup".
 
-Records are read first, payloads second: a payload that is sealed meanwhile may be in the backup without its record, and
-is then left out; a record whose payload was not put yet is in it, and its payload when it came in time.
+The restore role's list is read first, records second, payloads third. So a record can have gone on since the list was
+read, as it may, but never the other way round, which would look like a forgery. A payload that is sealed meanwhile may
+be in the backup without its record, and is then left out; a record whose payload was not put yet is in it, and its
+payload when it came in time.
 """
 
 from __future__ import annotations
@@ -15,12 +18,14 @@ import hashlib
 import io
 import json
 import os
-import shutil
+import sqlite3
 import struct
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator
-from functools import partial
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
@@ -28,48 +33,75 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from sqlalchemy import Engine, LargeBinary, inspect, select, tuple_
 
-from gateway.config.models import Config
+from gateway.config.lines import KeyPath
+from gateway.config.models import Config, Keys
 from gateway.config.secret import SecretRef
-from gateway.database import Base, FiguresRow, ReportRow, VaultRow, open_database, reading, sqlite_url, transaction
-from gateway.errors import ConfigError, NotFoundError, SealError, VaultError
-from gateway.keys import ChunkedReader, ChunkedWriter, pem
-from gateway.keys.generate import write_key_file
-from gateway.keys.pair import PROOF_NAME
+from gateway.config.source import Source
+from gateway.config.toml_text import to_toml
+from gateway.database import Base, FiguresRow, ReportRow, VaultRow, open_database, reading
+from gateway.errors import ConfigError, NotFoundError, VaultError
+from gateway.keys import ChunkedWriter, OpeningKeys, pem
+from gateway.keys.pair import PROOF_NAME, read_proof
+from gateway.vault.manifest import (
+    CONFIG,
+    FILES,
+    KEYS,
+    LARGEST_CONFIG,
+    LARGEST_KEY,
+    MANIFEST,
+    MOST_KEYS,
+    RESTORE_LIST,
+)
 from gateway.vault.payloads import PayloadStore
-from gateway.vault.places import VAULT, vault_folder
+from gateway.vault.places import VAULT, restore_list, vault_folder
+from gateway.vault.site_files import PRIVATE, PUBLIC, SiteFiles, collect
 
 MAGIC = b"MGBK"
-VERSION = 2
-_KNOWN = (1, 2)  # version 1 has records alone
-CONFIG_NAME = "recovered.toml"
-_HEAD = struct.Struct(">4sBBBB16s")  # magic, version, log2 of scrypt's N, r, p, salt
+VERSION = 3
+HEAD = struct.Struct(">4sBBBB16s")  # magic, version, log2 of scrypt's N, r, p, salt
 _LOG_N, _R, _P = 17, 8, 1  # 128 MiB of memory, once
-_RECORDS = "records.jsonl"
-_TABLES: dict[str, type[Base]] = {
-    _RECORDS: VaultRow,
+RECORDS = "records.jsonl"
+TABLES: dict[str, type[Base]] = {
+    RECORDS: VaultRow,
     "figures.jsonl": FiguresRow,
     "reports.jsonl": ReportRow,
 }
-_MANIFEST = "manifest.json"
-_KEYS = "keys"
-_PIECE = 1 << 20
 _PAGE = 500
 SHORTEST_PASSPHRASE = 12  # characters; of new backups: older ones are read with whatever they have
-_ABOUT = ("institution", "manufacturer", "contact")  # of the site, in reports and copies
+ABOUT = ("institution", "manufacturer", "contact")  # of the site, in reports and copies
 
 
-def backup(config: Config, out: Path, passphrase: str) -> None:
-    """Write a backup of keys, records and payloads to `out`, which appears complete or not at all.
+@dataclass(frozen=True)
+class _Key:
+    """One key as a file: which setting names it, and how (a reference: its value may come from elsewhere)."""
 
-    Secrets given by `env:` are written as files under their usual names.
+    setting: KeyPath
+    reference: str
+    name: str
+    mode: int
+    data: bytes
+
+
+def backup(config: Config, out: Path, passphrase: str, source: Path | None = None) -> None:
+    """Write a backup of the site to `out`, which appears complete or not at all.
+
+    Keys that are given by `env:` or `credential:` are written as files under their usual names; the configuration file
+    goes in byte for byte, its references as they stand.
+
+    Parameters
+    ----------
+    source
+        The file that `config` was read from; None where there is none, and what comes back restores, no more.
 
     Raises
     ------
     ConfigError
-        A key cannot be read; the private restore key is one of them. ``passphrase-too-short``: under
-        `SHORTEST_PASSPHRASE` characters.
+        A key cannot be read; the private restore key is one of them. ``restore-pair-differs``.
+        ``passphrase-too-short``: under `SHORTEST_PASSPHRASE` characters. ``config-changed``: `source` says something
+        else by now. A file that the configuration names cannot be had: the codes of
+        `gateway.vault.site_files.collect`. ``backup-too-large``.
     VaultError
-        ``backup-exists``: `out` is there already.
+        ``backup-exists``: `out` is there already. ``list-unavailable``: the restore role's list cannot be read.
     """
     if len(passphrase.strip()) < SHORTEST_PASSPHRASE:
         raise ConfigError(
@@ -79,15 +111,25 @@ def backup(config: Config, out: Path, passphrase: str) -> None:
         )
     if out.exists():
         raise VaultError("backup-exists", f"{out} is there already", "give another name: backups are not replaced")
+    written = _configuration(config, source)
+    site, keys = collect(config), _keys(config)
+    if len(keys) > MOST_KEYS or len(written or b"") > LARGEST_CONFIG:
+        message = f"no backup takes more than {MOST_KEYS} keys, or a configuration of over {LARGEST_CONFIG >> 20} MiB"
+        raise ConfigError("backup-too-large", message)
     engine = open_database(config.database_url)
-    salt = os.urandom(16)
-    head = _HEAD.pack(MAGIC, VERSION, _LOG_N, _R, _P, salt)
+    head = HEAD.pack(MAGIC, VERSION, _LOG_N, _R, _P, os.urandom(16))
     handle, name = tempfile.mkstemp(prefix=".backup-", dir=out.absolute().parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(head)
-            chunks = ChunkedWriter(file, _passphrase_key(passphrase, head), head)
-            _write_tar(chunks, config, engine)
+            chunks = ChunkedWriter(file, passphrase_key(passphrase, head), head)
+            with tarfile.open(fileobj=cast(IO[bytes], chunks), mode="w|", format=tarfile.PAX_FORMAT) as tar:
+                manifest: dict[str, Any] = {"version": VERSION, "site": config.site.name, "taken_at": time.time()}
+                manifest["about"] = {name: getattr(config.site, name) for name in ABOUT}
+                _write_site(tar, manifest, keys, site, written, source)
+                _write_vault(tar, manifest["sha256"], config, engine)
+                data = json.dumps(manifest, sort_keys=True).encode()
+                _add(tar, {}, MANIFEST, io.BytesIO(data), len(data))
             chunks.close()
             file.flush()
             os.fsync(file.fileno())
@@ -96,92 +138,126 @@ def backup(config: Config, out: Path, passphrase: str) -> None:
         Path(name).unlink(missing_ok=True)
 
 
-def recover(archive: Path, folder: Path, passphrase: str, database_url: str = "") -> Path:
-    """Bring a backup back into an empty or new folder, which is filled completely or not at all.
-
-    Afterwards `folder` holds `keys/`, `state/vault/`, a fresh `state/gateway.sqlite` (or the records went into the
-    empty database at `database_url`) and a configuration, whose path is returned, that restores from all this.
-
-    Raises
-    ------
-    VaultError
-        ``folder-not-empty``, ``backup-format``, ``backup-incomplete`` (files missing, or not what the manifest says),
-        ``database-not-empty``.
-    SealError
-        ``wrong-key`` (the passphrase), ``truncated``, ``tampered``, ``seal-format``.
-    """
-    if folder.exists() and any(folder.iterdir()):
-        raise VaultError("folder-not-empty", f"{folder} is not empty", "recover into a new folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=".recover-", dir=folder.absolute().parent))
-    try:
-        with open(archive, "rb") as file:
-            manifest = _read_tar(_open_chunks(file, passphrase), made)
-        _fill_database(made, database_url or sqlite_url(made / "state" / "gateway.sqlite"))
-        for name in _TABLES:
-            (made / name).unlink(missing_ok=True)
-        (made / CONFIG_NAME).write_text(_config_text(manifest, database_url), "utf-8")
-        if folder.exists():
-            folder.rmdir()
-        os.rename(made, folder)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-    return folder / CONFIG_NAME
+def _configuration(config: Config, source: Path | None) -> bytes | None:
+    """The bytes of the configuration file, which must say what is backed up; with parts, of all of it as one."""
+    if source is None:
+        return None
+    read = Source.read(source)
+    if read.parse() != config:
+        raise ConfigError("config-changed", f"{source} was changed after it was read", "run the command again")
+    if len(read.texts) == 1:
+        return source.read_bytes()
+    return f"# {source.name} and its conf.d, joined\n{to_toml(read.table)}".encode()
 
 
-# writing
-
-
-def _write_tar(chunks: ChunkedWriter, config: Config, engine: Engine) -> None:
+def _write_site(
+    tar: tarfile.TarFile,
+    manifest: dict[str, Any],
+    keys: list[_Key],
+    site: SiteFiles,
+    written: bytes | None,
+    source: Path | None,
+) -> None:
+    """Keys, configuration and the files that it names; `manifest` gets what becomes of each."""
     digests: dict[str, str] = {}
-    keys = _key_files(config)
-    with tarfile.open(fileobj=cast(IO[bytes], chunks), mode="w|", format=tarfile.PAX_FORMAT) as tar:
-        for name, data in keys.items():
-            _add(tar, digests, f"{_KEYS}/{name}", io.BytesIO(data), len(data))
-        live: list[str] = []
-        for name, table in _TABLES.items():
-            with tempfile.TemporaryFile(dir=config.site.state) as rows:
-                for row in _dump(engine, table, rows):
-                    if isinstance(row, VaultRow) and row.payload_file is not None:
-                        live.append(row.locator)
-                size = rows.tell()
-                rows.seek(0)
-                _add(tar, digests, name, rows, size)
-        payloads = PayloadStore(vault_folder(config))
-        for locator in live:
-            try:
-                payload = payloads.open(locator)
-            except NotFoundError:
-                continue  # not put yet, or purged since the records were read
-            with payload:
-                size = os.fstat(payload.fileno()).st_size
-                _add(tar, digests, f"{VAULT}/{locator}", payload, size)
-        signers = [name for name in keys if name.startswith(("signer-", "signing.public"))]
-        manifest = {"version": VERSION, "site": config.site.name, "trusted_signers": signers, "sha256": digests}
-        manifest["about"] = {name: getattr(config.site, name) for name in _ABOUT}
-        data = json.dumps(manifest, sort_keys=True).encode()
-        _add(tar, {}, _MANIFEST, io.BytesIO(data), len(data))
+    files: dict[str, dict[str, str]] = {}
+
+    def add(name: str, data: bytes, path: str, kind: str, mode: int, folder: str) -> None:
+        _add(tar, digests, name, io.BytesIO(data), len(data))
+        files[name] = {"path": path, "kind": kind, "mode": f"{mode:04o}", "folder": folder}
+
+    for key in keys:
+        add(f"{KEYS}/{key.name}", key.data, key.reference, str(key.setting[1]), key.mode, KEYS)
+    if written is not None:
+        add(CONFIG, written, str(source and source.absolute()), "configuration", PRIVATE, "")
+    for one in site.files:
+        add(f"{FILES}/{one.name}", one.data, str(one.path), one.kind, one.mode, one.folder)
+    manifest["sha256"], manifest["files"] = digests, files
+    manifest["folders"] = {name: f"{mode:04o}" for name, mode in site.folders.items()}
+    manifest["settings"] = [*([key.setting, f"{KEYS}/{key.name}"] for key in keys), *site.settings]
+    manifest["left_out"] = site.left_out
+    manifest["trusted_signers"] = [key.name for key in keys if key.setting[1] == "trusted_signers"]
 
 
-def _key_files(config: Config) -> dict[str, bytes]:
+def _write_vault(tar: tarfile.TarFile, digests: dict[str, str], config: Config, engine: Engine) -> None:
+    """The restore role's list, rows and payloads, in this order."""
+    _write_list(tar, digests, config)
+    live: list[str] = []
+    for name, table in TABLES.items():
+        with tempfile.TemporaryFile(dir=config.site.state) as rows:
+            for row in _dump(engine, table, rows):
+                if isinstance(row, VaultRow) and row.payload_file is not None:
+                    live.append(row.locator)
+            size = rows.tell()
+            rows.seek(0)
+            _add(tar, digests, name, rows, size)
+    payloads = PayloadStore(vault_folder(config))
+    for locator in live:
+        try:
+            payload = payloads.open(locator)
+        except NotFoundError:
+            continue  # not put yet, or purged since the records were read
+        with payload:
+            size = os.fstat(payload.fileno()).st_size
+            _add(tar, digests, f"{VAULT}/{locator}", payload, size)
+
+
+def _write_list(tar: tarfile.TarFile, digests: dict[str, str], config: Config) -> None:
+    """A copy of the list as it is at one moment, whoever writes it meanwhile; a site that never restored has none."""
+    file = restore_list(config)
+    if not file.exists():
+        return
+    with tempfile.TemporaryDirectory(prefix=".backup-", dir=config.site.state) as folder:
+        copy = Path(folder) / RESTORE_LIST
+        copy.touch(mode=PRIVATE)
+        try:
+            where = f"{file.absolute().as_uri()}?mode=rw"  # readers of a write-ahead log write its index
+            with closing(sqlite3.connect(where, uri=True)) as source, closing(sqlite3.connect(copy)) as target:
+                source.backup(target)
+                target.execute("PRAGMA journal_mode=DELETE")
+        except sqlite3.Error as error:
+            message = f"the restore role's list of records cannot be read: {error}"
+            raise VaultError("list-unavailable", message, f"look at {file}; without it no backup is made") from None
+        with copy.open("rb") as content:
+            _add(tar, digests, RESTORE_LIST, content, copy.stat().st_size)
+
+
+def _keys(config: Config) -> list[_Key]:
+    """Every key, read; public halves and what vouches for them may be seen by others, as where they were made."""
     keys = config.keys
-    files = {
-        "restore.public.pem": keys.restore_public_key.resolve(private=False),
-        "restore.private.pem": keys.restore_private_key.resolve(),
-        "signing.private.pem": keys.signing_key.resolve(),
-        "spool.key": keys.spool_key.resolve(),
-        "uid.key": keys.uid_key.resolve(),
-        "mark.key": keys.mark_key.resolve(),
-    }
-    public = keys.restore_public_key.path
-    if public is not None and (proof := public.with_name(PROOF_NAME)).exists():
-        files[PROOF_NAME] = proof.read_bytes()
-    own = pem.private_key(files["signing.private.pem"], Ed25519PrivateKey, "keys.signing_key").public_key()
-    for number, reference in enumerate(keys.trusted_signers, start=1):
-        data = reference.resolve(private=False)
-        signer = pem.public_key(data, Ed25519PublicKey, "keys.trusted_signers")
-        files["signing.public.pem" if signer == own else f"signer-{number}.public.pem"] = data
-    return files
+    OpeningKeys.load(keys)  # compares the restore keys
+    made = [
+        _key(keys.restore_public_key, "restore_public_key", "restore.public.pem", PUBLIC),
+        *_proof(keys),
+        _key(keys.restore_private_key, "restore_private_key", "restore.private.pem"),
+        own := _key(keys.signing_key, "signing_key", "signing.private.pem"),
+        _key(keys.spool_key, "spool_key", "spool.key"),
+        _key(keys.uid_key, "uid_key", "uid.key"),
+        _key(keys.mark_key, "mark_key", "mark.key"),
+    ]
+    signer = pem.private_key(own.data, Ed25519PrivateKey, "keys.signing_key").public_key()
+    for number, reference in enumerate(keys.trusted_signers):
+        key = _key(reference, "trusted_signers", f"signer-{number + 1}.public.pem", PUBLIC)
+        is_own = pem.public_key(key.data, Ed25519PublicKey, "keys.trusted_signers") == signer
+        name = "signing.public.pem" if is_own else key.name
+        if name not in [one.name for one in made]:
+            made.append(replace(key, setting=("keys", "trusted_signers", number), name=name))
+    return made
+
+
+def _key(reference: SecretRef, setting: str, name: str, mode: int = PRIVATE) -> _Key:
+    data = reference.resolve(private=mode == PRIVATE)
+    if len(data) > LARGEST_KEY:
+        message = f"keys.{setting} has more than {LARGEST_KEY >> 10} KiB, which no key has"
+        raise ConfigError("backup-too-large", message, "is this the file that is meant?")
+    return _Key(("keys", setting), reference, name, mode, data)
+
+
+def _proof(keys: Keys) -> list[_Key]:
+    """What vouches for the public key, wherever it lies: beside that key from now on."""
+    if (data := read_proof(keys)) is None or keys.proof is None:
+        return []
+    return [_Key(("keys", "restore_proof"), keys.proof, PROOF_NAME, PUBLIC, data)]
 
 
 def _dump(engine: Engine, table: type[Base], out: BinaryIO) -> Iterator[Base]:
@@ -195,7 +271,9 @@ def _dump(engine: Engine, table: type[Base], out: BinaryIO) -> Iterator[Base]:
         for row in page:
             values = {column.name: getattr(row, column.name) for column in table.__table__.columns}
             after = tuple(values[column.name] for column in key)
-            for name in _binary(table):
+            for name in binary_columns(table):
+                if values[name] is None:
+                    continue  # reports of versions that did not sign
                 values[name] = base64.b64encode(values[name]).decode("ascii")
             out.write(json.dumps(values, sort_keys=True).encode("ascii") + b"\n")
             yield row
@@ -203,19 +281,20 @@ def _dump(engine: Engine, table: type[Base], out: BinaryIO) -> Iterator[Base]:
             return
 
 
-def _binary(table: type[Base]) -> list[str]:
+def binary_columns(table: type[Base]) -> list[str]:
+    """Columns whose values stand in base64."""
     return [column.name for column in table.__table__.columns if isinstance(column.type, LargeBinary)]
 
 
 def _add(tar: tarfile.TarFile, digests: dict[str, str], name: str, source: BinaryIO, size: int) -> None:
     info = tarfile.TarInfo(name)
     info.size, info.mode = size, 0o600
-    digesting = _Digesting(source)
+    digesting = Digesting(source)
     tar.addfile(info, digesting)
     digests[name] = digesting.digest.hexdigest()
 
 
-class _Digesting:
+class Digesting:
     """Hashes what is read through it."""
 
     def __init__(self, source: BinaryIO) -> None:
@@ -228,112 +307,7 @@ class _Digesting:
         return data
 
 
-# reading
-
-
-def _open_chunks(file: BinaryIO, passphrase: str) -> ChunkedReader:
-    head = file.read(_HEAD.size)
-    if len(head) < _HEAD.size or head[:4] != MAGIC or head[4] not in _KNOWN or not _is_bearable(*head[5:8]):
-        raise VaultError("backup-format", "this is not a backup of a version that is known here")
-    try:
-        return ChunkedReader(file, _passphrase_key(passphrase, head), head)
-    except SealError as error:
-        if error.code == "wrong-key":
-            raise SealError("wrong-key", "the passphrase does not fit this backup, or its header was changed") from None
-        raise
-
-
-def _read_tar(chunks: ChunkedReader, folder: Path) -> dict[str, Any]:
-    """Unpack into `folder`; gives the manifest, after everything was held against it."""
-    for name in (_KEYS, "state", f"state/{VAULT}"):
-        (folder / name).mkdir(mode=0o700 if name == _KEYS else 0o750)
-    payloads = PayloadStore(folder / "state" / VAULT)
-    digests: dict[str, str] = {}
-    manifest: dict[str, Any] | None = None
-    try:
-        with tarfile.open(fileobj=cast(IO[bytes], chunks), mode="r|") as tar:
-            for member in tar:
-                content = tar.extractfile(member) if member.isreg() else None
-                place, _, name = member.name.partition("/")
-                if content is None or "/" in name or name.startswith("."):
-                    raise VaultError("backup-format", "the backup holds something that a backup never holds")
-                source = _Digesting(cast(BinaryIO, content))
-                if member.name == _MANIFEST:
-                    manifest = json.loads(source.read())
-                    continue
-                if place == _KEYS and name:
-                    write_key_file(folder / _KEYS / name, source.read(), 0o644 if "public" in name else 0o600)
-                elif place == VAULT:
-                    payloads.put(name, partial(shutil.copyfileobj, source, length=_PIECE))
-                elif member.name in _TABLES:
-                    with open(folder / member.name, "xb") as out:
-                        shutil.copyfileobj(source, out, _PIECE)
-                else:
-                    raise VaultError("backup-format", "the backup holds something that a backup never holds")
-                digests[member.name] = source.digest.hexdigest()
-        while chunks.read(_PIECE):
-            pass  # up to the final chunk: a backup that was cut short is none
-    except (tarfile.TarError, ValueError):
-        raise VaultError("backup-format", "the backup's content cannot be read") from None
-    if manifest is None or manifest.get("sha256") != digests or _RECORDS not in digests:
-        raise VaultError("backup-incomplete", "the backup's content is not what its manifest says")
-    return manifest
-
-
-def _fill_database(folder: Path, url: str) -> None:
-    engine = open_database(url)
-    with transaction(engine) as session:
-        if session.scalars(select(VaultRow.locator).limit(1)).first() is not None:
-            raise VaultError("database-not-empty", "the database to recover into holds records already")
-        for name, table in _TABLES.items():
-            if not (folder / name).exists():
-                continue
-            with open(folder / name, "rb") as lines:
-                for page in _pages(lines, table):
-                    session.add_all(page)
-                    session.flush()
-                    session.expunge_all()
-    engine.dispose()
-
-
-def _pages(lines: BinaryIO, table: type[Base]) -> Iterator[list[Base]]:
-    page: list[Base] = []
-    for line in lines:
-        values = json.loads(line)
-        for name in _binary(table):
-            values[name] = base64.b64decode(values[name])
-        page.append(table(**values))
-        if len(page) == _PAGE:
-            yield page
-            page = []
-    yield page
-
-
-def _config_text(manifest: dict[str, Any], database_url: str) -> str:
-    """A configuration for what was recovered; the site's own, with its peers and routes, is kept elsewhere."""
-    about = manifest.get("about", {})
-    signers = ", ".join(json.dumps(SecretRef(f"file:{_KEYS}/{name}")) for name in manifest["trusted_signers"])
-    lines = [
-        "# Made by `miad-gateway vault recover`: restores what the backup held.",
-        "version = 1",
-        "",
-        "[site]",
-        f"name = {json.dumps(manifest['site'])}",
-        *(f"{name} = {json.dumps(about[name], ensure_ascii=False)}" for name in _ABOUT if name in about),
-        "",
-        "[keys]",
-        f"trusted_signers = [{signers}]",
-    ]
-    if database_url:
-        lines += ["", "[database]", f"url = {json.dumps(database_url)}"]
-    return "\n".join(lines) + "\n"
-
-
-def _is_bearable(log_n: int, r: int, p: int) -> bool:
-    """Whether scrypt with these parameters stays within 1 GiB of memory and some seconds."""
-    return 10 <= log_n <= 20 and 1 <= r <= 8 and 1 <= p <= 4
-
-
-def _passphrase_key(passphrase: str, head: bytes) -> bytes:
-    _, _, log_n, r, p, salt = _HEAD.unpack(head)
+def passphrase_key(passphrase: str, head: bytes) -> bytes:
+    """The key of the chunked file that a backup is, from the passphrase and the first `HEAD.size` bytes."""
+    _, _, log_n, r, p, salt = HEAD.unpack(head)
     return Scrypt(salt=salt, length=32, n=1 << log_n, r=r, p=p).derive(passphrase.encode("utf-8"))

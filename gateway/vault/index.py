@@ -12,7 +12,7 @@ The index is not signed: whoever releases an original decides by the record (`Re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -85,8 +85,10 @@ class Index:
         scope: Scope,
         limit: int,
         is_over: Callable[[], bool] = lambda: False,
+        *,
+        relational: bool = False,
     ) -> Iterator[Dataset]:
-        """Answer a C-FIND identifier.
+        """Answer a C-FIND identifier, or a search of QIDO-RS.
 
         Each answer holds the requested keys of this level and those above (zero length where there is no value or the
         key is not supported), all unique keys down to `level`, and Query/Retrieve Level. Retrieve AE Title is left to
@@ -101,6 +103,8 @@ class Index:
             Answers given before ``too-many-matches``.
         is_over
             Asked before each entity is looked at, whether it matches or not: True ends the search.
+        relational
+            Levels above need not be named, and keys of theirs match as well (PS3.4 C.4.1.2.2.2; PS3.18 10.6.1.1).
 
         Raises
         ------
@@ -109,11 +113,16 @@ class Index:
             ``too-many-matches`` (0xA700) after `limit` answers, when there are more.
         """
         _check_level(root, level)
-        filters = [*_visible(scope, _uids(query, SOP_UID) if level == "IMAGE" else ()), *_above(root, level, query)]
+        filters = [
+            *_visible(scope, _uids(query, SOP_UID) if level == "IMAGE" else ()),
+            *_above(root, level, query, relational),
+        ]
         filters += _prefilters(root, level, query)
         if level == "PATIENT":
             filters.append(VaultRow.patient_id != "")
-        return self._answers(root, level, query, scope, filters, limit, is_over)
+        return self._answers(
+            root, level, query, scope, filters, limit, is_over, _matchers(root, level, query, relational)
+        )
 
     def select(self, root: Root, level: str, identifier: Dataset, scope: Scope) -> list[str]:
         """The locators that a C-MOVE or C-GET identifier names, by series and order of arrival.
@@ -180,8 +189,8 @@ class Index:
         filters: Sequence[ColumnElement[bool]],
         limit: int,
         is_over: Callable[[], bool],
+        matchers: Mapping[int, Matcher],
     ) -> Iterator[Dataset]:
-        matchers = _matchers(root, level, query)
         given = 0
         for page in self._pages(level, filters):
             counted = counts.count(self._engine, level, query, page, _visible(scope, ()))
@@ -257,11 +266,15 @@ def _inside(scope: Scope) -> list[ColumnElement[bool]]:
     return [] if "*" in scope.studies else [VaultRow.study_uid.in_(scope.studies)]
 
 
-def _above(root: Root, level: str, query: Dataset) -> Iterator[ColumnElement[bool]]:
+def _above(root: Root, level: str, query: Dataset, relational: bool = False) -> Iterator[ColumnElement[bool]]:
     """The unique keys of the levels above: each must be there with one value (hierarchical, PS3.4 C.4.1.2.2)."""
     first = 0 if root == "PATIENT" else 1
     for above in LEVELS[first : LEVELS.index(level)]:
         values = _uids(query, UNIQUE_KEYS[above])
+        if relational:
+            if values:
+                yield _is_one_of(above, values)
+            continue
         if len(values) != 1 or (above == "PATIENT" and has_wildcard(values[0])):
             raise VaultError(
                 "identifier-incomplete", f"the identifier lacks the unique key of level {above}, or has several"
@@ -309,9 +322,11 @@ def _prefilters(root: Root, level: str, query: Dataset) -> Iterator[ColumnElemen
             yield or_(and_(VaultRow.study_date <= ends[1], VaultRow.study_date != ""), several)
 
 
-def _matchers(root: Root, level: str, query: Dataset) -> dict[int, Matcher]:
+def _matchers(root: Root, level: str, query: Dataset, relational: bool) -> dict[int, Matcher]:
     """Matchers of the keys of this level (of Study Root's STUDY level: the patient's as well, PS3.4 C.6.2.1)."""
     levels = {level, "PATIENT"} if (root, level) == ("STUDY", "STUDY") else {level}
+    if relational:
+        levels = set(LEVELS[: LEVELS.index(level) + 1])
     found: dict[int, Matcher] = {}
     for element in query:
         tag = int(element.tag)

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from sqlalchemy import Engine, Select, exc, func, select, tuple_
 from sqlalchemy.orm import Session
 
-from gateway.database import VaultRow, reading, transaction
+from gateway.database import ClockRow, VaultRow, reading, transaction
 from gateway.dicom.copy.uids import in_new_study
 from gateway.errors import IntegrityError, NotFoundError, VaultError
 from gateway.keys import Signer, Verifier, key_id, make_token
@@ -28,6 +28,7 @@ from gateway.vault.record import CARRIED, SHARED, RecordFacts, VaultRecord, inde
 DeriveUid = Callable[[Literal["instance", "series", "study"], str, int], str]  # level, original, generation -> new UID
 _TRIES = 20  # of creating while other processes create under the same original UID
 _PAGE = 500
+_BEHIND_S = 7 * 86_400.0  # of the last time that was believed
 
 
 class RecordStore:
@@ -347,7 +348,7 @@ class RecordStore:
             derived_sha256=None,
             payload_file=CARRIED if facts.is_carried else locator,
             key_id=key_id(self._restore_public),
-            created_at=_now(),
+            created_at=_now(session),
             token=make_token(self._restore_public, self._vault_id, locator, derived_sop_uid),
             attributes=facts.attributes,
             index_sha256=index_digest(facts.attributes),
@@ -407,6 +408,11 @@ def _is_superseded(row: VaultRow, rows: Sequence[VaultRow], facts: RecordFacts) 
     return facts.received_at is not None and any(one.created_at < facts.received_at for one in others)
 
 
-def _now() -> float:
-    """Seconds since 1970 in whole milliseconds, as the document keeps them."""
-    return round(time.time() * 1000) / 1000
+def _now(session: Session) -> float:
+    """Seconds since 1970 in whole milliseconds, as the document keeps them.
+
+    Retention goes by it: where the clock runs more than a week behind the last time that this site believed (a flat
+    battery, before the network tells the time), it is that time.
+    """
+    now, believed = time.time(), session.scalar(select(ClockRow.seen_at).where(ClockRow.id == 1)) or 0.0
+    return round((believed if now < believed - _BEHIND_S else now) * 1000) / 1000

@@ -14,6 +14,7 @@ from gateway.config.models import Config
 from gateway.database import open_database
 from gateway.errors import GatewayError, IntegrityError, NotFoundError
 from gateway.keys import OpeningKeys
+from gateway.keys.pair import NOT_COMPARED
 from gateway.vault.payloads import PayloadStore
 from gateway.vault.places import vault_folder
 from gateway.vault.record import VaultRecord
@@ -36,15 +37,24 @@ class Verified:
     reason: str = ""
 
 
-def verify_vault(config: Config, progress: Progress | None = None) -> Iterator[Verified]:
+def verify_vault(
+    config: Config, progress: Progress | None = None, warn: Callable[[str], None] | None = None
+) -> Iterator[Verified]:
     """Open every original of a site once and compare it with its signed record; see `verify_records`.
+
+    Parameters
+    ----------
+    warn
+        Told when the restore keys could not be compared here.
 
     Raises
     ------
     ConfigError
-        The private restore key, or a trusted signer's public one, cannot be read.
+        The private restore key, or a trusted signer's public one, cannot be read; ``restore-pair-differs``.
     """
     keys = OpeningKeys.load(config.keys)
+    if warn is not None and not keys.is_compared:
+        warn(NOT_COMPARED)
     engine = open_database(config.database_url)
     records = RecordStore(engine, verifier=keys.verifier, vault_id=config.site.name)
     return verify_records(records, PayloadStore(vault_folder(config)), keys.restore_private, progress)

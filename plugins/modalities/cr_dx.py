@@ -16,6 +16,8 @@ PROFILE = ModalityProfile(
     packs={1: ("gray",)},
     tasks=("chest_xray",),
     relative_windows=(RelativeWindow("narrow", 0.25, 0.75), RelativeWindow("dark", 0.0, 0.5)),
+    air_level=0.1,
+    air_gap=0.1,
     noise_factor=1.0,
     noise_reason="radiographs: peak of one local noise sd (mark, budgets)",
 )

@@ -14,7 +14,8 @@ PROFILE = ModalityProfile(
     priority=20,
     accepts=_accepts,
     packs={3: ("rgb",)},
-    tasks=("skin",),
+    tasks=("dermoscopy",),
+    without_air="discreet",
     noise_factor=1.0,
     noise_reason="8-bit RGB: peak of one local noise sd, never above 6 levels (mark, budgets)",
 )

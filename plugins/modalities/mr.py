@@ -14,8 +14,10 @@ PROFILE = ModalityProfile(
     priority=20,
     accepts=_accepts,
     packs={1: ("gray",)},
-    tasks=("brain_mri",),
+    tasks=("brain_tumor",),
     relative_windows=(RelativeWindow("narrow", 0.25, 0.75), RelativeWindow("dark", 0.0, 0.5)),
+    air_level=0.2,
+    without_air="discreet",
     noise_factor=1.0,
     noise_reason="MR: peak of one noise sd (mark, budgets)",
 )

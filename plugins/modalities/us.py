@@ -14,8 +14,11 @@ PROFILE = ModalityProfile(
     priority=20,
     accepts=_accepts,
     packs={1: ("gray",), 3: ("rgb",)},
+    tasks=("breast_us",),
     relative_windows=(RelativeWindow("dark", 0.0, 0.5),),
+    air_gap=0.2,
+    air_shadows=True,
     noise_factor=1.0,
     noise_reason="speckle: peak of one local sd (mark, budgets: as for MR)",
 )
-"""No shipped surrogate has seen ultrasound: every head is misled; a site's own pack does better."""
+"""The shipped surrogates know breast ultrasound only; a site's own pack does better elsewhere."""

@@ -1,22 +1,16 @@
-"""The shipped surrogate pack for gray images (brain MR, chest radiographs, chest CT); model card: ``gray.md``."""
+"""The shipped surrogate pack for gray images."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from gateway.mark import SurrogatePack
-
-_FOLDER = Path(__file__).parent
-_NETS = ("efficientnet-lite0", "mobile", "vgg", "densenet", "vit")
+from plugins.surrogates.networks import CARD, GRAY_TASKS, files, warning
 
 PACK = SurrogatePack(
     name="gray",
     channels=1,
-    files=tuple(_FOLDER / f"gray-{net}.safetensors" for net in _NETS),
-    card=_FOLDER / "gray.md",
-    licence_warning=(
-        "surrogate pack 'gray' is for evaluation only: the licences of its training images are mixed, "
-        "non-commercial or unstated; train a pack on the site's own images"
-    ),
+    files=files("squeezenet", "mobilenetv2", "resnet50-thin", "efficientnet-lite0"),
+    card=CARD,
+    licence_warning=warning("gray"),
+    tasks=GRAY_TASKS,
 )
-"""Networks of five families; see the card for data, split and accuracy."""
+"""Networks of four families with pretrained backbones; see the card for data, split and accuracy."""

@@ -1,22 +1,16 @@
-"""The shipped surrogate pack for RGB images (fundus photographs, dermatoscopy); model card: ``rgb.md``."""
+"""The shipped surrogate pack for RGB images."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from gateway.mark import SurrogatePack
-
-_FOLDER = Path(__file__).parent
-_NETS = ("efficientnet-lite0", "mobile", "vgg", "densenet", "vit")
+from plugins.surrogates.networks import CARD, RGB_TASKS, files, warning
 
 PACK = SurrogatePack(
     name="rgb",
     channels=3,
-    files=tuple(_FOLDER / f"rgb-{net}.safetensors" for net in _NETS),
-    card=_FOLDER / "rgb.md",
-    licence_warning=(
-        "surrogate pack 'rgb' is for evaluation only: the licences of its training images are mixed, "
-        "non-commercial or unstated; train a pack on the site's own images"
-    ),
+    files=files("squeezenet", "mobilenetv2", "resnet50-thin", "efficientnet-lite0"),
+    card=CARD,
+    licence_warning=warning("rgb"),
+    tasks=RGB_TASKS,
 )
-"""Networks of five families; see the card for data, split and accuracy."""
+"""Networks of four families with pretrained backbones; see the card for data, split and accuracy."""

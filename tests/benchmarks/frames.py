@@ -63,7 +63,9 @@ class StandIn:
         residual = marked.astype(np.int32) - request.image
         nowhere = np.zeros(marked.shape[:2], bool)
         quality = SimpleNamespace(psnr=60.0, psnr_windows={}, stroke_share=0.0)
-        return SimpleNamespace(image=marked, residual=residual, quality=quality, region=~nowhere, roi=nowhere, note="")
+        return SimpleNamespace(
+            image=marked, residual=residual, quality=quality, region=~nowhere, roi=nowhere, note="", tier="notice"
+        )
 
 
 def write_object(path: Path, size: int, side: int) -> int:

@@ -1,11 +1,11 @@
 """How long a marked slice takes from the archive's Success to the outside PACS, and how long a whole CT waits.
 
-    python -m tests.benchmarks.latency [--single 20] [--backlog 300] [--json FILE]
+    python -m tests.benchmarks.latency [--single 20] [--backlog 300] [--steps N] [--json FILE]
 
 Slices are CT of 512x512x16 bit made here. `--single` slices are sent one at a time, each after the last was delivered:
 the time from the committed row (after which Success is sent) to the destination's Success, from the instance table.
 Then `--backlog` slices are sent at once: the time from the first row to the last delivery. The mark is the default
-(`lettered`, `strong`), on the device that `auto` chooses.
+(`strong`), on the device that `auto` chooses; `--steps 0` leaves its optimisation out, so that the flow itself shows.
 """
 
 from __future__ import annotations
@@ -35,15 +35,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--single", type=int, default=20)
     parser.add_argument("--backlog", type=int, default=300)
+    parser.add_argument("--steps", type=int, help="of the mark; default: those of the configuration")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     environment = {**os.environ, "TCP_NODELAY": "1"}
+    route = "" if arguments.steps is None else f"mark = {{ steps = {arguments.steps} }}"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = make_images(folder, arguments.single + arguments.backlog)
         with (
             sink(folder, environment) as (sink_port, _),
-            gateway_site(folder / "site", sink_port, environment, "") as site,
+            gateway_site(folder / "site", sink_port, environment, route) as site,
         ):
             engine = database(load_config(site.config))
             for number, file in enumerate(files[: arguments.single]):

@@ -27,9 +27,8 @@ class Site:
     calling_ae: str = "STORESCU"
 
 
-@contextmanager
-def gateway_site(home: Path, sink_port: int, environment: dict, route: str, worker: str = "") -> Iterator[Site]:
-    """Run a gateway with one route to one plain destination on loopback.
+def write_site(home: Path, sink_port: int, route: str, worker: str = "") -> Site:
+    """Keys and configuration of a gateway with one route to one plain destination on loopback.
 
     Parameters
     ----------
@@ -62,7 +61,14 @@ destinations = ["sink"]
 {route}
 """
     )
-    command = [sys.executable, "-m", "gateway.cli", "serve", "--config", config]
-    with running(command, environment, ready=listening(port), log=home / "log"):
+    return Site(config, port)
+
+
+@contextmanager
+def gateway_site(home: Path, sink_port: int, environment: dict, route: str, worker: str = "") -> Iterator[Site]:
+    """Run what `write_site` has written, as `miad-gateway serve` does."""
+    site = write_site(home, sink_port, route, worker)
+    command = [sys.executable, "-m", "gateway.cli", "serve", "--config", site.config]
+    with running(command, environment, ready=listening(site.port), log=home / "log"):
         time.sleep(WORKER_START_S)
-        yield Site(config, port)
+        yield site

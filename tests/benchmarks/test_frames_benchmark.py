@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import REPOSITORY, missing
 
 OBJECT_MIB = 192
 BOUND_MIB = 288  # above what the gateway takes without any object; in memory it would be several times the object
 
 
+@pytest.mark.full
 def test_memory_does_not_follow_the_size_of_the_object(tmp_path: Path) -> None:
     if not Path("/proc/self/clear_refs").exists():
         missing("/proc/self/clear_refs, which resets the high-water mark")

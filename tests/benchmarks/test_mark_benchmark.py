@@ -16,11 +16,14 @@ import numpy as np
 import pytest
 import torch
 
-from gateway.mark import Marker
+from gateway.mark import Marker, ModalityProfile
+from gateway.mark.placement.zones import find_zones
 from gateway.mark.resample import resize
 from gateway.mark.surrogates.packs import Surrogate
-from gateway.mark.visibility.budget import psnr, visibility_threshold
+from gateway.mark.visibility.budget import psnr
+from gateway.mark.visibility.threshold import step_limit, visibility_threshold
 from gateway.training.networks import channels_first
+from gateway.training.open_sets import also_in_brain_mri, shared_folder
 
 if find_spec("cv2") is None and not os.environ.get("CI"):
     pytest.skip("the extra bench is not installed", allow_module_level=True)
@@ -30,6 +33,7 @@ from tests.benchmarks.mark.__main__ import STAGES, measure, tiny_options
 from tests.benchmarks.mark.answers import Answers
 from tests.benchmarks.mark.attacks import missing_library
 from tests.benchmarks.mark.data import PROFILES, draw_pool, draw_sample, pack_of, requests_of, shown
+from tests.benchmarks.mark.data import test_images as images_to_test
 from tests.benchmarks.mark.frames import Frame
 from tests.benchmarks.mark.methods import METHODS, Made, Scene, Skipped, mode
 from tests.benchmarks.mark.remover import RemoverRecipe, remove, train_remover
@@ -88,17 +92,25 @@ def test_region_of_interest_is_untouched_in_every_column(run: Run) -> None:
         for method, one in made(scene):
             changed = one.images != scene.originals
             changed = changed if changed.ndim == 3 else changed.any(axis=3)
-            assert changed.any(axis=(1, 2)).all(), method
+            refused = int(one.note.split()[0]) if "images refused" in one.note else 0  # shown unmarked, and told
+            assert (~changed.any(axis=(1, 2))).sum() == refused < len(changed), method
             assert not (changed & scene.reference.roi).any(), method
             if scene.sample.rois is not None:
                 truth = scene.sample.rois[scene.reference.kept]
                 assert truth.any() and not (changed & truth).any(), method
 
 
+def counted(original: np.ndarray, profile: ModalityProfile) -> np.ndarray:
+    """Return the (H, W) bool pixels that a mark's PSNR counts: the anatomy where there is air, else all."""
+    zones = find_zones(shown(original), np.zeros(original.shape[:2], bool), profile)
+    return zones.anatomy if zones.air.any() else np.ones_like(zones.air)
+
+
 def test_budget_is_kept(run: Run) -> None:
     for scene in scenes(run):
         for original, marked in zip(scene.originals, scene.reference.images, strict=True):
-            assert psnr(shown(original), shown(marked)) >= scene.settings.psnr_floor
+            where = counted(original, scene.profile)
+            assert psnr(shown(original)[where], shown(marked)[where]) >= scene.settings.psnr_floor
 
 
 def test_nothing_is_visible_outside_strokes(run: Run) -> None:
@@ -109,7 +121,7 @@ def test_nothing_is_visible_outside_strokes(run: Run) -> None:
         ):
             step = np.abs(shown(marked) - shown(original))
             step = step if step.ndim == 2 else step.max(axis=2)
-            visible = step > visibility_threshold(shown(original), factor) + 1e-6
+            visible = step > step_limit(visibility_threshold(shown(original), factor), 1.0 / 255.0) + 1e-6
             assert (visible & ~strokes).mean() <= 0.01
             assert strokes.any() == (scene.settings.tier == "lettered")
             if strokes.any():
@@ -122,8 +134,12 @@ def test_every_column_has_the_same_energy_in_the_same_region(run: Run) -> None:
             for frame, image in zip(scene.frames, one.images, strict=True):
                 reached = psnr(shown(frame.original), shown(image))
                 # the generator spends by itself what the tier allows; all others are fitted to the reference
-                least = scene.settings.psnr_floor if method == "generator" else frame.psnr
-                assert reached >= least - 1e-6, method
+                if method == "generator":
+                    where = counted(frame.original, scene.profile)
+                    over = psnr(shown(frame.original)[where], shown(image)[where])
+                    assert over >= scene.settings.psnr_floor - 1e-6
+                else:
+                    assert reached >= frame.psnr - 1e-6, method
                 # Strokes at a place of their own may be too few to spend it all, even black or white;
                 # in the discreet tier the threshold cuts pixel by pixel, and an attack that leaves pixels as they are
                 # cannot spend it all; the report shows the PSNR of every column.
@@ -135,22 +151,25 @@ def test_every_column_has_the_same_energy_in_the_same_region(run: Run) -> None:
 
 
 def test_marked_accuracy_is_below_the_control(run: Run) -> None:
-    for tier, margin in (("lettered", 0.15), ("discreet", 0.1)):
-        noise, strong = (mean(run, tier, method, WHITE_BOX, "brain_mri") for method in ("noise", "strong"))
-        assert noise >= 0.7, "the control itself misleads"
+    """Letters alone already shift weak networks, texture below the threshold does not: hence the control."""
+    for tier, shift, margin in (("lettered", 0.3, 0.15), ("discreet", 0.05, 0.1)):
+        clean, noise, strong = (
+            mean(run, tier, method, WHITE_BOX, "brain_tumor") for method in ("clean", "noise", "strong")
+        )
+        assert noise >= clean - shift, "the control itself misleads"
         assert strong <= noise - margin, tier
 
 
 def test_a_mark_against_one_network_lowers_what_it_believes(run: Run) -> None:
     """Belief and not accuracy: these victims are trained for seconds, and few images are marked in few steps."""
-    for reader, pack in run.alone("brain_mri"):
-        scene = run.other_scene(run.sample("brain_mri"), run.settings("lettered"), pack)
+    for reader, pack in run.alone("brain_tumor"):
+        scene = run.other_scene(run.sample("brain_tumor"), run.settings("lettered"), pack)
         (victim,) = pack.load(torch.device("cpu"))
 
         def belief(images: np.ndarray, victim: Surrogate = victim) -> np.ndarray:
             x = resize(channels_first(shown(images)), victim.input_size, victim.input_size)
             with torch.no_grad():
-                return victim.net(x).logits["brain_mri"].softmax(1).numpy()
+                return victim.net(x).logits["brain_tumor"].softmax(1).numpy()
 
         before, after = belief(scene.originals), belief(scene.reference.images)
         own = before.argmax(1)
@@ -229,9 +248,9 @@ def test_too_weak_a_pipeline_is_told() -> None:
     marked = control.weak_logo(clean)
     assert control.energy_gone(clean, marked, marked) == 0.0
     assert control.energy_gone(clean, marked, clean) == 1.0
-    nothing = control.ControlResult("nothing", 0.0, 0.9, 0.9)
-    good = control.ControlResult("averaging", 0.95, 0.88, 0.9)
-    harmful = control.ControlResult("blur", 0.95, 0.5, 0.9)
+    nothing = control.ControlResult("nothing", 0.0, 0.9, 0.9, 200)
+    good = control.ControlResult("averaging", 0.95, 0.88, 0.9, 200)
+    harmful = control.ControlResult("blur", 0.95, 0.5, 0.9, 200)
     control.check([good])
     control.check([nothing, good], every=False)
     for results in ([nothing], [harmful], [nothing, good], []):
@@ -285,7 +304,7 @@ def test_fit_spends_the_energy_and_keeps_the_limits() -> None:
     region, strokes = np.zeros((64, 64), bool), np.zeros((64, 64), bool)
     region[8:56, 8:56], strokes[20:30, 10:50] = True, True
     reference = np.where(strokes, original + 20, original).astype(np.uint8)
-    frame = Frame(original, reference, strokes, region, PROFILES["brain_mri"])
+    frame = Frame(original, reference, strokes, region, PROFILES["brain_tumor"])
     image = frame.fit(random.standard_normal(original.shape))
     assert frame.psnr <= psnr(shown(original), shown(image)) <= frame.psnr + 0.1
     assert np.array_equal(image[~region], original[~region])
@@ -368,14 +387,23 @@ def test_images_that_a_network_did_not_know_do_not_count() -> None:
 
 def test_samples_are_balanced_and_pools_begin_alike(miad_data: Path) -> None:
     sample = draw_sample(miad_data, "chest_xray", 12)
-    assert np.bincount(sample.labels).tolist() == [4, 4, 4]
+    assert np.bincount(sample.labels).tolist() == [6, 6]  # of the three classes the two that are openly licensed
     small, large = (draw_pool(miad_data, "chest_ct", count, 2) for count in (6, 400))
     assert np.array_equal(large.images[:6], small.images) and len(large) == 400
     assert np.bincount(small.labels).tolist() == [3, 3]
 
 
+def test_slices_that_the_packs_learnt_from_are_no_held_out_data(miad_data: Path) -> None:
+    left_out = also_in_brain_mri(shared_folder(miad_data))
+    with np.load(miad_data / "brain_mri" / "test.npz") as archive:
+        shared = np.isin(archive["files"], sorted(left_out))
+        kept = archive["images"][~shared]
+    assert 0 < shared.sum() < len(shared)
+    assert np.array_equal(images_to_test(miad_data, "brain_mri").images, kept)
+
+
 def test_what_is_not_there_is_told(run: Run) -> None:
     with pytest.raises(Skipped, match="knows no mode 'nonsense'"):
-        mode("nonsense", fit=False)(run.scene("brain_mri", "lettered"))
+        mode("nonsense", fit=False)(run.scene("brain_tumor", "lettered"))
     found, reasons = known(["resnet", "nonsense"], TINY)
     assert found == [TINY["resnet"]] and "nonsense" in reasons[0]

@@ -32,6 +32,7 @@ def test_restoring_verifying_and_backing_up_are_audited(run, sample: Path, prote
     assert run("vault", "backup", "--out", tmp_path / "b.miad", "--config", sample, **words).code == 0
     written = lines(sample.parent / "state" / "audit" / "operator.jsonl")
     assert [(line["event"], line.get("operation", "")) for line in written] == [
+        ("record-changed", ""),  # the list of records is begun
         ("key-used", "restore"),
         *[("restore-intended", "restore"), ("original-restored", "restore")] * 2,
         ("key-used", "vault-verify"),
@@ -39,7 +40,7 @@ def test_restoring_verifying_and_backing_up_are_audited(run, sample: Path, prote
         ("key-used", "vault-backup"),
         ("backup", ""),
     ]
-    assert all(line["sop_instance_uid"] for line in written[1:5])
+    assert all(line["sop_instance_uid"] for line in written[2:6])
 
 
 @pytest.mark.parametrize("carried", [False, True], ids=["by the vault", "by key and signer"])

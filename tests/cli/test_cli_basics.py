@@ -26,7 +26,8 @@ from gateway.errors import (
 
 COMMANDS = {
     "serve", "protect", "restore", "mark", "demo", "config check", "explain", "echo", "queue ls", "queue hold",
-    "queue release", "queue replay", "vault verify", "vault backup", "vault recover", "keys make", "report",
+    "queue release", "queue replay", "vault verify", "vault backup", "vault recover", "keys make", "keys prove",
+    "report",
 }  # fmt: skip
 
 

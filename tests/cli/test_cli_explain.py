@@ -22,7 +22,7 @@ def test_an_image_that_will_be_marked(run, sample: Path) -> None:
     (row,) = done.rows
     assert row["outcome"] == "marked"
     assert (row["route"], row["called_ae"], row["destinations"]) == ("research", "MIAD_RESEARCH", ["research-pacs"])
-    assert (row["profile"], row["tier"], row["modality"], row["restoration"]) == ("ct", "lettered", "CT", "escrow")
+    assert (row["profile"], row["tier"], row["modality"], row["restoration"]) == ("ct", "notice", "CT", "escrow")
     assert (row["sop_class"], row["rows"], row["frames"], row["study_uid"]) == ("CT Image Storage", 128, 1, "keep")
     assert not (sample.parent / "state").exists()
 

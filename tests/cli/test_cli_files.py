@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from pydicom.data import get_testdata_file
 
+from gateway.config import load_config
 from gateway.dicom.encoding.part10 import split_part10, write_part10
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
 from tests.support.copies import Gateway
@@ -105,6 +106,22 @@ def test_restoring_what_is_not_ours_is_refused_with_code_3(run, quick: Path, stu
     assert done.code == 3, done.err
     assert done.rows[0]["outcome"] == "refused"
     assert not list(tmp_path.glob("back/*"))
+
+
+def test_a_list_that_is_begun_by_a_command_is_told_of_too(run, quick: Path, study: Path, tmp_path: Path) -> None:
+    """A list of the restore role that was lost: whoever looks first begins it anew, and the role would not miss it."""
+    state = load_config(quick).site.state
+    assert run("protect", study / "deep", "--out", tmp_path / "out", "--config", quick).code == 0
+    told = []
+    for number in range(3):
+        if number == 2:
+            for path in (state / "restore").iterdir():
+                path.unlink()
+        back = tmp_path / f"back-{number}"
+        assert run("restore", tmp_path / "out" / "ct.dcm", "--out", back, "--config", quick).code == 0
+        lines = (state / "audit" / "operator.jsonl").read_text().splitlines()
+        told.append(sum('"reason":"list-begun"' in line for line in lines))
+    assert told == [1, 1, 2]
 
 
 def test_restoring_needs_the_private_key_and_protecting_does_not(run, quick: Path, study: Path, tmp_path: Path) -> None:

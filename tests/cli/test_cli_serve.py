@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -47,17 +49,21 @@ def test_a_role_starts_and_ends_in_order(run, sample: Path, role: str, tmp_path:
         done = run("config", "check", "--config", sample)
         assert (done.code, done.out) == (0, ""), done.err
         process.send_signal(signal.SIGHUP)  # for which it neither ends nor stops listening
-        time.sleep(0.3)
-        wait_until_it_listens(process, port)
+        deadline = time.monotonic() + 60
+        while "configuration reloaded" not in log.read_text() and time.monotonic() < deadline:
+            wait_until_it_listens(process, port)
+            time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0, log.read_text()
     finally:
         process.kill()
         process.communicate()
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert next(line["event"] for line in lines if line["level"] == "info") == "ready"
+    (ready,) = (line for line in lines if line["event"] == "ready")
+    assert ready["listens_on"] == [f"127.0.0.1:{port}"]
     assert {line["role"] for line in lines} == {role}
-    assert ["SIGHUP is ignored" in line["event"] for line in lines if line["level"] == "warning"] == [True]
+    assert [line["by"] for line in lines if line["event"] == "configuration reloaded"] == ["signal"]
+    assert not [line for line in lines if line["level"] in ("warning", "error")]
 
 
 def test_a_clinical_destination_is_audited_before_the_worker_is_ready(sample: Path, tmp_path: Path) -> None:
@@ -116,6 +122,17 @@ def test_a_database_that_does_not_answer_ends_a_role_for_another_try(run, sample
     assert "S3CRET" not in done.err and "unexpected" not in done.err
 
 
+@pytest.mark.parametrize("role", ["ingress", "worker", "restore"])
+def test_a_full_audit_at_the_start_is_one_error_in_words(run, sample: Path, role: str) -> None:
+    folder = load_config(sample).site.state / "audit"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{role}.jsonl").symlink_to("/dev/full")
+    done = run("serve", "--config", sample, "--role", role)
+    assert done.code == 1  # the supervisor, or systemd, starts it again: somebody may have made room
+    assert "error: the audit trail cannot be written: No space left on device" in done.err
+    assert "audit-full" in done.err and "unexpected" not in done.err
+
+
 def test_all_without_one_role(sample: Path, tmp_path: Path) -> None:
     """A key of the worker alone is missing: that is told once, ingress and restore serve all the same."""
     (sample.parent / "keys" / "uid.key").unlink()
@@ -134,3 +151,32 @@ def test_all_without_one_role(sample: Path, tmp_path: Path) -> None:
     ready = [json.loads(line)["role"] for line in said.splitlines() if '"ready"' in line]
     assert sorted(ready) == ["ingress", "restore"]
     assert process.returncode == 2  # scripts see that something is wrong
+
+
+def test_the_page_starts_without_a_key_and_without_the_database(run, sample: Path, tmp_path: Path) -> None:
+    """It says so plainly instead, and shows the flow when the database is there."""
+    port, database = free_port(), free_port()
+    for file in (sample.parent / "keys").iterdir():
+        file.unlink()
+    url = f"postgresql+psycopg://gateway:S3CRET@127.0.0.1:{database}/gateway"
+    sample.write_text(sample.read_text() + f"\n[page]\nport = {port}\ndatabase_url = 'env:PAGE_URL'\n")
+    command = [sys.executable, "-m", "gateway.cli", "serve", "--config", str(sample), "--role", "page"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PAGE_URL": url}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment)
+    try:
+        wait_until_it_listens(process, port)
+        with pytest.raises(urllib.error.HTTPError) as answer:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30)
+        assert answer.value.code == 503 and "The database does not answer" in answer.value.read().decode()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        _, log = process.communicate()
+    lines = [json.loads(line) for line in log.splitlines()]
+    (ready,) = (line for line in lines if line["event"] == "ready")
+    assert ready["listens_on"] == [f"127.0.0.1:{port}"] and "S3CRET" not in log
+    audited = (sample.parent / "state" / "audit" / "page.jsonl").read_text()
+    assert [json.loads(line)["event"] for line in audited.splitlines()] == [
+        "configuration-loaded", "service-start", "service-stop",
+    ]  # fmt: skip

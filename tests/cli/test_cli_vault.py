@@ -76,3 +76,33 @@ def test_an_empty_passphrase_is_refused(run, sample: Path, tmp_path: Path) -> No
     done = run("vault", "backup", "--out", "b.miad", "--config", sample, "--passphrase-file", tmp_path / "passphrase")
     assert (done.code, "code: no-passphrase" in done.err) == (2, True)
     assert not (tmp_path / "b.miad").exists()
+
+
+def test_a_missing_tls_file_is_named_and_nothing_is_written(run, sample: Path, tmp_path: Path) -> None:
+    (sample.parent / "tls" / "restore.key").unlink()
+    words = {"MIAD_GATEWAY_PASSPHRASE": "correct horse"}
+    done = run("vault", "backup", "--out", tmp_path / "b.miad", "--config", sample, **words)
+    assert (done.code, "code: backup-file-missing" in done.err) == (2, True)
+    assert f"restore.tls.private_key: cannot read {sample.parent}/tls/restore.key: No such file" in done.err
+    assert not [path for path in tmp_path.iterdir() if "b.miad" in path.name or path.name.startswith(".")]
+
+
+def test_the_recovered_configuration_is_the_whole_one(run, sample: Path, tmp_path: Path) -> None:
+    """By paths that are relative, with a key from the environment; what came back passes `config check`."""
+    secret = (sample.parent / "keys" / "uid.key").read_text().strip()
+    sample.write_text(sample.read_text().replace("file:keys/uid.key", "env:UID_KEY"))
+    words = {"MIAD_GATEWAY_PASSPHRASE": "correct horse"}
+    done = run("vault", "backup", "--out", "b.miad", "--config", "site/gateway.toml", UID_KEY=secret, **words)
+    assert done.code == 0, done.err
+    written = sample.read_bytes()
+    shutil.rmtree(sample.parent)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    done = run("vault", "recover", "b.miad", "--into", "full", **words)
+    assert (done.code, "code: folder-not-empty" in done.err) == (1, True)
+    done = run("vault", "recover", "b.miad", "--into", "new", **words)
+    assert done.code == 0, done.err
+    assert done.err.count("note: keys.uid_key was env:UID_KEY") == 1 and secret not in done.err
+    assert (tmp_path / "new" / "gateway.toml").read_bytes() == written
+    done = run("config", "check", "--config", "new/recovered.toml")
+    assert (done.code, done.out) == (0, ""), done.err

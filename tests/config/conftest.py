@@ -36,6 +36,8 @@ trust = "tls/trust"
 ae_title = "READER"
 addresses = ["10.0.0.2"]
 san = ["reader.example"]
+
+[page]
 """
 
 

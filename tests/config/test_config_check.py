@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from gateway.config import Finding, SecretRef, check_config, default_config, default_state_folder, load_config
-from gateway.config.duties import READS, WRITES
+from gateway.config.duties import READS, WRITES, foreign_variables, roles_to_start
 from gateway.config.models import CLINICAL_STATEMENT, OPT_IN_STATEMENTS
 from gateway.config.passing import BREAK_GLASS_HOURS, PASS_STATEMENT, TRUST_STATEMENT
 from gateway.errors import ConfigError
 
-ROLES = ("all", "ingress", "worker", "restore")
+ROLES = ("all", "ingress", "worker", "restore", "page")
 
 
 def of(findings: list[Finding], where: str) -> list[Finding]:
@@ -30,6 +30,7 @@ KEYS_OF_ROLE = {
     "ingress": {"spool_key"},
     "worker": {"spool_key", "signing_key", "uid_key", "mark_key", "restore_public_key", "trusted_signers[0]"},
     "restore": {"restore_private_key", "trusted_signers[0]"},
+    "page": set(),
 }
 
 
@@ -192,6 +193,14 @@ SAID = {
         {"[restore]": "[restore]\nplain_port = 11114", 'san = ["reader.example"]': "plain = true"}, "",
         "warning", "restore.workstations[0].plain", "whoever calls itself READER from 10.0.0.2 is believed",
     ),
+    "two workstations of one certificate": (
+        {"[restore]": "[restore]\ndicomweb_port = 8443"},
+        "[[restore.workstations]]\nae_title = 'OTHER'\naddresses = ['10.0.0.3']\nsan = ['reader.example']\n",
+        "warning", "restore.workstations[1].san", "READER is bound to the same",
+    ),
+    "DICOMweb on a port that is taken": (
+        {"[restore]": "[restore]\ndicomweb_port = 11112"}, "", "error", "restore.dicomweb_port", "ingress.port",
+    ),
     "originals in clear text": (
         {'san = ["reader.example"]': 'san = ["r"]\nreceive_plain = true\nhost = "10.0.0.2"\nport = 104'}, "",
         "warning", "restore.workstations[0].receive_plain", "travel to READER at 10.0.0.2:104 in clear text",
@@ -335,3 +344,50 @@ def test_a_credential_is_read_from_the_folder_that_the_service_manager_names(sit
 def test_the_name_of_a_credential_is_no_path(site, name: str) -> None:
     with pytest.raises(ConfigError):
         site.config(added=f'[keys]\nspool_key = "credential:{name}"\n')
+
+
+# --- the page
+
+
+def test_the_page_warns_of_what_others_could_see(site) -> None:
+    (found,) = check_config(site.config(added='host = "10.0.0.5"'), "page")
+    assert (found.level, found.where) == ("warning", "page.host") and "sees the queue" in found.message
+
+
+def test_the_page_s_users_are_closed_to_others(site) -> None:
+    (nobody,) = check_config(site.config(added='view = "login"'), "page")
+    assert (nobody.level, nobody.where) == ("error", "page.view") and "page user add" in nobody.hint
+    users = site.folder / "page-users"
+    users.write_text("")
+    users.chmod(0o644)
+    (open_to_all,) = check_config(site.config(), "page")
+    assert (open_to_all.level, open_to_all.where) == ("error", "page.users")
+    users.chmod(0o640)
+    assert check_config(site.config(added='view = "login"'), "page") == []
+
+
+def test_the_page_has_a_port_and_an_account_of_its_own(site, monkeypatch) -> None:
+    (found,) = of(check_config(site.config(added="port = 11112"), "page"), "page.port")
+    assert found.level == "error" and "ingress.port" in found.message
+    monkeypatch.delenv("MIAD_PAGE_URL", raising=False)
+    own = site.config(added='database_url = "env:MIAD_PAGE_URL"')
+    assert [one.where for one in check_config(own, "page")] == ["page.database_url"]
+    assert check_config(own, "worker") == []
+    general = site.config(added='[database]\nurl = "env:MIAD_DATABASE_URL"\n')
+    monkeypatch.delenv("MIAD_DATABASE_URL", raising=False)
+    assert [one.where for one in check_config(general, "page")] == ["database.url"]
+
+
+def test_the_page_s_account_is_kept_from_the_others_and_theirs_from_it(site) -> None:
+    both = 'database_url = "env:MIAD_PAGE_URL"\n[database]\nurl = "env:MIAD_DATABASE_URL"\n'
+    config = site.config(added=both)
+    assert foreign_variables(config, "page") == {"MIAD_DATABASE_URL"}
+    assert foreign_variables(config, "worker") == {"MIAD_PAGE_URL"}
+
+
+def test_the_page_is_a_role_where_it_has_a_table(site) -> None:
+    assert roles_to_start(site.config()) == ["ingress", "worker", "restore", "page"]
+    config = site.config({"[page]": ""})
+    assert roles_to_start(config) == ["ingress", "worker", "restore"]
+    (found,) = check_config(config, "page")
+    assert (found.level, found.where) == ("error", "page")

@@ -41,7 +41,7 @@ MISTAKES = {
         .replace(",\nadress", ", adress"), "ingress.peers[0].adress", 3, "unknown key", "did you mean addresses?"),
     "unknown table": ("\n[[route]]\nname = 'r'\n", "route", 2, "unknown key", "did you mean routes?"),
     "a key of another table": ("max_matches = 5\n", "max_matches", 1, "unknown key", "belongs into [restore]"),
-    "a key of several tables": ("\nport = 5\n", "port", 2, "unknown key", "known in ingress, destinations"),
+    "a key of several tables": ("\nport = 5\n", "port", 2, "unknown key", "known in ingress, ingress.peers.reports"),
     "nothing like it": ("[retention]\nxyz = 5\n", "retention.xyz", 2, "unknown key", "known here: vault_days, derived"),
     "missing key": ("[ingress.tls]\ncertificate = 'c'\ntrust = 't'\n", "ingress.tls.private_key", 1, "is missing", ""),
     "wrong word": ("[log]\n\nlevel = 'inof'\n", "log.level", 3, "must be 'debug', 'info'", "did you mean 'info'?"),
@@ -135,6 +135,35 @@ MISTAKES = {
     ),
     "TLS port without TLS": ("[restore]\ntls_port = 1\n", "restore.tls_port", 2, "no [restore.tls] table", ""),
     "TLS forgotten": ("[restore]\nplain_port = 1\n", "restore.tls_port", 1, "without TLS write tls_port = false", ""),
+    "DICOMweb without TLS": (
+        "[restore]\ntls_port = false\nplain_port = 1\ndicomweb_port = 2\n", "restore.dicomweb_port", 4,
+        "no [restore.tls] table", "",
+    ),
+    "a web destination without a URL": (
+        "[[destinations]]\nname = 'w'\nkind = 'dicomweb'\ntype = 'research'\n", "destinations[0].kind", 3,
+        "has a url", "",
+    ),
+    "a web destination without TLS": (
+        "[[destinations]]\nname = 'w'\nkind = 'dicomweb'\ntype = 'research'\nurl = 'https://h/dicomweb'\n",
+        "destinations[0].url", 5, "needs a [destinations.tls] table", "",
+    ),
+    "a URL with a query": (
+        "[[destinations]]\nname = 'w'\nkind = 'dicomweb'\ntype = 'research'\nurl = 'http://u:p@h/?a'\n",
+        "destinations[0].url", 5, "a path without query", "",
+    ),
+    "a URL of an AE": (
+        "[[destinations]]\nname = 'w'\ntype = 'research'\nurl = 'http://h/d'\nae_title = 'A'\nhost = 'h'\nport = 1\n",
+        "destinations[0].url", 4, 'is of kind = "dicomweb"', "",
+    ),
+    "STOW without TLS": ("[ingress]\ndicomweb_port = 2\n", "ingress.dicomweb_port", 2, "no [ingress.tls] table", ""),
+    "STOW from nobody": (
+        "[ingress]\ndicomweb_port = 2\n[ingress.tls]\ncertificate = 'c'\nprivate_key = 'k'\ntrust = 't'\n",
+        "ingress.dicomweb_port", 2, "no peer is bound to a certificate", "",
+    ),
+    "DICOMweb by no URL": (
+        "[restore]\nplain_port = 1\ntls_port = false\ndicomweb_url = 'http://h/'\n", "restore.dicomweb_url", 4,
+        "https://, a host", "",
+    ),
     "no port at all": ("[restore]\ntls_port = false\n", "restore.tls_port", 2, "nobody could connect", ""),
     "true is no port": ("[restore]\ntls_port = true\n", "restore.tls_port", 2, "a whole number", ""),
     "not TOML": ("[site]\nname = \n", "", 2, "is not TOML: invalid value", ""),

@@ -72,7 +72,8 @@ def plan(kills: int, dice: random.Random, per_part: int) -> list[Kill]:
     for number in range(kills):
         if number % 2 == 0:
             point = POINTS[number // 2 % len(POINTS)]
-            planned.append(Kill(point.name, call=dice.randint(1, max(1, per_part // 3))))
+            call = dice.randint(1, max(1, per_part // 3))
+            planned.append(Kill(point.name, call=1 if point.seldom else call))
         else:
             target, at_work = targets[number // 2 % len(targets)], number // 2 % 3 != 2
             planned.append(Kill(target, delay_s=dice.uniform(0, RANDOM_S), at_work=at_work))

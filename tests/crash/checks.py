@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pydicom
+from sqlalchemy import select
 
+from gateway.database import DeliveryRow, reading
 from gateway.dicom.encoding.part10 import split_part10
 from gateway.dicom.encoding.private import read_block
 from gateway.errors import GatewayError
 from gateway.flow.retention import ORPHAN_AGE_S, Retainer
+from gateway.flow.states import UNCOMMITTED
 from gateway.flow.store import FlowStore, lease_owner
 from gateway.keys.keyring import SealingKeys
 from gateway.service import build_restorer, build_step_context, database
@@ -131,6 +134,10 @@ def problems_of_site(site: KillSite, sink: Sequence[Delivered]) -> list[str]:
         problems.append(f"not all instances are delivered: {states}")
     config = site.config
     engine = database(config)
+    with reading(engine) as session:  # the sink knows no storage commitment: it is asked for ever
+        asked_for = {row.commit_state for row in session.scalars(select(DeliveryRow))}
+    if not asked_for <= set(UNCOMMITTED):
+        problems.append(f"commitments forgotten: {asked_for}")
     keys = SealingKeys.load(config.keys)
     store = FlowStore(engine, lease_owner())
     rooms = build_step_context(config, keys, store, engine, audit=None)

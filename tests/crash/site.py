@@ -31,6 +31,7 @@ name = "kills"
 [ingress]
 port = {port}
 peers = [{{ ae_title = "STORESCU", addresses = ["127.0.0.1"] }}]
+segment_mib = 1
 [worker]
 batch = {batch}
 poll_s = 0.1
@@ -44,6 +45,11 @@ host = "127.0.0.1"
 port = {sink_port}
 retry_first_s = 0.5
 retry_longest_s = 2
+[destinations.commitment]
+after_s = 0
+retry_first_s = 0.5
+retry_longest_s = 2
+report_within_s = 5
 [[routes]]
 name = "relay"
 called_ae = "RELAY"

@@ -214,6 +214,15 @@ def test_a_private_block_has_a_bound():
     assert len(read(copied(ds, block_bytes=2000)).keys() & set(left)) == 1
 
 
+@pytest.mark.parametrize("tags", [range(0x00520001, 0x005200C0), range(0x50003000, 0x50203000, 0x20000)])
+def test_small_standard_values_that_no_list_has_have_a_bound_together(tags):
+    ds = picture()
+    for tag in tags:
+        ds.add_new(tag, "OB", bytes([tag & 0xFF | 1, tag >> 16 & 0xFF]) * 500)
+    out = read(copied(ds, block_bytes=8 * 1008))
+    assert sum(tag in out for tag in tags) == 8
+
+
 @pytest.mark.parametrize("undefined", [False, True])
 def test_private_sequences_count_for_their_block_and_keep_their_bytes(undefined):
     small = [private(Dataset(), (1, "LO", f"item {number}")) for number in range(20)]

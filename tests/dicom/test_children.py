@@ -29,6 +29,7 @@ from gateway.dicom.encoding.syntaxes import (
     syntax_of,
 )
 from gateway.dicom.pixels import decoders, decoding
+from gateway.dicom.pixels.children import launch as launching
 from gateway.dicom.pixels.children import pool, wire
 from gateway.dicom.pixels.children.pool import Limits, Pool
 from gateway.dicom.pixels.compress import recode
@@ -113,12 +114,12 @@ def test_files_and_the_parent_are_out_of_reach_without_seccomp(tmp_path):
 
 @linux
 def test_a_machine_that_cannot_confine_says_so(monkeypatch):
-    told = pool.unprotected()
+    told = launching.unprotected()
     assert all("Landlock" in sentence for sentence in told) and len(told) <= 1  # older kernels have none
     code = "import json, sys; print(json.dumps({'no-new-privileges': True, 'landlock': False}))"
-    launch = pool.launch
-    monkeypatch.setattr(pool, "launch", lambda _, arguments: launch(code, arguments))
-    (first, second) = pool.unprotected()
+    launch = launching.launch
+    monkeypatch.setattr(launching, "launch", lambda _, arguments: launch(code, arguments))
+    (first, second) = launching.unprotected()
     assert "Landlock" in first and "seccomp" in second
 
 

@@ -126,7 +126,7 @@ def test_one_uid_never_names_two_byte_strings(flow):
     assert payloads(flow) == []
 
 
-@pytest.mark.parametrize("killed_at", ["fix_derived", "marked"])
+@pytest.mark.parametrize("killed_at", ["fix_derived", "settle"])
 def test_killed_between_file_and_row(flow, monkeypatch, killed_at):
     instance_id = flow.receive(ct())
     flow.seal()
@@ -158,7 +158,7 @@ def test_two_workers_that_seal_at_once_agree(flow):
     marked = flow.context.protector.mark(jobs)
     assert marked[0].derive(jobs[0].record)[1] != marked[1].derive(jobs[1].record)[1]
     for row, job, one in zip(rows, jobs, marked, strict=True):
-        flow.steps._commit_derived(row, job.record, one)
+        assert flow.store.settle([flow.steps._commit_derived(row, job.record, one)]) == [None]
     flow.deliver()
     assert {flow.row(first).state, flow.row(second).state} == {"delivered"}
     assert [len(digests) for digests in flow.sender.byte_strings().values()] == [1]

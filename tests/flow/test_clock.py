@@ -11,6 +11,7 @@ from sqlalchemy import func, select
 from gateway.audit import AuditLog, events
 from gateway.config.models import Retention
 from gateway.database import ClockRow, VaultRow, reading
+from gateway.errors import CapacityError
 from gateway.flow import clock, retention
 from gateway.flow.clock import AHEAD_S, LONGEST_GAP_S, ClockGuard, confirm
 from gateway.service import places
@@ -137,7 +138,7 @@ def test_what_cannot_be_told_of_is_not_confirmed(flow, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(AuditLog, "write", full)
-        with pytest.raises(OSError):
+        with pytest.raises(CapacityError, match="audit trail"):
             confirm(flow.engine, flow.context.audit, at.wall)
     assert clock.state(flow.engine).stopped_at is not None
     assert not guard.believes()
@@ -157,6 +158,7 @@ def test_a_clock_31_days_ahead_deletes_no_original_and_no_file(flow):
     flow.receive(ct())
     flow.run()
     at = Time()
+    flow.retainer.once()  # segments go without a clock
     at.wall = time.time()
     later = flow.again(retention=Retention(vault_days=30, derived_days=1))
     later.clock = at.guard(flow).believes
@@ -173,6 +175,27 @@ def test_a_clock_31_days_ahead_deletes_no_original_and_no_file(flow):
     assert os.listdir(places(flow.config).vault) == flow.derived() == []
 
 
+def test_what_came_while_the_clock_ran_years_behind_is_not_old_when_it_is_right_again(flow, monkeypatch):
+    """A machine that starts in 2020 until the network tells the time: `clock confirm` must not delete what is new."""
+    at, real = Time(), time.time()
+    at.wall = real
+    assert at.guard(flow).believes()
+    at.wall -= 2000 * DAY
+    assert at.guard(flow).believes()
+    with monkeypatch.context() as patched:
+        patched.setattr("time.time", lambda: real - 2000 * DAY)
+        flow.receive(ct())
+        flow.run()
+    assert len(os.listdir(places(flow.config).vault)) == 1
+    at.wall = real + 60
+    confirm(flow.engine, flow.context.audit, at.wall)
+    keeping = flow.again(retention=Retention(vault_days=30)).retainer
+    keeping.once(at.wall)
+    assert len(os.listdir(places(flow.config).vault)) == 1
+    keeping.once(at.wall + 31 * DAY)
+    assert os.listdir(places(flow.config).vault) == []
+
+
 @pytest.mark.parametrize(("most", "share", "ended"), [(1, 0.0, [1, 1, 1, 1]), (0, 0.5, [2, 1, 0]), (3, 0.5, [3, 1])])
 def test_a_pass_ends_a_small_part_the_oldest_first(flow, monkeypatch, most, share, ended):
     monkeypatch.setattr(retention, "MOST_ORIGINALS", most)
@@ -182,27 +205,50 @@ def test_a_pass_ends_a_small_part_the_oldest_first(flow, monkeypatch, most, shar
         flow.run()
     with reading(flow.engine) as session:
         oldest = session.scalars(select(VaultRow.locator).order_by(VaultRow.created_at)).first()
+    flow.retainer.once()  # the segments
     keeping = flow.again(retention=Retention(vault_days=30, derived_days=1000)).retainer
-    assert [keeping.once(time.time() + 31 * DAY) for _ in ended] == ended
+    due = time.time() + 31 * DAY
+    assert [keeping.once(due + number * retention.ORIGINALS_S) for number in range(len(ended))] == ended
     deleted = [line["locator"] for line in flow.audited(events.INSTANCE_DELETED)]
     assert len(deleted) == len(set(deleted)) == sum(ended)
     assert deleted[0] == oldest
 
 
+def test_the_next_pass_over_originals_is_an_hour_later_over_restarts_too(flow, monkeypatch):
+    """The worker goes on at once while there is something to delete: a share of each pass alone bounds nothing."""
+    monkeypatch.setattr(retention, "MOST_ORIGINALS", 1)
+    monkeypatch.setattr(retention, "MOST_SHARE", 0.0)
+    for number in range(1, 5):
+        flow.receive(ct(number))
+    flow.run()
+    flow.retainer.once()  # the segments
+    keeping = Retention(vault_days=30, derived_days=1000)
+    due, ended = time.time() + 31 * DAY, []
+    retainer = flow.again(retention=keeping).retainer
+    for after in (0, 0, 1, 3599):
+        ended.append(retainer.once(due + after))
+        retainer = flow.again(retention=keeping).retainer  # a restart allows nothing anew
+    assert ended == [1, 0, 0, 0]
+    assert retainer.once(due + 3600) == 1
+    assert retainer.once(due - 400 * DAY) == 0  # nothing is due, and a pass of a clock that ran far ahead ...
+    assert retainer.once(due) == 1  # ... is none to wait for
+
+
 def test_the_shares_are_those_of_the_design():
-    assert (retention.MOST_ORIGINALS, retention.MOST_SHARE) == (1000, 0.05)
+    assert (retention.MOST_ORIGINALS, retention.MOST_SHARE, retention.ORIGINALS_S) == (1000, 0.05, 3600)
     assert (AHEAD_S, LONGEST_GAP_S) == (3600, 7 * DAY)
 
 
 def test_what_retention_deletes_takes_name_and_birth_date_with_it(flow):
-    flow.receive(ct(PatientName="Doe^Jane", PatientBirthDate="19700101", PatientID="4711", AccessionNumber="A1"))
+    person = {"PatientName": "Doe^Jane", "PatientBirthDate": "19700101", "PatientID": "MRN-4711"}
+    flow.receive(ct(**person, AccessionNumber="ACC-0815"))
     flow.run()
     flow.again(retention=Retention(vault_days=30)).retainer.once(time.time() + 31 * DAY)
     with reading(flow.engine) as session:
         [row] = session.scalars(select(VaultRow))
     assert row.payload_file is None
     values = [getattr(row, column.key) for column in VaultRow.__table__.columns]
-    for told_of in ("Doe", "1970", "4711", "A1"):
+    for told_of in ("Doe^", "19700101", "MRN-", "ACC-"):  # none that random digits and bytes give by chance
         assert told_of not in "".join(map(repr, values)), told_of
     assert row.attributes == {}
     assert flow.context.protector.record(row.locator).locator == row.locator  # what is signed still fits

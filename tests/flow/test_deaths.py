@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import resource
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from gateway.audit import events
 from gateway.config.models import Worker
 from gateway.database import DeliveryRow, InstanceRow, transaction
 from gateway.flow.backoff import MOST_DEATHS
+from gateway.flow.changes import sealed, untried
 from gateway.flow.gate import Gate
 from gateway.flow.leases import lease_owner
 from gateway.flow.store import RECEIVED, SEALED, FlowStore
@@ -23,6 +26,47 @@ from tests.support.flow import ct
 DEAD = "elsewhere:1:00000000"
 
 
+@pytest.mark.parametrize("owner", ["x", "a:b", "{0}:x:y", "{0}:{1}:x", "{0}:-1:x", "{0}:0:x", "{0}:\u0661:x"])
+def test_a_row_whose_lease_names_no_process_stops_nobody(make_flow, owner):
+    """Ingress adds rows: with a name that cannot be read no worker started any more, and none that ran went on."""
+    flow = make_flow()
+    one, other = flow.receive(ct(1)), flow.receive(ct(2))
+    with transaction(flow.engine) as session:
+        name = owner.format(lease_owner().partition(":")[0], "9" * 10)
+        session.query(InstanceRow).filter_by(id=one).update({"lease_owner": name, "lease_until": 1.0})
+    flow.again()
+    flow.run()
+    flow.run()
+    assert {flow.row(one).state, flow.row(other).state} == {"delivered"}
+
+
+def test_a_machine_of_the_same_name_is_another_one(make_flow):
+    """Cloned machines, and containers that each count their processes from 1: theirs are not ours, alive or dead."""
+    flow = make_flow()
+    one = flow.receive(ct(1))
+    pid = os.getpid()
+    for owner in (f"{platform.node()}:{pid}:00000000", f"{platform.node()[:24]}.{'0' * 12}:{pid}:00000000"):
+        with transaction(flow.engine) as session:
+            session.query(InstanceRow).filter_by(id=one).update({"lease_owner": owner, "lease_until": 9e9})
+        assert flow.store.free_dead_leases() == 0
+    assert len(lease_owner()) <= 64  # the column's
+
+
+def test_a_row_whose_counts_are_full_stops_nobody(make_flow):
+    """A column of PostgreSQL ends at 2,147,483,647, and a claim that would go beyond fails for the whole batch."""
+    flow, full = make_flow(), 2**31 - 1
+    ids = [flow.receive(ct(number)) for number in (1, 2)]
+    with transaction(flow.engine) as session:
+        session.query(InstanceRow).filter_by(id=ids[0]).update({"attempts": full})
+        session.query(InstanceRow).filter_by(id=ids[1]).update(
+            {"deaths": full, "lease_owner": DEAD, "lease_until": 1.0, "attempts": full}
+        )
+    assert [row.id for row in flow.store.claim(RECEIVED, 10, 60)] == ids[:1]
+    assert [row.id for row in flow.store.claim_suspect(RECEIVED, 60)] == ids[1:]
+    assert all(max(flow.row(one).attempts, flow.row(one).deaths) <= full for one in ids)
+
+
+@pytest.mark.full
 def test_seven_neighbours_leave_and_the_eighth_is_held_after_few_deaths(make_flow, site_keys):
     """A real process, ended in the middle of a batch by SIGKILL, abort or a segmentation fault; at each step."""
     steps = ("seal", "mark", "deliver")
@@ -54,10 +98,9 @@ def test_seven_neighbours_leave_and_the_eighth_is_held_after_few_deaths(make_flo
 
 def test_the_attempt_counts_when_it_is_claimed(flow):
     instance_id = flow.receive(ct())
-    flow.store.claim(RECEIVED, 1, 60)
+    [row] = flow.store.claim(RECEIVED, 1, 60)
     assert flow.row(instance_id).attempts == 1
-    flow.store.give_back([], 0)
-    flow.store.sealed(instance_id, "record")
+    assert flow.store.settle([sealed(row, "record")]) == [None]
     assert flow.row(instance_id).attempts == 0
 
 
@@ -66,7 +109,7 @@ def test_a_delivery_that_is_given_back_untried_counts_none(flow):
     flow.seal()
     flow.mark()
     [(delivery, _)] = flow.store.claim_deliveries("outside", 1, 60)
-    flow.store.give_back([delivery.id])
+    flow.store.settle_deliveries([untried(delivery)])
     after = flow.deliveries(instance_id)["outside"]
     assert (after.attempts, after.deaths, after.lease_owner) == (0, 0, None)
 
@@ -143,7 +186,7 @@ def test_the_worker_does_what_is_suspected_alone_after_the_rest(flow):
     healthy = flow.receive(ct(2))
     order = []
     original = flow.steps.seal
-    flow.steps.seal = lambda row: (order.append(row.id), original(row))
+    flow.steps.seal = lambda rows: (order.extend(row.id for row in rows), original(rows))
     assert worker(flow).seal_once() == 2
     assert order == [healthy, suspected]
     assert not flow.store.has_suspect(SEALED)

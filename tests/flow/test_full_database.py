@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,13 +14,10 @@ from gateway.config.models import Worker
 from gateway.database import InstanceRow, open_database, reading, sqlite_url, transaction
 from gateway.errors import CapacityError
 from gateway.flow.faults import Repeated, as_waiting
-from gateway.flow.ports import ReceivedFacts
-from gateway.flow.store import FlowStore, Stored, lease_owner
+from gateway.flow.store import FlowStore, lease_owner
 from gateway.flow.worker import FlowWorker
 from tests.support.dicom.samples import encode
-from tests.support.flow import ct, facts_of
-
-FACTS = ReceivedFacts("ARCHIVE", "OUT", "127.0.0.1", "ab", "1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.840.10008.1.2.1")
+from tests.support.flow import add_row, ct, facts_of
 
 
 @contextmanager
@@ -37,21 +35,29 @@ def full(engine) -> Iterator[None]:
         event.listen(engine, "checkout", lambda c, *_: c.execute("PRAGMA max_page_count = 1073741823"))
 
 
-def test_the_archive_is_told_to_come_again_and_no_file_is_left(flow):
+def test_what_was_acknowledged_gets_its_rows_later_and_the_archive_is_told_to_come_again(flow):
+    receiver = flow.receiver()
+
+    def offer(number: int) -> None:
+        receiver.admit("RELAY", "ARCHIVE", "1.2")
+        incoming = receiver.begin(facts_of(ct(number)))
+        incoming.write(encode(ct(number)))
+        incoming.commit()
+
+    taken = 0
     with full(flow.engine):
-        refused = 0
-        for number in range(1, 60):
-            incoming = flow.receiver().begin(facts_of(ct(number)))
-            incoming.write(encode(ct(number)))
-            try:
-                incoming.commit()
-            except CapacityError as error:
-                assert error.code == "database-full"
-                refused += 1
-        assert refused
+        with pytest.raises(CapacityError) as caught:
+            for number in range(1, 500):
+                offer(number)
+                taken += 1
+                time.sleep(0.01)
+        assert caught.value.code == "database-full"
+    assert taken  # the first were safe before the database was known to be full
+    receiver.settle()
+    offer(999)  # there is room again
+    receiver.close()
     with reading(flow.engine) as session:
-        assert session.query(InstanceRow).count() == 59 - refused == len(flow.spooled())
-    flow.receive(ct(99))  # there is room again
+        assert session.query(InstanceRow).count() == taken + 1 == len(flow.spooled())
 
 
 def test_the_worker_waits_and_goes_on_where_it_was(flow):
@@ -61,14 +67,16 @@ def test_the_worker_waits_and_goes_on_where_it_was(flow):
     )
     with full(flow.engine):
         with pytest.raises(CapacityError) as caught:
-            for _ in range(200):  # until the rows that sealing adds find no page
-                flow.receive(ct(1))
+            for number in range(500):  # until the rows that sealing adds find no page
+                add_row(flow.store, number)
         assert caught.value.code == "database-full"
         for _ in range(50):
             try:
                 worker.seal_once()
             except CapacityError:
                 break
+    with transaction(flow.engine) as session:
+        session.query(InstanceRow).filter(InstanceRow.id != instance_id).delete()
     flow.store.end_leases()
     while worker.seal_once() or worker.mark_once() or worker.deliver_once(flow.config.destinations[0]):
         with transaction(flow.engine) as session:
@@ -83,7 +91,7 @@ def test_read_only_is_no_fault_of_the_instance(tmp_path):
     engine = open_database(sqlite_url(tmp_path / "a.sqlite"))
     event.listen(engine, "checkout", lambda connection, *_: connection.execute("PRAGMA query_only = ON"))
     with pytest.raises(CapacityError) as caught:
-        FlowStore(engine, lease_owner()).add_received(FACTS, Stored("a", 1, "0" * 64), "relay")
+        add_row(FlowStore(engine, lease_owner()))
     assert caught.value.code == "database-read-only"
     engine.dispose()
 
@@ -120,19 +128,19 @@ def test_a_connection_that_is_cut_is_waited_for(postgresql_url):
     engine.dispose()
 
 
-def test_an_acknowledgement_that_was_lost_at_the_commit_keeps_its_file(flow, monkeypatch):
-    """The row may be there: a row without its file could never go on."""
-    original = FlowStore.add_received
+def test_an_answer_that_was_lost_at_the_commit_makes_no_second_row(flow, monkeypatch):
+    original, calls = FlowStore.add_received, []
 
     def lost(*args):
         original(*args)
-        raise CapacityError("database-unreachable", "the connection to the database is lost")
+        calls.append(args)
+        if len(calls) == 1:
+            raise CapacityError("database-unreachable", "the connection to the database is lost")
 
-    with monkeypatch.context() as patched:
-        patched.setattr(FlowStore, "add_received", lost)
-        with pytest.raises(CapacityError):
-            flow.receive(ct())
-    assert len(flow.spooled()) == 1
+    monkeypatch.setattr(FlowStore, "add_received", lost)
+    instance_id = flow.receive(ct())
+    assert len(calls) == 2
+    assert flow.spooled() == [flow.row(instance_id).spool_file]
     flow.run()
     assert len(flow.sender.received) == 1
 

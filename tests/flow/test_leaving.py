@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import io
+import time
 
 import pytest
 
 from gateway.audit import events
 from gateway.config import TRUST_STATEMENT
-from gateway.config.models import PASS_STATEMENT, Config, Destination, Route, Rule
+from gateway.config.models import PASS_STATEMENT, Config, Destination, Route, Rule, Worker
 from gateway.database import DeliveryRow, InstanceRow, transaction
 from gateway.errors import GatewayError, HoldError, TransientError
 from gateway.flow import verified as verified_module
 from gateway.flow.verified import verified
+from gateway.flow.worker import FlowWorker
 from gateway.keys.spoolfile import SpoolCipher
 from gateway.service import places
 from tests.support.dicom.samples import encode
@@ -124,6 +126,25 @@ def test_what_another_worker_is_sending_is_not_stranded(make_flow):
     assert less.steps.hold_stranded() == 1
 
 
+def test_what_another_worker_queues_with_an_older_configuration_is_not_stranded_silently(make_flow, monkeypatch):
+    """No loop of the new worker looks at a destination that is not configured: it has to look for such by itself."""
+    monkeypatch.setattr("gateway.flow.worker.STRANDED_S", 0.05)
+    flow, [one] = queued(make_flow, BOTH)
+    [_claimed] = flow.store.claim_deliveries("second", 1, 60)  # so that the look at the start passes it over
+    less = flow.again(ROUTE)
+    settings, first = Worker(poll_s=10), flow.config.destinations[:1]
+    worker = FlowWorker(settings, first, less.store, less.steps, less.sender, less.retainer)
+    worker.start()
+    try:
+        flow.store.end_leases()
+        until = time.monotonic() + 20
+        while flow.deliveries(one)["second"].state != "held" and time.monotonic() < until:
+            time.sleep(0.05)
+    finally:
+        worker.stop()
+    assert flow.deliveries(one)["second"].reason_code == "destination-not-named"
+
+
 def test_replay_sends_to_what_the_route_names_now_and_says_when_that_is_nothing(make_flow):
     flow, [one] = queued(make_flow, BOTH)
     for name in BOTH.destinations:
@@ -148,7 +169,7 @@ def test_what_was_decided_before_a_release_does_not_leave_beside_it(make_flow):
     """Released for another destination's sake, then held by the policy of today: the old copy stays here too."""
     flow, [one] = queued(make_flow, BOTH)
     flow.sender.fail = lambda name, item: HoldError("refused", "") if name == "second" else TransientError("down", "")
-    flow.retry = lambda attempt: 0.001
+    flow.retry = lambda kind, attempt: 0.001
     flow.deliver("second")
     flow.deliver()
     later = flow.again(BOTH.model_copy(update={"rules": (Rule(modality="CT", action="hold"),)}))
@@ -212,7 +233,8 @@ def test_a_file_and_a_row_under_the_record_of_another_copy_do_not_leave(make_flo
 
 def test_an_original_that_passes_is_the_bytes_that_were_received(make_flow):
     flow, [one] = queued(make_flow, PASS)
-    put(flow.context.spool, flow.row(one).spool_file, encode(ct(PatientName="Other")))
+    put(flow.context.spool, "other", encode(ct(PatientName="Other")))
+    flow.store.moved({flow.row(one).spool_file: "other"})
     flow.deliver()
     assert (flow.sender.received, outcome(flow, one)) == ([], ("held", "not-ours"))
 
@@ -301,7 +323,7 @@ def test_a_certificate_that_fails_is_tried_for_a_day_and_then_held(make_flow, mo
     """Whatever `retry_attempts` says: somebody has to mend it, and a day is what that takes."""
     flow, [one] = queued(make_flow, ROUTE)
     flow.sender.fail = lambda *_: TransientError(code, "its certificate ended")
-    flow.retry = lambda attempt: 60.0 if attempt < 3 else 0.0
+    flow.retry = lambda kind, attempt: 60.0 if attempt < 3 else 0.0
     now, tries = [START], 0
     monkeypatch.setattr("gateway.flow.deliveries.time.time", lambda: now[0])
     while flow.row(one).state == "marked":
@@ -321,7 +343,7 @@ def test_the_day_begins_anew_when_the_failure_is_another(make_flow):
     flow, [one] = queued(make_flow, ROUTE)
     fails = iter(["certificate-expired", "unreachable", "certificate-expired"])
     flow.sender.fail = lambda *_: TransientError(next(fails), "")
-    flow.retry = lambda attempt: 0.001
+    flow.retry = lambda kind, attempt: 0.001
     since = []
     for _ in range(3):
         with transaction(flow.engine) as session:
@@ -329,6 +351,21 @@ def test_the_day_begins_anew_when_the_failure_is_another(make_flow):
         flow.deliver()
         since.append(flow.deliveries(one)["outside"].failing_since)
     assert since[0] is not None and since[1] is None and since[2] > since[0]
+
+
+def test_tries_about_a_certificate_are_none_of_those_about_an_answer(make_flow):
+    """Whoever renews a certificate starts the destination anew: for a moment nobody listens there."""
+    flow, [one] = queued(make_flow, ROUTE)
+    codes = iter([*["certificate-expired"] * 20, "unreachable", "unreachable", "unreachable"])
+    flow.sender.fail = lambda *_: TransientError(next(codes), "")
+    flow.retry = lambda kind, attempt: 0.001 if attempt < 3 else 0.0
+    seen = []
+    for _ in range(23):
+        with transaction(flow.engine) as session:
+            session.query(DeliveryRow).update({"next_attempt_at": 0.0})
+        flow.deliver()
+        seen.append(flow.row(one).state)
+    assert seen == ["marked"] * 22 + ["held"]
 
 
 def test_a_certificate_that_is_mended_lets_everything_go(make_flow):

@@ -11,6 +11,7 @@ from gateway.audit import AuditLog, events
 from gateway.config import PASS_STATEMENT, BreakGlass
 from gateway.config.models import Route, Rule
 from gateway.database import OverrideRow, reading
+from gateway.errors import CapacityError
 from gateway.flow.passing import Passing
 from gateway.protect import policy
 from tests.support.dicom.samples import encode
@@ -135,6 +136,18 @@ def test_the_end_between_receipt_and_delivery_holds(make_flow, monkeypatch):
     assert flow.spooled() == [flow.row(instance_id).spool_file]
 
 
+def test_an_end_that_comes_while_the_destination_is_called_holds(make_flow, monkeypatch):
+    """Connecting and negotiating may take a minute: what counts is the moment of the first byte."""
+    flow = make_flow(emergency())
+    until = flow.config.routes[0].break_glass.until.timestamp()
+    instance_id = flow.receive(ct())
+    flow.seal()
+    flow.sender.fail = lambda *_: monkeypatch.setattr(policy, "time", SimpleNamespace(time=lambda: until + 1))
+    flow.deliver()
+    assert outcome(flow, instance_id) == ("held", "pass-expired")
+    assert flow.sender.received == []
+
+
 def test_an_emergency_that_would_last_too_long_passes_nothing(make_flow):
     flow = make_flow(emergency(25 * 3600))
     instance_id = flow.receive(ct())
@@ -195,7 +208,7 @@ def test_what_cannot_be_told_of_does_not_begin(make_flow, monkeypatch):
     instance_id = flow.receive(ct())
     flow.seal()
     assert flow.row(instance_id).state == "received"
-    with pytest.raises(OSError):
+    with pytest.raises(CapacityError, match="audit trail"):
         passing_of(flow).start()
     with reading(flow.engine) as session:
         assert session.query(OverrideRow).count() == 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -13,8 +13,9 @@ from gateway.config.models import Ingress
 from gateway.database import InstanceRow, reading
 from gateway.dicom.encoding.private import write_block
 from gateway.errors import CapacityError, DicomError
-from gateway.flow.receive import PREFIX, SpoolReceiver
-from gateway.flow.spool import Spool
+from gateway.flow.receive import IN_MEMORY, PREFIX, SpoolReceiver
+from gateway.flow.segments.body import LARGE
+from gateway.flow.segments.spool import ReceivedSpool
 from gateway.keys.keyring import load_spool_cipher
 from gateway.service import places
 from tests.support.dicom.samples import encode
@@ -26,7 +27,8 @@ LONG = 0x00091001  # a private element, so that its length is ours to choose
 
 def offer(flow: Flow, data: bytes, facts, piece: int = 10_000) -> str:
     """Write in pieces and commit; abort when that fails, as the ingress does."""
-    incoming = flow.receiver().begin(facts)
+    receiver = flow.receiver()
+    incoming = receiver.begin(facts)
     try:
         for start in range(0, len(data), piece):
             incoming.write(data[start : start + piece])
@@ -34,6 +36,8 @@ def offer(flow: Flow, data: bytes, facts, piece: int = 10_000) -> str:
     except BaseException:
         incoming.abort()
         raise
+    finally:
+        receiver.close()
 
 
 def rows(flow: Flow) -> int:
@@ -57,7 +61,7 @@ def with_private(size: int):
     return ds
 
 
-def test_success_means_file_and_row(flow):
+def test_success_means_a_flushed_record_and_the_row_follows(flow):
     ds = ct()
     instance_id = flow.receive(ds)
     row = flow.row(instance_id)
@@ -67,13 +71,39 @@ def test_success_means_file_and_row(flow):
         assert file.read() == encode(ds)
 
 
-def test_the_row_is_committed_after_the_file_is_published(flow, monkeypatch):
-    """Nothing is said before the file is there: a row without its file would be a success that was lost."""
-    seen = []
-    add = flow.store.add_received
-    monkeypatch.setattr(flow.store, "add_received", lambda *a: (seen.append(flow.spooled()), add(*a))[1])
-    instance_id = flow.receive(ct())
-    assert seen == [[flow.row(instance_id).spool_file]]
+def test_what_is_larger_than_memory_allows_lies_in_a_file_of_its_own(flow, monkeypatch):
+    monkeypatch.setattr("gateway.flow.segments.body.LARGE", 3 << 20)
+    small, large = with_private(1 << 20), with_private(7 << 20)
+    for ds, in_segment in ((small, True), (large, False)):
+        name = flow.row(offer(flow, encode(ds), facts_of(ds))).spool_file
+        assert ("@" in name) is in_segment
+        with flow.context.spool.open(name) as file:
+            assert file.read() == encode(ds)
+    assert len(flow.spooled()) == 2  # the record that told of the large one is not needed once it has its row
+
+
+def test_when_the_memory_of_all_is_used_up_the_next_goes_to_a_file(flow):
+    receiver = flow.receiver()
+    receiver.memory.take(IN_MEMORY - 1000)
+    incoming = receiver.begin(facts_of(ct()))
+    incoming.write(encode(ct()))
+    instance_id = incoming.commit()
+    receiver.close()
+    assert "@" not in flow.row(instance_id).spool_file
+    receiver.memory.give(IN_MEMORY - 1000)
+    assert receiver.memory.take(IN_MEMORY)  # all was given back
+
+
+def test_all_memory_is_given_back_whatever_becomes_of_an_object(flow):
+    receiver = flow.receiver()
+    for data, end in ((encode(ct()), "commit"), (b"no DICOM" * 1000, "commit"), (encode(ct()), "abort")):
+        incoming = receiver.begin(facts_of(ct()))
+        incoming.write(data)
+        with suppress(DicomError):
+            getattr(incoming, end)()
+        incoming.abort()
+    assert receiver.memory.take(IN_MEMORY)
+    receiver.close()
 
 
 def test_uid_mismatch(flow):
@@ -169,58 +199,33 @@ def test_low_disk_refuses_before_the_first_byte(flow):
     assert caught.value.code == "disk-low"
 
 
-@pytest.mark.parametrize("call", ["write", "fsync"])
-def test_a_full_disk_said_by_the_kernel(flow, monkeypatch, call):
-    """Simulated: the call raises ENOSPC where a real disk would (a real one follows, where it can be mounted)."""
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    incoming = flow.receiver().begin(facts_of(ct()))
-    if call == "write":
-        monkeypatch.setattr(type(incoming._writer), "write", full)
-    else:
-        monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CapacityError) as caught:
-        incoming.write(encode(ct()))
-        incoming.commit()
-    incoming.abort()
-    assert caught.value.code == "disk-full"
-    assert flow.spooled() == []
-    assert rows(flow) == 0
-
-
 def test_a_really_full_disk(flow, tmp_path):
-    """A tmpfs of 64 KiB, where this user may mount one."""
+    """A tmpfs of 64 KiB, where this user may mount one: memory takes what the disk does not."""
     folder = tmp_path / "small"
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True)
     if mounted.returncode:
-        pytest.skip("no tmpfs can be mounted here; test_a_full_disk_said_by_the_kernel stands for it")
+        pytest.skip("no tmpfs can be mounted here; test_segments.py has the same, said by a patched kernel call")
     try:
-        spool = Spool(folder / "spool", load_spool_cipher(flow.config.keys))
-        receiver = SpoolReceiver(Ingress(min_free_mib=0), flow.config.routes, spool, folder, flow.store)
-        ds = with_private(3 << 20)
-        incoming = receiver.begin(facts_of(ds))
-        with pytest.raises(CapacityError) as caught:
-            incoming.write(encode(ds))
-            incoming.commit()
-        incoming.abort()
-        assert caught.value.code == "disk-full"
-        assert os.listdir(folder / "spool") == []
-        assert rows(flow) == 0
+        spool = ReceivedSpool(folder / "spool", load_spool_cipher(flow.config.keys))
+        receiver = SpoolReceiver(Ingress(min_free_mib=0), flow.config.routes, spool, flow.store)
+        for size in (3 << 20, LARGE + 1):
+            ds = with_private(size)
+            incoming = receiver.begin(facts_of(ds))
+            with pytest.raises(CapacityError) as caught:
+                incoming.write(encode(ds))
+                incoming.commit()
+            incoming.abort()
+            assert caught.value.code == "disk-full"
+            assert [name for name in os.listdir(folder / "spool") if not name.endswith(".segment")] == []
+        small = ct()
+        incoming = receiver.begin(facts_of(small))
+        incoming.write(encode(small))
+        assert incoming.commit()  # what there is room for is taken all the same
+        receiver.close()
+        assert rows(flow) == 1
     finally:
         subprocess.run(["umount", folder], check=True)
-
-
-def test_a_database_that_fails_leaves_no_file(flow, monkeypatch):
-    def fails(*_):
-        raise RuntimeError("database away")
-
-    monkeypatch.setattr(flow.store, "add_received", fails)
-    with pytest.raises(RuntimeError):
-        offer(flow, encode(ct()), facts_of(ct()))
-    assert flow.spooled() == []
 
 
 def test_what_a_kill_left_is_swept_after_an_hour_and_what_has_a_row_is_not(flow):

@@ -21,11 +21,14 @@ from gateway.errors import PermanentError
 from gateway.keys import Signer
 from gateway.keys.keyring import SealingKeys
 from gateway.keys.signing import REPORT as REPORT_LABEL
+from gateway.mark.placement.zones import find_zones
 from gateway.network.egress import Egress
 from gateway.protect.reporting import Reporter
 from gateway.protect.signed_report import SignedFacts, SignedReport, sign_report
 from gateway.service import build_reports, database
 from gateway.vault import backup as backups
+from gateway.vault.recovery import recover
+from plugins.modalities.ct import PROFILE as CT
 from tests.conftest import missing
 from tests.support.dicom.readers import dciodvfy_errors, missing_programs
 from tests.support.flow import ROUTE, Flow, configuration, ct, decoded
@@ -96,8 +99,12 @@ def number_of(item: Dataset) -> float:
 
 
 def display_psnr(before: np.ndarray, after: np.ndarray, low: float, high: float) -> float:
+    """Over the anatomy of a CT in Hounsfield units."""
     shown = [np.clip((array.astype(float) - low) / (high - low), 0, 1) for array in (before, after)]
-    return float(-10 * np.log10(np.mean((shown[0] - shown[1]) ** 2)))
+    raw = ((before - low) / (high - low)).astype(np.float32)
+    zones = find_zones(raw, np.zeros(raw.shape, bool), CT, units=before.astype(np.float32))
+    counted = zones.anatomy if zones.air.any() else np.ones(raw.shape, bool)
+    return float(-10 * np.log10(np.mean((shown[0] - shown[1])[counted] ** 2)))
 
 
 @pytest.fixture
@@ -131,7 +138,7 @@ def test_a_report_names_each_copy_and_tells_its_figures(reporting):
         assert len(found(entry, "PSNR")) > 1  # other windows of the profile as well
     assert (
         found(report, "POLICY")[0].TextValue
-        == "route relay: tier lettered, mode strong, profile ct, restoration escrow"
+        == "route relay: tier notice, mode strong, profile ct, restoration escrow, lettered (no air) frames 1"
     )
     assert found(report, "RESTORE_CONTACT")[0].TextValue == CONTACT
     assert found(report, "NO_PROMISE")[0].TextValue == NO_PROMISE
@@ -269,7 +276,7 @@ def test_a_recovered_vault_writes_the_same_report_and_counts_on(make_flow, tmp_p
     marked_study(flow, 1, 2)
     assert made(flow) == 1
     backups.backup(flow.config, tmp_path / "site.backup", "correct horse")
-    config = load_config(backups.recover(tmp_path / "site.backup", tmp_path / "new", "correct horse"))
+    config = load_config(recover(tmp_path / "site.backup", tmp_path / "new", "correct horse").config)
     assert said_by(config) == said_by(flow.config)
     recovered = Flow(flow.config.model_copy(update={"site": config.site, "keys": config.keys}))
     marked_study(recovered, 3)

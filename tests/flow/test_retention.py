@@ -117,6 +117,7 @@ def test_a_held_instance_keeps_its_received_bytes(flow):
 def test_what_a_kill_left_half_written_is_swept_when_it_is_old(flow, folder):
     flow.receive(ct())
     flow.run()
+    flow.retainer.once()
     where = getattr(places(flow.config), folder)
     before = set(where.iterdir())
     left = where / (".new-0123456789abcdef" if folder == "vault" else "0123.abcd.part")

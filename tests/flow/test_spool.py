@@ -130,3 +130,19 @@ def test_deleting_twice_is_no_error(spool):
     spool.delete(name)
     spool.delete(name)
     assert not spool.exists(name)
+
+
+@pytest.mark.parametrize("to", ["../vault/{0}", "{1}/vault/{0}", ".", "..", "", "a/../../vault/{0}"])
+def test_a_name_out_of_a_row_leads_nowhere_else(spool, tmp_path, to):
+    """Ingress writes rows and has no right in the vault; the worker, which has, deletes what delivered rows name."""
+    (tmp_path / "vault").mkdir()
+    sealed = tmp_path / "vault" / "0123"
+    sealed.write_bytes(b"sealed")
+    (tmp_path / "spool" / "a").mkdir()
+    name = to.format("0123", tmp_path)
+    spool.delete(name)
+    assert sealed.read_bytes() == b"sealed"
+    assert not spool.exists(name)
+    assert spool.digest(name) is None
+    with pytest.raises(FileNotFoundError):
+        spool.open(name)

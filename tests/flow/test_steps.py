@@ -44,6 +44,30 @@ def test_an_instance_arrives_marked_and_its_original_comes_back(flow):
     assert [line["instance_id"] for line in flow.audited(events.INSTANCE_MARKED)] == [instance_id]
 
 
+def test_an_error_of_one_instance_is_not_that_of_its_neighbours(flow, monkeypatch):
+    """An object that nobody thought of, whatever it raises, is tried again and held alone."""
+    good, bad = flow.receive(ct(1)), flow.receive(ct(2, PatientID="bad"))
+    third = flow.receive(ct(3))
+    wanted, mark = bytes(ct(2).PixelData), Marker.mark
+
+    def marking(marker, requests, *rest):
+        if any(request.image.tobytes() == wanted for request in requests):
+            raise OverflowError("a number that nobody thought of")
+        return mark(marker, requests, *rest)
+
+    monkeypatch.setattr(Marker, "mark", marking)
+    flow.run()
+    assert [flow.row(one).state for one in (good, third)] == ["delivered", "delivered"]
+    assert (flow.row(bad).state, flow.row(bad).reason_code) == ("sealed", "unexpected")
+
+
+@pytest.mark.parametrize("header", [{"RescaleSlope": "1e-300"}, {"WindowCenter": "1e308", "WindowWidth": "1e308"}])
+def test_a_window_beyond_all_numbers_is_held_at_once(flow, header):
+    instance_id = flow.receive(ct(**header))
+    flow.run()
+    assert (flow.row(instance_id).state, flow.row(instance_id).reason_code) == ("held", "bad-request")
+
+
 def test_the_implicit_form_for_a_destination_that_takes_nothing_else_is_the_same_instance(flow):
     flow.receive(ct())
     flow.run()
@@ -134,10 +158,7 @@ def test_a_route_that_was_taken_out_of_the_configuration_holds(flow):
 
 def test_a_spool_file_that_is_not_what_was_received_is_held_and_its_bytes_are_nobodys_original(flow):
     first, second = flow.receive(ct(1)), flow.receive(ct(2))
-    writer = flow.context.spool.create(flow.row(first).spool_file)  # the right name, the right key, other bytes
-    with flow.context.spool.open(flow.row(second).spool_file) as file:
-        writer.write(file.read())
-    writer.publish()
+    flow.store.moved({flow.row(first).spool_file: flow.row(second).spool_file})  # the right key, other bytes
     flow.run()
     assert flow.row(first).state == "held"
     assert flow.row(second).state == "delivered"
@@ -167,7 +188,7 @@ def test_what_cannot_be_audited_does_not_pass(make_flow, monkeypatch):
     def full(*_args, **_fields):
         raise OSError("disk full")
 
-    monkeypatch.setattr(flow.context.audit, "write", full)
+    monkeypatch.setattr(flow.context.audit, "write_all", full)
     flow.seal()
     flow.deliver()
     assert flow.row(instance_id).state == "received"
@@ -311,9 +332,10 @@ def test_other_bytes_while_the_first_are_there_give_way_to_them(flow, other_mark
     flow.seal()
     rows = flow.store.claim("sealed", 2, 60)
     jobs = [flow.steps._job(row, flow.context.protector.record(row.record)) for row in rows]
-    flow.steps._commit_derived(rows[0], jobs[0].record, flow.context.protector.mark([jobs[0]])[0])
+    made = [flow.steps._commit_derived(rows[0], jobs[0].record, flow.context.protector.mark([jobs[0]])[0])]
     other_marks()
-    flow.steps._commit_derived(rows[1], jobs[1].record, flow.context.protector.mark([jobs[1]])[0])
+    made += [flow.steps._commit_derived(rows[1], jobs[1].record, flow.context.protector.mark([jobs[1]])[0])]
+    assert flow.store.settle(made) == [None, None]
     flow.deliver()
     assert {flow.row(first).state, flow.row(second).state} == {"delivered"}
     assert [len(digests) for digests in flow.sender.byte_strings().values()] == [1]
@@ -370,8 +392,8 @@ def ready(flow) -> str:
 def test_a_transient_failure_is_tried_again_later(flow):
     instance_id = ready(flow)
     flow.sender.fail = lambda *_: TransientError("unreachable", "nobody listens")
-    [(delivery, row)] = flow.store.claim_deliveries("outside", 1, 60)
-    assert flow.steps.deliver(delivery, row, flow.sender, lambda attempt: 3600.0) is False
+    pairs = flow.store.claim_deliveries("outside", 1, 60)
+    assert flow.steps.deliver(pairs, flow.sender, lambda kind, attempt: 3600.0) == 0
     after = flow.deliveries(instance_id)["outside"]
     assert (after.state, after.attempts, after.reason_code) == ("queued", 1, "unreachable")
     assert flow.store.claim_deliveries("outside", 1, 60) == []  # not yet
@@ -390,7 +412,7 @@ def test_an_instance_that_a_destination_aborts_on_waits_alone(flow):
     flow.sender.fail = aborts
     pairs = flow.store.claim_deliveries("outside", 2, 60)
     assert len(pairs) == 2
-    assert all(flow.steps.deliver(delivery, row, flow.sender, lambda attempt: 3600.0) for delivery, row in pairs)
+    assert flow.steps.deliver(pairs, flow.sender, lambda kind, attempt: 3600.0) == 2
     waiting = flow.deliveries(first)["outside"]
     assert (waiting.state, waiting.attempts, waiting.reason_code) == ("queued", 1, "association-aborted")
     assert flow.deliveries(second)["outside"].state == "sent"
@@ -399,7 +421,7 @@ def test_an_instance_that_a_destination_aborts_on_waits_alone(flow):
 def test_a_transient_failure_that_lasts_is_held(flow):
     instance_id = ready(flow)
     flow.sender.fail = lambda *_: TransientError("unreachable", "nobody listens")
-    flow.retry = lambda attempt: 0.0
+    flow.retry = lambda kind, attempt: 0.0
     flow.deliver()
     assert (flow.row(instance_id).state, flow.row(instance_id).reason_code) == ("held", "unreachable")
 
@@ -503,27 +525,33 @@ class Killed(BaseException):
 
 
 POINTS = {
-    "record made": ("protector._records", "create"),
-    "payload put": ("protector._payloads", "put"),
-    "row sealed": ("store", "sealed"),
-    "digest fixed": ("protector._records", "fix_derived"),
-    "row marked": ("store", "marked"),
-    "row sent": ("store", "sent"),
-    "spool purged": ("spool", "delete"),
+    "record made": ("protector._records", "create", 1),
+    "payload put": ("protector._payloads", "put", 1),
+    "row sealed": ("store", "settle", 1),
+    "digest fixed": ("protector._records", "fix_derived", 1),
+    "row marked": ("store", "settle", 2),
+    "row sent": ("store", "settle_deliveries", 1),
+    "spool purged": ("spool", "delete", 1),
 }
+"""Where, and at which of its calls."""
 
 
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_killed_at_any_point_the_next_process_finishes_the_work(flow, monkeypatch, point, when):
-    """The same in one process, fast; `tests/kills` does it with real processes, SIGKILL and real peers."""
-    path, name = POINTS[point]
+    """The same in one process, fast; `tests/crash` does it with real processes, SIGKILL and real peers."""
+    path, name, call = POINTS[point]
     owner = flow.context
     for part in path.split("."):
         owner = getattr(owner, part)
     original = getattr(owner, name)
 
+    calls: list[object] = []
+
     def killed(*args, **kwargs):
+        calls.append(args)
+        if len(calls) < call:
+            return original(*args, **kwargs)
         if when == "after":
             original(*args, **kwargs)
         raise Killed

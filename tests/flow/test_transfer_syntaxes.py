@@ -151,10 +151,22 @@ def test_a_syntax_that_was_not_configured_is_not_used(marked, tmp_path):
     assert caught.value.code == "context-refused" and received == []
 
 
+OLD_OVERLAY = (  # PS3.3 C.9.2, retired: its plane lies in bit 12 of the pixels
+    (0x60000010, "US", 64),
+    (0x60000011, "US", 64),
+    (0x60000040, "CS", "G"),
+    (0x60000050, "SS", [1, 1]),
+    (0x60000100, "US", 16),
+    (0x60000102, "US", 12),
+)
+
+
 def test_pixels_that_a_syntax_does_not_hold_go_in_the_next_one(make_flow, tmp_path, caplog):
-    """Old overlays in the bits above Bits Stored: JPEG-LS would lose them, so the copy goes out uncompressed or not."""
+    """An old overlay in a bit above Bits Stored: JPEG-LS would lose it, so the copy goes out uncompressed or not."""
     noise = np.random.default_rng(5).integers(0, 65536, (64, 64)).astype("<u2")
     overlay = ct(PixelRepresentation=0, BitsStored=12, PixelData=noise.tobytes())
+    for tag, vr, value in OLD_OVERLAY:
+        overlay.add_new(tag, vr, value)
     flow = make_flow(CARRIED)
     flow.receive(overlay)
     flow.run()
@@ -188,9 +200,10 @@ def test_what_only_refers_to_images_is_not_compressed(make_flow, tmp_path):
 def test_a_peer_that_leaves_while_an_image_is_encoded_is_called_again(marked, tmp_path):
     _, item, _ = marked
     with peer("jpeg-ls") as (port, received), egress(port, "jpeg-ls", audit=AuditLog(tmp_path / "a")) as sender:
+        (link,) = sender._pools["outside"]._free
 
         def slow(syntax: str) -> io.BytesIO:
-            sender._link("outside")._association.abort()
+            link._association.abort()
             return item.in_syntax(syntax)
 
         assert sender.send("outside", replace(item, in_syntax=slow)) == 0x0000

@@ -1,14 +1,20 @@
-"""One SOP Instance UID in two studies: both originals are kept and found, and no copy passes for the other's."""
+"""One SOP Instance UID in two studies (PS3.5 chapter 9 forbids it; archives send it).
+
+Both originals are kept and found, and no copy passes for the other's.
+"""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pytest
 from pydicom import Dataset, dcmread
 
+from gateway.dicom.encoding.part10 import split_part10
 from gateway.errors import VaultError
+from gateway.keys import OpeningKeys
+from gateway.restore import Restorer
+from gateway.service import places
 from gateway.vault import Index, Scope
 from tests.support.dicom.samples import encode
 from tests.support.flow import ROUTE, Flow, ct
@@ -21,8 +27,8 @@ def other(study: str, seed: int = 2, series: str = "") -> Dataset:
     return ct(1, seed, StudyInstanceUID=study, SeriesInstanceUID=series or f"{study}.1")
 
 
-def digests(flow: Flow, **asked: str) -> list[str]:
-    """SHA-256 of the originals that a retrieval with these keys selects, all of them verified."""
+def originals(flow: Flow, **asked: str) -> list[bytes]:
+    """What a retrieval with these keys gives: opened as the restore role opens it, and verified."""
     query = Dataset()
     for keyword, value in asked.items():
         setattr(query, keyword, value)
@@ -31,14 +37,30 @@ def digests(flow: Flow, **asked: str) -> list[str]:
     locators = index.select("STUDY", level, query, Scope())
     answers = list(index.find("STUDY", level, query, Scope(), 10))
     assert len(answers) == len(locators) or level != "IMAGE"
-    return [flow.context.protector.record(locator).original_sha256 for locator in locators]
+    restorer = Restorer(
+        flow.engine, places(flow.config).vault, OpeningKeys.load(flow.config.keys), flow.config.site.name
+    )
+    found = []
+    for locator in locators:
+        with restorer.by_locator(locator) as original:
+            original.verify()
+            found.append(b"".join(original.stream()))
+    return found
 
 
-@pytest.mark.parametrize("restoration", ["escrow", "carried", "both"])
-def test_each_original_is_found_in_its_own_study_and_the_second_copy_is_held(make_flow, restoration: str) -> None:
+@pytest.mark.parametrize(
+    ("restoration", "together"), [("escrow", True), ("escrow", False), ("carried", True), ("both", True)]
+)
+def test_each_original_is_found_in_its_own_study_and_the_second_copy_is_held(
+    make_flow, restoration: str, together: bool
+) -> None:
+    """`together`: both wait when the first is sealed; else it has left already."""
     flow = make_flow(ROUTE.model_copy(update={"restoration": restoration}))
     sets = {"1.2.21": other("1.2.21", 1), "1.2.22": other("1.2.22", 2)}
-    ids = [flow.receive(ds) for ds in sets.values()]
+    ids = [flow.receive(sets["1.2.21"])]
+    if not together:
+        flow.run()
+    ids.append(flow.receive(sets["1.2.22"]))
     flow.run()
     first, second = map(flow.row, ids)
     assert (first.state, second.state, second.reason_code) == ("delivered", "held", "uid-collision")
@@ -47,13 +69,13 @@ def test_each_original_is_found_in_its_own_study_and_the_second_copy_is_held(mak
     for study, ds in sets.items():
         if restoration == "carried" and study == "1.2.21":
             continue  # the copy that left carries it
-        data = encode(ds)
-        expected = [hashlib.sha256(data).hexdigest()]
+        expected = [encode(ds)]
         keys = {"StudyInstanceUID": study, "SeriesInstanceUID": f"{study}.1", "SOPInstanceUID": UID}
-        assert digests(flow, **keys) == expected
-        assert digests(flow, StudyInstanceUID=study, SeriesInstanceUID=f"{study}.1") == expected
-        assert digests(flow, StudyInstanceUID=study) == expected
-        assert digests(flow, **(keys | {"SeriesInstanceUID": "1.2.9.9"})) == []
+        assert originals(flow, **keys) == expected
+        assert originals(flow, StudyInstanceUID=study, SeriesInstanceUID=f"{study}.1") == expected
+        assert originals(flow, StudyInstanceUID=study) == expected
+        for wrong in ("1.2.9.9", *(f"{one}.1" for one in sets if one != study)):
+            assert originals(flow, **(keys | {"SeriesInstanceUID": wrong})) == []
 
 
 def test_a_held_one_stays_held_when_it_is_released_and_the_owner_goes_on(flow: Flow) -> None:
@@ -67,7 +89,7 @@ def test_a_held_one_stays_held_when_it_is_released_and_the_owner_goes_on(flow: F
     flow.operator.release([stray])
     flow.run()
     assert (flow.row(stray).state, flow.row(stray).reason_code) == ("held", "uid-collision")
-    assert digests(flow, StudyInstanceUID="1.2.21") == [hashlib.sha256(encode(other("1.2.21", 3))).hexdigest()]
+    assert originals(flow, StudyInstanceUID="1.2.21") == [encode(other("1.2.21", 3))]
 
 
 def test_the_same_bytes_once_more_are_no_newer_generation_because_another_study_came_between(flow: Flow) -> None:
@@ -83,12 +105,14 @@ def test_the_same_bytes_once_more_are_no_newer_generation_because_another_study_
 
 
 def test_two_series_of_one_study_keep_both(flow: Flow) -> None:
-    for series, seed in (("1.2.21.1", 1), ("1.2.21.2", 2)):
-        flow.receive(other("1.2.21", seed, series))
+    sets = {series: other("1.2.21", seed, series) for series, seed in (("1.2.21.1", 1), ("1.2.21.2", 2))}
+    for ds in sets.values():
+        flow.receive(ds)
     flow.run()
-    assert len(digests(flow, StudyInstanceUID="1.2.21")) == 2
-    for series in ("1.2.21.1", "1.2.21.2"):
-        assert len(digests(flow, StudyInstanceUID="1.2.21", SeriesInstanceUID=series, SOPInstanceUID=UID)) == 1
+    assert len(originals(flow, StudyInstanceUID="1.2.21")) == 2
+    for series, ds in sets.items():
+        found = originals(flow, StudyInstanceUID="1.2.21", SeriesInstanceUID=series, SOPInstanceUID=UID)
+        assert found == [encode(ds)]
 
 
 def test_by_its_uid_alone_it_is_not_guessed_which_one_is_meant(flow: Flow) -> None:
@@ -100,19 +124,18 @@ def test_by_its_uid_alone_it_is_not_guessed_which_one_is_meant(flow: Flow) -> No
     assert caught.value.code == "uid-collision"
 
 
-def test_field_files(flow: Flow, field_inputs: Path) -> None:
+def test_the_field_s_pair(flow: Flow, field_inputs: Path) -> None:
     """`dup_a` and `dup_b`: one SOP Instance UID in two studies."""
-    sets = [dcmread(field_inputs / "find" / f"{name}.dcm") for name in ("dup_a", "dup_b")]
-    for ds in sets:
-        flow.receive(ds, ds.file_meta.TransferSyntaxUID)
-    flow.seal()
-    found = [
-        digests(
-            flow,
-            StudyInstanceUID=ds.StudyInstanceUID,
-            SeriesInstanceUID=ds.SeriesInstanceUID,
-            SOPInstanceUID=ds.SOPInstanceUID,
-        )
-        for ds in sets
-    ]
-    assert [len(one) for one in found] == [1, 1] and found[0] != found[1]
+    sent = {}
+    for name in ("dup_a", "dup_b"):
+        with open(field_inputs / "find" / f"{name}.dcm", "rb") as file:
+            syntax = split_part10(file)[0].transfer_syntax_uid
+            sent[name] = file.read()
+            file.seek(0)
+            ds = dcmread(file)
+        flow.receive(ds, syntax, data=sent[name])
+    flow.run()
+    for name, data in sent.items():
+        ds = dcmread(field_inputs / "find" / f"{name}.dcm")
+        keys = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+        assert originals(flow, **{keyword: ds[keyword].value for keyword in keys}) == [data]

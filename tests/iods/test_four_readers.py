@@ -67,6 +67,7 @@ def test_copies_of_every_transfer_syntax_and_photometric(miad_data, tmp_path, ar
     assert disagreements(copies.values(), tmp_path, archive) == []
 
 
+@pytest.mark.full
 @pytest.mark.peers
 def test_copies_out_of_the_gateway(made, passage, tmp_path, archive):
     copies = []

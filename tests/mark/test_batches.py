@@ -33,11 +33,11 @@ def test_full_memory_halves_the_batch_and_goes_on(monkeypatch: pytest.MonkeyPatc
     seen: list[int] = []
     original = strong_module.optimise_texture
 
-    def tight(clean: torch.Tensor, *rest: object) -> torch.Tensor:
+    def tight(clean: torch.Tensor, *rest: object, **more: object) -> torch.Tensor:
         seen.append(len(clean))
         if len(clean) > 2:
             raise torch.OutOfMemoryError("no more")
-        return original(clean, *rest)
+        return original(clean, *rest, **more)
 
     monkeypatch.setattr(strong_module, "optimise_texture", tight)
     results = batched(8).mark(requests(3), BRAIN)
@@ -46,7 +46,7 @@ def test_full_memory_halves_the_batch_and_goes_on(monkeypatch: pytest.MonkeyPatc
 
 
 def test_memory_that_is_never_enough_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(*_: object) -> torch.Tensor:
+    def never(*_: object, **__: object) -> torch.Tensor:
         raise torch.OutOfMemoryError("no more")
 
     monkeypatch.setattr(strong_module, "optimise_texture", never)

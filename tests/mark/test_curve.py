@@ -9,8 +9,8 @@ import pytest
 
 from gateway.errors import MarkError
 from gateway.mark import Curve, MarkedImage, MarkRequest, MarkSettings, RelativeWindow
-from gateway.mark.visibility.budget import visibility_threshold
 from gateway.mark.visibility.curve import CurveMap
+from gateway.mark.visibility.threshold import visibility_threshold
 from tests.support.mark.samples import CT, FAST, GRAY, KEY, disc, phantom, small_marker
 
 STORED = np.arange(4096)
@@ -44,13 +44,18 @@ def test_marks_keep_their_limits_by_the_table(name: str, inverted: bool) -> None
     (result,) = small_marker(FAST).mark([asked], GRAY)
     assert isinstance(result, MarkedImage), result
     before, after = shown(asked, asked.image), shown(asked, result.image)
-    psnr = -10.0 * np.log10(np.mean((before - after) ** 2))
+    counted = result.anatomy if result.air is not None and result.air.any() else np.ones_like(result.strokes)
+    psnr = -10.0 * np.log10(np.mean((before - after)[counted] ** 2))
+    over = result.strokes if result.air is None else result.strokes & ~result.air
+    if name == "steep" and not inverted:  # what it shows of the anatomy is too ragged for a word
+        assert not over.any() and psnr >= 40.0
+        return
     assert 26.0 <= psnr < 45.0 and result.quality.psnr == pytest.approx(psnr, abs=0.02)
     threshold = visibility_threshold(before.astype(np.float32), GRAY.noise_factor)
     assert (np.abs(after - before)[~result.strokes] <= threshold[~result.strokes] + 1e-5).all()
     assert not result.residual[asked.roi].any()
-    # what is written is seen: letters change by what a reader sees
-    assert (np.abs(after - before)[result.strokes] > 4.0 / 255.0).mean() > 0.4
+    # what is written is seen: letters change by what a reader sees, but for a rim where the window ends
+    assert (np.abs(after - before)[result.strokes] > 4.0 / 255.0).mean() > 0.35
 
 
 @pytest.mark.parametrize("name", CURVES)
@@ -60,7 +65,7 @@ def test_the_way_back_finds_the_nearest_shade_on_the_pixels_own_run(name: str) -
     random = np.random.default_rng(2)
     stored, change = random.integers(-100, 3996, 400), random.uniform(-0.1, 0.1, 400)
     most = np.full(400, 0.06)
-    moved = one.moved(stored, change, most)
+    moved = one.moved(stored, change, one.limit_of(most))
     before, after = shades[stored + 100].astype(float), shades[moved + 100].astype(float)
     assert (np.abs(after - before) <= most + 1e-6).all()
     assert ((after - before) * change >= -1e-7).all()  # never the other way
@@ -71,9 +76,9 @@ def test_the_way_back_finds_the_nearest_shade_on_the_pixels_own_run(name: str) -
 
 def test_units_limit_what_lies_outside_strokes_where_the_curve_is_flat() -> None:
     one = CurveMap(Curve(0, CURVES["sigmoid"].astype(np.float32)))
-    moved = one.moved(np.array([100, 1500]), np.array([0.05, 0.05]), np.array([0.05, 0.05]), 8.0)
+    moved = one.moved(np.array([100, 1500]), np.array([0.05, 0.05]), one.limit_of(np.array([0.05, 0.05]), 8.0))
     assert (np.abs(moved - [100, 1500]) <= 8).all()
-    wide = one.moved(np.array([1500]), np.array([0.3]), np.array([np.inf]), 8.0)
+    wide = one.moved(np.array([1500]), np.array([0.3]), one.limit_of(np.array([np.inf]), 8.0))
     assert abs(float(CURVES["sigmoid"][wide[0]]) - 0.8) < 0.01
 
 

@@ -14,7 +14,9 @@ from safetensors.torch import save_file
 
 from gateway.errors import ConfigError, MarkError
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings
+from gateway.mark.surrogates.nets import MultiTaskNet
 from gateway.mark.surrogates.packs import SurrogatePack
+from gateway.mark.surrogates.store import save_net
 from tests.support.mark.samples import BRAIN, FAST, GRAY, KEY, RGB, SHORT, disc, gray8, requests, rgb8, small_pack
 from tests.support.mark.samples import small_marker as small
 
@@ -56,6 +58,8 @@ def test_wrong_channels() -> None:
         {"padding": np.zeros((96, 96), np.uint8)},
         {"display": (5.0, 5.0)},
         {"display": (0.0, float("nan"))},
+        {"display": (-1e300, 1e303)},
+        {"other_windows": {"W": (0.0, 1e18)}},
         {"valid_range": (0, 4095)},
         {"position": float("inf")},
         {"other_windows": {"W": (2.0, 1.0)}},
@@ -85,7 +89,7 @@ def test_no_surrogate() -> None:
 def test_surrogate_with_nan(tmp_path: Path, roi: np.ndarray | None) -> None:
     with safe_open(str(small_pack().files[0]), framework="pt") as file:
         tensors, header = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
-    tensors["heads.brain_mri.weight"][0, 0] = float("nan")
+    tensors["heads.brain_tumor.weight"][0, 0] = float("nan")
     save_file(tensors, str(tmp_path / "nan.safetensors"), metadata=header)
     pack = SurrogatePack("gray", 1, (tmp_path / "nan.safetensors",), tmp_path / "card.md")
     (result,) = Marker(SHORT, packs=[pack]).mark([MarkRequest(gray8(), KEY, roi=roi)], BRAIN)
@@ -101,7 +105,8 @@ def test_damaged_weights(tmp_path: Path, damage: str) -> None:
     pack = SurrogatePack("gray", 1, (path,), tmp_path / "card.md")
     profile = BRAIN
     image = gray8()
-    if damage == "other channels":
+    if damage == "other channels":  # of a network that does not take gray and RGB images alike
+        save_net(MultiTaskNet("mobile", 1, {"brain_tumor": ("a", "b")}), path, 64)
         pack, profile, image = replace(pack, name="rgb", channels=3), RGB, rgb8()
     (result,) = Marker(SHORT, packs=[pack]).mark([MarkRequest(image, KEY, roi=disc((96, 96), 0.1))], profile)
     assert isinstance(result, MarkError) and result.code == "weights-corrupt"
@@ -119,16 +124,21 @@ def test_one_failure_leaves_the_others_alone() -> None:
 
 def test_settings_keep_the_floors() -> None:
     with pytest.raises(ValidationError, match="26"):
-        MarkSettings(min_psnr=20.0)
-    with pytest.raises(ValidationError, match="40"):
-        MarkSettings(tier="discreet", min_psnr=39.0)
+        MarkSettings(tier="lettered", min_psnr=20.0)
+    with pytest.raises(ValidationError, match="42"):
+        MarkSettings(tier="discreet", min_psnr=41.0)
     with pytest.raises(ValidationError):
         MarkSettings(max_stroke_share=0.2)
     with pytest.raises(ValidationError):
         MarkSettings(strength=3)
     with pytest.raises(ValidationError):
         MarkSettings(text="  ")
-    assert MarkSettings().psnr_floor == 26.0 and MarkSettings(tier="discreet").psnr_floor == 40.0
+    assert [MarkSettings(tier=tier).psnr_floor for tier in ("notice", "lettered", "air", "discreet")] == [
+        42,
+        26,
+        42,
+        42,
+    ]
 
 
 def test_unknown_profile_and_device_are_configuration_errors() -> None:

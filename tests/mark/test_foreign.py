@@ -133,7 +133,7 @@ def test_own_format(tmp_path: Path) -> None:
     path = describe(tmp_path, 'format = "miad"\nfile = "net.safetensors"\nname = "ours"')
     (member,) = read_pack(path, "site").check(CPU)
     assert (member.name, member.input_size) == ("site/ours", 96)
-    assert member.asked(("brain_mri",)) == (
+    assert member.asked(("brain_tumor",)) == (
         "stone",
     )  # no head of the profile's: a site's network is asked all it knows
     save_net(MultiTaskNet("resnet", 1, {"stone": ("no", "yes")}), tmp_path / "net.safetensors", 96)
@@ -178,9 +178,9 @@ def test_a_site_network_is_misled_where_the_route_names_it(written: dict[str, Pa
     """A head with a name of its own is asked in a site's pack, and never in a shipped one."""
     (member,) = read_pack(written["torchscript"], "site").check(CPU)
     (shipped,) = small_pack().load(CPU)
-    assert member.asked(("brain_mri",)) == ("lesion",)
+    assert member.asked(("brain_tumor",)) == ("lesion",)
     assert shipped.asked(("lesion",)) == ()
-    assert shipped.asked(("brain_mri",)) == ("brain_mri",)
+    assert shipped.asked(("brain_tumor",)) == ("brain_tumor",)
 
 
 # --- what is wrong is said, with its code

@@ -111,7 +111,9 @@ def test_two_keys_give_different_marks(tmp_path: Path) -> None:
     mine, theirs = only(made.mark([request], BRAIN)), only(made.mark([replace(request, key=OTHER_KEY)], BRAIN))
     again = only(made.mark([request], BRAIN))
     assert np.array_equal(mine.image, again.image)
-    assert abs(np.corrcoef(mine.residual.ravel(), theirs.residual.ravel())[0, 1]) < 0.2
+    assert mine.air is not None
+    body = ~mine.air  # so little air has one place for a word, whatever the key
+    assert abs(np.corrcoef(mine.residual[body], theirs.residual[body])[0, 1]) < 0.2
 
 
 @pytest.mark.parametrize("tier", ["lettered", "discreet"])
@@ -136,22 +138,25 @@ def test_colour_is_limited(tmp_path: Path) -> None:
     for chroma in (0.0, RGB.chroma):
         made = marker_of(tmp_path, GENERATOR.model_copy(update={"steps": 0}), 3)
         result = only(made.mark([MarkRequest(rgb8(), KEY)], replace(RGB, chroma=chroma)))
-        inner = torch.from_numpy(result.residual[result.strokes].astype(np.float32)).T[:, :, None]
+        uncut = result.strokes & (result.image.min(axis=2) > 0) & (result.image.max(axis=2) < 255)
+        inner = torch.from_numpy(result.residual[uncut].astype(np.float32)).T[:, :, None]
         seen.append(float((inner - (inner * luma).sum(0)).abs().mean()))
-    assert seen[0] < 0.6 < seen[1]  # rounding alone, against real colour
+    assert seen[0] == 0.0 and seen[1] > 0.1  # of words that are drawn plainly and of those that carry texture
 
 
 def test_refinement_lowers_what_the_surrogate_believes(tmp_path: Path) -> None:
+    """At a size at which the network is sure of what it sees: of smaller phantoms it holds three classes possible."""
     (surrogate,) = small_pack().load(CPU)
+    asked = [MarkRequest(gray8(256, 256, seed), KEY) for seed in range(3)]
 
     def believed(refine: int) -> float:
         made = marker_of(tmp_path, GENERATOR.model_copy(update={"refine": refine}))
-        images = [only([one]).image for one in made.mark(requests(3), BRAIN)]
+        images = [only([one]).image for one in made.mark(asked, BRAIN)]
         stack = torch.from_numpy(np.stack(images)[:, None] / np.float32(255.0))
-        first = torch.from_numpy(np.stack([one.image for one in requests(3)])[:, None] / np.float32(255.0))
+        first = torch.from_numpy(np.stack([one.image for one in asked])[:, None] / np.float32(255.0))
         with torch.no_grad():
-            wanted = surrogate.net(first).logits["brain_mri"].argmax(1)
-            return float(surrogate.net(stack).logits["brain_mri"].softmax(1)[torch.arange(3), wanted].mean())
+            wanted = surrogate.net(first).logits["brain_tumor"].argmax(1)
+            return float(surrogate.net(stack).logits["brain_tumor"].softmax(1)[torch.arange(3), wanted].mean())
 
     assert believed(5) < believed(0) - 0.02
 

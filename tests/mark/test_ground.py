@@ -10,7 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from gateway.errors import MarkError
 from gateway.mark import MarkedImage, MarkRequest, MarkSettings
-from gateway.mark.placement.lettering import place, render_lettering, render_stamp, shown_scale
+from gateway.mark.placement.letters import shown_scale
+from gateway.mark.placement.stamps import text_stamp
+from gateway.mark.placement.words import ON_ANATOMY, lay_words, place
 from tests.support.mark.samples import CT, FAST, GRAY, KEY, RGB, disc, gray8, phantom, rgb8, small_marker
 
 AIR = np.random.default_rng(4).normal(-1000.0, 12.0, (128, 128)).astype(np.int16)
@@ -82,7 +84,7 @@ def test_air_alone_under_visibility() -> None:
 
 
 FAINT_AIR = np.random.default_rng(5).integers(-1000, -996, (128, 128)).astype(np.int16)
-ON_FAINT_AIR = replace(ON_AIR, image=FAINT_AIR)
+ON_FAINT_AIR = replace(ON_AIR, image=FAINT_AIR, display=(-60.0, 60.0))
 
 
 def test_even_air_that_takes_no_invisible_change_stays_as_it_is() -> None:
@@ -136,8 +138,8 @@ def test_anatomy_that_is_too_small_for_a_letter_stays_and_the_air_is_written_on(
     image[56:72, 56:72] = 1500 + (phantom(16, 16) * 900).astype(np.uint16)
     image = 4000 - image if inverted else image
     result = marked(MarkRequest(image, KEY, position=0.0, inverted=inverted, display=(0.0, 4000.0)))
-    assert result.note == "no-anatomy" and result.strokes.any()
-    assert not result.residual[52:76, 52:76].any()
+    assert result.note == "" and result.strokes.any() and result.air is not None
+    assert not result.strokes[54:74, 54:74].any() and not result.air[54:74, 54:74].any()
 
 
 @pytest.mark.parametrize(("ink", "paper"), [(255, 0), (0, 255), (200, 60)], ids=["black", "white", "gray"])
@@ -187,13 +189,13 @@ def test_a_wrong_shutter_mask_and_a_wrong_aspect_are_told() -> None:
 def test_letters_are_drawn_as_they_are_shown(aspect: float) -> None:
     """Shown with square pixels, the lettering of oblong ones is that of a square image of that size."""
     tall, wide = (240, round(240 * aspect)) if aspect > 1 else (round(240 / aspect), 240)
-    scale, height = shown_scale(aspect), 30.0
-    found = render_lettering(
-        render_stamp("COPY", height), KEY, place(KEY, 0.0), height, np.ones((tall, wide), bool), 10**6, scale
-    ).strokes
-    square = render_lettering(
-        render_stamp("COPY", height), KEY, place(KEY, 0.0), height, np.ones((240, 240), bool), 10**6
-    ).strokes
+    scale = shown_scale(aspect)
+
+    def laid(shape: tuple[int, int], scale: tuple[float, float]) -> np.ndarray:
+        wanted = [(30, lambda height, pitch: text_stamp(("COPY",), height, pitch, scale, rimmed=True))]
+        return lay_words(np.ones(shape, bool), wanted, KEY, place(KEY, 0.0), ON_ANATOMY, 10**6, scale).strokes
+
+    found, square = laid((tall, wide), scale), laid((240, 240), (1.0, 1.0))
     rows, columns = (((np.arange(240) + 0.5) * side / 240).astype(int) for side in (tall, wide))
     assert (found[rows][:, columns] == square).mean() > 0.97
 

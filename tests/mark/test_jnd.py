@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gateway.mark.visibility.budget import JND
 from gateway.mark.visibility.jnd import CALIBRATED, OFFICE, jnd_index_of, luminance_of
+from gateway.mark.visibility.threshold import JND
 
 # PS3.14, Table B-1: JND index -> luminance in cd/m2.
 TABLE_B1 = {1: 0.0500, 2: 0.0547, 70: 0.9640, 1023: 3993.4040}

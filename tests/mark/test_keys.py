@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from gateway.mark.placement.lettering import place, render_lettering, render_stamp
-from tests.support.mark.samples import BRAIN, KEY, OTHER_KEY, requests
+from gateway.mark.placement.words import ON_ANATOMY, lay_words, place
+from tests.support.mark.samples import BRAIN, KEY, OTHER_KEY, requests, word
 from tests.support.mark.samples import small_marker as small
 
 
@@ -50,7 +50,7 @@ def test_placement_is_smooth_in_position_and_drifts() -> None:
     region = np.ones((256, 256), bool)
 
     def strokes(position: float) -> np.ndarray:
-        return render_lettering(render_stamp("COPY", 25.0), KEY, place(KEY, position), 25.0, region, 10_000).strokes
+        return lay_words(region, [(25, word)], KEY, place(KEY, position), ON_ANATOMY, 10_000).strokes
 
     here = strokes(0.0)
     assert here.any()

@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw
 
 from gateway.errors import ConfigError, MarkError
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings
-from gateway.mark.placement.lettering import logo_stamp, place, render_lettering
 from gateway.mark.placement.logo import MAX_BYTES, load_logo, scale_ink
+from gateway.mark.placement.stamps import logo_stamp
+from gateway.mark.placement.words import IN_AIR, lay_words, place
 from tests.support.mark.samples import BRAIN, FAST, KEY, disc, gray8, requests, small_pack
 
 
@@ -128,7 +129,7 @@ def code_of(path: Path) -> str:
 def test_a_logo_keeps_its_shape_and_says_when_it_cannot() -> None:
     fine = np.asarray(comb(16)) == 0
     drawn = logo_stamp(fine, 60.0)  # 170 pixels long: bars of 5
-    assert drawn.ink.any() and len(drawn.word_of) == 1
+    assert drawn.ink.any() and not drawn.rim.any()
     with pytest.raises(MarkError) as caught:
         logo_stamp(fine, 10.0)  # bars of less than one pixel
     assert caught.value.code == "logo-too-fine"
@@ -152,14 +153,14 @@ def test_the_logo_is_drawn_instead_of_the_text(tmp_path: Path, mode: str) -> Non
     assert np.array_equal(other.image, logo.image)
 
 
-def test_strokes_of_a_logo_are_its_ink() -> None:
+def test_strokes_of_a_logo_are_its_ink_as_often_as_it_fits() -> None:
     ink = np.asarray(ring()) == 0
     stamp = logo_stamp(ink, 25.0)
-    strokes = render_lettering(stamp, KEY, place(KEY, 0.0), 25.0, np.ones((256, 256), bool), 10_000).strokes
-    one = stamp.ink.sum() / 9.0  # drawn at three times the resolution
-    assert strokes.any()
-    assert 0.9 <= strokes.sum() / one <= 10_000 / one
-    assert strokes.sum() <= 10_000
+    free = np.ones((256, 256), bool)
+    found = lay_words(free, [(25, lambda *_: stamp)], KEY, place(KEY, 0.0), IN_AIR, 10_000)
+    count = int(found.words.max())
+    assert count > 1 and found.strokes.sum() == count * stamp.ink.sum() <= 10_000
+    assert not lay_words(free[:40], [(25, lambda *_: stamp)], KEY, place(KEY, 0.0), IN_AIR, 10_000).strokes.any()
 
 
 @pytest.mark.parametrize("mode", ["strong", "paper"])

@@ -24,7 +24,7 @@ CASES = {
     "strong": {"steps": 2, "placements": 2},
     "strong without steps": {"steps": 0},
     "discreet": {"steps": 2, "tier": "discreet"},
-    "paper": {"mode": "paper", "steps": 1, "population": 6, "generations": 1},
+    "paper": {"mode": "paper", "steps": 1, "population": 4, "generations": 1},
     "paper without steps": {"mode": "paper", "steps": 0, "population": 6, "generations": 1},
     "generator": {"mode": "generator", "steps": 1, "refine": 1},
     "generator without networks": {"mode": "generator", "steps": 0},

@@ -12,7 +12,7 @@ import torch
 from gateway.mark import MarkedImage, MarkRequest, RelativeWindow
 from gateway.mark.methods.strong import optimise_texture
 from gateway.mark.resample import resize
-from gateway.mark.visibility.budget import FILL_LIFT
+from gateway.mark.visibility.budget import IN_AIR
 from gateway.mark.visibility.chroma import limit_chroma
 from gateway.mark.visibility.display import DisplayMap
 from plugins.surrogates import rgb
@@ -55,11 +55,11 @@ def chroma_of(result: MarkedImage) -> np.ndarray:
 
 
 def test_marks_on_rgb_are_mostly_luma() -> None:
-    request = MarkRequest(rgb8(64, 64), KEY, roi=disc((64, 64), 0.1))
+    request = MarkRequest(rgb8(192, 192), KEY, roi=disc((192, 192), 0.1))
     coloured, limited = (marker(FAST).mark([request], replace(RGB, chroma=chroma))[0] for chroma in (2.0, RGB.chroma))
-    inside = limited.strokes & (request.image.min(axis=2) > 40) & (request.image.max(axis=2) < 200)
-    # Without steps the texture is at its ends: the largest change is all of the amplitude (lift and texture).
-    amplitude = np.abs(limited.residual[inside]).max() * (1.0 - FILL_LIFT)
+    inside = limited.strokes & limited.air
+    # Without steps the texture is at its ends: the largest change is all of the amplitude, lift and texture.
+    amplitude = np.abs(limited.residual[inside]).max() * (1.0 - IN_AIR.textured_ink)
     assert chroma_of(limited)[inside].max() <= 0.5 * amplitude + 1.0  # a stored value for rounding
     assert chroma_of(coloured)[inside].max() > 0.5 * amplitude + 1.0
 

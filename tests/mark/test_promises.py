@@ -7,9 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from gateway.config.marking import AIR_TIERS
 from gateway.mark import MarkedImage, MarkRequest, MarkSettings
-from gateway.mark.visibility.budget import psnr, visibility_threshold
+from gateway.mark.settings import TEXTURE_FLOOR
+from gateway.mark.visibility.budget import psnr
 from gateway.mark.visibility.display import DisplayMap
+from gateway.mark.visibility.threshold import step_limit, visibility_threshold
 from tests.support.mark.samples import (
     BRAIN,
     CT,
@@ -56,7 +59,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("tier", ["lettered", "discreet"])
+TIERS = ["notice", "lettered", "air", "discreet"]
+
+
+@pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("case", CASES)
 def test_promises(case: str, tier: str) -> None:
     request, profile = CASES[case]
@@ -64,7 +70,7 @@ def test_promises(case: str, tier: str) -> None:
     check(request, only(small(settings).mark([request], profile)), settings, profile.noise_factor)
 
 
-@pytest.mark.parametrize("tier", ["lettered", "discreet"])
+@pytest.mark.parametrize("tier", TIERS)
 def test_promises_rgb(tier: str) -> None:
     settings = FAST.model_copy(update={"tier": tier})
     request = MarkRequest(rgb8(), KEY, roi=disc((96, 96), 0.15))
@@ -88,21 +94,31 @@ def check(request: MarkRequest, result: MarkedImage, settings: MarkSettings, fac
     low, high = request.display or (0.0, 255.0)
     window = DisplayMap(low, high, request.inverted)
     before, after = window.shown(image), window.shown(result.image)
-    assert psnr(before, after) >= settings.psnr_floor
-    assert result.quality.psnr == pytest.approx(psnr(before, after))
+    air, anatomy = np.zeros_like(result.strokes), np.ones_like(result.strokes)
+    if result.air is not None and result.anatomy is not None and result.air.any():
+        air, anatomy = result.air, result.anatomy
+    assert not (air & anatomy).any()
+    assert psnr(before[anatomy], after[anatomy]) >= settings.floor_of(result.tier)
+    assert result.quality.psnr == pytest.approx(psnr(before[anatomy], after[anatomy]))
     assert not (result.strokes & ~result.region).any()
-    assert result.strokes.mean() <= settings.max_stroke_share
-    assert result.strokes.any() == (settings.tier == "lettered")
+    assert (result.strokes & ~air).mean() <= settings.max_stroke_share
+    assert result.tier == settings.tier or (settings.tier in AIR_TIERS and not (result.strokes & air).any())
+    assert result.strokes.any() == (result.tier != "discreet")
+    if result.tier != "lettered":
+        assert not (result.strokes & ~air).any()
+    if result.tier == "air":
+        assert not (changed & ~air).any()
+    assert not (changed & air & ~result.strokes).any()
     step = np.abs(after - before)
     step = step.max(axis=2) if image.ndim == 3 else step
-    visible = step > visibility_threshold(before, factor) + 1e-6
+    visible = step > step_limit(visibility_threshold(before, factor), window.unit) + 1e-6
     assert (visible & ~result.strokes).mean() <= 0.01
     assert result.quality.roi_difference == 0
-    if settings.tier == "lettered":
+    if result.strokes.any():
         # ... and it is seen: most of the strokes are above the threshold
         assert (visible & result.strokes).sum() > 0.5 * result.strokes.sum()
         outside = np.where(result.strokes if image.ndim == 2 else result.strokes[..., None], before, after)
-        assert psnr(before, outside) >= 40.0
+        assert psnr(before[anatomy], outside[anatomy]) >= TEXTURE_FLOOR
 
 
 def test_valid_range_of_12_bits_is_kept() -> None:
@@ -119,10 +135,10 @@ def test_padding_value_is_neither_changed_nor_made() -> None:
     stored = np.rint(phantom() * 40.0).astype(
         np.int16
     )  # few values, so that the mark would often hit the padding value
-    stored[:10] = 20
-    request = MarkRequest(stored, KEY, reserved=((20, 20),), display=(0.0, 40.0), roi=disc((96, 96), 0.1))
+    stored[:10] = 5
+    request = MarkRequest(stored, KEY, reserved=((5, 5),), display=(0.0, 40.0), roi=disc((96, 96), 0.1))
     result = only(small(FAST).mark([request], GRAY))
-    assert np.array_equal(result.image == 20, stored == 20)
+    assert np.array_equal(result.image == 5, stored == 5)
     assert result.quality.saturated > 0
 
 
@@ -138,5 +154,6 @@ def test_monochrome1_is_the_same_mark_turned_over() -> None:
     (request,) = requests()
     turned = only(small().mark([replace(request, image=255 - request.image, inverted=True)], GRAY))
     assert np.array_equal(turned.strokes, plain.strokes)
-    # floats of v and 1 - (1 - v) differ in the last bit: a sign may flip here and there, nothing more
-    assert (turned.residual != -plain.residual).mean() < 0.02
+    # floats of v and 1 - (1 - v) differ in the last bit (the networks' may have 16): a sign may flip here and there,
+    # nothing more
+    assert (turned.residual != -plain.residual).mean() < 0.05

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.mark import MarkRequest
 from gateway.mark.visibility.budget import (
-    JND,
+    ON_ANATOMY,
     Canvas,
     apply_change,
     fit_to_floor,
@@ -19,11 +19,13 @@ from gateway.mark.visibility.budget import (
     outside_amplitude,
     peak_outside,
     psnr,
-    visibility_threshold,
+    stroke_lift,
 )
-from gateway.mark.visibility.display import DisplayMap
+from gateway.mark.visibility.display import DisplayMap, display_of, untouchable_of
 from gateway.mark.visibility.jnd import CALIBRATED, OFFICE
 from gateway.mark.visibility.quality import bias_of, jnd_figures, measure
+from gateway.mark.visibility.region import find_foreground
+from gateway.mark.visibility.threshold import BASE, JND, MASKED, SLOPE, visibility_threshold
 from tests.support.mark.samples import (
     BRAIN,
     CT,
@@ -57,7 +59,6 @@ def canvas() -> Canvas:
         outside=np.where(region & ~strokes, 0.012, 0.0).astype(np.float32),
         inside=0.1,
         lift=np.where(strokes, np.float32(0.4), np.float32(0.0)),
-        outline=np.zeros_like(strokes),
     )
 
 
@@ -77,7 +78,10 @@ def test_quality_by_hand() -> None:
     assert quality.above_threshold == pytest.approx(9 / 1600)
     assert quality.roi_difference == 5
     assert quality.saturated == 7
-    assert set(quality.as_dict()) >= {"psnr", "psnr_windows", "ssim", "roi_difference"}
+    assert "details" not in vars(quality)  # nobody has asked for what takes long
+    assert set(quality.as_dict()) >= {"psnr", "psnr_windows", "ssim", "ms_ssim", "jnd", "bias", "roi_difference"}
+    assert quality.details is quality.details
+    assert "later" not in quality.as_dict()
 
 
 def test_jnd_by_hand() -> None:
@@ -153,13 +157,16 @@ def test_quality_of_real_marks_is_whole_and_json(case: str) -> None:
     names = {"primary"} | ({window.name for window in profile.relative_windows} if request.image.ndim == 2 else set())
     assert set(figures["jnd"]) == names
     primary = figures["jnd"]["primary"]["calibrated"]
-    assert 0.0 < primary["over_jnd_inside"] <= figures["stroke_share"]
+    assert (primary["over_jnd_inside"] > 0.0) == result.strokes.any()
+    assert primary["over_jnd_inside"] <= figures["stroke_share"]
     assert primary["peak"] >= primary["percentile99"] > 0.0
     assert figures["bias"]["unit"] == ("HU" if case == "int16" else "stored value")
     mean = result.residual[result.region].mean() * (0.5 if case == "int16" else 1.0)
     assert figures["bias"]["region"] == pytest.approx(mean)
-    assert abs(figures["bias"]["foreground"]) < abs(figures["bias"]["region"])
-    assert np.sign(figures["bias"]["foreground"]) == np.sign(figures["bias"]["region"])
+    skipped = untouchable_of(request)
+    foreground = find_foreground(display_of(request, skipped).shown(request.image), skipped)
+    mean = result.residual[foreground].mean() * (0.5 if case == "int16" else 1.0)
+    assert figures["bias"]["foreground"] == pytest.approx(mean)
 
 
 def test_the_peak_in_units_holds_where_a_wide_window_would_let_more_through() -> None:
@@ -180,7 +187,7 @@ def test_marks_in_a_lung_window_keep_the_peak_in_hounsfield_units() -> None:
         (result,) = small_marker(FAST).mark([replace(request, slope=slope)], CT)
         largest.append(np.abs(result.residual[~result.strokes]).max())
     assert largest[0] > 10
-    assert largest[1] == 8
+    assert 4 <= largest[1] <= 8  # a texture of nothing but its limits is calmed to half of them
 
 
 def test_psnr_of_equal_images_is_capped() -> None:
@@ -216,25 +223,46 @@ def test_amplitudes_meet_the_budget_in_the_mean() -> None:
     outline = strokes.copy()
     outline[2:] = False
     nothing = np.zeros((100, 100), np.float32)
-    amplitude = inside_amplitude(strokes, outline, nothing, 26.0, peak=1.0)
-    # outline lifted by half of it, the other half texture either way; inside 0.3 one way, texture 0.7 either way
-    square = amplitude**2 * (0.02 * (0.5**2 + 0.5**2) + 0.08 * (0.3**2 + 0.7**2))
+    plain = np.zeros_like(strokes)
+    plain[:5] = True
+    lift = stroke_lift(strokes.astype(np.float32), outline, plain, ON_ANATOMY)
+    amplitude = inside_amplitude(strokes, lift, nothing, 26.0, peak=1.0)
+    # what is not shifted is texture, either way
+    parts = ((0.02, ON_ANATOMY.rim), (0.03, ON_ANATOMY.ink), (0.05, ON_ANATOMY.textured_ink))
+    square = amplitude**2 * sum(share * (lift**2 + (1.0 - lift) ** 2) for share, lift in parts)
     assert -10 * math.log10(square) == pytest.approx(26.0)
-    assert inside_amplitude(strokes, outline, nothing, 26.0, peak=0.1) == 0.1
+    assert inside_amplitude(strokes, lift, nothing, 26.0, peak=0.1) == 0.1
     outside = outside_amplitude(np.full((10, 10), 0.5), np.ones((10, 10), bool), 0.02, 40.0)
     assert -10 * math.log10(float(np.mean(outside**2))) == pytest.approx(40.0, abs=1e-4)
 
 
-def test_threshold_is_one_jnd_on_flat_ground_and_follows_noise() -> None:
+def test_threshold_is_its_base_on_flat_ground_and_follows_noise() -> None:
     flat = np.full((64, 64), 0.5, np.float32)
-    assert np.allclose(visibility_threshold(flat, 1.0), JND)
+    assert np.allclose(visibility_threshold(flat, 1.0), BASE)
     noisy = flat + 0.05 * np.random.default_rng(0).standard_normal(flat.shape).astype(np.float32)
     middle = visibility_threshold(noisy, 1.0)[16:48, 16:48]
-    assert 0.025 < middle.mean() < 0.05  # the high-pass keeps most of white noise; the minimum takes some away
-    assert np.allclose(visibility_threshold(noisy, 0.5), np.maximum(JND, 0.5 * visibility_threshold(noisy, 1.0)))
-    edge = flat.copy()
-    edge[:, 32:] = 0.9
-    assert np.allclose(visibility_threshold(edge, 1.0)[:, :22], JND)
+    expected = MASKED * (0.05 / JND) ** SLOPE
+    assert 0.75 * expected < middle.mean() < 1.05 * expected  # the least of eight, and of what is beside it
+    half = visibility_threshold(noisy, 0.5)[16:48, 16:48]
+    assert np.allclose(half, middle * 0.5**SLOPE, rtol=1e-3)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02])
+@pytest.mark.parametrize("kind", ["edge", "vessel", "rim", "speck"])
+def test_structure_masks_nothing(kind: str, noise: float) -> None:
+    rows, columns = np.mgrid[:96, :96]
+    away = {
+        "edge": columns - 0.3 * rows - 30.0,
+        "vessel": np.abs(columns - 40.0 - 8.0 * np.sin(rows / 12.0)) - 2.0,
+        "rim": np.abs(np.hypot(rows - 48.0, columns - 48.0) - 28.0) - 1.5,
+        "speck": np.hypot(rows - 48.0, columns - 48.0) - 2.5,
+    }[kind]
+    picture = (0.3 + 0.4 * np.clip(0.5 - away, 0.0, 1.0)).astype(np.float32)
+    picture += noise * np.random.default_rng(7).standard_normal(picture.shape).astype(np.float32)
+    threshold = visibility_threshold(picture, 1.0)
+    assert (threshold[np.abs(away) < 1.5] == np.float32(BASE)).mean() > 0.97
+    if noise:
+        assert (threshold[np.abs(away) > 12.0] > 4.5 * JND).mean() > 0.97
 
 
 def test_the_two_thresholds_outside_strokes_have_names_of_their_own():

@@ -27,3 +27,10 @@ def test_crop_and_flip() -> None:
 def test_matrix_rows_sum_to_one_even_outside() -> None:
     matrix = resample_matrix(10, 7, torch.tensor([-30.0, 2.0]), torch.tensor([40.0, 3.0]))
     assert torch.allclose(matrix.sum(2), torch.ones(2, 7))
+
+
+def test_without_the_zeros_of_the_matrix_it_is_the_same() -> None:
+    images = torch.rand(2, 3, 130, 97, generator=torch.Generator().manual_seed(0))
+    for shape in ((65, 31), (37, 97), (200, 150), (1, 1)):
+        asked = images.clone().requires_grad_(True)  # through the whole matrix
+        assert torch.allclose(resize(images, *shape), resize(asked, *shape).detach(), atol=1e-6)

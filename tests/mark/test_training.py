@@ -16,9 +16,10 @@ from gateway.errors import ConfigError
 from gateway.mark.surrogates.foreign import read_pack
 from gateway.mark.surrogates.nets import RESERVED
 from gateway.mark.surrogates.store import load_net
-from gateway.training import SITE_NETS, Pictures, Plan, read_pictures, train_pack
-from gateway.training.networks import RECIPES, Epoch, Recipe, accuracy, pool_of, train_net
-from gateway.training.pack import check_nets, epochs_for, task_name
+from gateway.training import SITE_NETS, Pictures, Plan, Trained, read_pictures, train_pack
+from gateway.training.networks import Epoch, Recipe, accuracy, pool_of, train_net
+from gateway.training.pack import check_nets, epochs_for, shipped_backbone, task_name
+from gateway.training.pretrained import backbone
 from gateway.training.split import hold_out, pseudo_labels
 
 TINY = Recipe("convnext", 2, 2e-3, (48,))
@@ -112,6 +113,26 @@ def test_a_pack_is_trained_resumed_and_taken_by_the_mark(tmp_path: Path) -> None
     assert same_weights(whole, resumed)
 
 
+def test_a_site_s_network_starts_from_a_shipped_backbone_and_says_how_good_it_is(tmp_path: Path) -> None:
+    images, labels = shades(40, 64)
+    pictures = Pictures(images, labels, CLASSES, tuple(str(number) for number in range(40)))
+    told: list[Trained] = []
+    path = train_pack(pictures, tmp_path, Plan(1, "shade", ("squeezenet",), epochs=1), done=told.append)
+    (member,) = read_pack(path, "site").check()
+    assert (member.input_size, member.net.channels, member.net.tasks) == (224, 1, {"shade": CLASSES})
+    own, _ = load_net(tmp_path / "squeezenet.safetensors", torch.device("cpu"), fold=False)
+    shipped, _ = load_net(shipped_backbone("squeezenet"), torch.device("cpu"), fold=False)
+    pairs = [(own.state_dict()[name], value) for name, value in backbone(shipped).items()]
+    frozen = [torch.allclose(mine, theirs, rtol=1e-3, atol=1e-4) for mine, theirs in pairs]
+    assert all(frozen[:16]) and not all(frozen)  # the first layers as shipped, the last ones learnt
+    (one,) = told
+    assert one.held == 8 and one.usual == 0.5 and "of 8 images (always the commonest class: 0.50)" in one.told()
+    assert "weak" in Trained("net", 0.6, 1.0, 40, 0.5).told() and "weak" not in Trained("net", 0.9, 1.0, 40, 0.5).told()
+    with pytest.raises(ConfigError) as caught:
+        shipped_backbone("convnext")
+    assert caught.value.code == "weights-missing"
+
+
 def test_images_without_labels_get_clusters(tmp_path: Path) -> None:
     images, labels = shades(24, 160)
     found, names = pseudo_labels(images, 2)
@@ -193,7 +214,7 @@ def test_dicom_is_seen_in_the_window_of_the_pipeline(tmp_path: Path) -> None:
     data.save_as(tmp_path / "2.dcm")
     found = read_pictures(tmp_path, 1)
     plain, inverted, brighter = found.images.astype(int)
-    assert found.images.shape == (3, 160, 160) and found.groups == ("A", "A", "B") and not found.skipped
+    assert found.images.shape == (3, 256, 256) and found.groups == ("A", "A", "B") and not found.skipped
     assert np.abs(plain + inverted - 255).max() <= 1
     assert brighter.mean() < plain.mean() - 10  # a higher window shows the same values darker
     with pytest.raises(ConfigError, match="3 wrong-channels"):
@@ -207,9 +228,9 @@ def test_plans_stay_away_from_reserved_families_and_within_an_hour() -> None:
             check_nets(("vgg", net))
         assert caught.value.code == "no-such-net"
     for count in (24, 500, 2000, 6000):
-        shown = {net: count * epochs_for(RECIPES[net], count) for net in SITE_NETS}
+        shown = {net: count * epochs_for(net, count) for net in SITE_NETS}
         assert all(value <= 30_000 for value in shown.values())
-    assert epochs_for(RECIPES["vgg"], 24) == 60
+    assert epochs_for("vgg", 24) == 60
     assert (task_name("Brain MR (2024)"), task_name("Items")) == ("brain_mr_2024", "items_task")
 
 

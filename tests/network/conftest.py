@@ -13,7 +13,7 @@ from gateway.audit import AuditLog
 from gateway.config.models import Ingress as IngressConfig
 from gateway.config.models import Peer, Route
 from gateway.errors import GatewayError
-from gateway.flow.ports import ReceivedFacts
+from gateway.flow.ports import ReceivedFacts, Requests
 from gateway.network.admission import Counts
 from gateway.network.ingress import IngressScp
 from tests.support.network.certificates import Authority
@@ -72,8 +72,8 @@ class _MemoryIncoming:
         self._receiver = receiver
         self._kept = kept
 
-    def write(self, data: bytes) -> None:
-        assert type(data) is bytes and self._kept.state == "open"
+    def write(self, data: bytes | memoryview) -> None:
+        assert isinstance(data, bytes | memoryview) and self._kept.state == "open"
         self._receiver.on_write()
         limit = self._receiver.fail_write_after
         if limit and len(self._kept.data) + len(data) > limit[0]:
@@ -102,17 +102,17 @@ def receiver() -> MemoryReceiver:
 
 @pytest.fixture
 def start_ingress(audit: ReadableAudit, receiver: MemoryReceiver) -> Iterator[Callable[..., IngressScp]]:
-    """Start an ingress on a free port; keyword arguments but `counts` go into its configuration."""
+    """Start an ingress on a free port; keyword arguments but these two go into its configuration."""
     started: list[IngressScp] = []
 
-    def start(counts: Counts | None = None, **settings: object) -> IngressScp:
+    def start(counts: Counts | None = None, requests: Requests | None = None, **settings: object) -> IngressScp:
         settings.setdefault("peers", (Peer(ae_title="ARCHIVE", addresses=("127.0.0.1",)),))
         settings.setdefault("idle_timeout_s", 10)
         settings.setdefault("handshake_timeout_s", 1)
         # The port 0, any free one, is for tests only: the model asks for a number that a peer can be told.
         config = IngressConfig(**settings).model_copy(update={"port": 0})
         routes = [Route(name=n.lower(), called_ae=n, destinations=("outside",)) for n in ("GATEWAY", "GATEWAY2")]
-        ingress = IngressScp(config, routes, receiver, audit, counts=counts)
+        ingress = IngressScp(config, routes, receiver, audit, counts=counts, requests=requests)
         ingress.start()
         started.append(ingress)
         return ingress

@@ -112,6 +112,37 @@ def test_a_place_of_two_processes_costs_little(tmp_path, other):
     assert (time.process_time() - began) / 400 < 0.002
 
 
+@pytest.fixture
+def full_disk(tmp_path):
+    """A file system of one page that is full; `make_room` empties it."""
+    where = tmp_path / "small"
+    where.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "none", where], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("only root can mount a small disk")
+    (where / "filler").write_bytes(b"x" * 4096)
+    yield where
+    subprocess.run(["umount", "-l", where], check=True)
+
+
+def test_a_full_disk_takes_no_place_away(full_disk):
+    """What cannot be written is no reason to send a peer away, and no place stays taken for it when there is room."""
+    counts = SharedCounts(full_disk / "places")
+    for _ in range(5):
+        places = Places(counts)
+        assert places.take([("connections", 2)]) == ""
+        places.give_back()
+    assert counts.taken("connections") == 0
+    places = Places(counts)
+    assert places.take([("connections", 1)]) == ""
+    assert Places(counts).take([("connections", 1)]) == "connections"
+    (full_disk / "filler").unlink()
+    places.give_back()
+    assert counts.take("connections", 1)
+    other = SharedCounts(full_disk / "places")
+    assert not other.take("connections", 1)  # told again
+
+
 def test_two_processes_of_a_role_share_their_limits(tmp_path, start_ingress, audit, receiver):
     """Two ingress ports with the same folder stand for two receiver processes: what one has taken the other counts."""
     from gateway.errors import TransientError

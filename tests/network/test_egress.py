@@ -13,9 +13,11 @@ from pynetdicom import AE, evt
 from gateway.audit import events
 from gateway.config.models import Destination
 from gateway.errors import PermanentError, SealError, TransientError
+from gateway.flow.statuses import delivered
 from gateway.network import command as dimse
+from gateway.network.connect import Peer, connect
 from gateway.network.egress import Egress
-from gateway.network.statuses import delivered
+from gateway.network.presence import reason_not_to_listen
 from tests.network.test_ingress import SYNTAXES, until
 from tests.support.network import peers, raw
 from tests.support.network.certificates import Authority
@@ -517,3 +519,12 @@ def test_an_odd_original_goes_in_the_syntax_that_mends_it(egress, scp):
     item = outgoing(b"x" * 11, "1.2.4", in_syntax=lambda syntax: io.BytesIO(b"y" * 12))
     assert egress(outside=scp.port).send("outside", item) == 0
     assert scp.received == [b"y" * 12]
+
+
+@pytest.mark.parametrize("host", ["pacs..example", ".example", f"{'x' * 64}.example"])
+def test_what_is_no_host_name_is_told_as_such(host):
+    """Python's own encoding of names refuses it before anybody is asked, with an error that is no OSError."""
+    with pytest.raises(TransientError) as caught:
+        connect(Peer(host, 104, "OUTSIDE", "GATEWAY", connect_timeout_s=2))
+    assert (caught.value.code, "is no host name" in caught.value.message) == ("unreachable", True)
+    assert reason_not_to_listen(host, 104) == f"{host} is no address of this machine"

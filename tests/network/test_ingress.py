@@ -16,7 +16,7 @@ from gateway.audit import events
 from gateway.config.models import Peer
 from gateway.errors import CapacityError, DicomError, TransientError, VaultError
 from gateway.network.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
-from gateway.network.ingress import status_of
+from gateway.network.ingress import sentence_of, status_of
 from gateway.network.scu import Peer as Called
 from gateway.network.scu import ScuAssociation
 from gateway.network.upper_layer import GatewayAssociation, GatewayDul
@@ -196,7 +196,8 @@ def test_data_arrives_while_the_sender_is_still_sending(start_ingress, receiver)
 
 
 @pytest.mark.parametrize("way", ["abort", "close"])
-def test_an_object_cut_off_in_the_middle_leaves_nothing(start_ingress, receiver, audit, way):
+def test_an_object_cut_off_in_the_middle_leaves_nothing(start_ingress, receiver, audit, way, caplog):
+    caplog.set_level("INFO")
     ingress = start_ingress()
     association = ScuAssociation(called(ingress), [(CT, EXPLICIT)])
 
@@ -214,6 +215,7 @@ def test_an_object_cut_off_in_the_middle_leaves_nothing(start_ingress, receiver,
     assert until(lambda: audit.lines(events.INSTANCE_REFUSED))
     (line,) = audit.lines(events.INSTANCE_REFUSED)
     assert line["reason"] == "aborted-mid-object" and line["outcome"] == "failure"
+    assert f"instance refused: aborted-mid-object, 0x0110, from {line['calling_ae']} 127.0.0.1" in caplog.text
     assert until(lambda: not gateway_threads())
     assert audit.lines(events.ASSOCIATION_CLOSED)[0]["received"] == 0
 
@@ -243,7 +245,8 @@ def test_an_error_is_answered_with_its_status_and_the_association_lives_on(
     association = ScuAssociation(called(ingress), [(CT, EXPLICIT)])
     with caplog.at_level(logging.DEBUG):
         response = association.store(CT, uid, EXPLICIT, io.BytesIO(data))
-    assert (response.status, response.comment) == (status, comment)
+    assert (response.status, response.comment) == (status, sentence_of(error))
+    assert response.comment.startswith(comment) and "DOE" not in response.comment
     assert not receiver.committed and all(kept.state == "aborted" for kept in receiver.kept)
     setattr(receiver, where, None)
     assert association.store(CT, uid, EXPLICIT, io.BytesIO(data)).status == 0
@@ -253,6 +256,17 @@ def test_an_error_is_answered_with_its_status_and_the_association_lives_on(
     assert line["status"] == f"0x{status:04X}" and line["reason"] == comment and line["sop_instance_uid"] == uid
     assert "DOE" not in audit.path.read_text() and "DOE" not in caplog.text
     assert status_of(error) == (status, comment)
+
+
+def test_the_sender_s_log_shows_a_sentence(start_ingress, receiver):
+    """Not a bare number, which nobody can act on."""
+    ingress = start_ingress()
+    receiver.fail_admit = CapacityError("disk-low", "100 MiB free in the spool, 512 needed \\ é" + "x" * 60)
+    association = ScuAssociation(called(ingress), [(CT, EXPLICIT)])
+    response = association.store(CT, "1.2.3", EXPLICIT, io.BytesIO(bytes(400)))
+    association.release()
+    assert response.status == 0xA700
+    assert response.comment == "disk-low: 100 MiB free in the spool, 512 needed / ?" + "x" * 13
 
 
 def test_admission_is_asked_before_the_first_byte(start_ingress, receiver, full_disk):

@@ -6,8 +6,10 @@ import contextlib
 import io
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.audit import events
 from gateway.config.models import Peer
@@ -89,9 +91,10 @@ def test_no_ae_title_takes_all_associations(start_ingress, audit):
 
 
 @pytest.mark.parametrize("ends", ["release", "abort", "close"])
-def test_sixteen_short_clients_at_once_are_all_served(start_ingress, receiver, audit, ends):
+def test_sixteen_short_clients_at_once_are_all_served(start_ingress, receiver, audit, monkeypatch, ends):
     """Each comes back the moment it is through; the limit is their number, and none is ever sent away."""
-    ingress = start_ingress(max_associations=16, max_associations_per_ae=16)
+    monkeypatch.setattr("gateway.network.server._WAIT_FOR_PLACE_S", 60)  # a busy machine frees a place late
+    ingress = start_ingress(max_associations=16, max_associations_per_ae=16, handshake_timeout_s=60)
     failed: list[Exception] = []
 
     def client() -> None:
@@ -213,7 +216,9 @@ def test_what_would_be_collected_in_memory_ends_the_association(start_ingress, a
 # --- a flood in the audit --------------------------------------------------------------------------------------------
 
 
-def test_a_flood_is_summed_up_once_a_window(audit):
+def test_a_flood_is_summed_up_once_a_window(audit, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("gateway.network.refusals.time", SimpleNamespace(monotonic=lambda: now[0]))
     refusals = Refusals(audit, window_s=0.3)
     for _ in range(1000):
         refusals.write(events.NODE_REFUSED, "tls-handshake-failed", "10.0.0.1")
@@ -221,7 +226,7 @@ def test_a_flood_is_summed_up_once_a_window(audit):
     refusals.write(events.ASSOCIATION_REFUSED, "calling-ae-unknown", "10.0.0.1", calling_ae="X", tls=False)
     refusals.sum_up()
     assert len(audit.lines()) == LINES_OF_ONE_ADDRESS + 2
-    time.sleep(0.35)
+    now[0] += 0.35
     refusals.sum_up()
     refusals.sum_up()
     (line,) = [line for line in audit.lines() if "count" in line]
@@ -241,7 +246,32 @@ def test_a_flood_from_many_addresses_is_summed_up_as_well(audit):
     assert len(lines) == LINES_OF_ALL + 1 and len(refusals._windows) == 0
 
 
-def test_a_refusal_stands_although_the_audit_cannot_be_written(audit, caplog):
+def test_a_refusal_stands_although_the_audit_cannot_be_written(audit):
     audit.path.mkdir()
-    Refusals(audit).write(events.NODE_REFUSED, "address-not-listed", "10.0.0.1")
-    assert "audit line" in caplog.text
+    with capture_logs() as lines:
+        Refusals(audit).write(events.NODE_REFUSED, "address-not-listed", "10.0.0.1")
+    assert any("audit line" in line["event"] and line["log_level"] == "error" for line in lines)
+
+
+def test_a_refusal_is_in_the_log_with_who_from_where_and_why(audit):
+    refusals = Refusals(audit)
+    with capture_logs() as lines:
+        refusals.write(
+            events.ASSOCIATION_REFUSED,
+            "calling-ae-unknown",
+            "10.0.0.1",
+            calling_ae="EVIL",
+            called_ae="Doe\x07^Jane",
+            tls=False,
+        )
+    assert lines == [
+        {
+            "event": "association-refused", "log_level": "info", "reason": "calling-ae-unknown", "calling_ae": "EVIL",
+            "called_ae": "(malformed)", "peer_address": "10.0.0.1",
+        }
+    ]  # fmt: skip
+    with capture_logs() as lines:
+        for _ in range(1000):
+            refusals.write(events.NODE_REFUSED, "address-not-listed", "10.0.0.1")
+        refusals.sum_up(all_of_them=True)
+    assert len(lines) == LINES_OF_ONE_ADDRESS + 1 and lines[-1]["count"] == 1000 - LINES_OF_ONE_ADDRESS

@@ -7,10 +7,10 @@ from itertools import pairwise
 import pytest
 
 from gateway.errors import PermanentError, TransientError
+from gateway.flow.statuses import TABLE, Kind, delivered, is_stored, is_warning, kind_of
 from gateway.network.egress import failure
 from gateway.network.retrieve.suboperations import Tally
 from gateway.network.scu import Response
-from gateway.network.statuses import TABLE, Kind, delivered, is_stored, is_warning, kind_of
 
 
 @pytest.mark.parametrize("status", [0x0001, 0x0107, 0x0116, 0xB000, 0xB006, 0xB007, 0xBFFF])

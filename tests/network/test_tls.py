@@ -167,6 +167,13 @@ def test_an_entry_is_of_one_kind(entry, kind, name):
     assert is_bound(Entry(entry), PeerCertificate("", ((kind, name),), b""))
 
 
+@pytest.mark.parametrize("entry", ["", "DNS:", "URI:", "IP:", "IP:nonsense"])
+def test_an_entry_without_a_name_binds_nobody(entry):
+    """A placeholder that was never filled must not let in who has a certificate with an empty name."""
+    empty = (("DNS", ""), ("URI", ""), ("IP", ""))
+    assert not is_bound(Entry(entry), PeerCertificate("", empty, b""))
+
+
 def test_a_uri_named_like_a_dns_name_binds_nothing(start_ingress, authority, chain, audit):
     """A partner's authority lets anybody put a URI into a certificate: that is no host's name."""
     forged = chain.leaf("forged", authority.trust, [x509.UniformResourceIdentifier("archive.example")])
@@ -272,3 +279,45 @@ def test_a_bad_certificate_never_gets_a_byte_and_may_be_mended(authority, tmp_pa
     assert taken == []
     (line,) = audit.lines(events.DELIVERY)
     assert (line["outcome"], line["reason"]) == ("failure", caught.value.code)
+
+
+# --- revocation lists -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["pem", "der", "folder"])
+def test_who_is_on_the_authority_s_list_does_not_get_in(start_ingress, authority, audit, tmp_path, form):
+    archive, taken = authority.issue("archive"), authority.issue("taken")
+    listed = authority.revoke(taken)
+    if form == "der":
+        listed.write_bytes(x509.load_pem_x509_crl(listed.read_bytes()).public_bytes(Encoding.DER))
+    if form == "folder":
+        other = Authority(tmp_path / "other", "another CA").revoke()
+        (tmp_path / "lists").mkdir()
+        for number, one in enumerate((other, listed)):
+            (tmp_path / "lists" / f"{number}.crl").write_bytes(one.read_bytes())
+        listed = tmp_path / "lists"
+    ingress = start_ingress(tls=authority.issue("gateway").model_copy(update={"crl": listed}))
+    ScuAssociation(called(ingress, tls=client_context(archive)), [(CT, EXPLICIT)]).release()
+    with pytest.raises(TransientError):
+        ScuAssociation(called(ingress, tls=client_context(taken)), [(CT, EXPLICIT)])
+    assert until(lambda: audit.lines(events.NODE_REFUSED))
+    assert audit.lines(events.NODE_REFUSED)[0]["reason"] == "tls-certificate-not-trusted"
+
+
+@pytest.mark.parametrize("state", ["ended", "of another authority"])
+def test_without_a_valid_list_of_its_authority_nobody_gets_in(start_ingress, authority, tmp_path, state):
+    listed = authority.revoke(ended=True) if state == "ended" else Authority(tmp_path / "other", "another CA").revoke()
+    ingress = start_ingress(tls=authority.issue("gateway").model_copy(update={"crl": listed}))
+    with pytest.raises(TransientError):
+        ScuAssociation(called(ingress, tls=client_context(authority.issue("archive"))), [(CT, EXPLICIT)])
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing of the kind", None])
+def test_a_list_that_cannot_be_read_is_an_error_and_not_an_empty_one(authority, tmp_path, content):
+    place = tmp_path / "lists"
+    place.mkdir()
+    if content is not None:
+        (place / "one.crl").write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        server_context(authority.issue("gateway").model_copy(update={"crl": place}))
+    assert str(place) in caught.value.message

@@ -14,6 +14,7 @@ from gateway.mark.methods.generator_packs import GeneratorPack, load_generator_p
 from gateway.mark.resample import resize
 from gateway.training import labelled_sets as datasets
 from gateway.training.networks import channels_first
+from gateway.training.open_sets import load_test, shared_folder
 from plugins.generators import gray, rgb
 from plugins.surrogates import gray as gray_surrogates
 from plugins.surrogates import rgb as rgb_surrogates
@@ -52,14 +53,14 @@ def test_card_names_data_split_licence_and_commands(pack: GeneratorPack) -> None
 @pytest.mark.full
 @pytest.mark.parametrize(
     ("task", "profile", "surrogates"),
-    [("brain_mri", "brain-mr", gray_surrogates.PACK), ("fundus", "fundus", rgb_surrogates.PACK)],
+    [("brain_tumor", "brain-mr", gray_surrogates.PACK), ("fundus_dr", "fundus", rgb_surrogates.PACK)],
     ids=["gray", "rgb"],
 )
-def test_it_misleads_the_networks_that_it_was_trained_on(
+def test_it_misleads_the_networks_whose_direction_it_is_shown(
     task: str, profile: str, surrogates: object, labelled_sets: Path
 ) -> None:
     """On test images the probability of the right class falls at least twice as far as by lettering without texture."""
-    test = datasets.load_test(labelled_sets / task)
+    test = load_test(shared_folder(labelled_sets), task, 256)
     index = np.arange(0, len(test.labels), len(test.labels) // 12)[:12]
     images = [np.ascontiguousarray(test.images[one]) for one in index]
     requests = [MarkRequest(image, bytes([number] * 32)) for number, image in enumerate(images)]

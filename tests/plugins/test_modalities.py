@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 import pytest
 
 from gateway.mark import ImageTraits, ModalityProfile, choose_profile, load_profiles
-from gateway.mark.placement.lettering import render_stamp
+from gateway.mark.placement.letters import LEAST_SHARE
 from gateway.mark.profiles import GROUP
 from plugins.surrogates import gray, rgb
 from tests.conftest import missing
@@ -30,9 +30,8 @@ def test_contract(name: str) -> None:
         assert names and all(shipped[pack].channels == channels for pack in names)
     assert 0.0 < profile.noise_factor <= 1.0 and profile.noise_reason
     assert 0.0 < profile.peak <= 6.0 / 255.0
-    assert profile.peak < profile.stroke_peak <= 0.3
-    assert 0.03 <= profile.letter_height <= 0.2
-    assert render_stamp("MARK", profile.letter_height * 64).ink.any()
+    assert profile.peak < profile.stroke_peak <= 0.45  # over white a word has to go far down to read
+    assert LEAST_SHARE <= profile.letter_height <= 0.2
     for window in profile.windows:
         low, high = window.limits()
         assert low < high and window.name

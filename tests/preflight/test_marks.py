@@ -20,9 +20,11 @@ ROUTE += "type='research'\nae_title='D'\nhost='localhost'\nport=1\n"
 
 VALUES = {
     "text": ["COPY", "a b", "~", "x" * 32, "x" * 33, "", " ", "   ", "café", "COPY\n", "\tX", "日本", "x\u200b", "!"],
+    "word": ["COPY", "x" * 12, "x" * 13, "", " ", "a b", " a", "-", "é", "日本", "\n"],
     "steps": [0, 1, 1000, 1001, -1],
     "refine": [0, 5, 6, -1],
-    "tier": ["lettered", "discreet", "loud"],
+    "tier": ["notice", "lettered", "air", "discreet", "loud"],
+    "without_air": ["lettered", "discreet", "hold", "notice"],
     "mode": ["strong", "paper", "generator", "weak"],
 }
 
@@ -75,6 +77,15 @@ def test_letters_that_cannot_be_drawn_are_told_with_their_line(text: str) -> Non
     (problem,) = caught.value.problems
     assert (problem.path, problem.line) == ("routes[0].mark.text", 5)
     assert "printable ASCII" in problem.message or "at most 32 characters" in problem.message
+
+
+def test_a_text_that_no_image_can_hold_is_told_before_the_worker_starts(tmp_path: Path) -> None:
+    make_keys(tmp_path / "keys")
+    for text, errors in (("W" * 32, 1), ("x" * 32, 0), ("W" * 16 + " " + "W" * 15, 0)):
+        config = parse_config(ROUTE.format(f"text = '{text}'"), tmp_path / "gateway.toml")
+        found = [one for one in preflight(config, "worker") if one.level == "error"]
+        assert len(found) == errors, (text, found)
+        assert all(one.where == "routes[0].mark.text" and "no image holds the word" in one.message for one in found)
 
 
 def test_a_logo_that_cannot_be_drawn_is_found_before_the_worker_starts(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from gateway.errors import DicomError, HoldError, IntegrityError
 from gateway.keys import make_keys
 from gateway.mark import Marker, MarkSettings, load_profiles
 from gateway.protect.large import DerivedPieces, mark_large
-from gateway.protect.marking import FigureTally, Marked, MarkJob, Opened, marked_frames, requests_of
+from gateway.protect.marking import FigureTally, Marked, MarkJob, Opened, described, marked_frames, requests_of
 from gateway.vault import MarkFigures
 from tests.benchmarks.frames import digest, protect, restore, write_object
 from tests.protect.test_marking import Record
@@ -57,7 +57,9 @@ def in_memory(data: bytes, marker: Marker, syntax: str) -> tuple[bytes, MarkFigu
     results = marker.mark(requests_of(opened, CT, KEY), CT)
     frames, tally = marked_frames(opened, results), FigureTally()
     tally.add(results)
-    marked = Marked(data, syntax, opened.pixels, frames, lambda record: facts(), tally.figures(ROUTE, CT.name))
+    marked = Marked(
+        data, syntax, opened.pixels, frames, described(lambda record: facts(), tally), tally.figures(ROUTE, CT.name)
+    )
     return marked.derive(None)[0], marked.figures
 
 
@@ -142,6 +144,20 @@ def test_what_may_not_ride_along_does_not_in_pieces_either(marker, tmp_path, syn
     with pytest.raises(HoldError) as held:
         large(encode(ds, syntax), marker, tmp_path, syntax).derive(None)
     assert held.value.code == "pixels-outside"
+
+
+def test_nothing_stands_beside_the_stored_bits_in_pieces_either(marker, tmp_path):
+    """A second picture goes, and so does the overlay whose bit shows one frame."""
+    stored = (NOISE - 800).astype(np.uint16)
+    shown = np.where(np.arange(7) == 4, stored.T > 200, 0).T.astype(np.uint16)
+    ds = image(stored | shown << 10 | (stored >> 5) << 12, BitsStored=10, WindowCenter=250, WindowWidth=600)
+    for element, value in ((0x10, 64), (0x11, 64), (0x100, 16), (0x102, 10)):
+        ds.add_new(0x60000000 | element, "US", value)
+    data = encode(ds)
+    copy = b"".join(large(data, marker, tmp_path).derive(None)[0])
+    assert copy == in_memory(data, marker, EXPLICIT_LITTLE)[0]
+    found = pydicom.filereader.read_dataset(io.BytesIO(copy), False, True)
+    assert 0x60000102 not in found and np.frombuffer(found.PixelData, "<u2").max() < 1024
 
 
 def test_more_than_native_pixels_can_have_is_refused_before_it_is_decoded(monkeypatch):

@@ -399,8 +399,11 @@ def test_what_shapes_the_bytes_changes_the_digest(change):
 @pytest.mark.parametrize(
     ("mark", "known"),
     [
-        (Mark(), "3436487a1f90ef10c3f6f18887b9543fe30468c2fe49b111b05080d5b35f2100"),
-        (Mark(mode="generator", steps=5, refine=1), "ab1d6431b7dac3fe51f2853102024bf0deb0da0643f423dfc8301aca8655b9d6"),
+        (Mark(tier="lettered", text="COPY"), "3436487a1f90ef10c3f6f18887b9543fe30468c2fe49b111b05080d5b35f2100"),
+        (
+            Mark(tier="lettered", text="COPY", mode="generator", steps=5, refine=1),
+            "ab1d6431b7dac3fe51f2853102024bf0deb0da0643f423dfc8301aca8655b9d6",
+        ),
         (
             Mark(tier="discreet", text="X", surrogates=("a",), logo=Path("x.png")),
             "003f9c6be0f871cd92bd9826ffbd9bfedec59f9d21248413655406842e7aa9ea",
@@ -408,7 +411,10 @@ def test_what_shapes_the_bytes_changes_the_digest(change):
     ],
 )
 def test_digests_of_records_that_were_made_before_stay(mark: Mark, known: str):
-    """A key of a mark that is added, renamed or given another default would have all instances marked once more."""
+    """A key of a mark that is added or renamed would have all instances marked once more.
+
+    Where a default changes they are: tier and text did, and the first two routes here name what was theirs.
+    """
     assert digest(ROUTE.model_copy(update={"mark": mark})) == known
 
 

@@ -19,7 +19,7 @@ from tests.support.dicom.samples import encode, image
 from tests.support.mark.samples import phantom
 
 KEY = b"k" * 32
-MARKER = Marker(MarkSettings(steps=0, device="cpu", tier="discreet"))
+MARKER = Marker(MarkSettings(steps=0, device="cpu", tier="lettered"))
 PROFILE = load_profiles()["generic-gray"]
 
 
@@ -34,10 +34,10 @@ def marked(opened: Opened) -> tuple[np.ndarray, np.ndarray]:
     return opened.pixels.frames, marked_frames(opened, results)
 
 
-def check(opened: Opened) -> None:
+def check(opened: Opened, least: float = 0.02) -> None:
     before, after = marked(opened)
     changed = before != after
-    assert changed.mean() > 0.02
+    assert changed.mean() > least
     assert not (changed & opened.pixels.padding).any()
     for low, high in opened.pixels.reserved:
         assert not (changed & (after >= low) & (after <= high)).any()
@@ -120,4 +120,4 @@ def test_inputs_that_failed_in_the_field(field_inputs: Path):
         assert decode_pixels(*load(path)).frames.std() > 10, path.name
     for folder in ("padding-range", "supplemental-palette"):
         for path in sorted((field_inputs / folder).glob("*.dcm")):
-            check(read(*load(path)))
+            check(read(*load(path)), least=0.005)  # whole words: two or three fit there

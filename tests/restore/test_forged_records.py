@@ -245,3 +245,16 @@ def test_a_list_that_root_makes_first_is_the_role_s(tmp_path):
     SeenRecords(folder / "records.sqlite")
     assert {(one.stat().st_uid, one.stat().st_gid) for one in folder.iterdir()} == {(12345, 12346)}
     assert (folder / "records.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's commands could be led astray")
+def test_root_gives_nothing_away_to_which_a_link_of_the_restore_role_points(tmp_path):
+    """The folder is the restore role's own: what it puts there must not become its own by a command of root's."""
+    folder = tmp_path / "restore"
+    folder.mkdir()
+    os.chown(folder, 12345, 12345)
+    secret = tmp_path / "secret"
+    secret.touch(mode=0o600)
+    (folder / "records.sqlite").symlink_to(secret)
+    assert code_of(lambda: SeenRecords(folder / "records.sqlite")) == "list-unavailable"
+    assert (secret.stat().st_uid, secret.stat().st_size) == (0, 0)

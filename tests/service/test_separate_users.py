@@ -1,11 +1,12 @@
-"""Three users, as deploy/systemd/ makes them: the whole way of an image works, and each sees its own only (promise 6).
+"""Four users, as deploy/systemd/ makes them: the whole way of an image works, and each sees its own only (promise 6).
 
-Runs as root, with real processes under three numbers that belong to nobody; no account is made on the machine.
+Runs as root, with real processes under four numbers that belong to nobody; no account is made on the machine.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import socket
@@ -13,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +33,7 @@ EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 
 TOML = """version = 1
 [site]
-name = "three"
+name = "four"
 state = "{state}"
 [keys]
 restore_public_key = "credential:restore.public.pem"
@@ -60,7 +62,7 @@ retry_first_s = 0.3
 retry_longest_s = 1
 [worker]
 device = "cpu"
-poll_s = 0.1
+poll_s = 3600
 [restore]
 tls_port = false
 plain_port = {ports[2]}
@@ -68,6 +70,8 @@ plain_port = {ports[2]}
 ae_title = "READER"
 addresses = ["127.0.0.1"]
 plain = true
+[page]
+port = {ports[3]}
 """
 
 
@@ -100,7 +104,7 @@ def opened(root: Path) -> str:
 
 @dataclass
 class Site:
-    """A site of three users, running."""
+    """A site of four users, running."""
 
     root: Path
     accounts: Accounts
@@ -112,9 +116,17 @@ class Site:
     def state(self) -> Path:
         return self.root / STATE[1:]
 
-    def can(self, role: str, test: str, path: Path) -> bool:
-        """Whether the user of `role` passes ``test -r|-w|-x PATH``: asked of the kernel as that user."""
-        return subprocess.run(["/bin/sh", "-c", f'test {test} "$0"', path], **self.accounts.of(role)).returncode == 0
+    def passed(self, role: str, command: str, paths: Iterable[Path]) -> list[str]:
+        """The paths for which a shell command on ``$path`` succeeds, run as the user of `role`: the kernel decides.
+
+        One shell asks for all of them: a process of another user is a fork of all that this one holds.
+        """
+        script = f'for path; do {command} && printf "%s\\n" "$path"; done; echo asked'
+        asked = ["/bin/sh", "-c", script, "sh", *map(str, paths)]
+        done = subprocess.run(asked, stdout=subprocess.PIPE, text=True, check=True, **self.accounts.of(role))
+        *found, end = done.stdout.splitlines()
+        assert end == "asked"
+        return found
 
     def does(self, role: str, command: str) -> int:
         """Exit code of a shell command run as the user of `role` in the state folder."""
@@ -126,11 +138,11 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def three() -> Iterator[Site]:
+def four() -> Iterator[Site]:
     if os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("setpriv"):
-        pytest.skip("only root can run processes as three users")
+        pytest.skip("only root can run processes as four users")
     root = Path(tempfile.mkdtemp(prefix="miad-users-"))
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
         each.close()
@@ -229,12 +241,12 @@ def retrieve(site: Site, ds) -> list[bytes]:
     return got
 
 
-def test_the_whole_way_of_an_image_works(three: Site) -> None:
+def test_the_whole_way_of_an_image_works(four: Site) -> None:
     ds = ct(1)
     data = encode(ds)
     archive = AE("ARCHIVE")
     archive.add_requested_context(sop_class.CTImageStorage, EXPLICIT_LITTLE)
-    association = archive.associate("127.0.0.1", three.ports[0], ae_title="RESEARCH")
+    association = archive.associate("127.0.0.1", four.ports[0], ae_title="RESEARCH")
     assert association.is_established
     sent = dcmread(io.BytesIO(data), force=True)
     sent.file_meta.TransferSyntaxUID = EXPLICIT_LITTLE
@@ -244,62 +256,77 @@ def test_the_whole_way_of_an_image_works(three: Site) -> None:
     )
     assert association.send_c_store(sent).Status == 0x0000
     association.release()
-    wait_for(lambda: three.received, three)
-    (derived, copy), *_ = three.received
+    wait_for(lambda: four.received, four)
+    (derived, copy), *_ = four.received
     assert derived != ds.SOPInstanceUID and copy != data
-    assert retrieve(three, ds) == [data]
+    assert retrieve(four, ds) == [data]
 
 
-def test_no_user_reads_what_it_must_not(three: Site) -> None:
+def test_the_page_shows_it_and_says_which_logs_it_may_not_read(four: Site) -> None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{four.ports[3]}/api/v1/status", timeout=30) as answer:
+        status = json.load(answer)
+    assert {one["role"]: one["up"] for one in status["listeners"]} == {"ingress": True, "restore": True, "page": True}
+    with urllib.request.urlopen(f"http://127.0.0.1:{four.ports[3]}/api/v1/audit", timeout=30) as answer:
+        audit = json.load(answer)
+    assert set(audit["closed"]) == {"ingress", "worker", "restore"} and {one["log"] for one in audit["lines"]} == {
+        "page"
+    }
+
+
+def test_no_user_reads_what_it_must_not(four: Site) -> None:
     """The keys of the others, the restore role's own folder, the audit of others, what waits and what is sealed."""
-    state, keys = three.state, three.root / CONFIGURATION[1:] / "keys"
+    state, keys = four.state, four.root / CONFIGURATION[1:] / "keys"
     for role in ROLES:
         others = [other for other in ROLES if other != role]
         forbidden = [keys, *keys.iterdir(), *(state / "audit" / other for other in others)]
         for other in others:
-            folder = three.root / "run" / "credentials" / f"miad-gateway-{other}.service"
+            folder = four.root / "run" / "credentials" / f"miad-gateway-{other}.service"
             forbidden += [folder, *folder.iterdir()]
         forbidden += [state / "restore"] if role != "restore" else [state / "spool", state / "derived"]
         forbidden += [state / "vault", state / "derived"] if role == "ingress" else []
-        readable = [str(path) for path in forbidden if three.can(role, "-r", path)]
-        assert readable == [], role
-        assert three.can(role, "-r", state / "audit" / role / f"{role}.jsonl")
+        own = state / "audit" / role / f"{role}.jsonl"
+        assert four.passed(role, 'test -r "$path"', [*forbidden, own]) == [str(own)], role
 
 
-def test_no_user_writes_what_it_must_not(three: Site) -> None:
-    state = three.state
-    assert not any(three.can("restore", "-w", state / name) for name in ("spool", "derived", "vault"))
-    assert not any(three.can("ingress", "-w", state / name) for name in ("vault", "derived", "restore"))
-    assert not three.can("worker", "-w", state / "restore")
+def test_no_user_writes_what_it_must_not(four: Site) -> None:
+    state = four.state
+    foreign = {
+        "restore": ("spool", "derived", "vault"),
+        "ingress": ("vault", "derived", "restore"),
+        "worker": ("restore",),
+    }
+    for role, names in foreign.items():
+        assert four.passed(role, 'test -w "$path"', [state / name for name in names]) == []
     for role in ROLES:  # nobody moves a folder of another aside and puts its own in its place
-        assert three.does(role, "mv restore aside") != 0
-        assert three.does(role, "mv audit/restore audit/aside") != 0
-        assert three.does(role, "touch audit/new") != 0
+        assert four.does(role, "mv restore aside") != 0
+        assert four.does(role, "mv audit/restore audit/aside") != 0
+        assert four.does(role, "touch audit/new") != 0
     assert sorted(path.name for path in state.iterdir()) == [
         "audit", "database", "derived", "restore", "spool", "vault",
     ]  # fmt: skip
 
 
-def test_no_user_looks_into_the_process_of_another(three: Site) -> None:
+def test_no_user_looks_into_the_process_of_another(four: Site) -> None:
     """Nor of its own: memory and environment of a role are closed to its own user too (PR_SET_DUMPABLE)."""
     for role in ROLES:
-        for other, process in three.processes.items():
-            for name in ("environ", "mem", "maps"):
-                assert three.does(role, f"cat /proc/{process.pid}/{name} > /dev/null") != 0, (role, other, name)
+        names = ("environ", "mem", "maps")
+        closed = [Path(f"/proc/{process.pid}/{name}") for process in four.processes.values() for name in names]
+        assert four.passed(role, 'cat "$path" > /dev/null 2>&1', closed) == [], role
+        assert four.passed(role, 'test -e "$path"', closed) == [str(path) for path in closed]  # they are there to ask
 
 
-def test_the_files_are_theirs(three: Site) -> None:
+def test_the_files_are_theirs(four: Site) -> None:
     """Made by the role that should make them, with no mode for others."""
-    for path in three.state.rglob("*"):
+    for path in four.state.rglob("*"):
         if path.is_file():
             assert path.stat().st_mode & 0o007 == 0, path
-    (database,) = (three.state / "database").glob("gateway.sqlite")
+    (database,) = (four.state / "database").glob("gateway.sqlite")
     assert database.stat().st_mode & 0o777 == 0o660
     for role in ROLES:
-        assert (three.state / "audit" / role / f"{role}.jsonl").stat().st_uid == three.accounts.of(role)["user"]
+        assert (four.state / "audit" / role / f"{role}.jsonl").stat().st_uid == four.accounts.of(role)["user"]
 
 
-def test_the_logs_have_no_complaints(three: Site) -> None:
+def test_the_logs_have_no_complaints(four: Site) -> None:
     for role in ROLES:
-        assert '"level": "error"' not in three.log(role), three.log(role)
-        assert "Traceback" not in three.log(role)
+        assert '"level": "error"' not in four.log(role), four.log(role)
+        assert "Traceback" not in four.log(role)

@@ -18,8 +18,8 @@ from gateway.config import Config, SecretRef
 from gateway.config.base import Model
 from gateway.config.duties import ROLES, foreign_variables, roles_of, roles_to_start, secrets_of
 from gateway.config.load import parse_config
-from gateway.service.run import _environment
-from gateway.service.supervisor import CANNOT_START, Supervisor
+from gateway.service.supervisor import CANNOT_START, Supervisor, _Child
+from gateway.service.whole import environment as _environment
 
 REPOSITORY = Path(__file__).parent.parent.parent
 
@@ -40,7 +40,8 @@ def supervised(scripts: dict[str, str], tmp_path: Path, seconds: float) -> tuple
     with pytest.MonkeyPatch.context() as patch, structlog.testing.capture_logs() as logged:
         patch.setattr(signal, "signal", lambda *_: None)  # pytest keeps its own
         code = supervisor.run()
-    return code, logged, supervisor
+    own = [line for line in logged if line.get("role") in scripts]  # threads of other tests may log meanwhile
+    return code, own, supervisor
 
 
 STEADY = "trap 'exit 0' TERM; echo run >> $OUT/steady; while :; do sleep 0.05; done"
@@ -61,6 +62,29 @@ def test_when_no_role_can_start_it_ends_at_once(tmp_path: Path) -> None:
     code, logged, _ = supervised(dict.fromkeys(("ingress", "worker"), f"exit {CANNOT_START}"), tmp_path, 20.0)
     assert (code, len(logged)) == (CANNOT_START, 2)
     assert time.monotonic() - began < 10
+
+
+def test_a_process_that_the_system_does_not_give_ends_nobody_else(tmp_path: Path, monkeypatch) -> None:
+    """fork(2) fails for want of memory or of processes: at the start, and when a role that died is started again."""
+    started, popen = [], subprocess.Popen
+
+    def short(command, **given):
+        started.append(command[-1])
+        if "worker" in command[-1] and started.count(command[-1]) in (1, 3):
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return popen(command, **given)
+
+    monkeypatch.setattr(subprocess, "Popen", short)
+    scripts = {"worker": "echo worker >> $OUT/worker; exit 1", "ingress": STEADY}
+    code, logged, _ = supervised(scripts, tmp_path, 3.0)
+    assert (tmp_path / "steady").read_text() == "run\n"
+    assert [line["event"] for line in logged][:3] == [
+        "role not started, trying again",
+        "role ended, starting it again",
+        "role not started, trying again",
+    ]
+    assert [line["in_s"] for line in logged][:4] == [0.2, 0.4, 0.8, 0.8]
+    assert code == 1
 
 
 def test_restarts_back_off(tmp_path: Path) -> None:
@@ -90,6 +114,7 @@ url = "env:T_DATABASE"
 [keys]
 restore_private_key = "env:T_RESTORE"
 restore_public_key = "env:T_PUBLIC"
+restore_proof = "env:T_PROOF"
 signing_key = "env:T_SIGNING"
 trusted_signers = ["env:T_SIGNER"]
 spool_key = "env:T_SPOOL"
@@ -98,8 +123,9 @@ mark_key = "env:T_MARK"
 """
 HELD = {
     "ingress": {"T_SPOOL", "T_DATABASE"},
-    "worker": {"T_SPOOL", "T_UID", "T_MARK", "T_SIGNING", "T_PUBLIC", "T_SIGNER", "T_DATABASE"},
-    "restore": {"T_RESTORE", "T_SIGNER", "T_DATABASE"},
+    "worker": {"T_SPOOL", "T_UID", "T_MARK", "T_SIGNING", "T_PUBLIC", "T_PROOF", "T_SIGNER", "T_DATABASE"},
+    "restore": {"T_RESTORE", "T_PROOF", "T_SIGNER", "T_DATABASE"},
+    "page": {"T_DATABASE"},
 }
 
 
@@ -122,13 +148,28 @@ def test_what_a_role_gets_is_what_the_kernel_shows(role: str, monkeypatch) -> No
     for name in HELD["worker"] | HELD["restore"]:
         monkeypatch.setenv(name, "secret")
     supervisor = Supervisor(Path("x"), {role: _environment(config, role)}, lambda _: ["sleep", "30"])
-    process = supervisor._start(role)
+    process = supervisor._start(role, _Child())
     try:
-        entries = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+        deadline = time.monotonic() + 20
+        while not (entries := Path(f"/proc/{process.pid}/environ").read_bytes()) and time.monotonic() < deadline:
+            time.sleep(0.01)  # of a program that the kernel is still loading it shows none
     finally:
         process.kill()
         process.wait()
-    assert {entry.split(b"=")[0].decode() for entry in entries if entry.startswith(b"T_")} == HELD[role]
+    assert {entry.split(b"=")[0].decode() for entry in entries.split(b"\0") if entry.startswith(b"T_")} == HELD[role]
+
+
+def test_a_secret_that_is_forgotten_stands_nowhere_in_the_process() -> None:
+    """A role that was started with everybody's environment: taken over, it would read what lies in its memory."""
+    script = """
+import os, re
+from gateway.service.hardening import forget_variables
+forget_variables(["T_OTHERS", "T_MISSING"])
+print("T_OTHERS" in os.environ, b"s3cret" in open("/proc/self/environ", "rb").read(), os.environ["T_OWN"])
+"""
+    environment = {**os.environ, "T_OTHERS": "s3cret-key", "T_OWN": "kept", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False", "kept"]
 
 
 def references(value: object) -> list[SecretRef]:
@@ -143,7 +184,8 @@ def test_every_key_is_somebody_s() -> None:
     """A new key of [keys] belongs to at least one role, and the private restore key to one only."""
     config = Config()
     held = {role: {str(reference) for _, reference, _ in secrets_of(config, role)} for role in ROLES}
-    assert set().union(*held.values()) == {str(reference) for reference in references(config.keys)}
+    named = {str(reference) for reference in references(config.keys)}
+    assert set().union(*held.values()) == named | {str(config.keys.proof)}  # which is looked for beside the public key
     assert [role for role in ROLES if str(config.keys.restore_private_key) in held[role]] == ["restore"]
     assert str(config.keys.restore_private_key) not in {str(ref) for _, ref, _ in secrets_of(config, "all")}
     assert foreign_variables(config, "worker") == frozenset()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import secrets
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +17,20 @@ from sqlalchemy import Engine, select
 
 from gateway.audit import AuditLog
 from gateway.config import TRUST_STATEMENT
+from gateway.config.destination import HELD_AT_ONCE
 from gateway.config.load import make_absolute
 from gateway.config.models import Config, Destination, Ingress, Mark, Route, Site, Worker
 from gateway.database import DeliveryRow, InstanceRow, open_database, reading, sqlite_url
 from gateway.dicom.encoding.part10 import write_part10
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
+from gateway.flow.delivery import Retry
 from gateway.flow.operations import Operator
 from gateway.flow.ports import Outgoing, ReceivedFacts
 from gateway.flow.receive import SpoolReceiver
 from gateway.flow.retention import Retainer
+from gateway.flow.segments.format import HEADER_SIZE, Place, scan
+from gateway.flow.segments.log import Group
+from gateway.flow.segments.reclaim import Reclaimer
 from gateway.flow.steps import Steps
 from gateway.flow.store import RECEIVED, SEALED, FlowStore, lease_owner
 from gateway.keys.keyring import OpeningKeys, SealingKeys
@@ -80,7 +87,7 @@ class MemorySender:
 
     The flow knows a destination by this port alone, and here its failures have to come at chosen moments: what real
     destinations answer, and that the egress turns it into these errors, is tested in `tests/network/test_egress.py`;
-    both together run in `tests/kills`.
+    both together run in `tests/crash`.
     """
 
     received: list[tuple[str, Outgoing, bytes]] = field(default_factory=list)
@@ -102,6 +109,22 @@ class MemorySender:
         for _, item, data in self.received:
             found.setdefault(item.sop_instance_uid, set()).add(hashlib.sha256(data).hexdigest())
         return found
+
+
+def add_row(store: FlowStore, number: int = 0, **facts: object) -> str:
+    """A received instance that the table knows, without any bytes in the spool; returns its id."""
+    known = {
+        "id": secrets.token_hex(16),
+        "route": "out",
+        "received_at": time.time(),
+        "size": 10,
+        "sha256": "00" * 32,
+        "file": f"spool{number}",
+        **asdict(facts_of(ct())),
+        **facts,
+    }
+    store.add_received([Group(secrets.token_hex(16), 100, [(Place("ab" * 16, 32), known)])])
+    return str(known["id"])
 
 
 ROUTE = Route(name="relay", called_ae="RELAY", destinations=("outside",), mark=Mark(steps=0))
@@ -143,7 +166,7 @@ class Flow:
             self.context.protector._markers = _MARKERS
         self.steps = Steps(self.context)
         self.sender = MemorySender()
-        self.retry: Callable[[int], float] = lambda attempt: 60.0
+        self.retry: Retry = lambda kind, attempt: 0.0 if kind in HELD_AT_ONCE else 60.0
         self.clock: Callable[[float], bool] = lambda now: True
         self.retainer = Retainer(
             config.retention,
@@ -167,8 +190,7 @@ class Flow:
     def receiver(self, **settings: object) -> SpoolReceiver:
         """The ingress's side, on the same spool."""
         ingress = Ingress(**{"min_free_mib": 0, **settings})
-        where = places(self.config)
-        return SpoolReceiver(ingress, self.config.routes, self.context.spool, where.spool, self.store)
+        return SpoolReceiver(ingress, self.config.routes, self.context.spool, self.store)
 
     def receive(
         self,
@@ -178,27 +200,28 @@ class Flow:
         data: bytes | None = None,
     ) -> str:
         """Take one instance in; returns its instance id."""
-        incoming = self.receiver().begin(facts_of(ds, transfer_syntax_uid, called_ae))
+        receiver = self.receiver()
+        incoming = receiver.begin(facts_of(ds, transfer_syntax_uid, called_ae))
         incoming.write(encode(ds, transfer_syntax_uid) if data is None else data)
-        return incoming.commit()
+        instance_id = incoming.commit()
+        receiver.close()
+        return instance_id
 
     def seal(self) -> None:
-        for row in self.store.claim(RECEIVED, 100, LEASE_S):
-            self.steps.seal(row)
+        self.steps.seal(self.store.claim(RECEIVED, 100, LEASE_S))
         while rows := self.store.claim_suspect(RECEIVED, LEASE_S):
-            self.steps.seal(rows[0])
+            self.steps.seal(rows)
 
     def mark(self, batch: int = 8) -> None:
-        while rows := self.store.claim(SEALED, batch, LEASE_S):
+        while rows := self.store.claim_batch(batch, LEASE_S):
             self.steps.mark(rows)
         while rows := self.store.claim_suspect(SEALED, LEASE_S):
             self.steps.mark(rows)
 
     def deliver(self, destination: str = "outside") -> None:
-        for delivery, row in self.store.claim_deliveries(destination, 100, LEASE_S):
-            self.steps.deliver(delivery, row, self.sender, self.retry)
+        self.steps.deliver(self.store.claim_deliveries(destination, 100, LEASE_S), self.sender, self.retry)
         while pairs := self.store.claim_suspect_delivery(destination, LEASE_S):
-            self.steps.deliver(*pairs[0], self.sender, self.retry)
+            self.steps.deliver(pairs, self.sender, self.retry)
 
     def run(self) -> None:
         """All steps, to both destinations."""
@@ -223,7 +246,14 @@ class Flow:
         return [line for line in lines if line["event"] == event]
 
     def spooled(self) -> list[str]:
-        return sorted(path.name for path in places(self.config).spool.iterdir())
+        """Names of all received bytes that lie on the disk, once the segments that nobody needs are gone."""
+        Reclaimer(self.context.spool, self.store).once()
+        names = list(self.context.spool.names(0))
+        for path in self.context.spool.segment_paths():
+            with path.open("rb") as file:
+                steps = scan(file, path.stem, HEADER_SIZE, path.stat().st_size)
+                names += [Place(path.stem, step.offset).name for step in steps if step.kind == "instance"]
+        return sorted(names)
 
     def derived(self) -> list[str]:
         return sorted(path.name for path in places(self.config).derived.iterdir())

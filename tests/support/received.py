@@ -43,13 +43,15 @@ def site(state: Path, keys: Path) -> Flow:
 def outcomes(flow: Flow, archive: Mapping[Key, tuple[bytes, str]]) -> dict[Key, Sent]:
     """Take every (data set, transfer syntax) in, run every step, and see what became of each."""
     ids = {}
+    receiver = flow.receiver()
     for key, (data, syntax) in archive.items():
         header = read_header(io.BytesIO(data), syntax)
         ds = Dataset()
         ds.SOPClassUID, ds.SOPInstanceUID = header.sop_class_uid, header.sop_instance_uid
-        incoming = flow.receiver().begin(facts_of(ds, syntax))
+        incoming = receiver.begin(facts_of(ds, syntax))
         incoming.write(data)
         ids[key] = incoming.commit()
+    receiver.close()  # rows follow what is acknowledged: all of them are there now
     flow.run()
     sent = {item.instance_id: (item.sop_instance_uid, copy) for _, item, copy in flow.sender.received}
     found = {}

@@ -11,7 +11,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parent.parent.parent
 UNITS = REPOSITORY / "deploy" / "systemd"
 STATE, CONFIGURATION = "/var/lib/miad-gateway", "/etc/miad-gateway"
-ROLES = ("ingress", "worker", "restore")
+ROLES = ("ingress", "worker", "restore", "page")
 
 
 def service(role: str) -> dict[str, list[str]]:
@@ -82,7 +82,7 @@ def hand_over(root: Path, role: str, accounts: Accounts) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     user = accounts.users[unit["User"][0]]
     _folder(folder, 0o500, user, 0)
-    for entry in unit["LoadCredential"]:
+    for entry in unit.get("LoadCredential", ()):
         name, _, path = entry.partition(":")
         shutil.copyfile(root / path[1:], folder / name)
         os.chown(folder / name, user, 0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import tarfile
 import time
@@ -17,7 +15,8 @@ from gateway.errors import GatewayError
 from gateway.keys import OpeningKeys
 from gateway.restore import Restorer
 from gateway.vault import backup as module
-from gateway.vault.backup import backup, recover
+from gateway.vault.backup import backup
+from gateway.vault.recovery import recover
 from gateway.vault.verify import verify_records, verify_vault
 from tests.support.vault import Vault, data_set, facts_of, open_vault
 
@@ -46,7 +45,7 @@ def code_of(call) -> str:
 def test_an_empty_machine_restores_a_marked_file(filled, tmp_path):
     tokens = {uid: filled.records.by_original_uid(uid) for uid in ORIGINALS}
     backup(filled.config, tmp_path / "site.backup", "correct horse")
-    config = load_config(recover(tmp_path / "site.backup", tmp_path / "new", "correct horse"))
+    config = load_config(recover(tmp_path / "site.backup", tmp_path / "new", "correct horse").config)
     engine = open_database(config.database_url)
     restorer = Restorer(engine, config.site.state / "vault", OpeningKeys.load(config.keys), config.site.name)
     for uid, record in tokens.items():
@@ -61,33 +60,10 @@ def test_an_empty_machine_restores_a_marked_file(filled, tmp_path):
     }
 
 
-def test_a_backup_of_version_1_is_read(filled, tmp_path, monkeypatch):
-    """It has records alone, and no column for the study of copies."""
-    monkeypatch.setattr(module, "VERSION", 1)
-    monkeypatch.setattr(module, "_TABLES", {"records.jsonl": VaultRow})
-    monkeypatch.setattr(module, "_ABOUT", ())
-    dump = module._dump
-
-    def as_it_was(engine, table, out):
-        lines = io.BytesIO()
-        yield from dump(engine, table, lines)
-        for line in lines.getvalue().splitlines():
-            values = json.loads(line)
-            assert values.pop("derived_study_uid") == ""
-            out.write(json.dumps(values).encode() + b"\n")
-
-    monkeypatch.setattr(module, "_dump", as_it_was)
-    backup(filled.config, tmp_path / "site.backup", "correct horse")
-    monkeypatch.undo()
-    assert (tmp_path / "site.backup").read_bytes()[4] == 1
-    config = load_config(recover(tmp_path / "site.backup", tmp_path / "new", "correct horse"))
-    assert open_vault(config).records.by_original_uid("1.2.3.1") == filled.records.by_original_uid("1.2.3.1")
-
-
 def test_a_record_without_payload_is_in_the_backup_too(filled, tmp_path):
     record = filled.records.create(facts_of(b"elsewhere", "1.2.3.9", is_carried=True))
     backup(filled.config, tmp_path / "b", "correct horse")
-    config = load_config(recover(tmp_path / "b", tmp_path / "new", "correct horse"))
+    config = load_config(recover(tmp_path / "b", tmp_path / "new", "correct horse").config)
     assert open_vault(config).records.by_locator(record.locator) == record
     found = {result.locator: result.reason_code for result in verify_vault(config)}
     assert found[record.locator] == "carried" and set(found.values()) == {"", "carried"}
@@ -98,7 +74,7 @@ def test_secrets_from_the_environment_become_files(filled, tmp_path, monkeypatch
     keys = filled.config.keys.model_copy(update={"uid_key": type(filled.config.keys.uid_key)("env:UID_KEY")})
     backup(filled.config.model_copy(update={"keys": keys}), tmp_path / "b", "correct horse")
     monkeypatch.delenv("UID_KEY")
-    config = load_config(recover(tmp_path / "b", tmp_path / "new", "correct horse"))
+    config = load_config(recover(tmp_path / "b", tmp_path / "new", "correct horse").config)
     assert open_vault(config).sealing.uid_key == filled.sealing.uid_key
 
 
@@ -155,7 +131,7 @@ def test_a_manifest_that_does_not_fit(filled, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["../evil", "vault/../../evil", "keys/.hidden", "other", "keys/a/b"])
 def test_names_that_lead_out_of_the_folder(filled, tmp_path, monkeypatch, name):
-    monkeypatch.setattr(module, "_TABLES", {name: VaultRow})
+    monkeypatch.setattr(module, "TABLES", {name: VaultRow})
     backup(filled.config, tmp_path / "b", "correct horse")
     monkeypatch.undo()
     monkeypatch.setattr(module, "_LOG_N", 12)

@@ -14,7 +14,8 @@ from gateway.keys import OpeningKeys
 from gateway.restore import Restorer
 from gateway.vault import Index, Scope, index
 from gateway.vault import backup as module
-from gateway.vault.backup import backup, recover
+from gateway.vault.backup import backup
+from gateway.vault.recovery import recover
 from tests.flow.conftest import postgresql_url
 from tests.support.vault import Vault, data_set, facts_of, open_vault
 
@@ -74,7 +75,7 @@ def test_backup_of_a_server_comes_back_without_one(on_server, tmp_path, monkeypa
     monkeypatch.setattr(module, "_LOG_N", 12)
     record = on_server.store(data_set(b"original" * 1000))
     backup(on_server.config, tmp_path / "b", "correct horse")
-    config = load_config(recover(tmp_path / "b", tmp_path / "new", "correct horse"))
+    config = load_config(recover(tmp_path / "b", tmp_path / "new", "correct horse").config)
     restorer = Restorer(
         open_database(config.database_url), config.site.state / "vault", OpeningKeys.load(config.keys), "local"
     )

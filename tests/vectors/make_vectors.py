@@ -9,21 +9,39 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import tempfile
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from gateway.config import load_config
+from gateway.database import FiguresRow, ReportRow, transaction
 from gateway.dicom.copy.carried_body import pack, pack_referring
 from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE
 from gateway.dicom.pixels.stored_values import decode_pixels
-from gateway.keys import ChunkedWriter, DerivedCipher, Signer, SpoolCipher, hkdf, key_id, make_token, mark_seed
+from gateway.flow.segments import format as segments
+from gateway.keys import (
+    ChunkedWriter,
+    DerivedCipher,
+    Signer,
+    SpoolCipher,
+    hkdf,
+    key_id,
+    make_keys,
+    make_token,
+    mark_seed,
+)
+from gateway.keys.pair import proof_of
 from gateway.protect.signed_report import SignedFacts, sign_report
-from gateway.vault import VaultRecord, seal_carried, seal_payload
+from gateway.restore import SeenRecords
+from gateway.vault import VaultRecord, backup, seal_carried, seal_payload
 from gateway.vault.record import index_digest
 from tests.support.dicom.samples import encode, image, slightly_changed
+from tests.support.vault import data_set, open_vault
 
 FOLDER = Path(__file__).parent
 RESTORE = bytes(range(32))  # private keys of no one
@@ -56,6 +74,19 @@ def record() -> VaultRecord:
         attributes={},
         version=1,
     )
+
+
+def _segment() -> bytes:
+    """One record and the mark that says that it was flushed."""
+    cipher, body = SpoolCipher(SYMMETRIC), io.BytesIO()
+    name = "ffeeddccbbaa99887766554433221100"
+    facts = json.dumps({"id": "0" * 32, "size": len(ORIGINAL), "file": None}).encode()
+    writer = cipher.writer(body, name)
+    writer.write(ORIGINAL)
+    writer.close()
+    pieces = segments.record(name, cipher.seal_facts(facts, name), [body.getvalue()])
+    header = segments.segment_header("00112233445566778899aabbccddeeff", segments.RECEIVED)
+    return b"".join((header, *pieces, segments.flushed_mark("00112233445566778899aabbccddeeff")))
 
 
 def vectors() -> dict[str, dict[str, object]]:
@@ -102,6 +133,14 @@ def vectors() -> dict[str, dict[str, object]]:
             "plaintext": ORIGINAL.hex(),
             "file": spool.getvalue().hex(),
         },
+        "segment-1": {
+            "spool_key": SYMMETRIC.hex(),
+            "id": "00112233445566778899aabbccddeeff",
+            "record": "ffeeddccbbaa99887766554433221100",
+            "facts": {"id": "0" * 32, "size": len(ORIGINAL), "file": None},
+            "plaintext": ORIGINAL.hex(),
+            "file": _segment().hex(),
+        },
         "derived-1": {
             "mark_key": SYMMETRIC.hex(),
             "name": "vector-name",
@@ -115,6 +154,7 @@ def vectors() -> dict[str, dict[str, object]]:
             "document": report.document.hex(),
             "signature": report.signature.hex(),
         },
+        "proof-1": keys | {"signing_private": SIGNING.hex(), "file": proof_of(restore, signer).hex()},
         "token-1": keys
         | {
             "vault_id": made.vault_id,
@@ -180,9 +220,44 @@ def _referring() -> dict[str, object]:
     return {"original": original.hex(), "copy": encode(ds).hex(), "body": body.hex()}
 
 
+def backed_up() -> dict[str, object]:
+    """A backup of a small site with one original, one copy's figures and one report; keys and salt are random.
+
+    Version 3: with a configuration file, a certificate and the restore role's list. The vector of version 1, which knew
+    neither figures nor reports, was made so by the last code that wrote it.
+    """
+    original = data_set(b"vector" * 20, "1.2.3.1")
+    with tempfile.TemporaryDirectory() as name, patch.object(backup, "_LOG_N", 10):
+        site = Path(name) / "site"
+        make_keys(site / "keys")
+        tls = 'certificate = "own.pem"\nprivate_key = "public.key"\ntrust = "trust"\n'
+        (site / "gateway.toml").write_text(f"# vector\n[restore]\ntls_port = 2762\n[restore.tls]\n{tls}")
+        (site / "trust").mkdir()
+        for file in ("own.pem", "public.key", "trust/ca.pem"):
+            (site / file).write_text(f"{file}\n")
+        config = load_config(site / "gateway.toml")
+        (site / "state" / "restore").mkdir(parents=True)
+        vault = open_vault(config)
+        record = vault.store(original, "1.2.3.1")
+        SeenRecords(site / "state" / "restore" / "records.sqlite").note([record])
+        figures = {"frames": 1, "psnr": 26.5, "psnr_windows": {}, "policy": {"tier": "lettered"}}
+        shares = {"region_share": 0.5, "stroke_share": 0.25, "roi_share": 0.125}
+        report = {"study_uid": "1.2", "number": 1, "instance_id": "0" * 32, "sop_instance_uid": "2.25.1"}
+        signed = {"document": b"{}", "signature": bytes(64), "signer": "0" * 16}
+        with transaction(vault.engine) as session:
+            session.add(FiguresRow(locator=record.locator, route="relay", **figures, **shares))
+            told = {"copies_sha256": "0" * 64, "last_marked_at": 1_700_000_000.5}
+            session.add(ReportRow(route="relay", **report, **signed, **told))
+        backup.backup(config, Path(name) / "backup", "correct horse", site / "gateway.toml")
+        vault.engine.dispose()
+        file = (Path(name) / "backup").read_bytes()
+    return {"passphrase": "correct horse", "token": record.token.hex(), "derived_sop_uid": record.derived_sop_uid,
+            "original": original.hex(), "file": file.hex()}  # fmt: skip
+
+
 def main() -> None:
     """Write the vectors that are not there yet."""
-    for name, content in vectors().items():
+    for name, content in (vectors() | {f"backup-{backup.VERSION}": backed_up()}).items():
         path = FOLDER / f"{name}.json"
         if not path.exists():
             path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")

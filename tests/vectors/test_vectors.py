@@ -11,13 +11,18 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from gateway.database import VaultRow
+from gateway.config import SecretRef, load_config
+from gateway.config.models import Keys
+from gateway.database import FiguresRow, ReportRow, VaultRow, open_database, reading
 from gateway.dicom.copy.carried_body import rebuild
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
-from gateway.errors import HoldError, SealError
+from gateway.errors import ConfigError, HoldError, SealError
+from gateway.flow.segments.format import HEADER_SIZE, scan
+from gateway.flow.segments.spool import ReceivedSpool
 from gateway.keys import (
     ChunkedReader,
     DerivedCipher,
+    OpeningKeys,
     Signer,
     SpoolCipher,
     Verifier,
@@ -27,9 +32,12 @@ from gateway.keys import (
     mark_seed,
     read_token,
 )
+from gateway.keys.pair import check_proof, proof_of
 from gateway.protect.signed_report import SignedReport, check_report
+from gateway.restore import Restorer, SeenRecords
 from gateway.vault import VaultRecord, open_carried, open_payload
 from gateway.vault.record import SHARED, read_row
+from gateway.vault.recovery import recover
 
 
 class Vector:
@@ -44,6 +52,9 @@ class Vector:
 
     def file(self) -> io.BytesIO:
         return io.BytesIO(self.data("file"))
+
+    def facts(self) -> dict:
+        return self._content["facts"]
 
     def parts(self) -> list[bytes]:
         return [bytes.fromhex(part) for part in self._content["parts"]]
@@ -81,6 +92,19 @@ def test_spool_file():
     assert reader.read() == vector.data("plaintext")
 
 
+def test_segment(tmp_path):
+    vector = Vector("segment-1")
+    spool = ReceivedSpool(tmp_path, SpoolCipher(vector.data("spool_key")))
+    spool.segment_path(vector.text("id")).write_bytes(vector.data("file"))
+    with spool.segment_path(vector.text("id")).open("rb") as file:
+        steps = list(scan(file, vector.text("id"), HEADER_SIZE, len(vector.data("file"))))
+    assert [step.kind for step in steps] == ["instance", "mark", "end"]
+    assert steps[0].head.id == vector.text("record")
+    assert spool.open_facts(steps[0].facts, vector.text("record")) == vector.facts()
+    with spool.open(f"{vector.text('id')}@{HEADER_SIZE}") as file:
+        assert file.read() == vector.data("plaintext")
+
+
 def test_derived_file():
     vector = Vector("derived-1")
     cipher = DerivedCipher(vector.data("mark_key"), bytes(32))
@@ -103,6 +127,20 @@ def test_signed_report():
     assert (facts.route, facts.instance_id, facts.size) == ("relay", "0" * 32, 10)
     with pytest.raises(HoldError):
         check_report(signed, Verifier([private.public_key()]), "another")
+
+
+def test_proof_of_the_pair(tmp_path):
+    vector = Vector("proof-1")
+    private = X25519PrivateKey.from_private_bytes(vector.data("restore_private"))
+    signing = Ed25519PrivateKey.from_private_bytes(vector.data("signing_private"))
+    (tmp_path / "restore.proof").write_bytes(vector.data("file"))
+    keys = Keys(restore_public_key=SecretRef(f"file:{tmp_path}/restore.public.pem"))
+    assert check_proof(keys, private.public_key(), Verifier([signing.public_key()]))
+    for public, signer in ((X25519PrivateKey.generate(), signing), (private, Ed25519PrivateKey.generate())):
+        with pytest.raises(ConfigError):
+            check_proof(keys, public.public_key(), Verifier([signer.public_key()]))
+    assert proof_of(private.public_key(), Signer(signing)) == vector.data("file")  # Ed25519 is deterministic
+    assert len(vector.data("file")) == 169
 
 
 def test_token():
@@ -163,3 +201,34 @@ def test_carried_body(name, head):
     original = vector.data("original")
     assert vector.data("body").startswith(head)
     assert rebuild(vector.data("body"), len(original), vector.data("copy"), EXPLICIT_LITTLE) == original
+
+
+@pytest.mark.parametrize(("name", "extra"), [("backup-1", 0), ("backup-2", 1), ("backup-3", 1)])
+def test_backup(name, extra, tmp_path):
+    vector = Vector(name)
+    (tmp_path / "backup").write_bytes(vector.data("file"))
+    config = load_config(recover(tmp_path / "backup", tmp_path / "new", vector.text("passphrase")).config)
+    engine = open_database(config.database_url)
+    with reading(engine) as session:
+        assert [session.query(table).count() for table in (FiguresRow, ReportRow)] == [extra, extra]
+    restorer = Restorer(engine, config.site.state / "vault", OpeningKeys.load(config.keys), config.site.name)
+    original = restorer.by_token(vector.data("token"), vector.text("derived_sop_uid"))
+    original.verify()
+    assert b"".join(original.stream()) == vector.data("original")
+    engine.dispose()
+    public = {"restore.public.pem", "signing.public.pem", "restore.proof"}
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "new" / "keys").iterdir()}
+    assert modes == {file: 0o644 if file in public else 0o600 for file in modes} and len(modes) >= 7
+
+
+def test_backup_of_a_whole_site(tmp_path):
+    vector = Vector("backup-3")
+    (tmp_path / "backup").write_bytes(vector.data("file"))
+    config = load_config(recover(tmp_path / "backup", tmp_path / "new", vector.text("passphrase")).config)
+    assert (tmp_path / "new" / "gateway.toml").read_text().startswith("# vector\n[restore]")
+    assert config.restore is not None and config.restore.tls is not None and config.restore.tls_port == 2762
+    tls = config.restore.tls
+    files = [tls.certificate, tls.private_key, *tls.trust.iterdir()]
+    assert [file.read_text() for file in files] == ["own.pem\n", "public.key\n", "trust/ca.pem\n"]
+    assert [file.stat().st_mode & 0o777 for file in files] == [0o644, 0o600, 0o644]
+    assert not SeenRecords(config.site.state / "restore" / "records.sqlite").is_empty()

@@ -10,7 +10,8 @@ Bulk is allowed by list, not by absence from one. A copy keeps:
 
 It does not keep: larger private values, whatever their VR; groups 7F00 to 7FFF but for the Pixel Data (7FE0,0010) at
 the top level; icons and pixel data inside sequences, private ones and those in the guise of UN included; other standard
-binary values above `value_bytes`; an Encapsulated Document or Spectroscopy Data that is not the object's own content.
+binary values above `value_bytes`, or above `block_bytes` all together; an Encapsulated Document or Spectroscopy Data
+that is not the object's own content.
 What is private and too large is left out, or the object is held, or it stays, as the route chooses; the rest always
 goes.
 

@@ -6,11 +6,12 @@ Functions here change a header in place; `gateway.dicom.copy.derive` puts them t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
 from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
 from pydicom.tag import Tag
 
 from gateway.dicom.copy.bulk import RideAlong
@@ -107,10 +108,20 @@ class DerivationFacts:
     ride_along: RideAlong = field(default_factory=RideAlong)
 
 
-def drop_invalid(ds: Dataset, nested: bool = False) -> None:
-    """Take out, at all levels, what is not true of the marked copy: signatures, MACs, group lengths, padding."""
+def dropped_within() -> frozenset[int]:
+    """Tags of what `drop_invalid` takes out of sequences, besides group lengths."""
+    return _DROPPED
+
+
+def drop_invalid(ds: Dataset, nested: bool = False, done: Collection[int] = ()) -> None:
+    """Take out, at all levels, what is not true of the marked copy: signatures, MACs, group lengths, padding.
+
+    done: tags of sequences that are left alone.
+    """
     for tag in list(ds.keys()):
         number = int(tag)
+        if number in done:
+            continue
         if number in _DROPPED or number & 0xFFFF == 0 or (number >> 16 in _DROPPED_GROUPS and not nested):
             del ds[tag]
         elif not number >> 16 & 1 and is_sequence(ds, number):
@@ -118,15 +129,15 @@ def drop_invalid(ds: Dataset, nested: bool = False) -> None:
                 drop_invalid(item, nested=True)
 
 
-def set_identity(ds: Dataset, facts: DerivationFacts) -> None:
-    """New UIDs, and DERIVED, also in every Frame Type."""
+def set_identity(ds: Dataset, facts: DerivationFacts, done: Collection[int] = ()) -> None:
+    """New UIDs, and DERIVED, also in every Frame Type, but for functional groups that are done already."""
     set_uids(ds, facts)
     kept = list(values.texts(ds, "ImageType"))[1:]
     kind = ["DERIVED", *(kept or ["SECONDARY" if "SecondaryCapture" in ds.SOPClassUID.keyword else "PRIMARY"])]
     if ds.SOPClassUID in _OPHTHALMIC and not any(kind[2:3]):
         kind[2:3] = ["MARKED"]
     ds.ImageType = kind
-    _set_frame_types(ds)
+    _set_frame_types(ds, done)
 
 
 def set_uids(ds: Dataset, facts: DerivationFacts) -> None:
@@ -246,16 +257,21 @@ def _equipment(facts: DerivationFacts, what: str, encodings: tuple[str, ...]) ->
     return item
 
 
-def _set_frame_types(ds: Dataset) -> None:
+def _set_frame_types(ds: Dataset, done: Collection[int]) -> None:
     """Frame Type (0008,9007) stands in the functional groups of enhanced images; value 1 as in Image Type."""
     for keyword in ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"):
-        for group in values.items(ds, keyword):
+        for group in values.items(ds, keyword) if tag_for_keyword(keyword) not in done else ():
             for tag in list(group.keys()):
                 if not is_sequence(group, int(tag)):
                     continue
                 for item in group[tag].value or ():
-                    if "FrameType" in item:
-                        item.FrameType = ["DERIVED", *values.texts(item, "FrameType")[1:]]
+                    set_frame_type(item)
+
+
+def set_frame_type(item: Dataset) -> None:
+    """Value 1 of Frame Type becomes DERIVED, where the item has one."""
+    if "FrameType" in item:
+        item.FrameType = ["DERIVED", *values.texts(item, "FrameType")[1:]]
 
 
 def _in_zone_of(ds: Dataset, moment: datetime) -> datetime:

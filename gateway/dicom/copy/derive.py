@@ -19,6 +19,7 @@ from gateway.dicom.copy.overlay_match import Overlays
 from gateway.dicom.copy.references import follow
 from gateway.dicom.copy.sift import sift
 from gateway.dicom.copy.traces import Traces
+from gateway.dicom.copy.unused_bits import containers_of_copy
 from gateway.dicom.encoding.elements import Layout, skip_value, top_level
 from gateway.dicom.encoding.explicit import encode_around
 from gateway.dicom.encoding.library import foreign_errors
@@ -64,11 +65,11 @@ def derive(
         parts = split(original, transfer_syntax_uid)
     if pixels is None:
         pixels = pixels_of(parts)
-    containers = pixels.containers(marked_frames).tobytes()
     extremes = shown_extremes(marked_frames, pixels.padding)
     overlays = overlays_of(parts)
-    overlays.look(pixels.frames)
+    overlays.look(pixels)
     showing = frozenset(overlays.showing)
+    containers = containers_of_copy(pixels, marked_frames, parts.header, showing).tobytes()
     before, behind = derived_around(parts, facts, pixels, extremes, len(containers), len(parts.value), showing)
     outside = Outside(before, behind, facts)
     outside.check(pixels.containers(pixels.frames))
@@ -114,10 +115,9 @@ def derived_around(
     if header.has_our_private_block:
         raise DicomError("already-marked", "the data set carries a private block of this gateway already")
     with foreign_errors("undecodable-header", "the derived header cannot be made"):
-        derivation.drop_invalid(ds)
         ds.pop("SourceImageSequence", None)  # replaced as a whole
-        follow(ds, header, facts)
-        derivation.set_identity(ds, facts)
+        done = follow(ds, header, facts, frame_types=True)
+        derivation.set_identity(ds, facts, done)
         derivation.describe_derivation(ds, facts)
         derivation.refer_to_source(ds, header.sop_class_uid, header.sop_instance_uid, facts.source_reference)
         derivation.set_lossy_history(ds, pixels.lossy, parts.syntax.method, _ratio(parts, encoded_bytes))

@@ -8,7 +8,9 @@ from __future__ import annotations
 import numpy as np
 from pydicom import Dataset
 
-GROUPS = range(0x6000, 0x6020, 2)  # PS3.5 7.6
+from gateway.dicom.copy.unused_bits import GROUPS, number_of, overlay_bits
+from gateway.dicom.pixels.stored_values import Pixels
+
 _SAME = 0.97  # share of equal pixels from which on a plane counts as one of the picture's own
 _ALIKE = 0.9  # correlation of local means from which on a plane counts as a half-tone
 _BLOCK = 8  # pixels a side of what a local mean is taken over
@@ -22,6 +24,7 @@ class Overlays:
     def __init__(self, ds: Dataset, rows: int, columns: int) -> None:
         self._shape = rows, columns
         self._planes: dict[int, np.ndarray] = {}
+        self._bits = overlay_bits(ds)
         self.showing: set[int] = set()
         present = {int(tag) >> 16 for tag in ds.keys() if int(tag) & 0xFFFF == 0x3000}  # noqa: SIM118
         for group in present & set(GROUPS):
@@ -31,17 +34,20 @@ class Overlays:
             elif planes.size:
                 self._planes[group] = planes
 
-    def look(self, frames: np.ndarray, first: int = 0) -> None:
-        """Compare with frames, stored values (N, H, W) or (N, H, W, 3), of which the first is number `first`."""
-        for group, planes in self._planes.items():
-            for index, frame in enumerate(frames):
-                if group in self.showing:
-                    break
-                plane = planes[min(first + index, len(planes) - 1)]
-                if frame.ndim == 3:
-                    frame = frame.mean(axis=2).astype(np.int32)
-                if shows(plane, frame):
-                    self.showing.add(group)
+    def look(self, pixels: Pixels, first: int = 0) -> None:
+        """Compare with the frames of an image, or some of them, of which the first is number `first`."""
+        for index, frame in enumerate(pixels.frames):
+            if frame.ndim == 3:
+                frame = frame.mean(axis=2).astype(np.int32)
+            for group, planes in self._planes.items():
+                self._compare(group, planes[min(first + index, len(planes) - 1)], frame)
+            if pixels.raw is not None:
+                for group, bit in self._bits.items():
+                    self._compare(group, (pixels.raw[index] >> bit & 1).astype(bool), frame)
+
+    def _compare(self, group: int, plane: np.ndarray, frame: np.ndarray) -> None:
+        if group not in self.showing and shows(plane, frame):
+            self.showing.add(group)
 
     def _read(self, ds: Dataset, group: int) -> np.ndarray | None:
         """Planes (N, H, W) bool in the place of the image; None when they are no such planes, empty for no bits."""
@@ -49,7 +55,7 @@ class Overlays:
         if not isinstance(data, bytes | bytearray):
             return None
         rows, columns, frames = (
-            _number(ds, group, element, default) for element, default in ((0x10, 0), (0x11, 0), (0x15, 1))
+            number_of(ds, group, element, default) for element, default in ((0x10, 0), (0x11, 0), (0x15, 1))
         )
         bits = rows * columns * frames
         if not bits or not -(-bits // 8) <= len(data) <= -(-bits // 8) + 1:
@@ -104,14 +110,6 @@ def _local(image: np.ndarray) -> np.ndarray:
     rows, columns = (size // _BLOCK * _BLOCK for size in image.shape)
     blocks = image[:rows, :columns].astype(np.float64).reshape(rows // _BLOCK, _BLOCK, columns // _BLOCK, _BLOCK)
     return blocks.mean(axis=(1, 3))
-
-
-def _number(ds: Dataset, group: int, element: int, default: int) -> int:
-    try:
-        value = ds[group << 16 | element].value
-    except Exception:  # absent, or nothing that pydicom can decode
-        return default
-    return int(value) if isinstance(value, int | float | str) and str(value).strip().isdigit() else default
 
 
 def _origin(ds: Dataset, group: int) -> tuple[int, int]:

@@ -11,7 +11,8 @@ from pydicom import Dataset
 
 from gateway.dicom.copy import derivation
 from gateway.dicom.copy.derivation import DerivationFacts
-from gateway.dicom.copy.remap import is_sequence, remap_references
+from gateway.dicom.copy.nested import settle
+from gateway.dicom.copy.remap import Maps, is_sequence, leave, remap_references
 from gateway.dicom.copy.sift import sift
 from gateway.dicom.encoding.depth import check_depth
 from gateway.dicom.encoding.encoded import InstanceHeader
@@ -50,7 +51,6 @@ def derive_references(
     parts, _ = sift(parts, facts.ride_along)
     ds = parts.fresh_dataset()
     with foreign_errors("undecodable-header", "the derived header cannot be made"):
-        derivation.drop_invalid(ds)
         follow(ds, parts.header, facts)
         derivation.set_uids(ds, facts)
         derivation.describe_remapping(ds, facts)
@@ -64,8 +64,23 @@ def references_syntax(transfer_syntax_uid: str) -> str:
     return transfer_syntax_uid if syntax_of(transfer_syntax_uid).encapsulated else EXPLICIT_LITTLE
 
 
-def follow(ds: Dataset, header: InstanceHeader, facts: DerivationFacts) -> None:
-    """Map references in place; those to this very instance and series get the UIDs that it is given here."""
+def follow(ds: Dataset, header: InstanceHeader, facts: DerivationFacts, *, frame_types: bool = False) -> frozenset[int]:
+    """Take out what is not true of a copy and map references, in place, at all levels.
+
+    References to this very instance and series get the UIDs that it is given here.
+
+    Parameters
+    ----------
+    ds
+        Whose elements nobody has looked at yet.
+    frame_types
+        Whether Frame Type becomes DERIVED in functional groups.
+
+    Returns
+    -------
+    frozenset of int
+        Tags of the sequences in which all of this is done; in the others Frame Type is not.
+    """
 
     def instance(uid: str) -> str | None:
         return facts.derived_sop_uid if uid == header.sop_instance_uid else facts.map_uid(uid)
@@ -73,7 +88,10 @@ def follow(ds: Dataset, header: InstanceHeader, facts: DerivationFacts) -> None:
     def series(uid: str) -> str | None:
         return facts.derived_series_uid if uid == header.series_uid else facts.map_series(uid)
 
-    remap_references(ds, instance, series, facts.map_study)
+    done = settle(ds, Maps(instance, series, facts.map_study or leave), frame_types=frame_types)
+    derivation.drop_invalid(ds, done=done)
+    remap_references(ds, instance, series, facts.map_study, done)
+    return done
 
 
 def is_signed(ds: Dataset) -> bool:

@@ -14,7 +14,7 @@ private sequences.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from pydicom import DataElement, Dataset
@@ -29,7 +29,7 @@ from gateway.errors import DicomError
 
 UidMap = Callable[[str], str | None]
 
-_INSTANCE_TAGS = frozenset(
+INSTANCE_TAGS = frozenset(
     {
         0x00081155,  # Referenced SOP Instance UID
         0x00081167,  # Multi-frame Source SOP Instance UID
@@ -37,9 +37,9 @@ _INSTANCE_TAGS = frozenset(
         0x00209161,  # Concatenation UID: one for all parts, so mapped like an instance
     }
 )
-_SERIES_TAG = 0x0020000E
-_STUDY_TAG = 0x0020000D
-_NOT_INSTANCES = frozenset(
+SERIES_TAG = 0x0020000E
+STUDY_TAG = 0x0020000D
+NOT_INSTANCES = frozenset(
     {
         0x00081111,  # Referenced Performed Procedure Step Sequence
         0x00081120,  # Referenced Patient Sequence
@@ -56,21 +56,35 @@ _NOT_INSTANCE_CLASSES = (
 _STUDY_CLASS = "1.2.840.10008.3.1.2.3.1"  # Detached Study Management: the study itself, by its UID
 # Referenced Study Sequence; RT Referenced Study Sequence: (0008,1155) in it is the study's UID (PS3.3 C.8.8.5)
 _STUDIES = frozenset({0x00081110, 0x30060012})
-_VALUE_UID = 0x0040A124  # UID of an SR content item of type UIDREF
+VALUE_UID = 0x0040A124  # UID of an SR content item of type UIDREF
 # DCM: Series Instance UID; Source series for segmentation, and for image processing operation (CID 7210)
 _SERIES_CONCEPTS = frozenset({"112002", "121232", "121323"})
 _STUDY_CONCEPTS = frozenset({"110180", "121018"})  # Study Instance UID; Procedure Study Instance UID
 
 
+def leave(_uid: str) -> None:
+    """A map that leaves every UID as it is."""
+
+
 @dataclass(frozen=True)
-class _Maps:
+class Maps:
+    """What maps UIDs of instances, series and studies."""
+
     instance: UidMap
-    series: UidMap
-    study: UidMap
+    series: UidMap = leave
+    study: UidMap = leave
+
+    def of_value(self, tag: int) -> UidMap:
+        """What maps a Series or Study Instance UID that stands in an item."""
+        return self.series if tag == SERIES_TAG else self.study
 
 
 def remap_references(
-    ds: Dataset, map_instance: UidMap, map_series: UidMap | None = None, map_study: UidMap | None = None
+    ds: Dataset,
+    map_instance: UidMap,
+    map_series: UidMap | None = None,
+    map_study: UidMap | None = None,
+    done: Collection[int] = (),
 ) -> int:
     """Replace references in place; returns how many UIDs were replaced.
 
@@ -82,6 +96,8 @@ def remap_references(
         The same for Series Instance UIDs that stand in sequences; without it they stay.
     map_study
         The same for UIDs of studies; without it they stay.
+    done
+        Tags of sequences that are left alone.
 
     Raises
     ------
@@ -89,64 +105,65 @@ def remap_references(
         "undecodable-header" for a sequence or UID that cannot be read: references could not follow.
     """
     with foreign_errors("undecodable-header", "a sequence with references cannot be read"):
-        return _remap(ds, _Maps(map_instance, map_series or _leave, map_study or _leave), nested=False)
+        return _remap(ds, Maps(map_instance, map_series or leave, map_study or leave), nested=False, done=done)
 
 
-def _leave(_uid: str) -> None:
-    return None
-
-
-def _remap(ds: Dataset, maps: _Maps, nested: bool, within: int = 0) -> int:
+def _remap(ds: Dataset, maps: Maps, nested: bool, within: int = 0, done: Collection[int] = ()) -> int:
     replaced = 0
-    instance_map = _instance_map(ds, maps, within)
+    uid_map = instance_map(sop_class_of(ds), maps, within)
     for tag in list(ds.keys()):
         number = int(tag)
-        if number >> 16 & 1 or number in _NOT_INSTANCES:
+        if number >> 16 & 1 or number in NOT_INSTANCES or number in done:
             continue
-        if number in _INSTANCE_TAGS:
-            replaced += _replace(ds[tag], instance_map)
-        elif nested and number in (_SERIES_TAG, _STUDY_TAG, _VALUE_UID):
-            replaced += _replace(ds[tag], _value_map(ds, maps, number))
+        if number in INSTANCE_TAGS:
+            replaced += replace(ds[tag], uid_map)
+        elif nested and number in (SERIES_TAG, STUDY_TAG, VALUE_UID):
+            replaced += replace(ds[tag], _value_map(ds, maps, number))
         elif is_sequence(ds, number):
             for item in ds[tag].value or ():
                 replaced += _remap(item, maps, nested=True, within=number)
     return replaced
 
 
-def _instance_map(ds: Dataset, maps: _Maps, within: int) -> UidMap:
-    """What maps Referenced SOP Instance UID in a data set, or in an item of the sequence `within`."""
-    sop_class = str(ds.get("ReferencedSOPClassUID") or "")
+def sop_class_of(ds: Dataset) -> str:
+    """Referenced SOP Class UID, or ""."""
+    return str(ds.get("ReferencedSOPClassUID") or "")
+
+
+def instance_map(sop_class: str, maps: Maps, within: int) -> UidMap:
+    """What maps Referenced SOP Instance UID beside this Referenced SOP Class UID, in an item of sequence `within`."""
     if within in _STUDIES or sop_class == _STUDY_CLASS:
         return maps.study
-    return _leave if sop_class.startswith(_NOT_INSTANCE_CLASSES) else maps.instance
+    return leave if sop_class.startswith(_NOT_INSTANCE_CLASSES) else maps.instance
 
 
-def _value_map(ds: Dataset, maps: _Maps, tag: int) -> UidMap:
+def _value_map(ds: Dataset, maps: Maps, tag: int) -> UidMap:
     """What maps a UID that stands in an item: of an SR content item its concept name tells (PS3.3 C.18.4)."""
-    if tag != _VALUE_UID:
-        return maps.series if tag == _SERIES_TAG else maps.study
+    if tag != VALUE_UID:
+        return maps.of_value(tag)
     name = ds.get("ConceptNameCodeSequence")
     concept = str(name[0].get("CodeValue", "")) if name else ""
-    return maps.series if concept in _SERIES_CONCEPTS else maps.study if concept in _STUDY_CONCEPTS else _leave
+    return maps.series if concept in _SERIES_CONCEPTS else maps.study if concept in _STUDY_CONCEPTS else leave
 
 
-def _replace(element: DataElement, uid_map: UidMap) -> int:
+def replace(element: DataElement, uid_map: UidMap) -> int:
     """Map the UID, or each of several where one belongs; what is no text cannot be followed, and must not stay."""
-    if uid_map is _leave:
+    if uid_map is leave:
         return 0
     several = isinstance(element.value, MultiValue)
     originals = list(element.value) if several else [element.value or ""]
     if not all(isinstance(one, str) for one in originals):
         raise DicomError("undecodable-header", f"the UID in {element.tag} cannot be read: a reference could not follow")
-    mapped = [_mapped(one, uid_map) for one in originals]
-    if not any(mapped):
+    found = [mapped(one, uid_map) for one in originals]
+    if not any(found):
         return 0
-    values = [new or old for new, old in zip(mapped, originals, strict=True)]
+    values = [new or old for new, old in zip(found, originals, strict=True)]
     element.value = values if several else values[0]
-    return sum(new is not None for new in mapped)
+    return sum(new is not None for new in found)
 
 
-def _mapped(uid: str, uid_map: UidMap) -> str | None:
+def mapped(uid: str, uid_map: UidMap) -> str | None:
+    """What a UID becomes, without its padding; None where it stays."""
     original = uid.strip(" \0")
     if not original or UID(original).type == "Well-known SOP Instance":  # of the standard, the same everywhere
         return None

@@ -112,6 +112,7 @@ class _Walk:
         self._own = own
         self._overlays = overlays
         self._left_out = left_out
+        self._unlisted = rules.block_bytes  # of small standard binary values that no list has, all together
         self._steps = min(max(_LEAST_STEPS, _STEPS * len(data)), _MOST_STEPS)
 
     # -- structure -----------------------------------------------------------------------------------------------------
@@ -258,10 +259,12 @@ class _Walk:
                 return None
             if head.tag >> 16 & 0xFFE1 == 0x6000 and not place.nested and head.length != UNDEFINED:
                 return None  # Overlay Data (60xx,3000): those that show the picture are gone
-            if size <= self._rules.value_bytes and head.length != UNDEFINED:
-                return None
             if not bulk.is_bulk(head.tag, head.vr) and bulk.dictionary_vrs(head.tag):
                 return None
+            if size <= self._rules.value_bytes and head.length != UNDEFINED:
+                self._unlisted -= 0 if is_text else size + 8
+                if self._unlisted >= 0:
+                    return None
             return self._leave_out(head, "binary data that is not on the list", place, private=False)
         if kept:
             return None

@@ -5,7 +5,9 @@ are, with the bytes of their words swapped, or every second pixel of a row or of
 scaled, windowed or compressed on its way is not found so: the rule of `gateway.dicom.copy.bulk` keeps that out.
 
 Every run of `RUN` bytes covers a whole block of `_BLOCK` bytes at a multiple of `_BLOCK`. So the blocks of the pixels
-are looked up by a hash among all blocks of the other bytes, wherever they begin; what is found there is compared.
+are looked up by a hash among all blocks of the other bytes, wherever they begin; what is found there is compared. The
+other bytes are gone through once for their hashes, and once more for the places of those hashes that the pixels have
+too: however long they are, the time is linear in them.
 """
 
 from __future__ import annotations
@@ -17,8 +19,7 @@ import numpy as np
 RUN = 64
 _ENOUGH = RUN - 2  # a run of swapped words may begin and end within a word
 _BLOCK = 16
-_TABLE_BITS = 20
-_SHIFT, _MASK = np.uint64(64 - _TABLE_BITS), np.uint64((1 << _TABLE_BITS) - 1)
+_LEAST_BITS, _MOST_BITS = 20, 26  # of the tables: 8 places for each byte outside, 64 MiB each at most
 _FEW_ROWS = 4  # narrower thumbnails than so many runs a row are looked for across their rows too
 _FIRST, _SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
 _MAX_COMPARED = 4096  # blocks with the hash of another that are compared in one form of the pixels,
@@ -33,13 +34,10 @@ class Traces:
         odd = (len(outside) - 1) // 2 * 2 + 1 if outside else 0
         # as they stand, and with the bytes of words swapped, whether the words begin at even or at odd bytes
         self._forms = (outside, _swapped(outside[:even]), outside[:1] + _swapped(outside[1:odd]))
-        self._table, self._second = np.zeros((2, 1 << _TABLE_BITS), bool)
+        self._tables = _Tables(len(outside))
         for form in self._forms:
-            for start in range(min(8, max(len(form) - _BLOCK + 1, 0))):
-                words = np.frombuffer(form, "<u8", (len(form) - start) // 8, start)
-                mixed = _mixed(words[:-1], words[1:])
-                self._table[mixed >> _SHIFT] = True
-                self._second[mixed & _MASK] = True
+            for _, mixed in _hashes(form):
+                self._tables.add(mixed)
 
     def find(self, frames: np.ndarray) -> int | None:
         """Where in `outside` a trace of these frames begins; None without one.
@@ -51,37 +49,84 @@ class Traces:
         """
         if len(self._forms[0]) < RUN:
             return None
-        for pixels in _forms_of(frames):
-            if (place := self._find(pixels)) is not None:
-                return place
+        met = [self._met(pixels) for pixels in _forms_of(frames)]
+        wanted = np.unique(np.concatenate([hashes for _, hashes in met]))
+        places = [_places(form, wanted) for form in self._forms] if wanted.size else []
+        numbers = np.array(sorted({number for found in places for number in found}), np.int64)
+        if not numbers.size:
+            return None
+        for pixels, (blocks, hashes) in zip(_forms_of(frames), met, strict=True):
+            there = np.flatnonzero(np.isin(hashes, wanted[numbers]))[:_MAX_COMPARED]
+            data = pixels.reshape(-1).view(np.uint8)
+            for block, number in zip(blocks[there], np.searchsorted(wanted, hashes[there]), strict=True):
+                for form, found in zip(self._forms, places, strict=True):
+                    if (place := _compared(form, found.get(int(number), []), data, int(block) * _BLOCK)) is not None:
+                        return place
         return None
 
-    def _find(self, pixels: np.ndarray) -> int | None:
+    def _met(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Blocks of the pixels that may stand outside, the first of each hash, and their hashes."""
         data = pixels.reshape(-1).view(np.uint8)
         words = data[: data.size // _BLOCK * _BLOCK].view("<u8").reshape(-1, 2)
         mixed = _mixed(words[:, 0], words[:, 1])
-        candidates = np.flatnonzero(self._table[mixed >> _SHIFT])
-        candidates = candidates[self._second[mixed[candidates] & _MASK]]
-        if not candidates.size:
-            return None
+        candidates = self._tables.among(mixed)
         candidates = candidates[_telling(words[candidates])]
-        once = np.unique(mixed[candidates], return_index=True)[1][:_MAX_COMPARED]
-        candidates = candidates[np.sort(once)]
-        for block in candidates:
-            for form in self._forms:
-                if (place := _compared(form, data, int(block) * _BLOCK)) is not None:
-                    return place
-        return None
+        candidates = np.sort(candidates[np.unique(mixed[candidates], return_index=True)[1]])
+        return candidates, mixed[candidates]
 
 
-def _compared(form: bytes, data: np.ndarray, start: int) -> int | None:
+class _Tables:
+    """A set of hashes that may hold more than was put into it, by few."""
+
+    def __init__(self, size: int) -> None:
+        bits = min(max((8 * size).bit_length(), _LEAST_BITS), _MOST_BITS)
+        self._shift, self._mask = np.uint64(64 - bits), np.uint64((1 << bits) - 1)
+        self._first, self._second = np.zeros((2, 1 << bits), bool)
+
+    def add(self, mixed: np.ndarray) -> None:
+        self._first[mixed >> self._shift] = True
+        self._second[mixed & self._mask] = True
+
+    def among(self, mixed: np.ndarray) -> np.ndarray:
+        """Indices of those that were added, and of a few others."""
+        found = np.flatnonzero(self._first[mixed >> self._shift])
+        return found[self._second[mixed[found] & self._mask]]
+
+
+def _hashes(form: bytes) -> Iterator[tuple[int, np.ndarray]]:
+    """Of all blocks in `form`, in eight parts: the place of the first, and the hashes of those at every eighth byte."""
+    for start in range(min(8, max(len(form) - _BLOCK + 1, 0))):
+        words = np.frombuffer(form, "<u8", (len(form) - start) // 8, start)
+        yield start, _mixed(words[:-1], words[1:])
+
+
+def _places(form: bytes, wanted: np.ndarray) -> dict[int, list[int]]:
+    """Where in `form` blocks with these hashes (sorted) begin: index -> the first `_MAX_PLACES` places."""
+    tables = _Tables(len(wanted))
+    tables.add(wanted)
+    where, which = [], []
+    for start, mixed in _hashes(form):
+        near = tables.among(mixed)
+        number = np.minimum(np.searchsorted(wanted, mixed[near]), len(wanted) - 1)
+        exact = wanted[number] == mixed[near]
+        where.append(near[exact] * 8 + start)
+        which.append(number[exact])
+    if not any(map(len, which)):
+        return {}
+    place, index = np.concatenate(where), np.concatenate(which)
+    order = np.lexsort((place, index))
+    place, index = place[order], index[order]
+    numbers, begins = np.unique(index, return_index=True)
+    ends = [*begins[1:].tolist(), len(index)]
+    return {
+        int(number): place[begin : min(end, begin + _MAX_PLACES)].tolist()
+        for number, begin, end in zip(numbers, begins, ends, strict=True)
+    }
+
+
+def _compared(form: bytes, places: list[int], data: np.ndarray, start: int) -> int | None:
     """A place in `form` that agrees with `data` over a whole run around the block at `start`."""
-    block = data[start : start + _BLOCK].tobytes()
-    at = -1
-    for _ in range(_MAX_PLACES):
-        at = form.find(block, at + 1)
-        if at < 0:
-            break
+    for at in places:
         before = min(RUN - _BLOCK, at, start)
         behind = min(RUN, len(form) - at, data.size - start)
         there = np.frombuffer(form, np.uint8, before + behind, at - before)

@@ -18,6 +18,7 @@ UNDEFINED = 0xFFFFFFFF
 ITEM = 0xFFFEE000
 ITEM_END = 0xFFFEE00D
 SEQUENCE_END = 0xFFFEE0DD
+_HEAD_BYTES = 14  # of an item's head and what tells its layout; no head of an element is longer
 MAX_DEPTH = 48  # nested sequences of undefined length
 
 VRS = frozenset(
@@ -117,25 +118,113 @@ def skip_value(source: Source, element: Element, layout: Layout, depth: int = 0)
         return 0
     if depth >= MAX_DEPTH:
         raise DicomError("nested-too-deep", f"more than {MAX_DEPTH} nested sequences at byte {element.start}")
-    items = 0
-    while True:
-        head = read_head(source, layout)
-        if head.tag == SEQUENCE_END:
-            return items
-        if head.tag != ITEM:
-            raise DicomError("bad-sequence", f"neither item nor delimiter inside a sequence at byte {head.start}")
-        items += 1
-        if head.length != UNDEFINED:
+    return _Skip(source, layout, depth).items()
+
+
+class _Skip:
+    """Goes past items of undefined length, nested ones too: as far as they are read ahead in one loop."""
+
+    def __init__(self, source: Source, layout: Layout, depth: int) -> None:
+        self._source = source
+        self._around: list[Layout] = []  # layouts of the items in which a sequence is open
+        self._layout = layout
+        self._in_item = False
+        self._depth = depth  # of sequences around the outermost one
+        self._found = 0
+
+    def items(self) -> int:
+        """Go past them and their delimiter; gives how many there are, those in nested sequences not counted."""
+        while not (self._ahead() or self._next()):
+            pass
+        return self._found
+
+    def _ahead(self) -> bool:
+        """Go past what is read ahead, up to what needs a closer look; True behind the last delimiter."""
+        data, at = self._source.ahead(_HEAD_BYTES)
+        begin, end, elements, most = at, len(data) - _HEAD_BYTES, 0, self._source.elements_left
+        around, in_item, is_done = self._around, self._in_item, False
+        order = self._layout.order
+        unpack, long, short = (struct.Struct(order + kind).unpack_from for kind in ("HH", "I", "H"))
+        implicit = self._layout.implicit
+        while at <= end and elements < most:
+            group, number = unpack(data, at)
+            if group == 0xFFFE:
+                (length,) = long(data, at + 4)
+                if in_item:
+                    if number != 0xE00D:
+                        break
+                    at, in_item = at + 8, False
+                    self._layout = around.pop()
+                    implicit = self._layout.implicit
+                elif number == 0xE0DD:
+                    at, in_item = at + 8, True
+                    if not around:
+                        is_done, elements = True, elements + 1
+                        break
+                elif number != 0xE000:
+                    break
+                elif length != UNDEFINED:
+                    if at + 8 + length > end:
+                        break
+                    self._found += not around
+                    at += 8 + length
+                else:
+                    self._found += not around
+                    at, in_item = at + 8, True
+                    around.append(self._layout)
+                    self._layout = self._layout.found(data[at : at + 6], nested=True)
+                    implicit = self._layout.implicit
+                elements += 1
+                continue
+            if not in_item:
+                break
+            vr = b"" if implicit else data[at + 4 : at + 6]
+            if vr in LONG_VRS:
+                length, value = long(data, at + 8)[0], at + 12
+            elif vr and b"AA" <= vr <= b"ZZ":
+                length, value = short(data, at + 6)[0], at + 8
+            else:
+                length, value = long(data, at + 4)[0], at + 8
+            if length == UNDEFINED:
+                if self._depth + len(around) >= MAX_DEPTH:
+                    break
+                at, in_item = value, False
+            elif value + length > end:
+                break
+            else:
+                at = value + length
+            elements += 1
+        self._in_item = in_item
+        self._source.advance(at - begin, elements)
+        return is_done
+
+    def _next(self) -> bool:
+        """Go past one head and its value, whatever it is; True behind the last delimiter."""
+        source = self._source
+        head = read_head(source, self._layout)
+        if not self._in_item:
+            if head.tag == SEQUENCE_END:
+                self._in_item = True
+                return not self._around
+            if head.tag != ITEM:
+                raise DicomError("bad-sequence", f"neither item nor delimiter inside a sequence at byte {head.start}")
+            self._found += not self._around
+            if head.length != UNDEFINED:
+                source.skip(head.length)
+                return False
+            self._around.append(self._layout)
+            self._layout = self._layout.found(source.peek(6), nested=True)
+            self._in_item = True
+            return False
+        if head.tag == ITEM_END:
+            self._layout = self._around.pop()
+            self._in_item = False
+        elif head.tag >> 16 == 0xFFFE:
+            raise DicomError("bad-sequence", f"an item is not closed before byte {head.start}")
+        elif head.length != UNDEFINED:
             source.skip(head.length)
+        elif self._depth + len(self._around) >= MAX_DEPTH:
+            raise DicomError("nested-too-deep", f"more than {MAX_DEPTH} nested sequences at byte {head.start}")
         else:
-            _skip_item(source, layout.found(source.peek(6), nested=True), depth)
-
-
-def _skip_item(source: Source, layout: Layout, depth: int) -> None:
-    while True:
-        element = read_head(source, layout)
-        if element.tag == ITEM_END:
-            return
-        if element.tag >> 16 == 0xFFFE:
-            raise DicomError("bad-sequence", f"an item is not closed before byte {element.start}")
-        skip_value(source, element, layout, depth + 1)
+            self._in_item = False
+        return False

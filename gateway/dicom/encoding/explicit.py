@@ -30,10 +30,10 @@ def encode_around(ds: Dataset) -> tuple[bytes, bytes]:
         out = behind if tag >> 16 > _PIXEL_GROUP else before
         raw = ds.get_item(tag, keep_deferred=True)
         try:
-            out.write(_written(raw, character_sets))
+            out.write(written(raw, character_sets))
         except Exception:  # a raw element without VR inside an explicit data set, or a value against its VR
             value = _undecoded(raw)
-            out.write(_written(ds[tag] if value is None else DataElement(tag, "UN", value), character_sets))
+            out.write(written(ds[tag] if value is None else DataElement(tag, "UN", value), character_sets))
     return before.getvalue(), behind.getvalue()
 
 
@@ -44,7 +44,8 @@ def _undecoded(element: DataElement | RawDataElement) -> bytes | None:
     return element.value if isinstance(element.value, bytes) else None
 
 
-def _written(element: DataElement, character_sets: list[str] | None) -> bytes:
+def written(element: DataElement, character_sets: list[str] | None) -> bytes:
+    """One element, encoded; text that was decoded in these character sets."""
     buffer = io.BytesIO()
     fp = DicomIO(buffer)
     fp.is_implicit_VR, fp.is_little_endian = False, True

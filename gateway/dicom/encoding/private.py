@@ -89,11 +89,16 @@ def read_block(ds: Dataset) -> PrivateBlock | None:
     return None
 
 
-def _creators(ds: Dataset) -> dict[int, str]:
-    """Block number (0x10 to 0xFF) to creator, over group 4D49."""
+def blocks_of(ds: Dataset, group: int, creator: str) -> list[int]:
+    """The numbers (0x10 to 0xFF) of the blocks that this creator has in an odd group (PS3.5 7.8.1)."""
+    return sorted(number for number, found in _creators(ds, group).items() if found == creator)
+
+
+def _creators(ds: Dataset, group: int = GROUP) -> dict[int, str]:
+    """Block number (0x10 to 0xFF) to creator, over a group."""
     found = {}
     for tag in ds.keys():  # noqa: SIM118 - iterating a Dataset itself would decode every element
-        if tag >> 16 == GROUP and 0x10 <= tag & 0xFFFF <= 0xFF:
+        if tag >> 16 == group and 0x10 <= tag & 0xFFFF <= 0xFF:
             found[tag & 0xFFFF] = _text(_raw(ds, tag))
     return found
 

@@ -12,7 +12,7 @@ from gateway.dicom.encoding.limits import ELEMENT, HINT, MAX_DECODED
 from gateway.errors import DicomError
 
 _CHUNK = 1 << 20
-_AHEAD = 1 << 13  # bytes that are read at once where fewer are asked for
+_AHEAD = 1 << 14  # bytes that are read at once where fewer are asked for
 MAX_INFLATED = 512 << 20  # bytes that a deflated data set may inflate to; deflate reaches 1:1032
 MAX_ELEMENTS = MAX_DECODED // ELEMENT  # elements, items and fragments
 
@@ -93,6 +93,21 @@ class Source:
                 have += len(more)
             self._ahead, self._at = b"".join(pieces), 0
         return self._ahead[self._at : self._at + size]
+
+    def ahead(self, least: int) -> tuple[bytes, int]:
+        """What is read already, and where in it the rest begins: of `least` bytes or more, but at the end."""
+        self.peek(least)
+        return self._ahead, self._at
+
+    @property
+    def elements_left(self) -> int:
+        """How many elements may still begin."""
+        return MAX_ELEMENTS - self._elements
+
+    def advance(self, size: int, elements: int) -> None:
+        """Go past bytes that `ahead` gave, in which so many elements begin."""
+        self._elements += elements
+        self._consume(size)
 
     def count_element(self) -> None:
         """One more element, item or fragment begins. Raises DicomError "too-many-elements" beyond `MAX_ELEMENTS`."""

@@ -21,17 +21,17 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _LONGEST = 1 << 18  # bytes of a value that is looked at here: room for a lookup table of 65536 words
 
 
-def raw_value(ds: Dataset, keyword: str) -> Any:
-    """The decoded value behind `keyword`, or None when absent, empty, not decodable, or too long for any such value.
+def raw_value(ds: Dataset, keyword: str | int) -> Any:
+    """The decoded value behind `keyword`, or a tag; None when absent, empty, not decodable, or too long for any such.
 
     A sequence counts only where the dictionary has one: `parse` bounds how many items it holds.
     """
     try:
         raw = ds.get_item(keyword)
         is_long = isinstance(raw, RawDataElement) and raw.value is not None and len(raw.value) > _LONGEST
-        if is_long and dictionary_VR(raw.tag) != "SQ":
+        if is_long and not (dictionary_has_tag(raw.tag) and dictionary_VR(raw.tag) == "SQ"):
             return None
-        value = _looked_at(ds, raw) if isinstance(raw, RawDataElement) else ds.get(keyword)
+        value = _looked_at(ds, raw) if isinstance(raw, RawDataElement) else raw.value if raw is not None else None
     except Exception:  # pydicom decodes on access, and foreign bytes make it raise nearly anything
         return None
     return None if value is None or (isinstance(value, (str, bytes, list)) and not value) else value
@@ -69,8 +69,8 @@ def present(ds: Dataset, keyword: str) -> bool:
     return value is not None and value != []
 
 
-def values(ds: Dataset, keyword: str) -> list[Any]:
-    """All values behind `keyword`, as a list; [] when there is none."""
+def values(ds: Dataset, keyword: str | int) -> list[Any]:
+    """All values behind `keyword`, or a tag, as a list; [] when there is none."""
     value = raw_value(ds, keyword)
     if value is None:
         return []

@@ -14,10 +14,10 @@ from typing import IO, Literal
 import numpy as np
 
 from gateway.mark.types import MarkedImage, MarkRequest
-from gateway.mark.visibility.budget import visibility_threshold
 from gateway.mark.visibility.display import display_of, untouchable_of
 from gateway.mark.visibility.quality import visible_pixels
 from gateway.mark.visibility.region import luminance
+from gateway.mark.visibility.threshold import step_limit, visibility_threshold
 
 AMPLIFIED = 20
 """How often the difference is shown."""
@@ -74,7 +74,8 @@ def pair_of(request: MarkRequest, result: MarkedImage, noise_factor: float, titl
     """
     window = display_of(request, untouchable_of(request))
     before, after = window.shown(request.image), window.shown(result.image)
-    visible = visible_pixels(before, after, visibility_threshold(before, noise_factor))
+    limit = step_limit(visibility_threshold(before, noise_factor), window.unit)
+    visible = visible_pixels(before, after, limit)
     remark = f"PSNR {result.quality.psnr:.1f} dB, SSIM {result.quality.ssim:.3f}"
     return Pair(title, remark, before, after, result.strokes, visible)
 

@@ -58,21 +58,24 @@ class GeneratorMethod:
         constrain = partial(limit_chroma, share=batch.profile.chroma)
         keys = [draft.request.key for draft in batch.filled]
         members = batch.surrogates if self._settings.steps else ()
-        direction = first_direction(clean, offset, members, batch.profile.tasks, self._parallel_map)
+        tasks, known = batch.profile.tasks, batch.answers
+        direction = first_direction(clean, offset, members, tasks, self._parallel_map, known)
         generator = self._generators.get(batch.profile, clean.shape[1])
         texture = optimise_texture(
             clean,
             amplitude,
             offset,
             batch.surrogates,
-            batch.profile.tasks,
+            tasks,
             [keyed(draft.request.key, "texture", draft.request.position) for draft in batch.filled],
             self._settings.refine,
             constrain,
             generate_texture(generator, clean, amplitude, offset, keys, direction, constrain),
+            batch.tensor(lambda canvas: canvas.blanked.astype(np.float32)) if self._settings.refine else None,
+            known,
         )
         return [*whole_textures(texture, batch)]
 
     def finish(self, draft: Draft, drawing: np.ndarray, profile: ModalityProfile) -> Finished:
         """Round the texture into stored values."""
-        return finish_texture(draft, drawing, profile, self._settings.psnr_floor)
+        return finish_texture(draft, drawing, profile)

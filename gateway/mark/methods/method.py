@@ -16,6 +16,7 @@ from gateway.mark.grids import to_tensor, working_shape
 from gateway.mark.methods.generator_packs import GeneratorPack
 from gateway.mark.resample import resize
 from gateway.mark.settings import MarkSettings
+from gateway.mark.surrogates.consensus import Answers
 from gateway.mark.surrogates.packs import Surrogate
 from gateway.mark.types import ModalityProfile
 from gateway.mark.visibility.budget import Canvas
@@ -113,6 +114,16 @@ class Batch:
         """``size`` drafts: the last one repeated where there are fewer."""
         return [*self.drafts, *[self.drafts[-1]] * (self.size - len(self.drafts))]
 
+    @property
+    def answers(self) -> Answers:
+        """What networks said of the clean images already, those that were asked of every one of them."""
+        all_of_them = [draft.answers for draft in self.filled]
+        return {
+            name: {task: torch.cat([answers[name][task] for answers in all_of_them]) for task in tasks}
+            for name, tasks in all_of_them[0].items()
+            if all(name in answers for answers in all_of_them)
+        }
+
     def tensor(self, plane: Callable[[Canvas], np.ndarray]) -> Tensor:
         """Return (size, C, h, w) float32 at the working resolution.
 
@@ -121,8 +132,15 @@ class Batch:
         plane
             (H, W) or (H, W, 3) of a canvas, as ``lambda canvas: canvas.shown``.
         """
-        planes = (plane(draft.canvas) for draft in self.filled)
-        return torch.cat([resize(to_tensor(one, self.device), *self.working_shape) for one in planes])
+        found: list[Tensor] = []
+        for draft in self.drafts:
+            one = plane(draft.canvas)
+            if not one.any():
+                channels = 1 if one.ndim == 2 else one.shape[2]
+                found.append(torch.zeros((1, channels, *self.working_shape), device=self.device))
+            else:
+                found.append(resize(to_tensor(one, self.device), *self.working_shape))
+        return torch.cat(found + [found[-1]] * (self.size - len(found)))
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class PaperMethod:
 
     def __init__(self, setup: Setup) -> None:
         self._settings = setup.settings
-        self._ink = text_ink(setup.settings.text) if setup.logo is None else setup.logo
+        self._ink = text_ink(setup.settings.word) if setup.logo is None else setup.logo
 
     @staticmethod
     def needs(settings: MarkSettings) -> Needs:

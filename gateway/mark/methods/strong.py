@@ -21,7 +21,7 @@ from gateway.mark.methods.textures import finish_texture, whole_textures
 from gateway.mark.randomness import keyed
 from gateway.mark.resample import resize
 from gateway.mark.settings import MarkSettings
-from gateway.mark.surrogates.consensus import Probabilities, consensus
+from gateway.mark.surrogates.consensus import Answers, Probabilities, consensus
 from gateway.mark.surrogates.objective import Target, draw_views, margins
 from gateway.mark.surrogates.packs import Surrogate
 from gateway.mark.types import ModalityProfile
@@ -37,6 +37,12 @@ FIRST_RATE, REFINE_RATE = 0.2, 0.5
 CALM_MARGIN = -2.0
 """A surrogate whose margin is below this (log odds) is misled enough: its weight goes towards LEAST_WEIGHT."""
 LEAST_WEIGHT = 0.15
+IN_TURN = 2
+"""Surrogates that a step asks, in turn: momentum remembers the others, and a step costs that much less."""
+MIN_ROUNDS = 3
+"""Times that every surrogate is asked at least."""
+ENOUGH = -4.0
+"""Margin (log odds) of every surrogate, each time that it was last asked, at which an image is done."""
 
 
 class StrongMethod:
@@ -69,12 +75,14 @@ class StrongMethod:
             [keyed(draft.request.key, "texture", draft.request.position) for draft in batch.filled],
             self._settings.steps,
             partial(limit_chroma, share=batch.profile.chroma),
+            blanked=batch.tensor(lambda canvas: canvas.blanked.astype(np.float32)),
+            known=batch.answers,
         )
         return [*whole_textures(texture, batch)]
 
     def finish(self, draft: Draft, drawing: np.ndarray, profile: ModalityProfile) -> Finished:
         """Round the texture into stored values."""
-        return finish_texture(draft, drawing, profile, self._settings.psnr_floor)
+        return finish_texture(draft, drawing, profile)
 
 
 def optimise_texture(
@@ -87,6 +95,8 @@ def optimise_texture(
     steps: int,
     constrain: Callable[[Tensor], Tensor] = lambda texture: texture,
     begin: Tensor | None = None,
+    blanked: Tensor | None = None,
+    known: Answers | None = None,
 ) -> Tensor:
     """Return the texture (B, C, h, w) in -1..1 that misleads the surrogates when it is added to ``clean``.
 
@@ -110,6 +120,11 @@ def optimise_texture(
         puts a texture in -1..1 back where it may be (colour), after every step; for gray images nothing.
     begin
         (B, C, h, w) float32 in -1..1, the texture that the steps begin with; None: keyed noise.
+    blanked
+        (B, 1, h, w) float32 in 0..1, the background that every second step sees black, so that anatomy and air each
+        mislead without the other; None or all 0: there is none.
+    known
+        what surrogates said of the clean images already.
 
     Raises
     ------
@@ -126,21 +141,44 @@ def optimise_texture(
     if begin is None:
         texture = texture * 0.3
     groups = draw_views(generators, clean.shape[2:], GROUPS, VIEWS, device)[:steps]
-    probabilities = consensus(clean, surrogates, tasks)
-    targets = [Target(one, clean, groups, held) for one, held in zip(surrogates, probabilities, strict=True)]
+    probabilities = consensus(clean, surrogates, tasks, known=known)
+    left = None if blanked is None or not bool(blanked.any()) else 1.0 - blanked
+    grounds = [(clean, None)] if left is None else [(clean, None), (clean * left, left)]
+    turns = [
+        [(Target(one, seen, groups, held), kept) for one, held in pair]
+        for pair in _in_turn(list(zip(surrogates, probabilities, strict=True)))
+        for seen, kept in grounds
+    ]
     momentum = torch.zeros_like(texture)
+    open_ = torch.ones(len(clean), dtype=torch.bool, device=device)
+    margins_of: dict[tuple[int, int], Tensor] = {}
     for step in range(steps):
         texture.requires_grad_(True)
         images = (clean + offset + amplitude * texture).clamp(0.0, 1.0)
         total = torch.zeros_like(texture)
-        for target in targets:
-            loss, margin = target.loss(images, step % GROUPS)
+        turn, group = step % len(turns), step // len(turns) % len(groups)
+        for number, (target, kept) in enumerate(turns[turn]):
+            loss, margin = target.loss(images if kept is None else images * kept, group)
             (gradient,) = torch.autograd.grad(loss.sum(), texture, retain_graph=True)
             total += balanced_gradient(gradient, margin.detach(), target.surrogate.name)
+            margins_of[turn, number] = margin.detach()
+        if step + 1 >= len(turns) * MIN_ROUNDS:
+            open_ &= torch.stack([*margins_of.values()]).amax(0) > ENOUGH
         momentum = MOMENTUM * momentum + total
         rate = first * (1.0 - 0.8 * step / steps)  # large steps first, then settle
-        texture = constrain((texture.detach() - rate * momentum.sign()).clamp(-1.0, 1.0))
+        moved = constrain((texture.detach() - rate * momentum.sign()).clamp(-1.0, 1.0))
+        # an image that is done stays as it is, whatever else is in the batch
+        texture = torch.where(open_[:, None, None, None], moved, texture.detach())
+        if not bool(open_.any()):
+            break
     return texture
+
+
+def _in_turn(pairs: list[tuple[Surrogate, Probabilities]]) -> list[list[tuple[Surrogate, Probabilities]]]:
+    """Return the surrogates by turns of ``IN_TURN``, the last one filled up with the first of them."""
+    count = -(-len(pairs) // IN_TURN)
+    asked = [pairs[number % len(pairs)] for number in range(count * IN_TURN)] if count > 1 else pairs
+    return [asked[first : first + IN_TURN] for first in range(0, len(asked), IN_TURN)]
 
 
 def first_direction(
@@ -149,10 +187,12 @@ def first_direction(
     surrogates: Sequence[Surrogate],
     tasks: Sequence[str],
     parallel_map: Callable[..., Iterable] = map,
+    known: Answers | None = None,
 ) -> Tensor:
-    """Return (B, C, h, w) float32: the direction that lowers all surrogates' margins at the lettered image, any unit.
+    """Return (B, C, h, w) float32: the direction that lowers surrogates' margins at the lettered image, any unit.
 
-    One gradient per surrogate, of the whole image upright; balanced and without labels, as in ``optimise_texture``.
+    One gradient per surrogate, of the whole image upright; balanced and without labels, as in
+    ``optimise_texture``.
 
     Parameters
     ----------
@@ -166,6 +206,8 @@ def first_direction(
         heads to mislead; empty: all.
     parallel_map
         maps a function over the surrogates, results in order: cores may share them.
+    known
+        what surrogates said of the clean images already.
 
     Raises
     ------
@@ -181,7 +223,8 @@ def first_direction(
 
     total = torch.zeros_like(clean)
     if surrogates:
-        for gradient in parallel_map(gradient_of, surrogates, consensus(clean, surrogates, tasks, parallel_map)):
+        held = consensus(clean, surrogates, tasks, parallel_map, known)
+        for gradient in parallel_map(gradient_of, surrogates, held):
             total -= gradient
     return total
 

@@ -31,7 +31,7 @@ def whole_textures(texture: Tensor, batch: Batch) -> list[np.ndarray]:
     return [np.ascontiguousarray(plane) for plane in planes]
 
 
-def finish_texture(draft: Draft, texture: np.ndarray, profile: ModalityProfile, floor: float) -> Finished:
-    """Round a texture (shape of the image) into stored values; ``floor`` in dB, raises as ``fit_to_floor``."""
-    marked, cut = fit_to_floor(draft.canvas, texture, floor, profile.stroke_peak)
+def finish_texture(draft: Draft, texture: np.ndarray, profile: ModalityProfile) -> Finished:
+    """Round a texture (shape of the image) into stored values; raises as ``fit_to_floor``."""
+    marked, cut = fit_to_floor(draft.canvas, texture, draft.floor, profile.stroke_peak)
     return Finished(draft.canvas, marked, cut)

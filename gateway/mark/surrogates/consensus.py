@@ -7,7 +7,7 @@ also leads away from the second most likely answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -18,10 +18,16 @@ from gateway.mark.surrogates.packs import Surrogate
 
 Probabilities = dict[str, Tensor]
 """Task -> (B, classes) float32 probabilities that sum to 1."""
+Answers = dict[str, dict[str, Tensor]]
+"""Name of a surrogate -> task -> its (B, classes) logits of the clean images."""
 
 
 def consensus(
-    clean: Tensor, surrogates: Sequence[Surrogate], tasks: Sequence[str], parallel_map: Callable[..., Iterable] = map
+    clean: Tensor,
+    surrogates: Sequence[Surrogate],
+    tasks: Sequence[str],
+    parallel_map: Callable[..., Iterable] = map,
+    known: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> list[Probabilities]:
     """Return per surrogate the mean probabilities of all surrogates that know the same classes of a task.
 
@@ -35,6 +41,8 @@ def consensus(
         heads to ask; empty: all.
     parallel_map
         maps a function over the surrogates, results in order.
+    known
+        ``Answers`` of surrogates that need not be asked again.
 
     Raises
     ------
@@ -42,7 +50,9 @@ def consensus(
         ``surrogate-nan`` when a network gives a value that is not finite.
     """
 
-    def ask(surrogate: Surrogate) -> dict[str, Tensor]:
+    def ask(surrogate: Surrogate) -> Mapping[str, Tensor]:
+        if known and surrogate.name in known:
+            return known[surrogate.name]
         with torch.no_grad():
             return surrogate.net(resize(clean, surrogate.input_size, surrogate.input_size)).logits
 

@@ -150,20 +150,28 @@ class Target:
         self, surrogate: Surrogate, clean: Tensor, groups: Sequence[ViewGroup], probabilities: Probabilities
     ) -> None:
         self.surrogate = surrogate
-        self._groups = list(groups)
+        self._clean, self._groups = clean, list(groups)
         self._probabilities = [
             {task: share.repeat_interleave(group.count, dim=0) for task, share in probabilities.items()}
             for group in groups
         ]
-        with torch.no_grad():
-            self._middle = [surrogate.net(see(clean, group, view_side(surrogate, group))).middle for group in groups]
+        self._middle: dict[int, Tensor | None] = {}
+
+    def _before(self, index: int) -> Tensor | None:
+        """Return the middle feature map of the clean images seen through a view group; asked for once, when needed."""
+        if index not in self._middle:
+            group = self._groups[index]
+            with torch.no_grad():
+                shown = see(self._clean, group, view_side(self.surrogate, group))
+                self._middle[index] = self.surrogate.net(shown).middle
+        return self._middle[index]
 
     def loss(self, images: Tensor, index: int) -> tuple[Tensor, Tensor]:
         """Return ((B,) loss, (B,) mean margin) of images (B, C, h, w) seen through view group ``index``."""
         group = self._groups[index]
         output = self.surrogate.net(see(images, group, view_side(self.surrogate, group)))
         margin = margins(output, self._probabilities[index]).reshape(-1, group.count).mean(1)
-        before = self._middle[index]
+        before = self._before(index)
         if output.middle is None or before is None:
             return margin, margin
         same = functional.cosine_similarity(output.middle.flatten(1), before.flatten(1), dim=1)

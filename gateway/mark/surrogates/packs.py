@@ -66,7 +66,7 @@ class Surrogate:
 
 @dataclass(frozen=True)
 class SurrogatePack:
-    """A set of networks for images of one channel count.
+    """A set of networks for images of one channel count; two packs may hold the same file.
 
     Attributes
     ----------
@@ -80,6 +80,8 @@ class SurrogatePack:
         the model card (Markdown): data, split, licence, figures.
     licence_warning
         logged at start when not empty.
+    tasks
+        heads that the pack asks; networks that gray and RGB images share have those of both. Empty: all of a file.
     """
 
     name: str
@@ -87,6 +89,7 @@ class SurrogatePack:
     files: tuple[Path, ...]
     card: Path
     licence_warning: str = ""
+    tasks: tuple[str, ...] = ()
 
     def load(self, device: torch.device) -> tuple[Surrogate, ...]:
         """Return the pack's networks on ``device``.
@@ -94,11 +97,14 @@ class SurrogatePack:
         Raises
         ------
         MarkError
-            ``weights-corrupt`` for a missing or damaged file or one with another channel count.
+            ``weights-corrupt`` for a missing or damaged file, one without a head that the pack asks, or one with
+            another channel count whose network does not take both.
         """
         members = []
         for path in self.files:
-            net, input_size = load_net(path, device)
+            net, input_size = load_net(path, device, tasks=self.tasks)
+            if net.shared:
+                net.channels = self.channels
             if net.channels != self.channels:
                 raise MarkError("weights-corrupt", f"{path.name} has {net.channels} channels, the pack {self.channels}")
             members.append(Surrogate(f"{self.name}/{path.stem}", net, input_size))

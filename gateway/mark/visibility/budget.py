@@ -1,38 +1,48 @@
-"""How much each pixel may change, and the way from a change in display units to stored values within the budget.
-
-Visibility: one just noticeable difference (JND) of the grayscale standard display function (DICOM PS3.14) is about
-1/582 of the display range for 1 to 350 cd/m2 (mark, budgets); image noise masks more, so the threshold of a pixel
-is max(1 JND, k * local noise sd) with k from the profile.
-"""
+"""How much each pixel may change, and the way from a change in display units to stored values within the budget."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from gateway.errors import MarkError
-from gateway.mark.settings import PSNR_FLOOR
+from gateway.mark.settings import TEXTURE_FLOOR
 from gateway.mark.types import ModalityProfile
 from gateway.mark.visibility.curve import CurveMap
 from gateway.mark.visibility.display import AnyDisplay
-from gateway.mark.visibility.region import luminance
+from gateway.mark.visibility.quiet import quiet
 
-JND = 1.0 / 582.0
-"""One just noticeable difference in display units."""
 PSNR_CAP = 100.0
 """Reported where nothing changed."""
-OUTLINE_LIFT = 0.5
-"""Share of the stroke amplitude by which a letter's outline is lifted one way, the rest of it is texture: at half, no
-texture turns the outline the other way, and such an edge is what makes a letter read."""
-FILL_LIFT = 0.3
-"""The same for what lies inside the outline."""
-LIFTS = (OUTLINE_LIFT, FILL_LIFT)
-PLAIN_LIFTS = (0.8, 0.8)
-"""Both for letters that lie on no anatomy: nothing under them has to be seen, so they may read plainly."""
+
+
+@dataclass(frozen=True)
+class Lifts:
+    """Which share of the stroke amplitude shifts a pixel of a word whatever the texture; the rest of it is texture.
+
+    Attributes
+    ----------
+    rim, ink
+        of words that are drawn plainly: above 0.5 no texture turns them round, so that they read.
+    textured_rim, textured_ink
+        of the others: letters in their mean only.
+    """
+
+    rim: float
+    ink: float
+    textured_rim: float
+    textured_ink: float
+
+
+ON_ANATOMY = Lifts(1.0, 0.95, 0.5, 0.4)
+IN_AIR = Lifts(0.9, 0.9, 0.5, 0.5)
+"""In the air beside anatomy."""
+ON_NOTHING = Lifts(0.8, 0.8, 0.8, 0.8)
+"""On an image without anatomy: nothing under the letters has to be seen, so they may all read plainly."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +69,12 @@ class Canvas:
         float32, amplitude outside strokes in display units (0 out of the region and inside strokes).
     inside
         amplitude inside strokes in display units.
+    plain
+        bool, strokes over anatomy that are drawn plainly, with the amplitude ``inside_plain``. None: there are none.
+    inside_plain
+        theirs, display units.
     lift
         float32 in -1..1, by which share of ``inside`` a pixel of a letter is shifted (``stroke_lift``).
-    outline
-        bool, the letters' edges: shifted more than they are textured.
     units
         largest change outside strokes in stored values; None: ``outside`` says it all.
     raised
@@ -70,8 +82,14 @@ class Canvas:
         None: there are none.
     seen
         bool, what no shutter hides: budgets and figures count it alone. None: everything.
-    lifts
-        which share of the stroke amplitude shifts outline and fill of a letter; the rest is texture.
+    is_bare
+        whether the mark lies on no anatomy.
+    air
+        bool, background: strokes there have the amplitude ``inside_air`` and no budget. None: there is none.
+    inside_air
+        amplitude inside strokes in the air, display units.
+    counted
+        bool, the pixels that the PSNR counts: the anatomy that is seen. None: as ``seen``.
     """
 
     stored: np.ndarray
@@ -84,11 +102,31 @@ class Canvas:
     outside: np.ndarray
     inside: float
     lift: np.ndarray
-    outline: np.ndarray
     units: float | None = None
     raised: np.ndarray | None = None
     seen: np.ndarray | None = None
-    lifts: tuple[float, float] = LIFTS
+    is_bare: bool = False
+    air: np.ndarray | None = None
+    inside_air: float = 0.0
+    counted: np.ndarray | None = None
+    plain: np.ndarray | None = None
+    inside_plain: float = 0.0
+
+    @cached_property
+    def in_air(self) -> np.ndarray:
+        """(H, W) bool: strokes in the air."""
+        return np.zeros_like(self.strokes) if self.air is None else self.strokes & self.air
+
+    @property
+    def _pixels(self) -> np.ndarray | None:
+        return self.seen if self.counted is None else self.counted
+
+    @property
+    def blanked(self) -> np.ndarray:
+        """(H, W) bool: what whoever blanks the background would blank; nothing where there are no letters in it."""
+        if self.counted is None or not self.in_air.any():
+            return np.zeros_like(self.strokes)
+        return ~self.counted
 
     @cached_property
     def shown(self) -> np.ndarray:
@@ -103,58 +141,60 @@ class Canvas:
         planes = (slice(None), slice(None), *([None] * (self.stored.ndim - 2)))
         return np.where(self.raised[planes], self.display.brought_in(self.stored), self.stored)
 
-    @property
-    def is_bare(self) -> bool:
-        """Whether the mark lies on no anatomy."""
-        return self.lifts == PLAIN_LIFTS
+    @cached_property
+    def limit(self) -> Any:
+        """How far each stored value may move, as its display understands it."""
+        planes = (slice(None), slice(None), *([None] * (self.stored.ndim - 2)))
+        return self.display.limit_of(np.where(self.strokes, np.float32(np.inf), self.threshold)[planes], self.units)
 
     @property
     def penalty(self) -> float:
-        """By how many dB a floor rises over the whole array where it is to hold over what is seen alone."""
-        return 0.0 if self.seen is None else float(-10.0 * np.log10(self.seen.mean()))
+        """By how many dB a floor rises over the whole array where it is to hold over what counts alone."""
+        return 0.0 if self._pixels is None else float(-10.0 * np.log10(self._pixels.mean()))
 
     def psnr_of(self, marked: np.ndarray) -> float:
-        """Return the display PSNR in dB of other stored values, over what is seen."""
-        found = psnr(self.shown, self.display.shown(marked))
-        return found if found == PSNR_CAP else found - self.penalty
+        """Return the display PSNR in dB of other stored values, over what counts."""
+        return self.counted_psnr(self.shown, self.display.shown(marked))
 
-    @property
+    def counted_psnr(self, before: np.ndarray, after: np.ndarray) -> float:
+        """Return the PSNR in dB of two display images of this image, over what counts."""
+        return psnr(before, after, self._pixels)
+
+    @cached_property
     def amplitude(self) -> np.ndarray:
         """(H, W) float32: what the texture (-1..1) is multiplied with."""
-        outline, fill = self.lifts
-        return np.where(
-            self.strokes, np.where(self.outline, 1.0 - outline, 1.0 - fill) * self.inside, self.outside
-        ).astype(np.float32)
+        return np.where(self.strokes, (1.0 - np.abs(self.lift)) * self._level, self.outside).astype(np.float32)
 
-    @property
+    @cached_property
     def offset(self) -> np.ndarray:
         """(H, W) float32: what is added whatever the texture."""
-        return self.lift * np.float32(self.inside)
+        return np.asarray(self.lift * self._level, np.float32)
+
+    @cached_property
+    def _level(self) -> np.ndarray:
+        level = np.where(self.in_air, np.float32(self.inside_air), np.float32(self.inside))
+        return level if self.plain is None else np.where(self.plain, np.float32(self.inside_plain), level)
 
 
-def psnr(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the PSNR in dB of two display images of one shape (peak 1.0), at most ``PSNR_CAP``."""
-    error = float(np.mean((first.astype(np.float64) - second.astype(np.float64)) ** 2))
-    return PSNR_CAP if error <= 10.0 ** (-PSNR_CAP / 10.0) else float(-10.0 * np.log10(error))
-
-
-def visibility_threshold(display: np.ndarray, factor: float) -> np.ndarray:
-    """Return the (H, W) float32 masked threshold max(1 JND, factor * local noise sd).
+def psnr(first: np.ndarray, second: np.ndarray, counted: np.ndarray | None = None) -> float:
+    """Return the PSNR in dB of two display images of one shape (peak 1.0), at most ``PSNR_CAP``.
 
     Parameters
     ----------
-    display
-        (H, W) or (H, W, 3) float32 in 0..1.
-    factor
-        k of the profile.
-
-    Noise is what a Gaussian of 1.5 pixels takes away, its sd over 7x7 pixels; of that the 5x5 minimum, so that the
-    edge of a flat area does not count as noise.
+    first
+        (H, W) or (H, W, 3) float, display values.
+    second
+        the same.
+    counted
+        (H, W) bool, the pixels that count; None: all of them.
     """
-    gray = luminance(display)
-    residue = gray - ndimage.gaussian_filter(gray, 1.5)
-    deviation = np.sqrt(np.maximum(ndimage.uniform_filter(residue.astype(np.float64) ** 2, 7), 0.0))
-    return np.maximum(JND, factor * ndimage.minimum_filter(deviation, 5)).astype(np.float32)
+    difference = np.subtract(second, first, dtype=np.float64)
+    size = difference.size
+    if counted is not None:
+        size = size // counted.size * int(np.count_nonzero(counted))
+        difference *= counted if difference.ndim == 2 else counted[:, :, None]
+    error = float(np.square(difference, out=difference).sum()) / size if size else 0.0
+    return PSNR_CAP if error <= 10.0 ** (-PSNR_CAP / 10.0) else float(-10.0 * np.log10(error))
 
 
 def units_outside(profile: ModalityProfile, display: AnyDisplay, slope: float | None) -> float | None:
@@ -189,7 +229,7 @@ def outside_amplitude(threshold: np.ndarray, area: np.ndarray, peak: float, floo
     return (amplitude * min(1.0, np.sqrt(allowed / energy)) if energy > 0 else amplitude).astype(np.float32)
 
 
-def stroke_lift(polarity: np.ndarray, outline: np.ndarray, lifts: tuple[float, float] = LIFTS) -> np.ndarray:
+def stroke_lift(polarity: np.ndarray, outline: np.ndarray, plain: np.ndarray, lifts: Lifts) -> np.ndarray:
     """Return the (H, W) float32 share of the stroke amplitude that shifts each pixel of the lettering.
 
     Parameters
@@ -197,44 +237,42 @@ def stroke_lift(polarity: np.ndarray, outline: np.ndarray, lifts: tuple[float, f
     polarity
         (H, W) float32, +1 brighter, -1 darker, 0 outside strokes.
     outline
-        (H, W) bool, the letters' edges.
+        (H, W) bool, the letters' rim.
+    plain
+        (H, W) bool, the words that are drawn plainly.
     lifts
-        as ``Canvas.lifts``.
+        of the ground that they lie on.
     """
-    return polarity * np.where(outline, np.float32(lifts[0]), np.float32(lifts[1]))
+    share = np.where(
+        plain,
+        np.where(outline, np.float32(lifts.rim), np.float32(lifts.ink)),
+        np.where(outline, np.float32(lifts.textured_rim), np.float32(lifts.textured_ink)),
+    )
+    return polarity * share
 
 
-def inside_amplitude(
-    strokes: np.ndarray,
-    outline: np.ndarray,
-    outside: np.ndarray,
-    floor: float,
-    peak: float,
-    lifts: tuple[float, float] = LIFTS,
-) -> float:
+def inside_amplitude(strokes: np.ndarray, lift: np.ndarray, outside: np.ndarray, floor: float, peak: float) -> float:
     """Return the amplitude inside strokes that spends the PSNR budget, at most ``peak`` (display units).
 
     Parameters
     ----------
     strokes
         (H, W) bool.
-    outline
-        (H, W) bool, inside ``strokes``.
+    lift
+        (H, W) float32 in -1..1, from ``stroke_lift``.
     outside
         (H, W) float32, amplitude elsewhere.
     floor
         display PSNR in dB.
     peak
         the profile's largest change inside strokes.
-    lifts
-        as ``Canvas.lifts``.
     """
     left = 10.0 ** (-floor / 10.0) - float(np.mean(outside**2))
     if not strokes.any() or left <= 0.0:
         return 0.0
+    shifted = np.abs(lift[strokes].astype(np.float64))
     # texture at its limits, half of it each way: mean square of (lift +- texture)
-    edge, fill = (lift**2 + (1.0 - lift) ** 2 for lift in lifts)
-    square = float(outline.mean()) * edge + float((strokes & ~outline).mean()) * fill
+    square = float(np.sum(shifted**2 + (1.0 - shifted) ** 2)) / strokes.size
     return min(peak, float(np.sqrt(left / square)))
 
 
@@ -245,23 +283,24 @@ def apply_change(canvas: Canvas, change: np.ndarray) -> tuple[np.ndarray, int]:
     valid range; unchanged where a reserved value would come out, and out of the region.
     """
     planes = (slice(None), slice(None), *([None] * (canvas.stored.ndim - 2)))
-    most = np.where(canvas.strokes, np.inf, canvas.threshold)[planes]
-    moved = canvas.display.moved(canvas.start, change, most, canvas.units)
-    whole = np.where(canvas.region[planes] & (change != 0), moved - canvas.stored, 0)
-    result = np.clip(canvas.stored + whole, *canvas.valid)
+    moved = canvas.display.moved(canvas.start, change, canvas.limit)
+    wanted = np.where(canvas.region[planes] & (change != 0), moved, canvas.stored)
+    result = np.clip(wanted, *canvas.valid)
     # A pixel may already lie outside the valid range (broken files): then the nearest that can be done is nothing.
-    broken = (canvas.stored < canvas.valid[0]) | (canvas.stored > canvas.valid[1])
-    result = np.where(broken, canvas.stored, result)
+    if canvas.stored.min() < canvas.valid[0] or canvas.stored.max() > canvas.valid[1]:
+        broken = (canvas.stored < canvas.valid[0]) | (canvas.stored > canvas.valid[1])
+        result = np.where(broken, canvas.stored, result)
     for low, high in canvas.reserved:
-        result = np.where((result >= low) & (result <= high) & (whole != 0), canvas.stored, result)
-    cut = result != canvas.stored + whole
-    return result, int((cut.any(axis=2) if cut.ndim == 3 else cut).sum())
+        result = np.where((result >= low) & (result <= high) & (wanted != canvas.stored), canvas.stored, result)
+    cut = result != wanted
+    return result, int(np.count_nonzero(cut.any(axis=2) if cut.ndim == 3 else cut))
 
 
 def fit_to_floor(canvas: Canvas, texture: np.ndarray, floor: float, peak: float) -> tuple[np.ndarray, int]:
     """Return the marked stored image (int32) that spends the PSNR budget and keeps it after rounding; and what was cut.
 
-    What lies outside strokes keeps the discreet tier's floor by itself, then the strokes spend what is left.
+    What lies outside strokes keeps ``TEXTURE_FLOOR`` by itself, then the strokes over anatomy spend what is left;
+    those in the air are no part of the budget.
 
     Parameters
     ----------
@@ -280,20 +319,23 @@ def fit_to_floor(canvas: Canvas, texture: np.ndarray, floor: float, peak: float)
         ``over-budget`` when no change keeps the floor, or all of the mark rounds to nothing.
     """
     planes = (slice(None), slice(None), *([None] * (canvas.stored.ndim - 2)))
+    air = canvas.in_air[planes]
     strokes = canvas.strokes[planes]
     change = canvas.offset[planes] + canvas.amplitude[planes] * texture
 
     def keeps(scaled: np.ndarray, limit: float) -> bool:
         return canvas.psnr_of(apply_change(canvas, scaled)[0]) >= limit
 
-    outside = np.where(strokes, np.float32(0.0), change)
-    scale = largest_scale(lambda s: keeps(outside * s, max(floor, PSNR_FLOOR["discreet"])), 1.0)
+    outside = quiet(np.where(strokes, np.float32(0.0), change), canvas.outside, canvas.display.unit)
+    scale = largest_scale(lambda s: keeps(outside * s, max(floor, TEXTURE_FLOOR)), 1.0)
     result: np.ndarray = outside * scale
-    if canvas.inside > 0:
-        inside = np.where(strokes, change, np.float32(0.0))
+    strongest = max(canvas.inside, canvas.inside_plain)
+    if strongest > 0:
+        inside = np.where(strokes & ~air, change, np.float32(0.0))
         # Pixels at the ends of the window cost less than was planned: up to the peak, that is spent too.
-        high = min(1.5, peak / canvas.inside)
+        high = min(1.5, peak / strongest)
         result = result + inside * largest_scale(lambda s: keeps(outside * scale + inside * s, floor), high)
+    result = np.where(air, change, result)
     marked, cut = apply_change(canvas, result)
     if np.array_equal(marked, canvas.stored):
         raise MarkError("over-budget", f"no mark keeps {floor:g} dB display PSNR: the window has too few stored values")

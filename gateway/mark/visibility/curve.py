@@ -38,6 +38,9 @@ class CurveMap:
     curve: Curve
     inverted: bool = False
 
+    unit = None
+    """No one number of display units per stored value: they are of all sizes."""
+
     @cached_property
     def shades(self) -> np.ndarray:
         """(n,) float32, display value of each stored value from ``curve.first`` on."""
@@ -103,7 +106,20 @@ class CurveMap:
         entries = np.clip(self._entries(stored), last[0], first[-1])
         return np.where(self.readable(stored), stored, entries + self.curve.first).astype(np.int32)
 
-    def moved(self, stored: np.ndarray, change: np.ndarray, most: np.ndarray, units: float | None = None) -> np.ndarray:
+    def limit_of(self, most: np.ndarray, units: float | None = None) -> tuple[np.ndarray, float | None]:
+        """Return how far ``moved`` may move each stored value.
+
+        Parameters
+        ----------
+        most
+            largest change in display units, of a shape that broadcasts to the image's; infinite: as far as
+            ``MOST_MOVE`` goes.
+        units
+            largest change in stored values where ``most`` is finite; None: no such limit.
+        """
+        return most, units
+
+    def moved(self, stored: np.ndarray, change: np.ndarray, limit: tuple[np.ndarray, float | None]) -> np.ndarray:
         """Return the stored values int32 whose display is nearest to that of ``stored`` plus ``change``.
 
         Parameters
@@ -112,11 +128,10 @@ class CurveMap:
             int.
         change
             display units, same shape.
-        most
-            largest change in display units, broadcast to that shape; infinite: as far as ``MOST_MOVE`` goes.
-        units
-            largest change in stored values where ``most`` is finite; None: no such limit.
+        limit
+            from ``limit_of``.
         """
+        most, units = limit
         entries, path = self._entries(stored), self._path
         begin, end, way = (one[entries] for one in self._runs)
         wanted = way * np.clip(change, -most, most)
@@ -131,10 +146,8 @@ class CurveMap:
         within = np.abs(path[far] - here) <= most + 1e-7
         chosen = np.where(within & (np.abs(path[far] - target) < np.abs(path[near] - target)), far, near)
         chosen = np.where(target == here, entries, chosen)
-        limit = np.broadcast_to(
-            np.where(np.isinf(most), MOST_MOVE * self._span, units or MOST_MOVE * self._span), stored.shape
-        )
-        whole = np.floor(limit).astype(np.int64)
+        steps = np.where(np.isinf(most), MOST_MOVE * self._span, units or MOST_MOVE * self._span)
+        whole = np.floor(np.broadcast_to(steps, stored.shape)).astype(np.int64)
         return (stored + np.clip(chosen - entries, -whole, whole)).astype(np.int32)
 
     def within(self, windows: tuple[RelativeWindow, ...]) -> dict[str, Curve]:

@@ -19,6 +19,10 @@ from gateway.mark.visibility.curve import CurveMap
 
 BEYOND = 0.05
 """Pixels further than this outside the primary window (display units) carry no letters."""
+_FARTHEST = 2**30
+"""Stored values; changes are counted in int32."""
+_FARTHEST_MOVE = 2**24
+"""Stored values that a change goes at most where nothing limits it."""
 SUPPORTED_DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.int16))
 
 
@@ -45,6 +49,11 @@ class DisplayMap:
         """Stored values per display unit; negative when inverted."""
         return (self.low - self.high) if self.inverted else (self.high - self.low)
 
+    @property
+    def unit(self) -> float:
+        """Display units per stored value, positive."""
+        return 1.0 / (self.high - self.low)
+
     def raw(self, stored: np.ndarray) -> np.ndarray:
         """Return display values float32, not yet cut to 0..1."""
         share = (stored.astype(np.float32) - np.float32(self.low)) / np.float32(self.high - self.low)
@@ -62,8 +71,23 @@ class DisplayMap:
         """Return the stored values int32, those beyond the window moved to its nearer end."""
         return np.clip(stored, int(np.ceil(self.low)), int(np.floor(self.high))).astype(np.int32)
 
-    def moved(self, stored: np.ndarray, change: np.ndarray, most: np.ndarray, units: float | None = None) -> np.ndarray:
-        """Return the stored values int32 that are ``change`` (display units) brighter, at most ``most`` either way.
+    def limit_of(self, most: np.ndarray, units: float | None = None) -> np.ndarray:
+        """Return how far ``moved`` may move each stored value: int32, shape of ``most``.
+
+        Parameters
+        ----------
+        most
+            display units, of a shape that broadcasts to the image's; infinite: no limit.
+        units
+            largest change in stored values where ``most`` is finite; None: no such limit.
+        """
+        limit = np.minimum(most * np.float32(abs(self.step)) + np.float32(1e-4), np.float32(_FARTHEST_MOVE))
+        if units is not None:
+            limit = np.where(np.isfinite(most), np.minimum(limit, np.float32(units)), limit)
+        return limit.astype(np.int32)
+
+    def moved(self, stored: np.ndarray, change: np.ndarray, limit: np.ndarray) -> np.ndarray:
+        """Return the stored values int32 that are ``change`` (display units) brighter, at most ``limit`` either way.
 
         Parameters
         ----------
@@ -71,17 +95,10 @@ class DisplayMap:
             int32.
         change
             display units, same shape.
-        most
-            display units, broadcast to that shape; infinite: no limit.
-        units
-            largest change in stored values where ``most`` is finite; None: no such limit.
+        limit
+            from ``limit_of``.
         """
-        whole = np.rint(change * self.step).astype(np.int32)
-        finite = np.isfinite(most)
-        limit = np.floor(np.where(finite, most, 0.0) * abs(self.step)).astype(np.int32)
-        if units is not None:
-            limit = np.minimum(limit, np.int32(units))
-        limit = np.where(finite, limit, np.int32(2**24))
+        whole = np.rint(change * np.float32(self.step)).astype(np.int32)
         return stored + np.clip(whole, -limit, limit)
 
     def within(self, windows: Iterable[RelativeWindow]) -> dict[str, tuple[float, float]]:
@@ -121,6 +138,13 @@ def padding_of(request: MarkRequest) -> np.ndarray:
     return mask
 
 
+def units_of(request: MarkRequest) -> np.ndarray | None:
+    """Return (H, W) float32 modality values of a gray image; None where they are not known."""
+    if request.slope is None or request.intercept is None or request.image.ndim != 2:
+        return None
+    return request.image.astype(np.float32) * np.float32(request.slope) + np.float32(request.intercept)
+
+
 def check_request(request: MarkRequest) -> None:
     """Raise what makes the request unusable, before any work.
 
@@ -152,12 +176,16 @@ def check_request(request: MarkRequest) -> None:
             empty = shades.ndim != 1 or not np.isfinite(shades).all() or shades.size < 2 or shades.min() == shades.max()
         else:
             empty = limits is not None and not (np.isfinite(limits).all() and limits[0] < limits[1])
+            if not empty and limits is not None and max(map(abs, limits)) > _FARTHEST:
+                raise MarkError("bad-request", f"the {name} window ends far beyond all stored values")
         if empty:
             raise MarkError("bad-request", f"the {name} window is empty")
     if not (np.isfinite(request.aspect) and request.aspect > 0.0):
         raise MarkError("bad-request", "the pixel aspect is no positive number")
     if request.slope is not None and not (np.isfinite(request.slope) and request.slope != 0):
         raise MarkError("bad-request", "the slope is 0 or no finite number; give None where it is not known")
+    if request.intercept is not None and not np.isfinite(request.intercept):
+        raise MarkError("bad-request", "the intercept is no finite number; give None where it is not known")
     low, high = valid_range_of(request)
     info = np.iinfo(image.dtype)
     if not info.min <= low < high <= info.max:
@@ -184,8 +212,9 @@ def display_of(request: MarkRequest, skipped: np.ndarray) -> AnyDisplay:
     """
     if request.display is not None:
         return map_of(request.display, request.inverted)
-    pixels = request.image[~skipped]
-    if request.image.dtype == np.uint8 or pixels.size == 0 or pixels.min() == pixels.max():
+    is_small = request.image.dtype == np.uint8
+    pixels = request.image[:0] if is_small else request.image[~skipped]
+    if is_small or pixels.size == 0 or pixels.min() == pixels.max():
         lowest, highest = valid_range_of(request)
         return DisplayMap(float(lowest), float(highest), request.inverted)
     low, high = np.percentile(pixels[pixels > pixels.min()], (0.5, 99.5))

@@ -6,15 +6,17 @@ lie on the empty ground, and what stands on it (specks, text) stays as it is.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from scipy import ndimage
 
-from gateway.mark.types import MarkedImage, MarkRequest, Quality
+from gateway.mark.types import Details, MarkedImage, MarkRequest, Quality
 from gateway.mark.visibility.budget import PSNR_CAP
 from gateway.mark.visibility.display import display_of, padding_of, untouchable_of
 from gateway.mark.visibility.region import dilate, find_content, find_foreground
 
-BLANK, EMPTY, AIR, PAGE = "blank", "empty", "no-anatomy", "page"
+BLANK, EMPTY, AIR, PAGE, WORDLESS = "blank", "empty", "no-anatomy", "page", "no-words"
 """``MarkedImage.note``."""
 UNMARKED = (BLANK, EMPTY)
 """Notes of images that nothing was added to."""
@@ -45,6 +47,8 @@ def is_blank(request: MarkRequest, padding: np.ndarray) -> bool:
     padding
         (H, W) bool, from ``display.padding_of``.
     """
+    if not padding.any():
+        return bool((request.image == request.image[0, 0]).all())
     pixels, rest = request.image[~padding], request.image[padding]
     if pixels.size and (pixels != pixels[0]).any():
         return False
@@ -83,7 +87,7 @@ def _is_even(plane: np.ndarray, seen: np.ndarray) -> bool:
 def left_as_it_is(request: MarkRequest, note: str = BLANK) -> MarkedImage:
     """Return the result for an image that holds no picture: nothing changed."""
     nothing = np.zeros(request.image.shape[:2], bool)
-    quality = Quality(PSNR_CAP, {}, 1.0, 0.0, 0.0, 0, 0, 1.0)
+    quality = Quality(PSNR_CAP, {}, 0.0, 0.0, 0, 0, partial(Details, ms_ssim=1.0))
     residual = np.zeros(request.image.shape, np.int32)
     return MarkedImage(request.image.copy(), residual, nothing, nothing, nothing, quality, note=note)
 
@@ -100,14 +104,17 @@ def text_of(gray: np.ndarray, stored: np.ndarray, skipped: np.ndarray) -> np.nda
     skipped
         (H, W) bool, no part of the picture.
     """
+    seen = ~skipped
     plane = stored if stored.ndim == 2 else stored.astype(np.int64) @ np.array([1, 1 << 16, 1 << 32])
-    values, counts = np.unique(plane[~skipped], return_counts=True)
-    if counts.size == 0 or counts.max() < PAPER * counts.sum():
+    pixels = plane[seen] if skipped.any() else plane.ravel()
+    # what takes up half of the picture is its median, and at most one value does
+    most = np.partition(pixels, pixels.size // 2)[pixels.size // 2] if pixels.size else 0
+    paper = plane == most
+    if not pixels.size or np.count_nonzero(paper & seen) < PAPER * pixels.size:
         return None
-    paper = plane == values[counts.argmax()]
-    ink = (np.abs(gray - gray[paper & ~skipped][0]) > INK) & ~skipped
-    amount = int(ink.sum())
-    if amount < LEAST_INK * counts.sum():
+    ink = (np.abs(gray - gray[paper & seen][0]) > INK) & seen
+    amount = int(np.count_nonzero(ink))
+    if amount < LEAST_INK * pixels.size:
         return None
     side = max(5, round(THIN * min(gray.shape)))
     thick = ndimage.binary_opening(ink, np.ones((side, side), bool))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
-from gateway.mark.types import Bias, Curve, JndFigures, Quality
-from gateway.mark.visibility.budget import PSNR_CAP, Canvas, psnr
+from gateway.mark.types import Bias, Curve, Details, JndFigures, Quality
+from gateway.mark.visibility.budget import Canvas
 from gateway.mark.visibility.display import map_of
 from gateway.mark.visibility.jnd import SCREENS, Screen
 from gateway.mark.visibility.region import luminance
@@ -29,7 +27,7 @@ def visible_pixels(before: np.ndarray, after: np.ndarray, threshold: np.ndarray)
     after
         the same of the marked image.
     threshold
-        (H, W) float32, display units, from ``budget.visibility_threshold``.
+        (H, W) float32, display units, from ``threshold.visibility_threshold``.
     """
     return _largest(np.abs(after - before)) > threshold + 1e-6
 
@@ -97,16 +95,15 @@ def measure(
     foreground: np.ndarray | None = None,
     slope: float | None = None,
     unit: str = "",
-    parallel_map: Callable[..., Iterable] = map,
 ) -> Quality:
-    """Return the quality of ``marked`` (stored values) against the canvas's image.
+    """Return the quality of ``marked`` (stored values) against the canvas's image; what is only reported, when asked.
 
     Parameters
     ----------
     canvas
         the image and its limits.
     marked
-        stored values, shape of the image.
+        stored values, shape of the image; kept, in this type, until somebody asks for what is reported.
     untouchable
         (H, W) bool, region of interest and padding.
     other_windows
@@ -119,36 +116,51 @@ def measure(
         modality units per stored value; None: not known.
     unit
         the modality's unit, e.g. ``HU``; empty: there is none.
-    parallel_map
-        maps a function over the figures, results in order: cores may share them.
     """
+    windows = {name: map_of(one, canvas.display.inverted) for name, one in other_windows.items()}
+    # the canvas itself is four times as large, and is not kept
+    display, strokes, region, seen = canvas.display, canvas.strokes, canvas.region, canvas.seen
+    stored = canvas.stored.astype(marked.dtype, copy=False)
     before, after = canvas.shown, canvas.display.shown(marked)
     visible = visible_pixels(before, after, canvas.threshold)
-    shown = {PRIMARY: (before, after)}
-    for name, limits in other_windows.items():
-        window = map_of(limits, canvas.display.inverted)
-        shown[name] = window.shown(canvas.stored), window.shown(marked)
-    residual = marked.astype(np.int64) - canvas.stored
-    grays = luminance(before), luminance(after)
-    figures: list[Callable[[], Any]] = [partial(ms_ssim, *grays), partial(ssim, *grays)]
-    figures += [partial(_on_screens, *pair, canvas.strokes, canvas.seen) for pair in shown.values()]
-    similar_at_scales, similar, *screens = parallel_map(lambda figure: figure(), figures)
-    share, penalty = (1.0, 0.0) if canvas.seen is None else (float(canvas.seen.mean()), canvas.penalty)
-    decibels = {name: psnr(*pair) for name, pair in shown.items()}
-    decibels = {name: one if one == PSNR_CAP else one - penalty for name, one in decibels.items()}
-    return Quality(
-        psnr=decibels[PRIMARY],
-        psnr_windows={name: round(decibels[name], 3) for name in other_windows},
+    share = 1.0 if seen is None else float(seen.mean())
+    changed = marked != stored
+    changed = changed.any(axis=2) if changed.ndim == 3 else changed
+    body = region if foreground is None else foreground
+
+    def details() -> Details:
+        """Measure what takes longest."""
+        shown = {PRIMARY: (display.shown(stored), display.shown(marked))}
+        shown.update({name: (window.shown(stored), window.shown(marked)) for name, window in windows.items()})
+        grays = luminance(shown[PRIMARY][0]), luminance(shown[PRIMARY][1])
         # what a shutter hides is equal in both, and counts 1 there
-        ssim=similar if share == 1.0 else 1.0 - (1.0 - similar) / share,
+        similar, similar_at_scales = (1.0 - (1.0 - one(*grays)) / share for one in (ssim, ms_ssim))
+        return Details(
+            similar,
+            similar_at_scales,
+            {name: _on_screens(*pair, strokes, seen) for name, pair in shown.items()},
+            bias_of(marked.astype(np.int64) - stored, body, region, slope, unit),
+        )
+
+    return Quality(
+        psnr=canvas.counted_psnr(before, after),
+        psnr_windows={
+            name: round(canvas.counted_psnr(window.shown(stored), window.shown(marked)), 3)
+            for name, window in windows.items()
+        },
         stroke_share=float(canvas.strokes.mean()) / share,
         above_threshold=float((visible & ~canvas.strokes).mean()) / share,
-        roi_difference=int(np.abs(residual[untouchable]).max(initial=0)),
+        roi_difference=largest_difference(stored, marked, changed & untouchable),
         saturated=saturated,
-        ms_ssim=similar_at_scales if share == 1.0 else 1.0 - (1.0 - similar_at_scales) / share,
-        jnd=dict(zip(shown, screens, strict=True)),
-        bias=bias_of(residual, canvas.region if foreground is None else foreground, canvas.region, slope, unit),
+        later=details,
     )
+
+
+def largest_difference(stored: np.ndarray, marked: np.ndarray, mask: np.ndarray) -> int:
+    """Return the largest absolute difference of two images of stored values where ``mask`` (H, W) bool; else 0."""
+    if not mask.any():
+        return 0
+    return int(np.abs(marked[mask].astype(np.int64) - stored[mask]).max())
 
 
 def _on_screens(

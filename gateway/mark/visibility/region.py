@@ -8,9 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from gateway.errors import MarkError
-
-ROI_SHARE = 0.25
-"""Share of the foreground that is taken as region of interest where none is given (before dilation)."""
+from gateway.mark.visibility.filters import gaussian, gradient, grow
 
 
 def luminance(display: np.ndarray) -> np.ndarray:
@@ -22,8 +20,9 @@ def luminance(display: np.ndarray) -> np.ndarray:
 
 def otsu_threshold(values: np.ndarray) -> float:
     """Return the display value (0..1) that splits ``values`` best into two classes (Otsu 1979)."""
-    counts, edges = np.histogram(values, bins=256, range=(0.0, 1.0))
-    centres = (edges[:-1] + edges[1:]) / 2.0
+    bins = np.minimum(values * np.float32(256.0), np.float32(255.0)).astype(np.uint8)
+    counts = np.bincount(bins.ravel(), minlength=256)
+    centres = (np.arange(256) + 0.5) / 256.0
     below = np.cumsum(counts).astype(float)
     above = below[-1] - below
     sums = np.cumsum(counts * centres)
@@ -36,8 +35,8 @@ def otsu_threshold(values: np.ndarray) -> float:
 def find_content(display: np.ndarray, padding: np.ndarray) -> np.ndarray:
     """Return the (H, W) bool pixels that are clearly brighter than black, specks and all; arguments as below."""
     gray = luminance(display)
-    smooth = ndimage.gaussian_filter(gray, max(1.0, min(gray.shape) / 128.0))
-    threshold = float(np.clip(0.4 * otsu_threshold(smooth[~padding]), 0.03, 0.12))
+    smooth = gaussian(gray, max(1.0, min(gray.shape) / 128.0))
+    threshold = float(np.clip(0.4 * otsu_threshold(smooth[~padding] if padding.any() else smooth), 0.03, 0.12))
     return (smooth > threshold) & ~padding
 
 
@@ -53,20 +52,28 @@ def find_foreground(display: np.ndarray, padding: np.ndarray) -> np.ndarray:
 
     A low threshold (well under Otsu's) keeps dark tissue; energy in air would be wasted and easily cut away.
     """
-    mask = ndimage.binary_fill_holes(find_content(display, padding))
+    mask = ~border_pieces(~find_content(display, padding))
     labels, count = ndimage.label(mask)
     if count > 1:
         sizes = np.bincount(labels.ravel())
         sizes[0] = 0
-        mask = np.isin(labels, np.flatnonzero(sizes >= max(1.0, 0.01 * mask.size)))
+        mask = (sizes >= max(1.0, 0.01 * mask.size))[labels]
     return mask & ~padding
+
+
+def border_pieces(mask: np.ndarray) -> np.ndarray:
+    """Return those pieces of an (H, W) bool mask that reach the border: all but the holes in what is not of it."""
+    labels, count = ndimage.label(mask)
+    found = np.zeros(count + 1, bool)
+    for line in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        found[line] = True
+    found[0] = False
+    return np.asarray(found[labels])
 
 
 def dilate(mask: np.ndarray, radius: float) -> np.ndarray:
     """Return ``mask`` grown by ``radius`` pixels (Euclidean)."""
-    if not mask.any():
-        return mask.copy()
-    return ndimage.distance_transform_edt(~mask) <= radius
+    return grow(mask, radius)
 
 
 def widen(mask: np.ndarray, distance: float) -> np.ndarray:
@@ -76,11 +83,11 @@ def widen(mask: np.ndarray, distance: float) -> np.ndarray:
 
 def local_detail(gray: np.ndarray) -> np.ndarray:
     """Return (H, W) float32 local gradient energy: a stand-in for saliency that needs no network."""
-    return ndimage.gaussian_filter(ndimage.gaussian_gradient_magnitude(gray, 1.0), min(gray.shape) / 24.0)
+    return gaussian(gradient(gray, 1.0), min(gray.shape) / 24.0)
 
 
-def salient_region(saliency: np.ndarray, foreground: np.ndarray) -> np.ndarray:
-    """Return the (H, W) bool most salient quarter of the foreground.
+def salient_region(saliency: np.ndarray, foreground: np.ndarray, share: float) -> np.ndarray:
+    """Return the (H, W) bool most salient share of the foreground.
 
     Parameters
     ----------
@@ -88,8 +95,10 @@ def salient_region(saliency: np.ndarray, foreground: np.ndarray) -> np.ndarray:
         (H, W) float, any unit, from ``objective.saliency``.
     foreground
         (H, W) bool, not empty.
+    share
+        of the foreground, 0 to 1.
     """
-    level = np.quantile(saliency[foreground], 1.0 - ROI_SHARE)
+    level = np.quantile(saliency[foreground], 1.0 - share)
     return foreground & (saliency > level)
 
 
@@ -112,11 +121,11 @@ def free_region(foreground: np.ndarray, roi: np.ndarray, padding: np.ndarray, mi
     MarkError
         ``image-empty`` without foreground, ``no-free-area`` when too little is left.
     """
-    size = int(foreground.sum())
+    size = int(np.count_nonzero(foreground))
     if size < 0.01 * foreground.size:
         raise MarkError("image-empty", "no foreground: nothing brighter than black in the primary window")
     region = foreground & ~roi & ~padding
-    share = float(region.sum()) / size
+    share = np.count_nonzero(region) / size
     if share < min_free:
         raise MarkError("no-free-area", f"only {share:.0%} of the foreground is free; {min_free:.0%} are needed")
     return region

@@ -45,6 +45,10 @@ def put_back(result: MarkedImage, request: MarkRequest, place: Place | None) -> 
     image[place], residual[place] = result.image, result.residual
     masks = np.zeros((3, *request.image.shape[:2]), bool)
     masks[:, place[0], place[1]] = result.strokes, result.region, result.roi
+    if result.air is not None and result.anatomy is not None:
+        zones = np.zeros((2, *request.image.shape[:2]), bool)
+        zones[:, place[0], place[1]] = result.air, result.anatomy
+        result = replace(result, air=zones[0], anatomy=zones[1])
     return replace(result, image=image, residual=residual, strokes=masks[0], region=masks[1], roi=masks[2])
 
 

@@ -15,11 +15,13 @@ from gateway.network.callers import (
     ADDRESS_NOT_LISTED,
     CALLING_AE_UNKNOWN,
     CERTIFICATE_NOT_BOUND,
+    CERTIFICATE_OF_SEVERAL,
     PLAIN_NOT_ALLOWED,
     Caller,
     Rejection,
     address_listed,
 )
+from gateway.network.tls import PeerCertificate
 
 
 def decide(workstations: Iterable[Workstation], caller: Caller, *, over_tls: bool) -> Workstation | Rejection:
@@ -43,6 +45,23 @@ def decide(workstations: Iterable[Workstation], caller: Caller, *, over_tls: boo
         if step > reached:
             reached, rejection = step, reason
     return rejection
+
+
+def bound_to(
+    workstations: Iterable[Workstation], address: str, certificate: PeerCertificate | None
+) -> Workstation | Rejection:
+    """The one workstation's entry that a certificate is bound to, of a caller that names no AE title (DICOMweb).
+
+    Refused where there is none, where it may not come from that address, and where there are several: their scopes may
+    differ, and nobody can tell which one is meant.
+    """
+    bound = [one for one in workstations if is_bound(one, certificate)]
+    if not bound:
+        return CERTIFICATE_NOT_BOUND
+    listed = [one for one in bound if address_listed(address, one.addresses)]
+    if not listed:
+        return ADDRESS_NOT_LISTED
+    return listed[0] if len(listed) == 1 else CERTIFICATE_OF_SEVERAL
 
 
 def in_scope(workstation: Workstation, study_uid: str) -> bool:

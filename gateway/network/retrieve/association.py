@@ -53,7 +53,7 @@ class RestoreAssociation(GatewayAssociation):
         entry = decide(self._services.settings.workstations, caller, over_tls=caller.certificate is not None)
         if isinstance(entry, Rejection):
             raise RuntimeError("an association that was refused asks for service")
-        return Session(self._services, self, caller, entry)
+        return Session(self._services, caller, entry, self)
 
     def _serve_request(self, message: Any, context_id: int) -> None:
         """Serve one request (called in the association's own thread).

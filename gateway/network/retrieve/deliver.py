@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from gateway.audit import events
 from gateway.errors import DeliveryError, DicomError, GatewayError, TransientError
+from gateway.flow.statuses import is_stored
 from gateway.network.retrieve.access import in_scope
-from gateway.network.retrieve.session import Session
+from gateway.network.retrieve.session import Access
 from gateway.network.retrieve.suboperations import Intent, Original, Outlet, Planned
-from gateway.network.statuses import is_stored
 
 CANNOT_RESTORE = 0xC001  # status of a sub-operation that was never sent, or broke off
 NO_CONTEXT = 0x0122  # ... for want of a presentation context with this SOP class in this very transfer syntax
@@ -15,18 +15,18 @@ NOT_AUTHORISED = 0x0124
 ODD_LENGTH = 0xC003  # of a sub-operation that was never sent, since no network carries its bytes as they are
 
 
-def deliver_planned(session: Session, outlet: Outlet, planned: Planned, intent: Intent) -> int:
+def deliver_planned(access: Access, outlet: Outlet, planned: Planned, intent: Intent) -> int:
     """Open the original that a plan names, and `deliver` it."""
     try:
-        original = session.services.restorer.by_locator(planned.locator)
+        original = access.services.restorer.by_locator(planned.locator)
     except GatewayError as error:
-        _refused(session, planned, intent.operation, error)
+        _refused(access, planned, intent.operation, error)
         return CANNOT_RESTORE
     with original:
-        return deliver(session, outlet, original, intent)
+        return deliver(access, outlet, original, intent)
 
 
-def deliver(session: Session, outlet: Outlet, original: Original, intent: Intent) -> int:
+def deliver(access: Access, outlet: Outlet, original: Original, intent: Intent) -> int:
     """Send one original, and only if every byte of it is proven right and the audit has on disk that it leaves.
 
     Whatever goes wrong with the audit afterwards ends the request: no further original leaves.
@@ -47,11 +47,11 @@ def deliver(session: Session, outlet: Outlet, original: Original, intent: Intent
     planned, operation = Planned.of(original), intent.operation
     if not intent.covers(planned):
         raise RuntimeError(f"record {planned.locator} is to leave without a line in the audit")
-    if not in_scope(session.workstation, original.study_uid):  # by the signed record; the index is not signed
-        session.audit(events.RESTORE_REFUSED, "refused", reason="study-not-in-scope", **_facts(planned, operation))
+    if not in_scope(access.workstation, original.study_uid):  # by the signed record; the index is not signed
+        access.audit(events.RESTORE_REFUSED, "refused", reason="study-not-in-scope", **_facts(planned, operation))
         return NOT_AUTHORISED
     if not outlet.accepts(planned):
-        session.audit(
+        access.audit(
             events.ORIGINAL_RESTORED,
             "failure",
             reason="context-not-accepted",
@@ -59,10 +59,10 @@ def deliver(session: Session, outlet: Outlet, original: Original, intent: Intent
             **_facts(planned, operation),
         )
         return NO_CONTEXT
-    if original.size % 2:
+    if original.size % 2 and not outlet.sends_files:
         # PS3.5 7.1.1: every value has an even length, so no even data set has these bytes, and receivers abort over
         # them. They are kept as they came and given to nobody changed: `miad-gateway restore` writes them to a file.
-        session.audit(
+        access.audit(
             events.ORIGINAL_RESTORED,
             "failure",
             reason="odd-length",
@@ -75,7 +75,7 @@ def deliver(session: Session, outlet: Outlet, original: Original, intent: Intent
     except DicomError:
         raise
     except GatewayError as error:
-        _refused(session, planned, operation, error)
+        _refused(access, planned, operation, error)
         return CANNOT_RESTORE
     try:
         status = outlet.send(planned, original.stream())
@@ -83,21 +83,21 @@ def deliver(session: Session, outlet: Outlet, original: Original, intent: Intent
         raise
     except GatewayError as error:
         # The payload changed between the two readings. The association was aborted: the receiver has no whole object.
-        _refused(session, planned, operation, error)
+        _refused(access, planned, operation, error)
         raise TransientError("association-lost", "an original broke off while it was sent") from None
-    session.audit(
+    access.audit(
         events.ORIGINAL_RESTORED,
         "success" if is_stored(status) else "failure",
         status=status,
-        bit_exact=True,
+        bit_exact=outlet.bit_exact,
         **_facts(planned, operation),
     )
     return status
 
 
-def _refused(session: Session, planned: Planned, operation: str, error: GatewayError) -> None:
+def _refused(access: Access, planned: Planned, operation: str, error: GatewayError) -> None:
     """What cannot be restored for certain is never sent (architecture, promise 3): a security alert, event 110113."""
-    session.audit(
+    access.audit(
         events.RESTORE_REFUSED,
         "failure",
         reason=error.code,

@@ -57,6 +57,9 @@ class BoundTls:
 class WorkstationOutlet:
     """Sub-operations on an association of ours to the workstation."""
 
+    sends_files = False
+    bit_exact = True
+
     def __init__(self, association: ScuAssociation, originator: Originator | None) -> None:
         self._association = association
         self._originator = originator

@@ -17,10 +17,11 @@ from pynetdicom.dimse_primitives import C_GET, C_MOVE
 from pynetdicom.presentation import PresentationContext
 
 from gateway.audit import events
-from gateway.errors import CapacityError, DeliveryError, DicomError, GatewayError
+from gateway.errors import CapacityError, DeliveryError, DicomError
 from gateway.network.retrieve.deliver import CANNOT_RESTORE, ODD_LENGTH, deliver_planned
 from gateway.network.retrieve.destination import way_to
 from gateway.network.retrieve.identifiers import MODELS, Model, read_identifier, retrieve_level, uids_of
+from gateway.network.retrieve.planning import plan
 from gateway.network.retrieve.sending import RequesterOutlet, is_alive
 from gateway.network.retrieve.session import UIDS_IN_ONE_LINE, Session, number_of
 from gateway.network.retrieve.suboperations import MAX_SUBOPERATIONS, Intent, Originator, Planned, Tally
@@ -119,9 +120,9 @@ def serve_get(session: Session, request: C_GET, context: PresentationContext) ->
     prepared = _prepare(session, request, context)
     if prepared is None:
         return
-    retrieval, plan = prepared
+    retrieval, planned_ones = prepared
     outlet = RequesterOutlet(session.association, number_of(request))
-    for planned in plan:
+    for planned in planned_ones:
         if not retrieval.may_go_on():
             break
         try:
@@ -149,9 +150,9 @@ def serve_move(session: Session, request: C_MOVE, context: PresentationContext) 
     prepared = _prepare(session, request, context)
     if prepared is None:
         return
-    retrieval, plan = prepared
+    retrieval, planned_ones = prepared
     originator = Originator(session.workstation.ae_title, number_of(request))
-    for batch in batches(plan):
+    for batch in batches(planned_ones):
         if not retrieval.may_go_on():
             break
         _move_batch(retrieval, batch, originator)
@@ -201,10 +202,10 @@ def _fail(retrieval: _Retrieval, lost: list[Planned], reason: str) -> None:
         retrieval.count(planned, CANNOT_RESTORE)
 
 
-def batches(plan: list[Planned]) -> Iterator[list[Planned]]:
+def batches(planned_ones: list[Planned]) -> Iterator[list[Planned]]:
     """Cut a plan so that each part needs at most 128 presentation contexts."""
     groups: dict[tuple[str, str], list[Planned]] = {}
-    for planned in plan:
+    for planned in planned_ones:
         groups.setdefault((planned.sop_class_uid, planned.transfer_syntax_uid), []).append(planned)
     several = iter(groups.values())
     while part := list(islice(several, MOST_CONTEXTS)):
@@ -232,20 +233,14 @@ def _prepare(
         session.respond(request, context, TOO_MANY_MATCHES, comment="more than 65535 instances")
         return None
     retrieval = _Retrieval(session, request, context, level, Tally(remaining=len(locators)))
-    plan = []
-    named = frozenset(uids_of(identifier))
-    for locator in locators:
-        try:
-            with session.services.restorer.by_locator(locator, named) as original:
-                plan.append(Planned.of(original))
-        except GatewayError as error:
-            session.audit(events.RESTORE_REFUSED, "failure", operation=operation, locator=locator, reason=error.code)
-            if error.code == "carried":
-                retrieval.comment = "not in the vault: C-STORE the marked copy here"
-            retrieval.count(Planned(locator, "", "", ""), CANNOT_RESTORE)
+    found = plan(session, locators, frozenset(uids_of(identifier)), operation)
+    for locator, code in found.failed:
+        if code == "carried":
+            retrieval.comment = "not in the vault: C-STORE the marked copy here"
+        retrieval.count(Planned(locator, "", "", ""), CANNOT_RESTORE)
     try:
-        retrieval.intent = session.intend(plan, operation)
+        retrieval.intent = session.intend(found.planned, operation)
     except CapacityError as error:
         session.respond(request, context, UNABLE_TO_PERFORM, comment=error.message)
         return None
-    return retrieval, plan
+    return retrieval, found.planned

@@ -66,8 +66,23 @@ class RestoreScp:
         self._tls_server = None if settings.tls_port is None else self._server(settings.tls_port, over_tls=True)
         self._plain_server = None if settings.plain_port is None else self._server(settings.plain_port, over_tls=False)
 
+    def bind(self, before: RestoreScp | None = None) -> None:
+        """Listen on the configured ports and accept nothing yet; see `ScpServer.bind`.
+
+        Raises
+        ------
+        ConfigError
+            Code ``cannot-listen``; then no port is left open.
+        """
+        try:
+            for server in self._servers:
+                server.bind(before._servers if before else [])
+        except BaseException:
+            self.pause()
+            raise
+
     def start(self) -> None:
-        """Listen on the configured ports and return.
+        """Listen on the configured ports, where `bind` did not, and return.
 
         Raises
         ------
@@ -98,6 +113,16 @@ class RestoreScp:
         """Take no more connections, give associations `drain_s` seconds to end, abort what is left."""
         for server in self._servers:
             server.stop(drain_s)
+
+    def pause(self) -> None:
+        """Take no more connections; see `ScpServer.pause`."""
+        for server in self._servers:
+            server.pause()
+
+    def finish(self) -> None:
+        """Wait until every association has ended by itself; see `ScpServer.finish`."""
+        for server in self._servers:
+            server.finish()
 
     @property
     def tls_port(self) -> int | None:

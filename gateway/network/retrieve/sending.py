@@ -38,6 +38,9 @@ class RequesterOutlet:
         Of the C-GET request.
     """
 
+    sends_files = False
+    bit_exact = True
+
     def __init__(self, association: GatewayAssociation, message_id: int) -> None:
         self._association = association
         self._numbers = message_ids(message_id)

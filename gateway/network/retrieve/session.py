@@ -1,9 +1,9 @@
-"""What one association of the restore SCP works with: its caller, the services behind it, and how it answers."""
+"""What one caller of the restore role works with: who it is, the services behind it, and how an association answers."""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, BinaryIO, Protocol
@@ -40,7 +40,15 @@ class Index(Protocol):
     """The vault's index, `gateway.vault.index`."""
 
     def find(
-        self, root: Any, level: str, query: Dataset, scope: Any, limit: int, is_over: Callable[[], bool]
+        self,
+        root: Any,
+        level: str,
+        query: Dataset,
+        scope: Any,
+        limit: int,
+        is_over: Callable[[], bool],
+        *,
+        relational: bool = False,
     ) -> Iterator[Dataset]: ...
 
     def select(self, root: Any, level: str, identifier: Dataset, scope: Any) -> list[str]: ...
@@ -62,6 +70,21 @@ class Restorer(Protocol):
     def by_copy(self, copy: BinaryIO, transfer_syntax_uid: str) -> Original: ...
 
 
+class Viewer(Protocol):
+    """What makes something to look at out of an original, in a process without keys: `gateway.restore.Viewer`.
+
+    Raises DicomError for an original that it cannot be made of, CapacityError where no process can be had.
+    """
+
+    def metadata(self, chunks: Iterable[bytes], transfer_syntax_uid: str, bulk_url: str) -> bytes: ...
+
+    def rendered(self, chunks: Iterable[bytes], transfer_syntax_uid: str, wish: Mapping[str, Any]) -> bytes: ...
+
+    def bulk(self, chunks: Iterable[bytes], transfer_syntax_uid: str, tag: str) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class Services:
     """What all associations share."""
@@ -72,14 +95,14 @@ class Services:
     audit: Audit
     client_tls: ssl.SSLContext | None  # for associations that we request
     memory: MemoryBudget = field(default_factory=lambda: MemoryBudget(512 << 20))  # of requests in reception
+    viewer: Viewer | None = None  # of DICOMweb alone
 
 
 @dataclass(frozen=True)
-class Session:
-    """One association whose caller was let in."""
+class Access:
+    """A caller who was let in, over DICOM or HTTP, and what that lets it do."""
 
     services: Services
-    association: GatewayAssociation
     caller: Caller
     workstation: Workstation  # the entry that let it in: its scope and its address
 
@@ -106,6 +129,13 @@ class Session:
             log.error("the audit cannot be written: no original leaves", error=error.strerror)
             raise CapacityError("audit-full", "the audit trail cannot be written") from None
         return Intent(operation, frozenset(planned.locator for planned in plan))
+
+
+@dataclass(frozen=True)
+class Session(Access):
+    """One association whose caller was let in."""
+
+    association: GatewayAssociation
 
     def is_cancelled(self, request: Request) -> bool:
         """Whether a C-CANCEL for this request has arrived (PS3.7 9.3.2.3)."""

@@ -20,13 +20,13 @@ from gateway.errors import (
     SealError,
     TransientError,
 )
+from gateway.flow.statuses import is_stored
 from gateway.network.retrieve.access import in_scope
 from gateway.network.retrieve.deliver import CANNOT_RESTORE, NOT_AUTHORISED, deliver
 from gateway.network.retrieve.destination import way_to
 from gateway.network.retrieve.receiving import BoundedBuffer
 from gateway.network.retrieve.session import Session
 from gateway.network.retrieve.suboperations import Original, Planned
-from gateway.network.statuses import is_stored
 
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700  # the peer may try again

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from gateway.network.statuses import is_warning
+from gateway.flow.statuses import is_warning
 
 MAX_SUBOPERATIONS = 65_535  # the counts of a response are US (PS3.7 9.3.3.2, 9.3.4.2)
 
@@ -25,6 +25,9 @@ class Original(Protocol):
 
     @property
     def transfer_syntax_uid(self) -> str: ...
+
+    @property
+    def series_uid(self) -> str: ...
 
     @property
     def study_uid(self) -> str: ...
@@ -49,21 +52,30 @@ class Planned:
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
+    series_uid: str = ""
+    study_uid: str = ""
 
     @classmethod
     def of(cls, original: Original) -> Planned:
         """The sub-operation that sends this original."""
-        return cls(original.locator, original.sop_class_uid, original.sop_instance_uid, original.transfer_syntax_uid)
+        return cls(
+            original.locator,
+            original.sop_class_uid,
+            original.sop_instance_uid,
+            original.transfer_syntax_uid,
+            original.series_uid,
+            original.study_uid,
+        )
 
 
 @dataclass(frozen=True)
 class Intent:
     """Which originals the audit has on disk as about to leave: nothing else leaves (architecture, promise 5).
 
-    Made by `Session.intend` alone.
+    Made by `Access.intend` alone.
     """
 
-    operation: str  # C-GET, C-MOVE or C-STORE
+    operation: str  # C-GET, C-MOVE, C-STORE, WADO-RS
     locators: frozenset[str]
 
     def covers(self, planned: Planned) -> bool:
@@ -80,7 +92,15 @@ class Originator:
 
 
 class Outlet(Protocol):
-    """A way for originals to leave: the association that asked, or one to the workstation's own address."""
+    """A way for originals to leave: what asked, or an association to the workstation's own address."""
+
+    @property
+    def sends_files(self) -> bool:
+        """A file may have any length; what a network of DICOM carries has an even one."""
+
+    @property
+    def bit_exact(self) -> bool:
+        """The bytes leave as they are; else what was made of them."""
 
     def accepts(self, planned: Planned) -> bool:
         """Whether exactly this SOP class in exactly this transfer syntax can be sent: nothing is ever converted."""

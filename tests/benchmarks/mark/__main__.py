@@ -1,7 +1,8 @@
 """Measure the mark: what it does to networks that it was and was not made for, and what removal gets back.
 
-    python -m tests.benchmarks.mark --out DIR [--sets brain_mri,skin] [--victims resnet,vit] [--stage columns,removal]
-                                    [--sample 48 | --full] [--pairs 100] [--tiny] [--device auto]
+    python -m tests.benchmarks.mark --out DIR [--sets brain_tumor,brain_mri] [--victims resnet,vit]
+                                    [--stage columns,removal] [--sample 48 | --full] [--pairs 100] [--tiny]
+                                    [--device auto]
 
 Stages, in order: ``victims`` trains or reads the held-out networks (kept in the cache folder); ``columns`` makes and
 judges every column; ``alone`` marks against one victim each; ``removal``, ``learned`` (pair-trained remover, averaging,
@@ -19,11 +20,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import torch
 
+from gateway.config.marking import Tier
 from gateway.mark import MarkSettings
 from gateway.training import labelled_sets as datasets
+from gateway.training.open_sets import OPEN_SETS
 from tests.benchmarks.mark import stages, stages_more, stages_removal
 from tests.benchmarks.mark.data import PROFILES
 from tests.benchmarks.mark.methods import METHODS
@@ -43,14 +47,14 @@ STAGES: dict[str, Callable[[Run], None]] = {
     "curve": stages_more.curve,
     "speed": stages_more.speed,
 }
-VICTIMS = ("efficientnet-lite1", "resnet", "densenet", "vgg", "vit")
+VICTIMS = ("efficientnet-lite1", "xception", "resnet", "densenet", "vit")
 TIERS = ("lettered", "discreet")
 
 
 def tiny_options(device: str = "cpu") -> Options:
     """Return what CI measures: two sets, a few images and steps, every stage's code once."""
     return Options(
-        sets=("brain_mri", "skin"),
+        sets=("brain_tumor", "dermoscopy"),
         tiers=TIERS,
         methods=tuple(METHODS),
         sample=6,
@@ -102,7 +106,7 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--out", type=Path, required=True, help="folder for cells, marks and the report")
     result.add_argument("--cache", type=Path, help="folder of trained networks (default: in the user's cache)")
-    result.add_argument("--sets", default=",".join(PROFILES))
+    result.add_argument("--sets", default=",".join(OPEN_SETS), help=f"of {', '.join(PROFILES)}")
     result.add_argument("--tiers", default=",".join(TIERS))
     result.add_argument("--victims", default=",".join(VICTIMS), help=f"of {', '.join(RECIPES)}")
     result.add_argument("--methods", default=",".join(METHODS))
@@ -148,7 +152,7 @@ def main() -> None:
     wrong = [f"set {one}" for one in arguments.sets.split(",") if one not in PROFILES]
     wrong += [f"stage {one}" for one in chosen if one not in STAGES and one != "report"]
     wrong += [f"method {one}" for one in arguments.methods.split(",") if one not in METHODS]
-    wrong += [f"tier {one}" for one in arguments.tiers.split(",") if one not in TIERS]
+    wrong += [f"tier {one}" for one in arguments.tiers.split(",") if one not in get_args(Tier)]
     if wrong:
         raise SystemExit(f"there is no {', no '.join(wrong)}")
     recipes, reasons = known(

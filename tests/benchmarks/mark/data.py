@@ -1,7 +1,9 @@
 """The images that are measured: a class-balanced sample of a set's test images, and pools of training images.
 
 Everything is uint8, (N, 256, 256) or (N, 256, 256, 3). Victims are trained on half B, as are the pools for removers and
-fine-tuning; the shipped surrogate packs saw half A only (``gateway.training.labelled_sets``).
+fine-tuning; the shipped surrogate packs saw half A of the open sets only (``gateway.training.open_sets``). The older
+sets (``gateway.training.labelled_sets``) are data that no shipped surrogate saw: of brain_mri the slices that are also
+in brain_tumor are left out.
 """
 
 from __future__ import annotations
@@ -11,19 +13,26 @@ from pathlib import Path
 
 import numpy as np
 
+from gateway.errors import ConfigError
 from gateway.mark import MarkRequest, ModalityProfile, SurrogatePack
 from gateway.mark.arrays import image_key
-from gateway.training import labelled_sets as datasets
-from plugins.modalities import brain_mr, cr_dx, ct, dermoscopy, fundus
+from gateway.training import labelled_sets, open_sets
+from gateway.training.open_sets import OPEN_SETS
+from plugins.modalities import brain_mr, cr_dx, ct, dermoscopy, fundus, us
 from plugins.surrogates import gray, rgb
 
 PROFILES: dict[str, ModalityProfile] = {
+    "brain_tumor": brain_mr.PROFILE,
+    "breast_us": us.PROFILE,
+    "chest_xray": cr_dx.PROFILE,
+    "dermoscopy": dermoscopy.PROFILE,
+    "fundus_dr": fundus.PROFILE,
     "brain_mri": brain_mr.PROFILE,
     "fundus": fundus.PROFILE,
     "skin": dermoscopy.PROFILE,
-    "chest_xray": cr_dx.PROFILE,
     "chest_ct": ct.PROFILE,
 }
+"""The open sets, then the older ones."""
 SITE_KEY = bytes(range(32))
 """Of the site whose marks are attacked."""
 OTHER_KEY = bytes(reversed(range(32)))
@@ -46,7 +55,7 @@ class Sample:
     classes
         class names by label.
     rois
-        bool (N, 256, 256), true lesion masks (skin); None: the mark finds its region of interest itself.
+        bool (N, 256, 256), true lesion masks; None: the mark finds its region of interest itself.
     """
 
     name: str
@@ -86,13 +95,56 @@ def draw_sample(folder: Path, name: str, count: int | None) -> Sample:
     FileNotFoundError
         the set is not there.
     """
-    test = datasets.load_test(folder / name)
+    test = test_images(folder, name)
     index = balanced(test.labels, count, 2026)
-    rois = None
-    if name == "skin":
-        with np.load(folder / name / "test.npz") as archive:
-            rois = archive["masks"][index].astype(bool)
+    rois = None if test.rois is None else test.rois[index]
     return Sample(name, test.images[index], test.labels[index], test.classes, rois)
+
+
+def test_images(folder: Path, name: str) -> Sample:
+    """Return all test images of a set (arguments and errors as for ``draw_sample``)."""
+    root = _open_root(folder, name)
+    if root is not None:
+        found = open_sets.load_test(root, name, SIDE)
+        return Sample(name, found.images, found.labels, found.classes, found.masks)
+    older = labelled_sets.load_test(folder / name)
+    with np.load(folder / name / "test.npz") as archive:
+        masks = archive["masks"].astype(bool) if name == "skin" and "masks" in archive else None
+        kept = ~np.isin(archive["files"], sorted(_also_open(folder, name)))
+    rois = None if masks is None else masks[kept]
+    return Sample(name, older.images[kept], older.labels[kept], older.classes, rois)
+
+
+def train_images(folder: Path, name: str, side: int) -> Sample:
+    """Return the training images of half B of a set, scaled to ``side`` pixels, without lesion masks.
+
+    Raises
+    ------
+    FileNotFoundError
+        the set is not there.
+    """
+    root = _open_root(folder, name)
+    if root is not None:
+        found = open_sets.load_train(root, name, "B", "train", side)
+        return Sample(name, found.images, found.labels, found.classes)
+    older = labelled_sets.load_train(folder / name, "B", side, _also_open(folder, name))
+    return Sample(name, older.images, older.labels, older.classes)
+
+
+def _open_root(folder: Path, name: str) -> Path | None:
+    """Return the folder that holds the open sets, for one of them; None for an older set, or without them."""
+    if name not in OPEN_SETS:
+        return None
+    try:
+        return open_sets.shared_folder(folder)
+    except ConfigError:
+        return None
+
+
+def _also_open(folder: Path, name: str) -> frozenset[str]:
+    """Return the files of an older set that are left out because an open set has them too."""
+    root = _open_root(folder, "brain_tumor") if name == "brain_mri" else None
+    return frozenset() if root is None else open_sets.also_in_brain_mri(root)
 
 
 def draw_pool(folder: Path, name: str, count: int, seed: int) -> Sample:
@@ -100,7 +152,7 @@ def draw_pool(folder: Path, name: str, count: int, seed: int) -> Sample:
 
     A smaller pool of one seed is the beginning of a larger one.
     """
-    train = datasets.load_train(folder / name, "B", SIDE)
+    train = train_images(folder, name, SIDE)
     index = np.resize(interleaved(train.labels, count, seed), count)
     return Sample(name, train.images[index], train.labels[index], train.classes)
 

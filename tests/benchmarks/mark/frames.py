@@ -13,13 +13,15 @@ from functools import cached_property
 import numpy as np
 
 from gateway.mark import MarkRequest, ModalityProfile
-from gateway.mark.visibility.budget import psnr, visibility_threshold
+from gateway.mark.settings import TEXTURE_FLOOR
+from gateway.mark.visibility.budget import psnr
+from gateway.mark.visibility.threshold import step_limit, visibility_threshold
 from tests.benchmarks.mark.data import shown
 
 LEVELS = 255.0
 """Stored values per display unit: the five sets are 8 bit and shown in full."""
-OUTSIDE_FLOOR = 40.0
-"""Display PSNR in dB that what lies outside strokes keeps by itself (the discreet tier's)."""
+OUTSIDE_FLOOR = TEXTURE_FLOOR
+"""Display PSNR in dB that what lies outside strokes keeps by itself."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ class Frame:
 
     @cached_property
     def threshold(self) -> np.ndarray:
-        """(H, W) float32 masked threshold of visibility, display units."""
-        return visibility_threshold(shown(self.original), self.profile.noise_factor)
+        """(H, W) float32 largest invisible change of a pixel, display units."""
+        return step_limit(visibility_threshold(shown(self.original), self.profile.noise_factor), 1.0 / LEVELS)
 
     @property
     def request(self) -> MarkRequest:
@@ -89,8 +91,11 @@ class Frame:
         """
         strokes = self.strokes if inside is None else inside
         planes = (slice(None), slice(None), *([None] * (self.original.ndim - 2)))
-        whole = np.rint(change * LEVELS)
-        limit = np.where(strokes, LEVELS, np.floor(self.threshold * LEVELS))[planes]
+        exact = change * LEVELS
+        # changes of less than a level become rarer instead of none at all, as they do in the reference
+        rounded = np.random.default_rng(0).random(strokes.shape)[planes]
+        whole = np.copysign(np.floor(np.abs(exact) + rounded), exact)
+        limit = np.where(strokes, LEVELS, np.floor(self.threshold * LEVELS + 1e-4))[planes]
         whole = np.where(self.region[planes], np.clip(whole, -limit, limit), 0.0)
         return np.clip(self.original + whole, 0.0, LEVELS).astype(np.uint8)
 

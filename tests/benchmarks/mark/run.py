@@ -17,6 +17,7 @@ from gateway.mark.surrogates.packs import Surrogate
 from tests.benchmarks.mark.data import PROFILES, Sample, draw_sample, pack_of
 from tests.benchmarks.mark.fingerprint import fingerprint
 from tests.benchmarks.mark.methods import Scene
+from tests.benchmarks.mark.nets_victims import HELD
 from tests.benchmarks.mark.remover import RemoverRecipe
 from tests.benchmarks.mark.store import CellStore, digest
 from tests.benchmarks.mark.victims import Recipe, Victim, answers, architecture_of, lineage_of, load_or_train
@@ -217,11 +218,18 @@ class Run:
         ]
 
     def alone(self, name: str) -> list[tuple[Reader, SurrogatePack]]:
-        """Return every victim of the set as a reader, with a pack that holds this victim and nothing else."""
+        """Return every victim of the set as a reader, with a pack that holds this victim and nothing else.
+
+        Families that are built by the benchmark alone cannot be packed.
+        """
         pack = pack_of(self.sample(name).channels)
         return [
-            (Reader(one.name, ALONE, one.recipe.lineage, one.path.stem, one.predict), replace(pack, files=(one.path,)))
+            (
+                Reader(one.name, ALONE, one.recipe.lineage, one.path.stem, one.predict),
+                replace(pack, files=(one.path,), tasks=()),
+            )
             for one in self.victims(name)
+            if one.recipe.family not in HELD
         ]
 
     def left_out(self, name: str) -> list[tuple[Reader, SurrogatePack]]:

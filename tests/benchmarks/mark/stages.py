@@ -6,8 +6,7 @@ import numpy as np
 import zstandard
 
 from gateway.mark.visibility.budget import psnr
-from gateway.training import labelled_sets as datasets
-from tests.benchmarks.mark.data import OTHER_KEY, SITE_KEY, first_of, shown
+from tests.benchmarks.mark.data import OTHER_KEY, SITE_KEY, Sample, first_of, shown, test_images
 from tests.benchmarks.mark.frames import Frame
 from tests.benchmarks.mark.methods import Scene, Skipped
 from tests.benchmarks.mark.run import GENERATOR, Run
@@ -17,10 +16,10 @@ from tests.benchmarks.mark.victims import Victim
 def victims(run: Run) -> None:
     """Train or read every victim, and note its accuracy on all of its set's test images."""
     for name in run.options.sets:
-        test = datasets.load_test(run.data / name)
+        test = test_images(run.data, name)
         for victim in run.victims(name):
 
-            def measure(victim: Victim = victim, test: datasets.LabelledSet = test) -> dict[str, object]:
+            def measure(victim: Victim = victim, test: Sample = test) -> dict[str, object]:
                 return {"accuracy": float((victim.predict(shown(test.images)) == test.labels).mean())}
 
             cell = run.note({"kind": "victim", "set": name, "net": victim.path.stem, "reader": victim.name}, measure)

@@ -192,7 +192,7 @@ def positive_control(run: Run, name: str) -> None:
     def _control(removal: str, *stacks: np.ndarray) -> control.ControlResult:
         clean, marked, freed, cleaned = stacks
         gone = control.energy_gone(clean, marked, freed)
-        return control.ControlResult(removal, gone, accuracy(freed), accuracy(cleaned))
+        return control.ControlResult(removal, gone, accuracy(freed), accuracy(cleaned), len(sample) * len(victims))
 
     where = {"kind": "control", "set": name, "pairs": run.options.pairs, "recipe": asdict(recipe)}
     where["nets"] = [victim.path.stem for victim in victims]

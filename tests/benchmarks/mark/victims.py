@@ -1,8 +1,9 @@
 """Victims: single-task networks of several families, trained on half B of one set, kept outside the repository.
 
 No mark is ever optimised against one of them. A victim is found again by the hash of its recipe; training writes a
-checkpoint per epoch and goes on from it. Networks: ``gateway.mark.surrogates.nets``; EfficientNet-Lite starts from
-ImageNet weights and is fine-tuned, all others are trained from scratch.
+checkpoint per epoch and goes on from it. Networks: ``gateway.mark.surrogates.nets``, trained from scratch but for
+EfficientNet-Lite; and families that no pack has, with pretrained backbones, one network for all open sets
+(``pretrained_victims``).
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch.nn import functional
 
 from gateway.mark.resample import resize
-from gateway.mark.surrogates.nets import FAMILIES, MultiTaskNet
+from gateway.mark.surrogates.nets import MultiTaskNet
 from gateway.mark.surrogates.store import load_net, save_net
-from gateway.training import labelled_sets as datasets
+from gateway.training.finetune import FINE_TUNINGS
 from gateway.training.networks import augment, channels_first, new_net
-from tests.benchmarks.mark.data import Sample, balanced
+from gateway.training.open_sets import OPEN_SETS
+from tests.benchmarks.mark.data import Sample, balanced, train_images
+from tests.benchmarks.mark.nets_victims import VICTIM_FAMILIES
+from tests.benchmarks.mark.pretrained_victims import TUNINGS, pretrained_victim
 from tests.benchmarks.mark.store import digest
+from tests.benchmarks.mark.victim_sources import PRETRAINED_VICTIMS
 
 VERSION = 1
 """Raised when ``fit`` changes what comes out for the same recipe."""
@@ -63,14 +67,14 @@ class Recipe:
 
 
 RECIPES: dict[str, Recipe] = {
-    "efficientnet-lite1": Recipe("efficientnet-lite1", 4, 1e-3),
     "resnet": Recipe("resnet", 16, 3e-3),
     "densenet": Recipe("densenet", 14, 3e-3),
     "vgg": Recipe("vgg", 14, 3e-3),
     "vit": Recipe("vit", 20, 1e-3),
     "mobile": Recipe("mobile", 14, 4e-3),
+    **{name: Recipe(name, one.epochs, one.rate, one.side) for name, one in TUNINGS.items()},
 }
-"""At most about three minutes each on two cores for 800 images."""
+"""From scratch: at most about three minutes each on two cores for 800 images."""
 TINY: dict[str, Recipe] = {
     "resnet": Recipe("resnet", 5, 3e-3, side=64, cap=200),
     "vgg": Recipe("vgg", 5, 3e-3, side=64, cap=200),
@@ -84,8 +88,9 @@ def architecture_of(family: str) -> str:
 
 
 def lineage_of(family: str) -> str:
-    """Return what a family's networks start from here: ``imagenet`` or ``scratch``."""
-    return "imagenet" if family.startswith("efficientnet") else "scratch"
+    """Return what a family's networks start from here: ``imagenet`` (natural images of some kind) or ``scratch``."""
+    pretrained = family.startswith("efficientnet") or family in FINE_TUNINGS or family in PRETRAINED_VICTIMS
+    return "imagenet" if pretrained else "scratch"
 
 
 def known(names: Iterable[str], recipes: dict[str, Recipe]) -> tuple[list[Recipe], list[str]]:
@@ -94,7 +99,7 @@ def known(names: Iterable[str], recipes: dict[str, Recipe]) -> tuple[list[Recipe
     for name in names:
         if name not in recipes:
             reasons.append(f"victim {name}: no recipe (there are {', '.join(recipes)})")
-        elif recipes[name].family not in FAMILIES:
+        elif recipes[name].family not in VICTIM_FAMILIES:
             reasons.append(f"victim {name}: gateway.mark.surrogates.nets has no such family")
         else:
             found.append(recipes[name])
@@ -133,10 +138,8 @@ class Victim:
 
     def trainable(self) -> MultiTaskNet:
         """Return a fresh copy with its batch norms, for further training."""
-        net = MultiTaskNet(self.recipe.family, self._net.channels, self._net.tasks)
-        tensors = load_file(str(self.path))
-        net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
-        return net.to(self._device)
+        net, _ = load_net(self.path, self._device, VICTIM_FAMILIES, fold=False, tasks=(self.task,))
+        return net.requires_grad_(True)
 
 
 @torch.no_grad()
@@ -182,12 +185,17 @@ def load_or_train(
         told the time per epoch.
     """
     cache.mkdir(parents=True, exist_ok=True)
+    if recipe.family in TUNINGS:
+        side = TUNINGS[recipe.family].side + MARGIN
+        older = None if name in OPEN_SETS else train_images(folder, name, side)
+        path = pretrained_victim(recipe.family, folder, cache, None, say, older)
+        net, _ = load_net(path, device, VICTIM_FAMILIES, tasks=(name,))
+        return Victim(recipe, name, net, path, device)
     path = cache / f"{name}-{recipe.family}-{digest([VERSION, name, asdict(recipe)])}.safetensors"
     if not path.exists():
-        train = datasets.load_train(folder / name, "B", recipe.side + MARGIN)
-        sample = Sample(name, train.images, train.labels, train.classes)
+        sample = train_images(folder, name, recipe.side + MARGIN)
         torch.manual_seed(2026)
-        net = new_net(recipe.family, sample.channels, {name: train.classes})
+        net = new_net(recipe.family, sample.channels, {name: sample.classes})
         checkpoint = path.with_suffix(".checkpoint")
         fit(net, name, sample, recipe, device, checkpoint, lambda text: say(f"{name} {recipe.family} {text}"))
         partial = path.with_suffix(".partial")

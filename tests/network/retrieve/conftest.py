@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 
 from gateway.config.models import Restore, Tls, Workstation
+from gateway.dicom.pixels.children.pool import Limits
+from gateway.network.admission import Counts
 from gateway.network.retrieve import RestoreScp
+from gateway.network.retrieve.dicomweb import RestoreWeb
 from gateway.network.tls import certificate_facts
+from gateway.restore import Viewer
 from tests.network.conftest import ReadableAudit
 from tests.support.network.certificates import Authority
 from tests.support.retrieve.samples import samples
@@ -64,6 +68,42 @@ def start_scp(audit: ReadableAudit, site: Site) -> Iterator[Callable[..., Restor
     yield start
     for scp in started:
         scp.stop(drain_s=0.2)
+
+
+@pytest.fixture
+def start_web(audit: ReadableAudit, site: Site, server_tls: Tls, viewer: Viewer) -> Iterator[Callable[..., RestoreWeb]]:
+    """Start the restore role's port for DICOMweb on a free port; keyword arguments go into its configuration."""
+    started: list[RestoreWeb] = []
+
+    def start(
+        *workstations: Workstation, of: Site = site, after: RestoreWeb | None = None, **settings: object
+    ) -> RestoreWeb:
+        settings = {"idle_timeout_s": 5, "handshake_timeout_s": 5, "tls": server_tls, "dicomweb_port": 1, **settings}
+        config = Restore(workstations=workstations, **settings).model_copy(update={"dicomweb_port": 0})
+        web = RestoreWeb(config, of.index, of.restorer, audit, Counts(), viewer)
+        web.bind(after)
+        web.start()
+        started.append(web)
+        return web
+
+    yield start
+    for web in started:
+        web.stop(drain_s=0.2)
+
+
+@pytest.fixture(scope="session")
+def viewer() -> Iterator[Viewer]:
+    """One that outlives the ports, so that its children are started once."""
+    viewer = _Kept(Limits(processes=1))
+    ct = samples()[0]
+    viewer.metadata([ct.data], ct.transfer_syntax, "")  # starts its child: a busy machine takes long
+    yield viewer
+    Viewer.close(viewer)
+
+
+class _Kept(Viewer):
+    def close(self) -> None:
+        """Not before the last test."""
 
 
 def plain(ae_title: str = "READING1", port: int | None = None, **more: object) -> Workstation:

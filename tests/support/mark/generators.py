@@ -16,7 +16,7 @@ from gateway.training.drafts import DraftedImages, draft_images
 from gateway.training.generator import Plan, Step, train_generator
 from tests.support.mark.samples import BRAIN, CPU, gray8, small_pack
 
-GENERATOR = MarkSettings(mode="generator", device="cpu")
+GENERATOR = MarkSettings(tier="lettered", mode="generator", device="cpu")
 
 
 def seeded(channels: int = 1, seed: int = 0) -> TextureNet:
@@ -45,9 +45,9 @@ def surrogates() -> tuple[Surrogate, ...]:
 
 
 @cache
-def drafted(count: int = 8) -> DraftedImages:
-    """Return drafts of 96x96 phantoms at 64x64."""
-    requests = [MarkRequest(gray8(seed=seed), bytes(32)) for seed in range(count)]
+def drafted(count: int = 8, side: int = 160) -> DraftedImages:
+    """Return drafts of phantoms of ``side`` pixels at 64x64; of 320 pixels most of their words carry texture."""
+    requests = [MarkRequest(gray8(side, side, seed), bytes(32)) for seed in range(count)]
     return draft_images(requests, BRAIN, surrogates(), CPU, side=64)
 
 

@@ -12,13 +12,14 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
 from gateway.mark import Marker, MarkRequest, MarkSettings, SurrogatePack
+from gateway.mark.placement.stamps import Stamp, text_stamp
 from plugins.modalities import brain_mr, ct, generic_gray, generic_rgb
 from plugins.surrogates import gray, rgb
 
 KEY = bytes(range(32))
 OTHER_KEY = bytes(reversed(range(32)))
-FAST = MarkSettings(steps=0, device="cpu")
-SHORT = MarkSettings(steps=3, device="cpu")
+FAST = MarkSettings(tier="lettered", steps=0, device="cpu")
+SHORT = MarkSettings(tier="lettered", steps=3, device="cpu")
 CPU = torch.device("cpu")
 
 BRAIN, CT, GRAY, RGB = brain_mr.PROFILE, ct.PROFILE, generic_gray.PROFILE, generic_rgb.PROFILE
@@ -47,6 +48,11 @@ def rgb8(height: int = 96, width: int = 96, seed: int = 0) -> np.ndarray:
     return np.rint(np.stack([plane, 0.8 * plane, 0.6 * plane], axis=2) * 255.0).astype(np.uint8)
 
 
+def word(height: int, pitch: int) -> Stamp:
+    """Draw COPY with a rim."""
+    return text_stamp(("COPY",), height, pitch, rimmed=True)
+
+
 def disc(shape: tuple[int, int], radius: float) -> np.ndarray:
     """Return a bool disc of ``radius`` (share of the shorter side) a little off the centre."""
     rows, columns = np.mgrid[: shape[0], : shape[1]]
@@ -72,8 +78,8 @@ def small_marker(settings: MarkSettings = SHORT) -> Marker:
 
 
 def small_pack() -> SurrogatePack:
-    """Return the gray pack with its VGG-like network only."""
-    return replace(gray.PACK, files=tuple(path for path in gray.PACK.files if "vgg" in path.stem))
+    """Return the gray pack with its smallest network only."""
+    return replace(gray.PACK, files=tuple(path for path in gray.PACK.files if path.stem == "squeezenet"))
 
 
 @cache

@@ -49,6 +49,20 @@ class Authority:
         key_path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         return Tls(certificate=certificate_path, private_key=key_path, trust=trust or self.trust)
 
+    def revoke(self, *revoked: Tls, ended: bool = False) -> Path:
+        """This authority's list of revoked certificates, these of them; `ended`: its time is over."""
+        now = datetime.datetime.now(datetime.UTC)
+        listed = x509.CertificateRevocationListBuilder().issuer_name(self._subject)
+        listed = listed.last_update(now - datetime.timedelta(days=2))
+        listed = listed.next_update(now + datetime.timedelta(days=-1 if ended else 1))
+        for tls in revoked:
+            serial = x509.load_pem_x509_certificate(tls.certificate.read_bytes()).serial_number
+            one = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now)
+            listed = listed.add_revoked_certificate(one.build())
+        path = self.folder / "revoked.crl"
+        path.write_bytes(listed.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM))
+        return path
+
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, expired: bool = False):
         now = datetime.datetime.now(datetime.UTC)
         ends = now + datetime.timedelta(days=-1 if expired else 1)

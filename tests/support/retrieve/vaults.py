@@ -133,6 +133,7 @@ def _keys(folder: Path) -> Keys:
             if isinstance(value, tuple)
             else _absolute(folder, value)
             for name, value in fields.items()
+            if value is not None
         }
     )
 

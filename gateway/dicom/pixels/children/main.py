@@ -7,7 +7,7 @@ import mmap
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,16 @@ _JPEGS = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.70")
 _LOSSLESS = (RLE_LOSSLESS, JPEG_LS_LOSSLESS, JPEG_2000_LOSSLESS, HTJ2K_LOSSLESS)
 
 
+Job = Callable[[bytes, dict[str, Any]], bytes]
+
+
 def main() -> None:
     """Serve one pool; arguments: descriptor of the shared memory, bytes of address space."""
+    serve(_JOBS, warm_up)
+
+
+def serve(jobs: Mapping[str, Job], warm_up: Callable[[], None]) -> None:
+    """As `main`, for these jobs; `warm_up` loads all that they will need."""
     shared, memory = int(sys.argv[1]), int(sys.argv[2])
     requests, answers = os.dup(0), os.dup(1)
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -48,14 +56,14 @@ def main() -> None:
             signal.setitimer(signal.ITIMER_REAL, request["seconds"])  # ends the process, if the pool no longer can
             if pixels is None or len(pixels) < request["capacity"]:
                 pixels = mmap.mmap(shared, request["capacity"])
-            wire.send(answers, answered(request, pixels))
+            wire.send(answers, answered(request, pixels, jobs))
             signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def answered(request: dict[str, Any], pixels: mmap.mmap) -> dict[str, Any]:
+def answered(request: dict[str, Any], pixels: mmap.mmap, jobs: Mapping[str, Job]) -> dict[str, Any]:
     """The answer to a request whose data lies in `pixels`; its own data lies there afterwards."""
     try:
-        result = _JOBS[request["job"]](pixels[: request["length"]], request)
+        result = jobs[request["job"]](pixels[: request["length"]], request)
     except GatewayError as error:
         return {"error": [error.code, error.message, error.hint]}
     except MemoryError:
@@ -77,7 +85,7 @@ def _encode(data: bytes, request: dict[str, Any]) -> bytes:
     return encode_frame(frame, facts, syntax_of(request["syntax"]))
 
 
-_JOBS: dict[str, Callable[[bytes, dict[str, Any]], bytes]] = {"decode": _decode, "encode": _encode}
+_JOBS: dict[str, Job] = {"decode": _decode, "encode": _encode}
 
 
 def warm_up() -> None:

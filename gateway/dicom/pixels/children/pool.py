@@ -9,43 +9,34 @@ from __future__ import annotations
 import atexit
 import contextlib
 import fcntl
-import json
 import mmap
 import os
 import re
 import select
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-import gateway
 from gateway.config.models import Codecs
 from gateway.dicom.encoding.syntaxes import Syntax
 from gateway.dicom.pixels.children import wire
+from gateway.dicom.pixels.children.launch import START_SECONDS, launch
 from gateway.dicom.pixels.facts import FrameFacts, container_of, decoded_type
 from gateway.errors import CapacityError, DicomError
 
 _USUAL_FRAME, _USUAL_CODESTREAM = 16 << 20, 1 << 20  # bytes of a frame that has `Limits.seconds`; larger ones have more
 _PATIENCE = 10  # times the limit by the clock: a busy machine is no reason to refuse a frame
+_LOOKING = 10  # times as long as a frame: a whole data set is read
 _ENCODING = 10  # times as long: pixels of our own, and RLE is slow to encode
-_START_SECONDS = 60.0
 _ROOM = 1 << 16  # bytes that an encoded frame may be longer than the frame
 _FRAMES = 20_000  # that a child works before another takes its place
 _WORD = re.compile(r"[a-z0-9-]{1,40}")
-_MAIN, _CONFINE = "gateway.dicom.pixels.children.main", "gateway.dicom.pixels.children.confine"
-_PROTECTIONS = {
-    "no-new-privileges": "it can gain privileges by starting a program",
-    "landlock": "the kernel has no Landlock (Linux 5.13), which would keep it from files and ports",
-    "seccomp": "the kernel filters no system calls for it (seccomp; x86_64 and aarch64 are known)",
-}
+_MAIN = "gateway.dicom.pixels.children.main"
 
 
 @dataclass(frozen=True)
@@ -79,10 +70,13 @@ class Pool:
     ----------
     limits
         Of each child.
+    main
+        The module whose `main` a child runs.
     """
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, main: str = _MAIN) -> None:
         self._limits = limits or Limits()
+        self._main = main
         self._free = threading.BoundedSemaphore(self._limits.processes)
         self._lock = threading.Lock()
         self._idle: list[_Child] = []
@@ -111,6 +105,34 @@ class Pool:
         data = np.ascontiguousarray(frame, container_of(facts)).tobytes()
         return bytes(self._run("encode", data, facts, syntax, 2 * len(data) + _ROOM, len(data)))
 
+    def look(
+        self, job: str, data: Iterable[bytes], most: int, room: int, syntax_uid: str, wish: Mapping[str, Any]
+    ) -> bytes:
+        """Have something made out of a whole data set (`gateway.dicom.pixels.children.views`).
+
+        Parameters
+        ----------
+        data
+            The data set in pieces, of at most `most` bytes together.
+        room
+            Bytes that the answer may have.
+
+        Raises
+        ------
+        DicomError
+            "too-large-to-view", and what the job says. CapacityError as `decode`; whatever `data` raises.
+        """
+        with self._lent() as child:
+            seconds = self._limits.seconds * _LOOKING
+            message = {"job": job, "syntax": syntax_uid, "wish": dict(wish)}
+            try:
+                return bytes(child.run(message, data, max(most, room), seconds))
+            except BrokenPipeError:
+                child.end()
+                raise _killed("before it took the frame") from None
+            except _KilledFromOutsideError:
+                raise _killed("by signal SIGKILL") from None
+
     def close(self) -> None:
         """End all children; the pool starts none any more."""
         with self._lock:
@@ -122,7 +144,7 @@ class Pool:
     def _run(self, job: str, data: bytes, facts: FrameFacts, syntax: Syntax, capacity: int, decoded: int) -> bytearray:
         larger = min(decoded / _USUAL_FRAME, len(data) / _USUAL_CODESTREAM)
         seconds = self._limits.seconds * max(1.0, larger) * (_ENCODING if job == "encode" else 1)
-        message = {"job": job, "syntax": syntax.uid, "facts": wire.packed_facts(facts), "length": len(data)}
+        message = {"job": job, "syntax": syntax.uid, "facts": wire.packed_facts(facts)}
         with self._lent() as child:
             try:
                 return child.run(message, data, capacity, seconds)
@@ -150,7 +172,7 @@ class Pool:
                     raise CapacityError("codec-start", "the processes that decode frames have been ended already")
                 if self._idle and not fresh:
                     return self._idle.pop()
-            return _Child(self._limits)
+            return _Child(self._limits, self._main)
         except BaseException:
             self._free.release()
             raise
@@ -183,33 +205,10 @@ class _Lent:
         self._pool._give(self._child)
 
 
-def launch(code: str, arguments: list[str], shared: int | None = None) -> subprocess.Popen[bytes]:
-    """Start an interpreter that has nothing of this process: no environment, no open files but pipes and `shared`.
-
-    Parameters
-    ----------
-    code
-        Runs once this package can be imported.
-    """
-    root = str(Path(gateway.__file__).resolve().parent.parent)
-    prepare = f"import sys; sys.path.insert(0, {root!r}); {code}"
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return subprocess.Popen(
-        [sys.executable, "-I", "-c", prepare, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1", **threads},
-        cwd="/",
-        pass_fds=() if shared is None else (shared,),
-        start_new_session=True,  # a terminal's Ctrl-C is for the role, which ends its children itself
-    )
-
-
 class _Child:
     """One child process, and the memory shared with it. For one thread at a time."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, main: str) -> None:
         try:
             self._shared = os.memfd_create("codec", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         except OSError as error:
@@ -220,7 +219,7 @@ class _Child:
         self._frames = 0
         try:
             self._process = launch(
-                f"from {_MAIN} import main; main()", [str(self._shared), str(limits.memory)], self._shared
+                f"from {main} import main; main()", [str(self._shared), str(limits.memory)], self._shared
             )
         except OSError as error:  # no process or file to be had: the frame waits, as for a full disk
             os.close(self._shared)
@@ -230,18 +229,24 @@ class _Child:
         self.is_usable = True
         self._limits = limits
         try:
-            hello = wire.receive(self._reader(_START_SECONDS, time.monotonic))
+            hello = wire.receive(self._reader(START_SECONDS, time.monotonic))
         except (wire.EndOfMessages, TimeoutError):
             self.end()
             raise _not_started() from None
         confined = hello.get("confined")
         self.confined: dict[str, Any] = confined if isinstance(confined, dict) else {}
 
-    def run(self, message: dict[str, Any], data: bytes, capacity: int, seconds: float) -> bytearray:
+    def run(self, message: dict[str, Any], data: bytes | Iterable[bytes], capacity: int, seconds: float) -> bytearray:
         """Do one job; BrokenPipeError when the child was dead before, DicomError as `Pool.decode`."""
         pixels = self._room_for(capacity)
-        pixels[: len(data)] = data
-        wire.send(self._requests, message | {"capacity": len(pixels), "seconds": seconds * _PATIENCE})
+        given = 0
+        for piece in (data,) if isinstance(data, bytes) else data:
+            if given + len(piece) > capacity:
+                raise DicomError("too-large-to-view", f"it has more than {capacity >> 20} MiB")
+            pixels[given : given + len(piece)] = piece
+            given += len(piece)
+        told = {"length": given, "capacity": len(pixels), "seconds": seconds * _PATIENCE}
+        wire.send(self._requests, message | told)
         try:
             answer = wire.receive(self._reader(seconds, self._processor_clock()))
         except TimeoutError:
@@ -358,18 +363,6 @@ def _memory(limits: Limits) -> DicomError:
     )
 
 
-def unprotected() -> tuple[str, ...]:
-    """What this machine cannot keep a child from, one sentence each; a process is started to see."""
-    process = launch(f"import json; from {_CONFINE} import confine; print(json.dumps(confine(1 << 30)))", [])
-    told, _ = process.communicate(timeout=_START_SECONDS)
-    try:
-        confined = json.loads(told)
-    except ValueError:
-        confined = {}
-    sentences = (why for name, why in _PROTECTIONS.items() if not confined.get(name))
-    return tuple(f"compressed frames are decoded in a process of its own, but {why}" for why in sentences)
-
-
 _shared: Pool | None = None
 _limits = Limits()
 _making = threading.Lock()
@@ -382,6 +375,22 @@ def shared() -> Pool:
         if _shared is None:
             _shared = Pool(_limits)
         return _shared
+
+
+class _Here:
+    """Stands for a pool in a child: what it decodes, it decodes itself."""
+
+    def __init__(self, decode: Callable[[bytes, FrameFacts, Syntax], np.ndarray]) -> None:
+        self.decode = decode
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def decode_here(decode: Callable[[bytes, FrameFacts, Syntax], np.ndarray]) -> None:
+    """From now on frames are decoded in this process, which is a child and has given everything else up."""
+    global _shared
+    _shared = cast("Pool", _Here(decode))
 
 
 def configure(limits: Limits) -> None:

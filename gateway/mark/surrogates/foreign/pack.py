@@ -72,6 +72,8 @@ class SitePack(SurrogatePack):
                 net, size = load_net(path, device)
             except MarkError as error:
                 raise ConfigError(error.code, error.message) from None
+            if net.shared:
+                net.channels = self.channels
             if net.channels != self.channels:
                 message = f"{path.name} has {net.channels} channels, the pack {self.channels}"
                 raise ConfigError("wrong-channels", message)

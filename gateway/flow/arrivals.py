@@ -1,0 +1,119 @@
+"""What the tables say about received instances: rows that follow the segments, and which records are still needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy.orm import Session
+
+from gateway.database import InstanceRow, SegmentRow, reading, transaction
+from gateway.flow.leases import Leases
+from gateway.flow.segments.format import Place
+from gateway.flow.segments.log import Group
+from gateway.flow.states import DISCARDED, RECEIVED
+
+
+class Arrivals(Leases):
+    """Rows of received instances, and the segments that they lie in."""
+
+    def add_received(self, groups: Sequence[Group]) -> None:
+        """Commit the rows of flushed groups, and how far their segments are told of, in one transaction.
+
+        May be called again with the same groups: what has its row keeps it.
+        """
+        with transaction(self._engine) as session:
+            rows = [_row(place, facts) for group in groups for place, facts in _untold(session, group)]
+            if rows:
+                session.execute(insert(InstanceRow), rows)
+        if rows:
+            self.wakes.tell([RECEIVED])
+
+    def rows_until(self, segment: str) -> int:
+        """The byte up to which a segment's records have rows; 0 for one that nothing is known of."""
+        with reading(self._engine) as session:
+            row = session.get(SegmentRow, segment)
+            return row.rows_until if row else 0
+
+    def places_in(self, segment: str) -> list[Place]:
+        """Where in a segment lie the records that instances still need, in order."""
+        with reading(self._engine) as session:
+            query = select(InstanceRow.spool_file).where(
+                InstanceRow.spool_file >= f"{segment}@", InstanceRow.spool_file < f"{segment}A"
+            )
+            places = (Place.parse(name) for name in session.scalars(query) if name is not None)
+            return sorted((place for place in places if place is not None), key=lambda place: place.offset)
+
+    def told_segments(self) -> list[str]:
+        """Every segment that a row is kept of."""
+        with reading(self._engine) as session:
+            return list(session.scalars(select(SegmentRow.id)))
+
+    def forget_segment(self, segment: str) -> None:
+        """Note that a segment is gone."""
+        with transaction(self._engine) as session:
+            session.execute(delete(SegmentRow).where(SegmentRow.id == segment))
+
+    def moved(self, names: Mapping[str, str]) -> None:
+        """Received bytes lie elsewhere now: old name -> new name. One that was purged meanwhile stays so."""
+        with transaction(self._engine) as session:
+            for old, new in names.items():
+                session.execute(update(InstanceRow).where(InstanceRow.spool_file == old).values(spool_file=new))
+
+    def arrived(self, route: str, sop_instance_uid: str, sha256: str, since: float) -> str | None:
+        """The newest instance of these bytes that came by a route and is on its way, held, or was delivered since."""
+        with reading(self._engine) as session:
+            query = select(InstanceRow.id).where(
+                InstanceRow.sop_instance_uid == sop_instance_uid,
+                InstanceRow.route == route,
+                InstanceRow.sha256 == sha256,
+                InstanceRow.state != DISCARDED,
+                or_(InstanceRow.delivered_at.is_(None), InstanceRow.delivered_at >= since),
+            )
+            return session.scalar(query.order_by(InstanceRow.received_at.desc()).limit(1))
+
+    def state_of(self, instance_id: str) -> str | None:
+        """How far an instance has come; None: it has no row yet."""
+        with reading(self._engine) as session:
+            return session.scalar(select(InstanceRow.state).where(InstanceRow.id == instance_id))
+
+    def spool_file(self, instance_id: str) -> str | None:
+        """Where the received bytes of an instance lie now; None when they were purged."""
+        with reading(self._engine) as session:
+            return session.scalar(select(InstanceRow.spool_file).where(InstanceRow.id == instance_id))
+
+
+def _untold(session: Session, group: Group) -> Sequence[tuple[Place, Mapping[str, Any]]]:
+    """The records of a group that have no row yet; notes that they will have."""
+    segment = session.get(SegmentRow, group.segment, with_for_update=True)
+    told = segment.rows_until if segment else 0
+    if segment is None:
+        session.add(SegmentRow(id=group.segment, rows_until=group.end))
+    else:
+        segment.rows_until = max(told, group.end)
+    session.flush()
+    records = [(place, facts) for place, facts in group.records if place.offset >= told]
+    if segment is None:  # its own row may be lost while those of its instances are not: an old backup, a folder moved
+        known = set(session.scalars(select(InstanceRow.id).where(InstanceRow.id.in_([f["id"] for _, f in records]))))
+        records = [(place, facts) for place, facts in records if facts["id"] not in known]
+    return records
+
+
+def _row(place: Place, facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": facts["id"],
+        "state": RECEIVED,
+        "route": facts["route"],
+        "calling_ae": facts["calling_ae"],
+        "called_ae": facts["called_ae"],
+        "peer_address": facts["peer_address"],
+        "association_id": facts["association_id"],
+        "sop_class_uid": facts["sop_class_uid"],
+        "sop_instance_uid": facts["sop_instance_uid"],
+        "transfer_syntax_uid": facts["transfer_syntax_uid"],
+        "size": facts["size"],
+        "sha256": facts["sha256"],
+        "spool_file": facts["file"] or place.name,
+        "received_at": facts["received_at"],
+    }

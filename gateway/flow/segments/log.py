@@ -1,0 +1,204 @@
+"""The log that all associations of a receiving process share: one thread flushes for all that wait.
+
+It flushes whenever the last flush has ended, never on a timer: under load each flush carries all that came meanwhile.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+
+from gateway.errors import CapacityError, fault
+from gateway.flow.segments.file import FlushFailed, SegmentFile
+from gateway.flow.segments.format import Place
+
+MOST_BYTES = 64 << 20  # of one group, unless one record alone is longer
+OLDEST_S = 600.0  # a segment is closed after this time, that what it holds can go when it is done
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class Appended:
+    """One record that waits for its flush, and then where it stands."""
+
+    pieces: Sequence[bytes | memoryview]
+    facts: dict[str, object]
+    done: threading.Event = field(default_factory=threading.Event)
+    place: Place | None = None
+    error: CapacityError | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(map(len, self.pieces))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Records that one flush has made durable."""
+
+    segment: str
+    end: int  # offset behind the group; its mark is not flushed and does not count
+    records: Sequence[tuple[Place, dict[str, object]]]
+
+
+class SegmentLog:
+    """Appends records to segments in `folder`.
+
+    Parameters
+    ----------
+    segment_bytes
+        A segment that is longer is closed.
+    flushed
+        Called with each group, in order, before those who wait are told.
+    failed
+        Called once, after a flush that failed: the process must end and be started anew.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        segment_bytes: int,
+        flushed: Callable[[Group], None],
+        failed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._folder = folder
+        self._segment_bytes = segment_bytes
+        self._flushed = flushed
+        self._on_failure = failed
+        self._changed = threading.Condition()
+        self._waiting: list[Appended] = []
+        self._stopping = False
+        self._roll = False
+        self.failed = False
+        self._segment: SegmentFile | None = None
+        self._opened_at = 0.0
+        self._thread = threading.Thread(target=self._run, name="flusher", daemon=True)
+        self._thread.start()
+
+    def append(self, pieces: Sequence[bytes | memoryview], facts: dict[str, object]) -> Place:
+        """Write a record and return its place when it is durable.
+
+        Raises
+        ------
+        CapacityError
+            ``disk-full``, ``flush-failed`` or ``stopping``: it is not, and will not be.
+        """
+        item = Appended(pieces, facts)
+        with self._changed:
+            self.check()
+            self._waiting.append(item)
+            self._changed.notify_all()
+        item.done.wait()
+        if item.error:
+            raise item.error
+        assert item.place is not None
+        return item.place
+
+    def roll(self) -> None:
+        """Close the segment that is written now; returns when it is closed."""
+        with self._changed:
+            self._roll = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._roll or not self._thread.is_alive())
+
+    def stop(self) -> None:
+        """Flush what waits, close the segment, and take nothing more."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def check(self) -> None:
+        """CapacityError when nothing more is taken: ``flush-failed`` or ``stopping``."""
+        if self.failed:
+            raise CapacityError("flush-failed", "the disk of the spool did not take a flush; this role starts anew")
+        if self._stopping:
+            raise CapacityError("stopping", "this role is ending")
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:  # nobody may wait for a thread that is gone
+            if self.failed:
+                raise
+            self._fail((), error)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._stopping or self._roll, timeout=OLDEST_S / 10)
+                group = self._take()
+                ending = self._stopping and not group
+            if group:
+                self._write(group)
+            if ending or self._roll or self._is_old():
+                self._close()
+            if ending:
+                return
+
+    def _take(self) -> list[Appended]:
+        """The oldest of those that wait, up to `MOST_BYTES`."""
+        size, count = 0, 0
+        for item in self._waiting:
+            size += item.size
+            if count and size > MOST_BYTES:
+                break
+            count += 1
+        group, self._waiting = self._waiting[:count], self._waiting[count:]
+        return group
+
+    def _write(self, group: Sequence[Appended]) -> None:
+        try:
+            if self._segment is None:
+                self._segment, self._opened_at = SegmentFile(self._folder), time.monotonic()
+            places = self._segment.append([item.pieces for item in group])
+            for item, place in zip(group, places, strict=True):
+                item.place = place
+            told = [(place, item.facts) for place, item in zip(places, group, strict=True)]
+            self._flushed(Group(self._segment.id, self._segment.flushed, told))
+        except FlushFailed as error:
+            self._fail(group, error)
+        except OSError as error:
+            refused = CapacityError("disk-full", f"cannot write to the spool: {error.strerror}", "free some disk")
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                refused = CapacityError("spool-unwritable", f"cannot write to the spool: {error.strerror}")
+            for item in group:
+                item.error = refused
+        except Exception as error:  # what of the group is on the disk, nobody knows: as after a failed flush
+            self._fail(group, error)
+        for item in group:
+            item.done.set()
+
+    def _fail(self, group: Sequence[Appended], error: BaseException) -> None:
+        reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+        refused = CapacityError("flush-failed", f"the disk of the spool did not take a flush: {reason}")
+        with self._changed:
+            self.failed = True
+            left, self._waiting = self._waiting, []
+        for item in (*group, *left):
+            item.error = refused
+            item.done.set()
+        log.error("a flush failed: nothing more is taken, this role starts anew", fault=fault(error), reason=reason)
+        self._close()
+        self._on_failure()
+
+    def _is_old(self) -> bool:
+        if self._segment is None:
+            return False
+        return self._segment.end >= self._segment_bytes or time.monotonic() - self._opened_at >= OLDEST_S
+
+    def _close(self) -> None:
+        if self._segment is not None:
+            self._segment.close()
+            self._segment = None
+        with self._changed:
+            self._roll = False
+            self._changed.notify_all()

@@ -1,0 +1,1 @@
+"""The commissioning probe: one labelled synthetic instance to a destination, fetched back, and what survived of it."""

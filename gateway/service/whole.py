@@ -1,0 +1,75 @@
+"""The supervisor's side of a reload: all roles swap, or none does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import structlog
+
+from gateway.audit import AuditLog
+from gateway.config import Config, Source
+from gateway.config.duties import Role, foreign_variables, roles_to_start
+from gateway.log import set_up_logging
+from gateway.service.reading import Reading
+from gateway.service.reload import audit_success, checked
+from gateway.service.supervisor import Supervisor
+
+log = structlog.get_logger(__name__)
+
+
+class Whole:
+    """All roles under one supervisor (`gateway.service.reload.Reloadable`)."""
+
+    role = "supervisor"
+
+    def __init__(self, reading: Reading, supervisor: Supervisor, audit: AuditLog) -> None:
+        self._reading = reading
+        self._supervisor = supervisor
+        self._audit = audit
+        self._ready: tuple[Reading, str] | None = None
+
+    @property
+    def reading(self) -> Reading:
+        """The configuration in force."""
+        return self._reading
+
+    def prepare(self, source: Source | None, by: str) -> Reading:
+        """Check the whole, then let every role prepare; see `Reloadable`."""
+        self.drop()
+        reading = Reading.of(source or self._reading.source.file)
+        checked(reading, self._reading, "all")
+        self._ready = (reading, by)
+        try:
+            self._supervisor.prepare(reading.source, by)
+        except BaseException:
+            self.drop()
+            raise
+        return reading
+
+    def commit(self) -> None:
+        """Let every role swap; see `Reloadable`."""
+        assert self._ready is not None
+        reading, by = self._ready
+        audit_success(reading, self.role, self._audit, by)
+        self._ready, self._reading = None, reading
+        self._supervisor.commit(reading.source, environments(reading.config))
+        set_up_logging("all", reading.config.log.format, reading.config.log.level)
+        log.info("configuration reloaded", by=by, configuration_sha256=reading.source.digest)
+
+    def drop(self) -> None:
+        """Let every role forget what it prepared."""
+        if self._ready is not None:
+            self._ready = None
+            self._supervisor.drop()
+
+
+def environments(config: Config) -> dict[str, Mapping[str, str]]:
+    """Each role that has something to do, with this process's environment less the secrets of other roles."""
+    return {role: environment(config, role) for role in roles_to_start(config)}
+
+
+def environment(config: Config, role: Role) -> dict[str, str]:
+    """This process's environment without the secrets of other roles."""
+    foreign = foreign_variables(config, role)
+    return {name: value for name, value in os.environ.items() if name not in foreign}

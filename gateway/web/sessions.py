@@ -1,0 +1,128 @@
+"""Who is logged in: kept in this process alone, so that a restart logs everybody out."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import threading
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gateway.config.accounts import UserRole, read_accounts
+from gateway.errors import ConfigError
+from gateway.web.passwords import is_right
+
+COOKIE = "miad-gateway-session"
+LONGEST_S = 12 * 3600.0  # then one has to log in again, whatever one did
+MOST = 500  # sessions; the one that was quiet longest goes first
+TRIES = 5  # wrong passwords of one name, until it has to wait ...
+WAIT_S = 60.0  # ... so long after each further one
+_MOST_NAMES = 1000  # that are no user's: of those the oldest is forgotten, of users none
+
+
+@dataclass
+class Session:
+    """One login. `id` names it in the audit and opens nothing; `form_token` stands in each form (CSRF)."""
+
+    user: str
+    id: str = field(default_factory=lambda: secrets.token_hex(8))
+    form_token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    begun: float = 0.0
+    seen: float = 0.0
+    password_hash: str = field(default="", repr=False)  # whose password it was; a new one ends it
+
+
+class Sessions:
+    """Logins of one page.
+
+    Parameters
+    ----------
+    users
+        The file of `gateway.config.accounts`, read at each login and each click: who was removed is out at once.
+    idle_s
+        A session without a click for so long has ended.
+    """
+
+    def __init__(self, users: Path, idle_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._users = users
+        self._idle_s = idle_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._sessions: dict[bytes, Session] = {}
+        self._failed: dict[str, tuple[int, float]] = {}
+
+    def has_users(self) -> bool:
+        """Whether anybody could log in."""
+        try:
+            return bool(read_accounts(self._users))
+        except ConfigError:
+            return False
+
+    def log_in(self, user: str, password: str) -> tuple[str, Session] | str:
+        """A new session with the token that its cookie holds; or why not: ``wrong-password``, ``too-many-tries``."""
+        accounts = read_accounts(self._users)
+        account = accounts.get(user)
+        if not self._begin_try(user, accounts):
+            return "too-many-tries"
+        if not is_right(account.password_hash if account else None, password) or account is None:
+            return "wrong-password"
+        token, now = secrets.token_urlsafe(32), self._clock()
+        with self._lock:
+            self._failed.pop(user, None)
+            while len(self._sessions) >= MOST:
+                del self._sessions[min(self._sessions, key=lambda key: self._sessions[key].seen)]
+            session = self._sessions[_key(token)] = Session(
+                user, begun=now, seen=now, password_hash=account.password_hash
+            )
+        return token, session
+
+    def find(self, token: str | None, *, is_click: bool = True) -> tuple[Session, UserRole] | None:
+        """The session behind a cookie and what its user may do now; None when there is none, or it has ended."""
+        if not token:
+            return None
+        now = self._clock()
+        with self._lock:
+            session = self._sessions.get(_key(token))
+            if session is None:
+                return None
+            if now - session.seen > self._idle_s or now - session.begun > LONGEST_S:
+                del self._sessions[_key(token)]
+                return None
+        account = read_accounts(self._users).get(session.user)
+        if account is None or account.password_hash != session.password_hash:
+            self.log_out(token)
+            return None
+        session.seen = now if is_click else session.seen
+        return session, account.role
+
+    def log_out(self, token: str | None) -> Session | None:
+        """End a session; gives it, when there was one."""
+        with self._lock:
+            return self._sessions.pop(_key(token), None) if token else None
+
+    def _begin_try(self, user: str, accounts: Collection[str]) -> bool:
+        """Whether this name may try now. It counts as failed until it has succeeded: of many at once none is free."""
+        now = self._clock()
+        with self._lock:
+            count, last = self._failed.get(user, (0, 0.0))
+            if count >= TRIES and now - last < WAIT_S:
+                return False
+            if user not in self._failed and len(self._failed) >= _MOST_NAMES:
+                others = [name for name in self._failed if name not in accounts]
+                if others:
+                    del self._failed[min(others, key=lambda name: self._failed[name][1])]
+            self._failed[user] = (count + 1, now)
+            return True
+
+
+def is_form_of(session: Session, form_token: str) -> bool:
+    """Whether a form was given to this session (CSRF)."""
+    return hmac.compare_digest(session.form_token.encode(), form_token.encode())
+
+
+def _key(token: str) -> bytes:
+    """Tokens are not kept: what reads this process's memory later finds digests."""
+    return hashlib.sha256(token.encode()).digest()

@@ -1,0 +1,206 @@
+"""The pages: server-rendered, no script, each a heading, its tables, and the same facts as the JSON."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from gateway.errors import NotFoundError
+from gateway.flow.overview import RECENT_S, span
+from gateway.flow.selection import Filter
+from gateway.flow.states import HELD
+from gateway.web import reading
+from gateway.web.audit_tail import tail
+from gateway.web.people import may_look, person_shown
+from gateway.web.sources import Sources
+
+HERE = Path(__file__).parent
+STATES = ("received", "sealed", "marked", "delivered", "held", "discarded")
+WORKER_S = 300.0  # a worker that was not seen for so long is said to be down
+SOON_DAYS = 30  # certificates that end sooner stand on the overview
+PAGE_LINES = 100
+NONE = "-"
+
+router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse, dependencies=[Depends(may_look)])
+
+
+def _ago(moment: float | None) -> str:
+    return f"{span(time.time() - moment)} ago" if moment else NONE
+
+
+def _until(moment: float | None) -> str:
+    if not moment:
+        return NONE
+    left = moment - time.time()
+    return f"in {span(left)}" if left > 0 else "now"
+
+
+def _moment(at: float | None) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if at else NONE
+
+
+def _per_minute(recent: int) -> str:
+    rate = recent * 60 / RECENT_S
+    return f"{rate:.0f}" if rate >= 10 or rate == 0 else f"{rate:.1f}"
+
+
+def _size(count: int | None) -> str:
+    if count is None:
+        return NONE
+    value = float(count)
+    for unit in ("bytes", "KiB", "MiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
+
+
+def _status_word(value: int | None) -> str:
+    return f"0x{value:04X}" if value is not None else NONE
+
+
+def _sentence(words: str) -> str:
+    """The words of an error as a sentence: errors begin small and end open, since they also stand in lines of a log."""
+    return words[:1].upper() + words[1:] + ("" if words[-1:] in ".?!" else ".")
+
+
+def environment() -> Environment:
+    """The templates, each value escaped."""
+    made = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters.update(
+        ago=_ago,
+        until=_until,
+        moment=_moment,
+        per_minute=_per_minute,
+        size=_size,
+        dimse=_status_word,
+        query=urlencode,
+        sentence=_sentence,
+    )
+    return made
+
+
+def render(
+    request: Request, template: str, status_code: int = 200, *, is_settled: bool = False, **values: Any
+) -> HTMLResponse:
+    """One page. `refresh` of the query, in seconds, asks the browser to come again: only who wants it gets it.
+
+    is_settled: what one waits for is there, so it need not come again.
+    """
+    seconds = request.query_params.get("refresh", "")
+    again = int(seconds) if seconds.isascii() and seconds.isdigit() and 1 <= int(seconds[:6]) <= 3600 else 0
+    again = 0 if is_settled else again
+    shared: Mapping[str, Any] = {
+        "site": request.app.state.sources.config.site.name,
+        "version": request.app.state.sources.version,
+        "path": request.url.path,
+        "refresh": again,
+        "now": time.time(),
+        **person_shown(request),
+    }
+    text = request.app.state.templates.get_template(template).render({**shared, **values})
+    return HTMLResponse(text, status_code, headers={"refresh": str(again)} if again else None)
+
+
+def _sources(request: Request) -> Sources:
+    return request.app.state.sources
+
+
+@router.get("/")
+def overview(request: Request) -> HTMLResponse:
+    """The flow at a glance."""
+    sources = _sources(request)
+    status = reading.status(sources)
+    return render(
+        request,
+        "overview.html",
+        status=status,
+        down=[one for one in status.listeners if not one.up],
+        worker_down=status.clock_doubt is None and status.at - (status.worker_seen_at or 0) > WORKER_S,
+        totals={
+            "received": sum(one.received_recently for one in status.routes),
+            "delivered": sum(one.sent_recently for one in status.deliveries),
+            "waiting": sum(one.waiting + one.marked for one in status.routes),
+            "held": sum(one.held for one in status.routes),
+            "failing": sum(one.failing for one in status.deliveries),
+            "oldest_at": min((one.oldest_at for one in status.routes if one.oldest_at), default=None),
+        },
+        held=reading.queue(sources, Filter(HELD), 10),
+        paused=sorted({one.destination: one.paused_at for one in status.deliveries if one.paused_at}.items()),
+        certificates=[one for one in reading.certificates(sources) if one.days_left < SOON_DAYS],
+        audit=tail(sources.audit_files, 10),
+    )
+
+
+Word = Annotated[str, Query(max_length=64, pattern="^[ -~]*$")]
+
+
+@router.get("/queue")
+def queue(
+    request: Request, state: Word = "", reason: Word = "", destination: Word = "", route: Word = ""
+) -> HTMLResponse:
+    """The newest instances, with filters."""
+    sources = _sources(request)
+    only = Filter(state if state in STATES else None, reason or None, destination or None, route or None)
+    lines = reading.queue(sources, only, PAGE_LINES + 1)
+    return render(
+        request,
+        "queue.html",
+        lines=lines[:PAGE_LINES],
+        more=len(lines) > PAGE_LINES,
+        chosen={"state": state, "reason": reason, "destination": destination, "route": route},
+        states=STATES,
+        routes=[one.name for one in sources.config.routes],
+        destinations=[one.name for one in sources.config.destinations],
+    )
+
+
+@router.get("/instances/{instance_id}")
+def instance(request: Request, instance_id: str) -> HTMLResponse:
+    """One instance."""
+    if not re.fullmatch("[0-9a-f]{3,32}", instance_id):
+        raise NotFoundError("no-such-instance", "that is no id of an instance", "the queue has them")
+    return render(request, "instance.html", one=reading.instance(_sources(request), instance_id))
+
+
+@router.get("/audit")
+def audit(request: Request, event: Word = "") -> HTMLResponse:
+    """The newest lines of the audit."""
+    return render(request, "audit.html", audit=tail(_sources(request).audit_files, 200, event or None), event=event)
+
+
+@router.get("/configuration")
+def configuration(request: Request) -> HTMLResponse:
+    """Every value of the configuration, certificates and keys."""
+    sources = _sources(request)
+    tables: dict[str, list] = {}
+    names: dict[str, str] = {}
+    for one in reading.configuration(sources):
+        table, _, key = one.path.partition(".")
+        tables.setdefault(table, []).append(one)
+        if key == "name" and table != "site":
+            names[table] = one.value
+    return render(
+        request,
+        "configuration.html",
+        tables=tables,
+        names=names,
+        certificates=reading.certificates(sources),
+        keys=reading.keys(sources),
+        listeners=reading.listeners(sources),
+    )

@@ -1,0 +1,207 @@
+"""How fast instances are taken in: the ingress beside DCMTK `storescp` and Orthanc, in one run.
+
+    python -m tests.benchmarks.receive [--images 300] [--rounds 5] [--json FILE] [--picture FILE]
+
+Senders are DCMTK `storescu` with TCP_NODELAY=1, one, or eight at once with the images shared out; images are CT of
+512x512x16 bit made here from noise. A time runs from the start of the first sender to the end of the last, and holds
+the sender's own work and its start. Medians over the rounds; in each round all take turns.
+
+Rows: `storescp` and Orthanc as they come; the ingress alone as `serve --role ingress` starts it; and the same with its
+flushes replaced by nothing, for the network path alone (`tests.benchmarks.no_flush`). A flush is measured in the same
+run, in the same folder: 512 KiB appended and `fdatasync`ed. The ceiling of one durable association, whose sender waits
+for each answer, is storescp's time and one flush an image; of eight, flushes shared by all that wait, or the disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.benchmarks.programs import free_port, listening, program, running
+from tests.benchmarks.relay import make_images, sink
+from tests.benchmarks.site import write_site
+
+SENDERS = 8
+ENVIRONMENT = os.environ | {"TCP_NODELAY": "1"}
+
+
+@contextmanager
+def ingress(folder: Path, module: str) -> Iterator[int]:
+    """The ingress role alone; `module` runs the command line."""
+    site = write_site(folder, free_port(), 'action = "hold"')
+    command = [sys.executable, "-m", module, "serve", "--role", "ingress", "--config", site.config]
+    with running(command, ENVIRONMENT, ready=listening(site.port), log=folder / "log"):
+        yield site.port
+
+
+@contextmanager
+def storescp(folder: Path) -> Iterator[int]:
+    """DCMTK's receiver, which flushes nothing."""
+    with sink(folder, ENVIRONMENT) as (port, _):
+        yield port
+
+
+@contextmanager
+def orthanc(folder: Path) -> Iterator[int]:
+    """An Orthanc that keeps what it gets, in its default settings but for ports and folders."""
+    port = free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {
+        "StorageDirectory": str(folder / "db"),
+        "IndexDirectory": str(folder / "db"),
+        "DicomPort": port,
+        "HttpPort": free_port(),
+        "DicomAet": "RELAY",
+        "Plugins": [],
+    }
+    (folder / "orthanc.json").write_text(json.dumps(settings))
+    command = [program("Orthanc"), folder / "orthanc.json"]
+    with running(command, ENVIRONMENT, ready=listening(port), log=folder / "log"):
+        yield port
+
+
+def send(files: Sequence[Path], port: int, senders: int) -> float:
+    """Seconds until `senders` processes have sent their shares of the files."""
+    command = [program("storescu"), "--max-pdu", "131072", "-aet", "STORESCU", "-aec", "RELAY", "127.0.0.1", str(port)]
+    begin = time.monotonic()
+    shares = [[*command, *map(str, files[start::senders])] for start in range(senders)]
+    processes = [
+        subprocess.Popen(share, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for share in shares
+    ]
+    codes = [process.wait() for process in processes]
+    if any(codes):
+        raise SystemExit("a sender failed: not all was acknowledged")
+    return time.monotonic() - begin
+
+
+def flush_seconds(folder: Path, size: int, count: int = 40) -> float:
+    """Median seconds to append `size` bytes and flush them."""
+    taken, data = [], os.urandom(size)
+    with open(folder / "flush", "wb", buffering=0) as file:
+        for _ in range(count):
+            begin = time.monotonic()
+            file.write(data)
+            os.fdatasync(file.fileno())
+            taken.append(time.monotonic() - begin)
+    (folder / "flush").unlink()
+    return statistics.median(taken)
+
+
+def disk_bytes_per_s(folder: Path, size: int = 256 << 20) -> float:
+    """Bytes a second that 8 MiB writes with a flush each reach."""
+    data, begin = os.urandom(8 << 20), time.monotonic()
+    with open(folder / "flush", "wb", buffering=0) as file:
+        for _ in range(size // len(data)):
+            file.write(data)
+            os.fdatasync(file.fileno())
+    (folder / "flush").unlink()
+    return size / (time.monotonic() - begin)
+
+
+CHAINS = (
+    ("storescp", storescp, ()),
+    ("Orthanc", orthanc, ()),
+    ("ingress, flushes off", ingress, ("tests.benchmarks.no_flush",)),
+    ("ingress", ingress, ("gateway.cli",)),
+)
+
+
+def measure(folder: Path, files: list[Path], rounds: int) -> list[dict]:
+    """Medians of every chain with one and with eight senders."""
+    taken: dict[tuple[str, int], list[float]] = {}
+    for number in range(rounds):
+        for name, chain, more in CHAINS:
+            for senders in (1, SENDERS):
+                with chain(folder / f"{number}-{senders}-{name.replace(' ', '').replace(',', '')}", *more) as port:
+                    send(files[:4], port, 1)  # the first association loads what is loaded once
+                    taken.setdefault((name, senders), []).append(send(files, port, senders))
+    return [
+        {
+            "chain": name,
+            "senders": senders,
+            "seconds": round(statistics.median(times), 3),
+            "images_per_s": round(len(files) / statistics.median(times), 1),
+        }
+        for (name, senders), times in taken.items()
+    ]
+
+
+def ratios(rows: list[dict], images: int, size: int, flush_s: float, disk: float) -> dict[str, float]:
+    """Ours over what is to be reached; more is better."""
+    seconds = {(row["chain"], row["senders"]): row["seconds"] for row in rows}
+    alone = seconds["storescp", 1] + images * flush_s
+    shared = max(seconds["storescp", SENDERS], images * flush_s / SENDERS, images * size / disk)
+    return {
+        "network path alone, over storescp": seconds["storescp", 1] / seconds["ingress, flushes off", 1],
+        "durable, one association, over storescp and one flush an image": alone / seconds["ingress", 1],
+        "durable, 8 associations, over shared flushes or the disk": shared / seconds["ingress", SENDERS],
+        "durable, one association, over Orthanc": seconds["Orthanc", 1] / seconds["ingress", 1],
+        "durable, 8 associations, over Orthanc": seconds["Orthanc", SENDERS] / seconds["ingress", SENDERS],
+    }
+
+
+def draw(rows: list[dict], path: Path) -> None:
+    """Images a second as bars."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 3.2))
+    names = [name for name, _, _ in CHAINS]
+    for offset, senders in ((-0.2, 1), (0.2, SENDERS)):
+        heights = [next(r["images_per_s"] for r in rows if (r["chain"], r["senders"]) == (n, senders)) for n in names]
+        axes.bar([at + offset for at in range(len(names))], heights, 0.38, label=f"{senders} association(s)")
+    axes.set_xticks(range(len(names)), names)
+    axes.set_ylabel("images/s (CT, 512 KiB)")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Run every chain in turns and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--picture", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = make_images(folder, arguments.images)
+        size = files[0].stat().st_size
+        flush_s, disk = flush_seconds(folder, size), disk_bytes_per_s(folder)
+        rows = measure(folder, files, arguments.rounds)
+    found = {name: round(value, 2) for name, value in ratios(rows, len(files), size, flush_s, disk).items()}
+    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {_dcmtk()}"
+    for row in rows:
+        print(f"{row['chain']:24} {row['senders']} association(s)  {row['images_per_s']:8.1f} images/s")
+    print(f"one flush of an image {1000 * flush_s:.2f} ms, disk {disk / 2**20:.0f} MiB/s; {machine}")
+    for name, value in found.items():
+        print(f"{value:6.2f}  {name}")
+    if arguments.json:
+        facts = {"flush_ms": 1000 * flush_s, "disk_mib_s": disk / 2**20, "machine": machine}
+        arguments.json.write_text(json.dumps({"rows": rows, "ratios": found, **facts}, indent=2))
+    if arguments.picture:
+        draw(rows, arguments.picture)
+
+
+def _dcmtk() -> str:
+    told = subprocess.run([program("storescp"), "--version"], capture_output=True, text=True).stdout
+    return " ".join(told.split()[1:4])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""State transitions per second of the gateway's tables, beside a plain table with nothing but a queue in it.
+
+    python -m tests.benchmarks.transitions [--rows 2000] [--batch 32] [--rounds 5] [--json FILE] [--url URL]
+
+A transition is one row claimed and settled. The plain table is the fastest of those that were compared for this work:
+`id`, `state`, `payload`; batches are claimed with FOR UPDATE SKIP LOCKED and settled in one statement, over psycopg and
+no more. Ours: received -> sealed, sealed -> marked (one delivery queued each), and delivered, by the methods that the
+worker calls; without the work of the steps and without the audit. Claims of ours do not wait for the disk (what a power
+cut undoes is claimed anew), so the plain table has a row where it does the same. SQLite in a file and PostgreSQL in a
+cluster that is started here (or at `--url`, a database that may be emptied), both durable, one connection. Medians over
+the rounds; in each round all take turns. A flush is measured in the same run: 8 KiB appended and `fdatasync`ed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+from sqlalchemy import Engine, delete
+
+from gateway.database import DeliveryRow, InstanceRow, SegmentRow, open_database, sqlite_url, transaction
+from gateway.flow.changes import marked, sealed, sent
+from gateway.flow.segments.format import Place
+from gateway.flow.segments.log import Group
+from gateway.flow.states import RECEIVED
+from gateway.flow.store import FlowStore, lease_owner
+from tests.benchmarks.programs import free_port
+from tests.benchmarks.receive import flush_seconds
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[str]:
+    """A cluster of its own in its default settings, durable; its URL."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not programs:
+        raise SystemExit("PostgreSQL is not installed")
+    programs_at, port = programs[-1].parent, free_port()
+    as_user: dict = {"cwd": "/", "stdout": subprocess.DEVNULL, "check": True}
+    if os.getuid() == 0:  # it refuses to run as root
+        as_user |= {"user": "postgres", "group": "postgres", "extra_groups": []}
+        folder.chmod(0o711)
+        (folder / "pg").mkdir()
+        shutil.chown(folder / "pg", "postgres", "postgres")
+    at = folder / "pg"
+    subprocess.run([programs_at / "initdb", "-D", at / "data", "-U", "miad", "--auth=trust"], **as_user)
+    options = f"-p {port} -h 127.0.0.1 -k {at}"
+    control = [programs_at / "pg_ctl", "-D", at / "data"]
+    subprocess.run([*control, "-o", options, "-l", at / "log", "-w", "start"], **as_user)
+    try:
+        yield f"postgresql+psycopg://miad@127.0.0.1:{port}/postgres"
+    finally:
+        subprocess.run([*control, "-m", "fast", "stop"], **as_user)
+
+
+def plain(url: str, rows: int, batch: int, lasting: bool = True) -> list[float]:
+    """Transitions a second of the plain table; `lasting`: claims wait for the disk too, as changes do."""
+    with psycopg.connect(url.replace("+psycopg", "")) as connection:
+        connection.execute("DROP TABLE IF EXISTS plain_queue")
+        connection.execute(
+            "CREATE TABLE plain_queue (id bigserial PRIMARY KEY, state text NOT NULL, payload text, owner text)"
+        )
+        connection.execute("CREATE INDEX plain_work ON plain_queue (state, id)")
+        connection.execute(
+            "INSERT INTO plain_queue (state, payload) SELECT 'queued', 'x' FROM generate_series(1, %s)", [rows]
+        )
+        connection.commit()
+        began, done = time.perf_counter(), 0
+        while True:
+            if not lasting:
+                connection.execute("SET LOCAL synchronous_commit = off")
+            found = connection.execute(
+                "UPDATE plain_queue SET state = 'running', owner = 'me' WHERE id IN (SELECT id FROM plain_queue"
+                " WHERE state = 'queued' ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING id",
+                [batch],
+            ).fetchall()
+            connection.commit()
+            if not found:
+                break
+            connection.execute("UPDATE plain_queue SET state = 'done' WHERE id = ANY(%s)", [[row[0] for row in found]])
+            connection.commit()
+            done += len(found)
+        return [done / (time.perf_counter() - began)]
+
+
+def ours(engine: Engine, rows: int, batch: int) -> list[float]:
+    """Transitions a second of each of our steps: sealed, marked, delivered."""
+    with transaction(engine) as session:
+        for table in (SegmentRow, DeliveryRow, InstanceRow):
+            session.execute(delete(table))
+    store = FlowStore(engine, lease_owner())
+    known = [(Place("ab" * 16, 32 + number), _facts(number)) for number in range(rows)]
+    store.add_received([Group("ab" * 16, 32 + rows, known)])
+
+    def seal() -> int:
+        found = store.claim(RECEIVED, batch, 600)
+        store.settle([sealed(row, "ab" * 16, batch_key="CT:512x512x1:0") for row in found])
+        return len(found)
+
+    def mark() -> int:
+        found = store.claim_batch(batch, 600)
+        store.settle([marked(row, f"{row.id}-copy", 1, "ab" * 16, ("out",)) for row in found])
+        return len(found)
+
+    def deliver() -> int:
+        found = store.claim_deliveries("out", batch, 600)
+        store.settle_deliveries([sent(delivery, 0) for delivery, _ in found])
+        return len(found)
+
+    return [_rate(step, rows) for step in (seal, mark, deliver)]
+
+
+def _rate(step: Callable[[], int], rows: int) -> float:
+    began, done = time.perf_counter(), 0
+    while found := step():
+        done += found
+    if done != rows:
+        raise SystemExit(f"{done} of {rows} rows went on")
+    return done / (time.perf_counter() - began)
+
+
+def _facts(number: int) -> dict:
+    return {
+        "id": f"{number:032x}",
+        "route": "out",
+        "calling_ae": "ARCHIVE",
+        "called_ae": "RELAY",
+        "peer_address": "127.0.0.1",
+        "association_id": "ab",
+        "sop_class_uid": "1.2.840.10008.5.1.4.1.1.2",
+        "sop_instance_uid": f"1.2.826.0.1.99.{number}",
+        "transfer_syntax_uid": "1.2.840.10008.1.2.1",
+        "size": 524288,
+        "sha256": "00" * 32,
+        "file": None,
+        "received_at": 1e9 + number,
+    }
+
+
+STEPS = ("sealed", "marked", "delivered")
+
+
+def measure(folder: Path, url: str, rows: int, batch: int, rounds: int) -> list[dict]:
+    """Median transitions a second of each table and step."""
+    engines = {"SQLite": open_database(sqlite_url(folder / "a.sqlite")), "PostgreSQL": open_database(url)}
+    taken: dict[tuple[str, str], list[float]] = {}
+    for _ in range(rounds):
+        taken.setdefault(("plain table, PostgreSQL", "done"), []).extend(plain(url, rows, batch))
+        quick = taken.setdefault(("same, claims not waited for", "done"), [])
+        quick.extend(plain(url, rows, batch, lasting=False))
+        for name, engine in engines.items():
+            for step, rate in zip(STEPS, ours(engine, rows, batch), strict=True):
+                taken.setdefault((f"ours, {name}", step), []).append(rate)
+    for engine in engines.values():
+        engine.dispose()
+    return [
+        {"table": table, "step": step, "per_s": round(statistics.median(rates), 1)}
+        for (table, step), rates in taken.items()
+    ]
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--url", help="a PostgreSQL database that may be emptied; default: a cluster started here")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        flush_s = flush_seconds(folder, 8192)
+        size = (arguments.rows, arguments.batch, arguments.rounds)
+        if arguments.url:
+            rows, server = measure(folder, arguments.url, *size), _version(arguments.url)
+        else:
+            with postgresql(folder) as url:
+                rows, server = measure(folder, url, *size), _version(url)
+    plain_rate = rows[0]["per_s"]
+    for row in rows:
+        row["over_plain"] = round(row["per_s"] / plain_rate, 2)
+        print(f"{row['table']:28} {row['step']:10} {row['per_s']:9.1f} /s  {row['over_plain']:5.2f} of the plain table")
+    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, PostgreSQL {server}"
+    load = f"load {os.getloadavg()[0]:.1f}"
+    print(f"{size[0]} rows, batches of {size[1]}, {size[2]} rounds; a flush {1000 * flush_s:.2f} ms; {machine}; {load}")
+    if arguments.json:
+        facts = {"rows": rows, "flush_ms": 1000 * flush_s, "machine": machine, "load": load, "batch": size[1]}
+        arguments.json.write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
+
+
+def _version(url: str) -> str:
+    with psycopg.connect(url.replace("+psycopg", "")) as connection:
+        row = connection.execute("SHOW server_version").fetchone()
+        return row[0] if row else "unknown"
+
+
+if __name__ == "__main__":
+    main()
