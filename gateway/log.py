@@ -26,6 +26,7 @@ import structlog
 from gateway.errors import GatewayError
 
 OURS = ("gateway", "plugins")  # loggers whose words are our own
+LIBRARIES = ("pydicom", "py.warnings", "pynetdicom", "sqlalchemy", "alembic", "matplotlib", "PIL")
 FORBIDDEN_FIELDS = ("patient", "accession", "birth", "physician", "study_date", "description", "dataset", "identifier")
 _FRAMES = 6  # the innermost frames of a traceback that are worth a line
 
@@ -82,7 +83,7 @@ def set_up_logging(
     root.setLevel(level.upper())
     # Complaints about odd values come by the thousand, and without their text they only say that there are some.
     quiet = {"pydicom": logging.ERROR, "py.warnings": logging.ERROR} if root.level > logging.DEBUG else {}
-    for library in ("pydicom", "py.warnings", "pynetdicom", "sqlalchemy", "alembic", "matplotlib", "PIL"):
+    for library in LIBRARIES:
         logging.getLogger(library).setLevel(max(quiet.get(library, logging.WARNING), root.level))
         logging.getLogger(library).handlers[:] = []
     logging.captureWarnings(True)

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
+from gateway.log import LIBRARIES
 from tests.support.schema import copy_new_databases
 
 REPOSITORY = Path(__file__).parent.parent
@@ -37,9 +39,15 @@ def new_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def no_log_to_a_closed_stream() -> Iterator[None]:
-    """Commands that run in this process set the log up, to a stream that ends with their test."""
+def logging_as_it_was() -> Iterator[None]:
+    """Commands and roles that run in this process set up its log, to a stream that ends with their test."""
+    loggers = [logging.getLogger(name) for name in ("", *LIBRARIES)]
+    levels = [logger.level for logger in loggers]
     yield
+    structlog.reset_defaults()
+    logging.captureWarnings(False)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
     root = logging.getLogger()
     for handler in [one for one in root.handlers if type(one) is logging.StreamHandler]:
         root.removeHandler(handler)

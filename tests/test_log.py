@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterator
 
 import pytest
-import structlog
 
 from gateway.errors import DicomError
 from gateway.log import get_logger, set_up_logging
@@ -21,21 +20,11 @@ NAME = "Doe^Jane"
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    """Where this process logs to; the logging of the test run is put back afterwards."""
+    """Where this process logs to; the handlers of the test run are put back afterwards."""
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    loggers = {
-        n: (logging.getLogger(n).level, logging.getLogger(n).handlers[:])
-        for n in ("pydicom", "pynetdicom", "py.warnings")
-    }
+    handlers = root.handlers[:]
     yield io.StringIO()
-    logging.captureWarnings(False)
-    structlog.reset_defaults()
     root.handlers[:] = handlers
-    root.setLevel(level)
-    for name, (was, had) in loggers.items():
-        logging.getLogger(name).setLevel(was)
-        logging.getLogger(name).handlers[:] = had
 
 
 def lines(stream: io.StringIO) -> list[dict]:

@@ -23,6 +23,7 @@ from pynetdicom.sop_class import (
     StudyRootQueryRetrieveInformationModelGet,
     StudyRootQueryRetrieveInformationModelMove,
 )
+from structlog.testing import capture_logs
 
 from gateway.audit import events
 from gateway.network.contexts import EXPLICIT_LITTLE
@@ -451,12 +452,12 @@ def test_associations_are_limited(start_scp, audit):
     assert lines_soon(audit, events.ASSOCIATION_REFUSED)[0]["reason"] == "too-many-associations"
 
 
-def test_plain_entries_are_warned_of_at_start(start_scp, capsys):
-    start_scp(plain("OLD1", port=11112))
-    said = capsys.readouterr().out
-    assert "PLAIN WORKSTATION" in said
-    assert "PLAIN DESTINATION" in said
-    assert said.count("OLD1") == 2
+def test_plain_entries_are_warned_of_at_start(start_scp):
+    with capture_logs() as lines:
+        start_scp(plain("OLD1", port=11112))
+    warned = [line for line in lines if line["log_level"] == "warning"]
+    assert [line["event"].partition(":")[0] for line in warned] == ["PLAIN WORKSTATION", "PLAIN DESTINATION"]
+    assert {line["ae_title"] for line in warned} == {"OLD1"}
 
 
 def test_nothing_of_patients_in_log_and_audit(start_scp, site, audit, capsys):
