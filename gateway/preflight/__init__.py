@@ -141,10 +141,10 @@ def _try_rules(config: Config) -> Iterator[Finding]:
     if classes:
         from gateway.protect.rules import is_known_class
 
-        for path, uid in classes:
+        for here, uid in classes:
             if not is_known_class(uid):
                 message = f"{uid} is no SOP class that the DICOM dictionary knows: the rule fits no other object"
-                yield Finding("warning", path, message, "see PS3.6 annex A; a private SOP class may be meant")
+                yield Finding("warning", here, message, "see PS3.6 annex A; a private SOP class may be meant")
 
 
 def _try_tls(config: Config, role: Role) -> Iterator[Finding]:
