@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import Engine, Select, distinct, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
@@ -142,7 +143,7 @@ def studies_of(engine: Engine, uid: str, limit: int = 25, after: str = "") -> St
         raise ConfigError("no-uid", "a UID has digits and dots, at most 64", "or its first ones")
     with reading(engine) as session:
         named = _study_of(session, uid)
-        query = select(VaultRow.study_uid)
+        query: Select[Any] = select(VaultRow.study_uid)
         query = query.where(VaultRow.study_uid.in_(named)) if named else _beginning(query, session, uid)
         query = query.where(VaultRow.study_uid > after).group_by(VaultRow.study_uid).order_by(VaultRow.study_uid)
         uids = list(session.scalars(query.limit(limit + 1)))
@@ -184,8 +185,8 @@ def copies_of(engine: Engine, study_uid: str, limit: int = 100, start: int = 0) 
     found = []
     for row in rows:
         instance_id, state, action = by_record.get(row["locator"], (None, None, None))
-        own = {name: row[name] for name in (*names, "is_sealed", "is_fixed")}
-        more = {"instance_id": instance_id, "state": state, "action": action}
+        own: dict[str, Any] = {name: row[name] for name in (*names, "is_sealed", "is_fixed")}
+        more: dict[str, Any] = {"instance_id": instance_id, "state": state, "action": action}
         found.append(CopyEntry(**own, **more, figures=figures.get(row["locator"])))
     return found
 
@@ -193,13 +194,16 @@ def copies_of(engine: Engine, study_uid: str, limit: int = 100, start: int = 0) 
 def recent_marks(engine: Engine, routes: Sequence[str], limit: int = 50) -> list[MarkEntry]:
     """The newest marks of each of these routes whose figures are known, at most `limit` a route, the newest first."""
     names = (InstanceRow.id, InstanceRow.route, InstanceRow.marked_at, InstanceRow.sop_class_uid, InstanceRow.record)
-    found = []
+    found: list[MarkEntry] = []
     with reading(engine) as session:
         for route in routes:
             query = select(*names).where(InstanceRow.route == route, InstanceRow.marked_at.is_not(None))
             rows = session.execute(query.order_by(InstanceRow.marked_at.desc()).limit(limit)).all()
             figures = _figures(session, [row.record for row in rows if row.record])
-            found += [MarkEntry(*row[:4], figures[row.record]) for row in rows if row.record in figures]
+            for row in rows:
+                if row.record in figures:
+                    facts = (row.id, row.route, row.marked_at, row.sop_class_uid)
+                    found.append(MarkEntry(*facts, figures[row.record]))
     return sorted(found, key=lambda one: one.marked_at, reverse=True)
 
 
@@ -260,7 +264,7 @@ def _study_of(session: Session, uid: str) -> list[str]:
     return list(session.scalars(query.limit(10)))
 
 
-def _beginning(query: Select[tuple[str]], session: Session, uid: str) -> Select[tuple[str]]:
+def _beginning(query: Select[Any], session: Session, uid: str) -> Select[Any]:
     """Studies whose UID begins so. SQLite goes by its index for GLOB, and not for LIKE."""
     if session.get_bind().dialect.name == "sqlite":
         return query.where(VaultRow.study_uid.op("GLOB")(f"{uid}*"))
@@ -272,7 +276,7 @@ def _figures(session: Session, locators: Sequence[str]) -> dict[str, Figures]:
     for start in range(0, len(locators), 500):
         query = select(FiguresRow).where(FiguresRow.locator.in_(locators[start : start + 500]))
         for row in session.scalars(query):
-            words = {name: str(row.policy.get(name, "")) for name in _WORDS}
+            words: dict[str, Any] = {name: str(row.policy.get(name, "")) for name in _WORDS}
             shares = {name: getattr(row, name) for name in _SHARES}
             psnr = row.psnr if math.isfinite(row.psnr) else None
             found[row.locator] = Figures(**words, frames=row.frames, psnr=psnr, **shares)
