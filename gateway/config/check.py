@@ -134,6 +134,8 @@ def _check_separate_users(config: Config, state: Path, role: Role) -> Iterator[F
     here = ("site", "state")
     roles = [one for one in ROLES if one != "page" or config.page is not None] if role == "all" else [role]
     for name in dict.fromkeys(name for one in roles for name in (*WRITES[one], *READS[one])):
+        if name == "viewer" and not (config.page and config.page.viewer):
+            continue  # nobody wants it
         folder = state / name
         needed = os.R_OK | os.X_OK | (os.W_OK if any(name in WRITES[one] for one in roles) else 0)
         if not folder.is_dir():

@@ -27,6 +27,12 @@ REFUSALS: dict[int | str, dict] = {
 }
 
 
+OF_PICTURES: dict[int | str, dict] = {
+    403: {"model": Problem, "description": "Whoever asks may not."},
+    409: {"model": Problem, "description": "It cannot be shown."},
+}
+
+
 class RouteStatus(BaseModel):
     """Instances of one route. `recent` figures are of the last five minutes."""
 
@@ -150,6 +156,8 @@ class Instance(BaseModel):
     size: int
     derived_size: int | None
     record: str | None = Field(description="locator of its vault record")
+    is_received_here: bool = Field(description="the spool holds the received bytes")
+    is_copy_here: bool = Field(description="its copy is kept here")
     held_from: str | None
     reason_code: str | None
     reason: str | None

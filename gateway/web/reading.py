@@ -52,6 +52,8 @@ def instance(sources: Sources, written: str) -> answers.Instance:
     engine = sources.engine()
     facts = facts_of(engine, whole_ids(engine, [written])[0])
     facts["cure"] = cure_of(facts["reason_code"]) if facts["state"] == HELD else None
+    facts["is_received_here"] = facts["spool_file"] is not None
+    facts["is_copy_here"] = facts["action"] == "mark" and facts["derived_file"] is not None
     return answers.Instance.model_validate({name: facts[name] for name in answers.Instance.model_fields})
 
 

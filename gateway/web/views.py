@@ -188,7 +188,10 @@ def instance(request: Request, instance_id: str) -> HTMLResponse:
     """One instance."""
     if not re.fullmatch("[0-9a-f]{3,32}", instance_id):
         raise NotFoundError("no-such-instance", "that is no id of an instance", "the queue has them")
-    return render(request, "instance.html", one=reading.instance(_sources(request), instance_id))
+    sources = _sources(request)
+    return render(
+        request, "instance.html", one=reading.instance(sources, instance_id), has_viewer=sources.viewer is not None
+    )
 
 
 @router.get("/studies")
