@@ -59,7 +59,7 @@ class WebLink:
         self.config = config
         self._peer = peer
         self._bucket = bucket
-        self._connection: http.client.HTTPConnection | None = None
+        self._connection: _Connection | None = None
         self._last_used = 0.0
 
     def send(self, item: Outgoing) -> tuple[Response, str]:
@@ -168,7 +168,7 @@ class WebLink:
                 if answer is None:
                     raise error from None
             else:
-                connection.sock.begin(self._peer.response_timeout_s)
+                connection.patient.begin(self._peer.response_timeout_s)
                 answer = connection.getresponse()
             data = answer.read(LONGEST_ANSWER + 1)
         except TimeoutError:
@@ -195,17 +195,15 @@ class WebLink:
         error.about_instance = error.code in ("connection-lost", "unexpected-answer")
         return error
 
-    def _connected(self) -> http.client.HTTPConnection:
+    def _connected(self) -> _Connection:
         if self._connection is not None and (time.monotonic() - self._last_used > _STALE_S or self._has_ended()):
             self.release()
         if self._connection is None:
             secured = connect(self._peer)
             secured.settimeout(self._peer.response_timeout_s)
-            made = http.client.HTTPConnection(self._peer.host, self._peer.port)
+            made = _Connection(self._peer, PatientSocket(secured))
             if self._peer.port == (443 if self._peer.tls else 80):
                 made.default_port = self._peer.port  # so that the Host header leaves it out
-            made.sock = PatientSocket(secured)
-            made.auto_open = 0
             self._connection = made
         return self._connection
 
@@ -235,6 +233,17 @@ class WebLink:
             error.about_instance = True
             raise error
         raise _http_failure(self.config.name, http_status)
+
+
+class _Connection(http.client.HTTPConnection):
+    """On a socket that is connected already; never connects by itself."""
+
+    auto_open = 0
+
+    def __init__(self, peer: Peer, patient: PatientSocket) -> None:
+        super().__init__(peer.host, peer.port)
+        self.patient = patient
+        self.sock: Any = patient
 
 
 def _pieces(head: bytes, stream: BinaryIO | Throttled, tail: bytes) -> Iterator[bytes]:
@@ -293,9 +302,9 @@ def _number(item: dict[str, Any], tag: str, otherwise: int) -> int:
     return value if 0 < value <= 0xFFFF else otherwise
 
 
-def _early_answer(connection: http.client.HTTPConnection) -> http.client.HTTPResponse | None:
+def _early_answer(connection: _Connection) -> http.client.HTTPResponse | None:
     """What a service has said that closed the connection before it had read all: it refuses, and tells why."""
-    connection.sock.begin(_EARLY_S)
+    connection.patient.begin(_EARLY_S)
     with contextlib.suppress(OSError, http.client.HTTPException):
         answer = connection.getresponse()
         if answer.status >= 300:

@@ -32,7 +32,7 @@ from typing import IO, Any, BinaryIO, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
-from sqlalchemy import Engine, LargeBinary, inspect, select, true, tuple_
+from sqlalchemy import ColumnElement, Engine, LargeBinary, inspect, select, true, tuple_
 
 from gateway.config.lines import KeyPath
 from gateway.config.models import Config, Keys
@@ -68,7 +68,9 @@ TABLES: dict[str, type[Base]] = {
     "reports.jsonl": ReportRow,
     "promises.jsonl": PayloadCheckRow,
 }
-_ONLY = {PayloadCheckRow: PayloadCheckRow.promised_at.is_not(None)}  # what was only looked at is looked at again
+_ONLY: dict[type[Base], ColumnElement[bool]] = {
+    PayloadCheckRow: PayloadCheckRow.promised_at.is_not(None)
+}  # what was only looked at is looked at again
 _PAGE = 500
 SHORTEST_PASSPHRASE = 12  # characters; of new backups: older ones are read with whatever they have
 ABOUT = ("institution", "manufacturer", "contact")  # of the site, in reports and copies

@@ -22,7 +22,7 @@ __all__ = ["postgresql_url"]
 pytestmark = [pytest.mark.full, pytest.mark.peers, pytest.mark.timeout(1500)]
 
 PROGRAM = """#!/bin/sh
-PYTHONPATH={code} exec {python} -c 'from gateway.cli import main; main()' "$@"
+PYTHONPATH={code} exec {python} -Pc 'from gateway.cli import main; main()' "$@"
 """
 SYSTEMCTL = """#!/bin/sh
 unit=; for word; do case "$word" in miad-gateway-*) unit=${unit:-$word} ;; esac; done
