@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from gateway.config.balancers import balancer_findings
 from gateway.config.commitments import commitment_findings
 from gateway.config.duties import PRIVATE, READS, ROLES, WRITES, Role, secrets_of
 from gateway.config.finding import Finding
@@ -44,6 +45,7 @@ def check_config(config: Config, role: Role = "all") -> list[Finding]:
         *_check_ingress(config, role),
         *_check_routes(config, role),
         *_check_destinations(config, role),
+        *balancer_findings(config, role),
         *commitment_findings(config, role),
         *_check_surrogates(config, role),
         *_check_restore(config, role),

@@ -189,6 +189,10 @@ SAID = {
         {}, "[[destinations]]\nname = 'x'\ntype = 'external'\nae_title = 'X'\nhost = 'h'\nport = 1\n",
         "warning", "destinations[1].name", "no route sends to x",
     ),
+    "a balancer anywhere": (
+        {"[restore]": '[restore]\nbalancers = ["10.0.0.5", "0.0.0.0/0"]'}, "",
+        "error", "restore.balancers[1]", "lets any machine say which address it calls from",
+    ),
     "a plain workstation": (
         {"[restore]": "[restore]\nplain_port = 11114", 'san = ["reader.example"]': "plain = true"}, "",
         "warning", "restore.workstations[0].plain", "whoever calls itself READER from 10.0.0.2 is believed",
