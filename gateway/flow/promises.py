@@ -140,7 +140,9 @@ class Promises:
             self._later(request, self._next_look(request, now), request.attempts)
             return False
         committed = tuple(one for one, verdict in verdicts.items() if not verdict.reason and not verdict.waits)
-        failed = {one: verdict.reason or NOT_SAFE for one, verdict in verdicts.items() if one not in set(committed)}
+        failed = {
+            one: verdict.reason or NOT_SAFE for one, verdict in verdicts.items() if verdict.reason or verdict.waits
+        }
         report = CommitmentReport(request.transaction_uid, committed, failed)
         self._write(request, report)
         try:

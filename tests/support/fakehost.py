@@ -115,7 +115,7 @@ class Host:
             "FAIL_AT": str(fail_at),
         }
         started = ["sh", "-c", 'echo $$ > "$HOST/pid"; exec bash "$@"', "sh", *command]
-        done = subprocess.run(started, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(started, env=environment, capture_output=True, text=True, timeout=1200)
         assert not check or done.returncode == 0, done.stderr
         return done
 
