@@ -38,7 +38,7 @@ def egress(audit: ReadableAudit) -> Iterator[Callable[..., Egress]]:
     made: list[Egress] = []
 
     def make(url: str, tls: Tls | None = None, **more: object) -> Egress:
-        settings = {"connect_timeout_s": 5, "response_timeout_s": 5, **more}
+        settings = {"connect_timeout_s": 60, "response_timeout_s": 60, **more}
         made.append(
             Egress([Destination(name="web", kind="dicomweb", type="research", url=url, tls=tls, **settings)], audit)
         )

@@ -137,6 +137,11 @@ class Host:
         with (self.folder / "rows").open("a") as rows:
             rows.write("received\n")
 
+    def step(self, number: int) -> str:
+        """What that step of the last run was; "" where it had none."""
+        lines = (self.folder / "log").read_text().splitlines()
+        return next((line for line in reversed(lines) if line.startswith(f"{number} ")), "")
+
     def version(self) -> str:
         """The release in force."""
         return os.path.basename(os.readlink(self.folder / "opt" / "current"))
