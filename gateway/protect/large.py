@@ -12,6 +12,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -28,6 +29,7 @@ from gateway.errors import GatewayError, HoldError, IntegrityError
 from gateway.keys import ChunkedReader, ChunkedWriter
 from gateway.keys.envelope import new_dek
 from gateway.mark import Marker, ModalityProfile
+from gateway.protect.key_slices import KeyTextures, mark_frames, uses
 from gateway.protect.marking import (
     FigureTally,
     MarkJob,
@@ -208,7 +210,8 @@ def mark_large(
         Of the first frame that could not be marked; HoldError ``self-check-failed``.
     """
     _check_digest(job)
-    changes, tally = Changes(folder), FigureTally()
+    changes, tally, textures = Changes(folder), FigureTally(), KeyTextures()
+    begins, mark = uses(marker.settings), partial(marker.mark, profile=profile)
     extremes: tuple[int, int] | None = None
     real: tuple[int, int] | None = None
     sample: Pixels | None = None
@@ -221,7 +224,9 @@ def mark_large(
         for first, pixels in reader.pieces():
             opened = Opened(b"", reader.header, pixels)
             piece = slice(first, first + len(pixels.frames))
-            results = marker.mark(requests_of(opened, profile, key, places[piece], shown[piece]), profile)
+            requests = requests_of(opened, profile, key, places[piece], shown[piece])
+            numbers = range(first, first + len(requests))
+            results = mark_frames(mark, requests, numbers, textures) if begins else mark(requests)
             frames = marked_piece(opened, results)
             tally.add(result for result in results if not isinstance(result, GatewayError))
             changes.add(pixels.frames, frames)
