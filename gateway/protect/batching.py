@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, MarkError
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, ModalityProfile
 from gateway.protect.key_slices import (
     KeyTextures,
@@ -82,7 +81,10 @@ def mark_together(
     marker: Marker, members: Sequence[Member], profile: ModalityProfile
 ) -> list[MarkedImage | GatewayError]:
     """Mark the frames of all members, in order; those of a multi-frame image begin from its key frames."""
-    mark = partial(marker.mark, profile=profile)
+
+    def mark(requests: Sequence[MarkRequest]) -> list[MarkedImage | MarkError]:
+        return marker.mark(requests, profile)
+
     if not uses(marker.settings) or all(len(member.requests) == 1 for member in members):
         return list(mark([request for member in members for request in member.requests]))
     found: list[MarkedImage | GatewayError] = []

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -25,10 +24,10 @@ from gateway.dicom.encoding.encoded import InstanceHeader
 from gateway.dicom.pixels.frames import FrameReader, decode_piece, decoded_bytes, native_parts
 from gateway.dicom.pixels.residual import original_of, residual
 from gateway.dicom.pixels.stored_values import Pixels
-from gateway.errors import GatewayError, HoldError, IntegrityError
+from gateway.errors import GatewayError, HoldError, IntegrityError, MarkError
 from gateway.keys import ChunkedReader, ChunkedWriter
 from gateway.keys.envelope import new_dek
-from gateway.mark import Marker, ModalityProfile
+from gateway.mark import MarkedImage, Marker, MarkRequest, ModalityProfile
 from gateway.protect.key_slices import KeyTextures, mark_frames, uses
 from gateway.protect.marking import (
     FigureTally,
@@ -211,7 +210,11 @@ def mark_large(
     """
     _check_digest(job)
     changes, tally, textures = Changes(folder), FigureTally(), KeyTextures()
-    begins, mark = uses(marker.settings), partial(marker.mark, profile=profile)
+    begins = uses(marker.settings)
+
+    def mark(requests: Sequence[MarkRequest]) -> list[MarkedImage | MarkError]:
+        return marker.mark(requests, profile)
+
     extremes: tuple[int, int] | None = None
     real: tuple[int, int] | None = None
     sample: Pixels | None = None
