@@ -32,6 +32,7 @@ _PART = 16 << 20  # bytes
 _PARTS_AT_ONCE = 4
 _RETRIES = 2  # of the library, for broken connections and answers of 5xx; after these the flow waits
 _CONNECT_S = 5
+_WHOLE_S = 1800  # for one object, or one part of it
 _STATUS = re.compile(r"status code: (\d{3})")
 
 
@@ -230,10 +231,16 @@ def _open(settings: Store) -> S3Store:
     except ImportError:
         message = "[store] names an object store, and the library for it is not installed"
         raise ConfigError("no-object-store", message, "pip install 'miad-gateway[s3]'") from None
+    account = {
+        "access_key_id": settings.access_key_id.resolve().decode().strip(),
+        "secret_access_key": settings.secret_access_key.resolve().decode().strip(),
+        "token": None,
+        "expires_at": None,
+    }
     client: dict[str, Any] = {
         "connect_timeout": timedelta(seconds=_CONNECT_S),
         "read_timeout": timedelta(seconds=settings.timeout_s),
-        "timeout": timedelta(hours=1),  # of one whole object: a large one takes its time
+        "timeout": timedelta(seconds=_WHOLE_S),
         "allow_http": settings.is_plain,
     }
     if settings.trust is not None:
@@ -249,8 +256,11 @@ def _open(settings: Store) -> S3Store:
             prefix=settings.prefix or None,
             endpoint=settings.endpoint,
             region=settings.region,
-            access_key_id=settings.access_key_id.resolve().decode().strip(),
-            secret_access_key=settings.secret_access_key.resolve().decode().strip(),
+            # All of it said here: what is left out the library would take from AWS_ variables of the environment.
+            aws_endpoint_url_s3=settings.endpoint,
+            credential_provider=lambda: cast(Any, account),
+            skip_signature=False,
+            conditional_put="etag",
             virtual_hosted_style_request=settings.virtual_host,
             checksum_algorithm="SHA256",  # the store compares what has arrived
             client_options=cast(Any, client),

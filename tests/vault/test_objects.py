@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,6 +158,25 @@ def test_a_wrong_account_waits_and_shows_no_secret(server: SeaweedFs, tmp_path: 
     assert caught.value.code == "store-refused"
     assert "some-other-secret" not in str(caught.value) and "gateway" not in str(caught.value)
     assert caught.value.__suppress_context__  # the library's words quote the request
+
+
+def test_a_store_that_says_nothing_is_given_up(server: SeaweedFs, tmp_path: Path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings = server.settings(endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.3)
+        assert code_of(lambda: ObjectPayloads(settings, tmp_path).put(LOCATOR, writes(b"x"))) == "store-unreachable"
+
+
+def test_variables_of_the_environment_change_nothing(server: SeaweedFs, settings: Store, tmp_path: Path, monkeypatch):
+    changed = {"ACCESS_KEY_ID": "other", "SECRET_ACCESS_KEY": "other", "SESSION_TOKEN": "other", "REGION": "other"}
+    changed |= {"ENDPOINT": "http://127.0.0.1:1", "ENDPOINT_URL": "http://127.0.0.1:1", "BUCKET": "other"}
+    changed |= {"ENDPOINT_URL_S3": "http://127.0.0.1:1", "SKIP_SIGNATURE": "true", "CONDITIONAL_PUT": "disabled"}
+    for name, value in changed.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    store = ObjectPayloads(settings, tmp_path)
+    store.put(LOCATOR, writes(b"sealed"))
+    monkeypatch.undo()
+    with ObjectPayloads(settings, tmp_path).open(LOCATOR) as file:
+        assert file.read() == b"sealed"
 
 
 def test_nobody_there_is_waited_for(tmp_path: Path, server: SeaweedFs):
