@@ -54,6 +54,7 @@ from gateway.vault import (
     RecordFacts,
     RecordStore,
     VaultRecord,
+    open_payloads,
     seal_carried,
     seal_payload,
 )
@@ -76,7 +77,7 @@ class Protector:
     engine
         The database with the vault's records.
     vault_folder
-        Where sealed payloads lie.
+        Where sealed payloads lie, or are on their way to the object store that the configuration names.
     """
 
     def __init__(self, config: Config, keys: SealingKeys, engine: Engine, vault_folder: Path) -> None:
@@ -86,7 +87,7 @@ class Protector:
         self._keys = keys
         self._engine = engine
         self._profiles = load_profiles()
-        self._payloads = PayloadStore(vault_folder)
+        self._payloads = open_payloads(config, vault_folder) if config.store else PayloadStore(vault_folder)
         self._figures = FigureStore(engine)
         self._scratch = vault_folder
         self._records = RecordStore(
