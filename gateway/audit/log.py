@@ -63,6 +63,7 @@ FIELDS: dict[str, Callable[[object], object]] = {
     "called_ae": _matching(_AE_TITLE),
     "move_destination": _matching(_AE_TITLE),
     "peer_address": _matching(_ADDRESS),
+    "balancer_address": _matching(_ADDRESS),  # that named `peer_address` in a PROXY header
     "peer_port": _number,
     "tls": _number,
     "key_sha256": _matching(_WORD),  # SubjectPublicKeyInfo digest of the peer's certificate

@@ -134,6 +134,7 @@ class IngressScp:
                 idle_timeout_s=config.idle_timeout_s,
                 handshake_timeout_s=config.handshake_timeout_s,
                 addresses=tuple(address for peer in config.peers for address in peer.addresses),
+                balancers=config.balancers,
                 max_connections_per_address=config.max_connections_per_address,
                 max_associations_per_ae=config.max_associations_per_ae,
             ),

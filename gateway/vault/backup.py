@@ -52,8 +52,7 @@ from gateway.vault.manifest import (
     MOST_KEYS,
     RESTORE_LIST,
 )
-from gateway.vault.payloads import PayloadStore
-from gateway.vault.places import VAULT, restore_list, vault_folder
+from gateway.vault.places import VAULT, open_payloads, restore_list
 from gateway.vault.site_files import PRIVATE, PUBLIC, SiteFiles, collect
 
 MAGIC = b"MGBK"
@@ -191,7 +190,7 @@ def _write_vault(tar: tarfile.TarFile, digests: dict[str, str], config: Config, 
             size = rows.tell()
             rows.seek(0)
             _add(tar, digests, name, rows, size)
-    payloads = PayloadStore(vault_folder(config))
+    payloads = open_payloads(config)
     for locator in live:
         try:
             payload = payloads.open(locator)

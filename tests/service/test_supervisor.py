@@ -18,6 +18,7 @@ from gateway.config import Config, SecretRef
 from gateway.config.base import Model
 from gateway.config.duties import ROLES, foreign_variables, roles_of, roles_to_start, secrets_of
 from gateway.config.load import parse_config
+from gateway.config.store import Store
 from gateway.service.supervisor import CANNOT_START, Supervisor, _Child
 from gateway.service.whole import environment as _environment
 
@@ -189,6 +190,15 @@ def test_every_key_is_somebody_s() -> None:
     assert [role for role in ROLES if str(config.keys.restore_private_key) in held[role]] == ["restore"]
     assert str(config.keys.restore_private_key) not in {str(ref) for _, ref, _ in secrets_of(config, "all")}
     assert foreign_variables(config, "worker") == frozenset()
+
+
+def test_the_object_stores_account_is_the_worker_s_and_the_restore_role_s() -> None:
+    given = {"access_key_id": SecretRef("env:STORE_ID"), "secret_access_key": SecretRef("env:STORE_KEY")}
+    config = Config(store=Store(url="s3://vault", endpoint="https://store.example", **given))
+    holders = [role for role in ROLES if SecretRef("env:STORE_KEY") in [ref for _, ref, _ in secrets_of(config, role)]]
+    assert holders == ["worker", "restore"]
+    assert {role for role in ROLES if "STORE_KEY" in foreign_variables(config, role)} == {"ingress", "page"}
+    assert roles_of(("store", "endpoint")) == ("worker", "restore")
 
 
 def test_what_is_wrong_is_told_to_the_roles_that_it_concerns() -> None:

@@ -165,6 +165,7 @@ def vectors() -> dict[str, dict[str, object]]:
         "record-1": _signed(signer, made),
         "record-2": _signed(signer, replace(made, derived_study_uid="2.25.305419898", version=2)),
         "record-3": _signed(signer, newest),
+        "record-4": _signed(signer, replace(newest, begun_from="2.25.305419899", version=4)),
         "carried-1": keys
         | {
             "signing_private": SIGNING.hex(),

@@ -154,16 +154,22 @@ def test_token():
 
 
 @pytest.mark.parametrize(
-    ("name", "derived_study"), [("record-1", ""), ("record-2", "2.25.305419898"), ("record-3", "")]
+    ("name", "derived_study", "begun_from"),
+    [
+        ("record-1", "", ""),
+        ("record-2", "2.25.305419898", ""),
+        ("record-3", "", ""),
+        ("record-4", "", "2.25.305419899"),
+    ],
 )
-def test_record(name, derived_study):
+def test_record(name, derived_study, begun_from):
     vector = Vector(name)
     private = Ed25519PrivateKey.from_private_bytes(vector.data("signing_private"))
     row, content = record_of(vector.data("document"))
     row.signature, row.signer = vector.data("signature"), vector.text("signer")
     record = read_row(row, Verifier([private.public_key()]), "vector-site")
     assert record.generation == 2 and record.created_at == 1_700_000_000.123 and record.derived_sha256 is None
-    assert record.derived_study_uid == derived_study
+    assert (record.derived_study_uid, record.begun_from) == (derived_study, begun_from)
     assert record.document() == vector.data("document") == canonical(content)
     assert Signer(private).sign(vector.data("document")) == vector.data("signature")  # Ed25519 is deterministic
 
