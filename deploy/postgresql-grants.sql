@@ -27,8 +27,8 @@ REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 -- ingress: adds what it has taken and how far its segments are told of, and sees the queue to know when it is full
 GRANT SELECT, INSERT ON instance TO miad_ingress;
 GRANT SELECT, INSERT, UPDATE ON spool_segment TO miad_ingress;
--- ... and notes what archives ask to have committed
-GRANT SELECT, INSERT ON commitment_request TO miad_ingress;
+-- ... and notes what archives ask to have committed, and ask for once more when they were answered
+GRANT SELECT, INSERT, UPDATE (asked_at) ON commitment_request TO miad_ingress;
 
 -- worker: the queue is its own; records are added and changed, never deleted
 GRANT SELECT, INSERT, UPDATE, DELETE ON instance, delivery, emergency_override, mark_figures, protection_report, clock TO miad_worker;

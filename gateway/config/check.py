@@ -22,6 +22,7 @@ from gateway.config.lines import KeyPath, format_path
 from gateway.config.models import Config, Route, Tls, Workstation
 from gateway.config.passing import BREAK_GLASS_HOURS
 from gateway.config.secret import SecretRef
+from gateway.config.stores import store_findings
 from gateway.config.syntaxes import UNCOMPRESSED
 from gateway.config.users import run_as
 from gateway.errors import ConfigError
@@ -47,6 +48,7 @@ def check_config(config: Config, role: Role = "all") -> list[Finding]:
         *_check_destinations(config, role),
         *balancer_findings(config, role),
         *commitment_findings(config, role),
+        *store_findings(config, role),
         *_check_surrogates(config, role),
         *_check_restore(config, role),
         *_check_page(config, role),
