@@ -38,6 +38,7 @@ from gateway.config.passing import PASS_STATEMENT, TRUST_STATEMENT, BreakGlass
 from gateway.config.private_elements import PrivateElements
 from gateway.config.rules import Rule
 from gateway.config.secret import SecretRef
+from gateway.config.store import Store
 from gateway.config.tls import Tls
 
 
@@ -322,6 +323,7 @@ class Config(Model):
     version: Literal[1] = 1
     site: Site = Site()
     database: Database = Database()
+    store: Store | None = None
     keys: Keys = Keys()
     ingress: Ingress = Ingress()
     routes: tuple[Route, ...] = ()

@@ -22,7 +22,7 @@ from gateway.restore.agreement import check_agreement
 from gateway.restore.carried import CarriedOriginal, CopyRestorer
 from gateway.restore.ofrecord import OfRecord
 from gateway.restore.seen import RecordWatch, SeenRecords
-from gateway.vault import PayloadStore, RecordStore, VaultRecord, open_payload
+from gateway.vault import Payloads, PayloadStore, RecordStore, VaultRecord, open_payload
 
 
 class Restorer:
@@ -32,8 +32,8 @@ class Restorer:
     ----------
     engine
         From `gateway.database.open_database`; only read.
-    payload_folder
-        The vault's folder.
+    payloads
+        Where they lie (`gateway.vault.open_payloads`), or the vault's folder.
     keys
         Private restore key and accepted signers.
     vault_id
@@ -47,10 +47,15 @@ class Restorer:
     """
 
     def __init__(
-        self, engine: Engine, payload_folder: Path, keys: OpeningKeys, vault_id: str, seen: SeenRecords | None = None
+        self,
+        engine: Engine,
+        payloads: Payloads | Path,
+        keys: OpeningKeys,
+        vault_id: str,
+        seen: SeenRecords | None = None,
     ) -> None:
         self._records = RecordStore(engine, verifier=keys.verifier, vault_id=vault_id)
-        self._payloads = PayloadStore(payload_folder)
+        self._payloads = PayloadStore(payloads) if isinstance(payloads, Path) else payloads
         self._keys = keys
         self._vault_id = vault_id
         self._copies = CopyRestorer(keys)
@@ -180,7 +185,7 @@ class Original(OfRecord):
     by a few MiB. For one thread at a time.
     """
 
-    def __init__(self, record: VaultRecord, payloads: PayloadStore, keys: OpeningKeys) -> None:
+    def __init__(self, record: VaultRecord, payloads: Payloads, keys: OpeningKeys) -> None:
         super().__init__(record)
         self._payloads = payloads
         self._keys = keys

@@ -116,8 +116,13 @@ class RecordStore:
         )
         return self._settled(lambda session: self._find_newer_or_insert(session, record, facts))
 
-    def fix_derived(self, locator: str, sha256: str) -> bool:
+    def fix_derived(self, locator: str, sha256: str, begun_from: str = "") -> bool:
         """Fix the SHA-256 of the derived bytes, once and for all: to be done before the first delivery.
+
+        Parameters
+        ----------
+        begun_from
+            See `VaultRecord`; a record of a version before 4 has no place for it.
 
         Returns
         -------
@@ -128,7 +133,7 @@ class RecordStore:
             row = self._row_for_change(session, locator)
             record = self._read(row)
             if record.derived_sha256 is None:
-                self._write(row, replace(record, derived_sha256=sha256))
+                self._write(row, replace(record, derived_sha256=sha256, begun_from=begun_from))
                 return True
             return record.derived_sha256 == sha256
 
