@@ -37,7 +37,12 @@ ROWS = (
     Row("a route to nobody known", put('["pacs"]', '["pcas"]'), 2, ("routes[0].destinations", "pcas")),
     Row("a destination that is this gateway", _loop, 0, ("destinations[0].port", "our own ingress.port")),
     Row("two roles on one port", _one_port, 2, ("page.port", "taken by ingress.port")),
-    Row("a workstation bound to nothing", put('san = ["reader.example"]', ""), 2, ("workstations[0]", "READER")),
+    Row(
+        "a workstation bound to nothing",
+        put('san = ["reader.example"]', ""),
+        2,
+        ("workstations[0]", "give key_sha256 or san"),
+    ),
     Row(
         "a plain workstation without address",
         put('addresses = ["127.0.0.1"]\nsan = ["reader.example"]', "plain = true\naddresses = []"),
@@ -73,7 +78,12 @@ ROWS = (
         0,
         ("rules[1]", "never reached", "narrower one before"),
     ),
-    Row("an unknown transfer syntax", _dest('transfer_syntaxes = ["jpeg-9"]'), 2, ("transfer_syntaxes[0]", "jpeg-9")),
+    Row(
+        "an unknown transfer syntax",
+        _dest('transfer_syntaxes = ["jpeg-9"]'),
+        2,
+        ("transfer_syntaxes[0]", "did you mean 'jpeg-ls'"),
+    ),
     Row("a schedule of no day", _dest('schedule = ["mon-fry 19:00-06:00"]'), 2, ("schedule", "fry")),
     Row("a schedule of 25 o'clock", _dest('schedule = ["mon 19:00-25:00"]'), 2, ("schedule", "25:00")),
     Row(

@@ -43,8 +43,19 @@ def _no_authority(site: Site) -> None:
 
 ROWS = (
     Row("a key that is not there", _gone("keys/uid.key"), 2, ("keys.uid_key", "cannot read", "uid.key")),
-    Row("a key that is none", _garbage("keys/mark.key"), 2, ("keys", "mark.key"), "serve --role worker"),
-    Row("a public key that is none", _garbage("keys/restore.public.pem"), 2, ("keys", "restore.public.pem")),
+    Row(
+        "a key that is none",
+        _garbage("keys/mark.key"),
+        2,
+        ("keys.mark_key", "64 hexadecimal digits", "keys make"),
+        "serve --role worker",
+    ),
+    Row(
+        "a public key that is none",
+        _garbage("keys/restore.public.pem"),
+        2,
+        ("keys.restore_public_key", "PEM file", "formats.md"),
+    ),
     Row("a private key open to all", _mode("keys/uid.key", 0o644), 2, ("keys.uid_key", "chmod 600")),
     Row("the restore keys are no pair", _other_pair, 2, ("keys", "proof")),
     Row(
@@ -57,7 +68,7 @@ ROWS = (
         "a variable that holds half a key",
         add('[keys]\nuid_key = "env:MIAD_HALF"'),
         2,
-        ("keys", "32"),
+        ("keys.uid_key", "64 hexadecimal digits", "keys make"),
         variables={"MIAD_HALF": "abcd"},
     ),
     Row(
