@@ -11,8 +11,8 @@ if [ "${1:-}" = --full ]; then full=yes; shift; fi
 
 need_programs tesseract:tesseract-ocr dcmdump:dcmtk Orthanc:orthanc dciodvfy:dicom3tools node:nodejs npm:npm initdb:postgresql \
     chromium:chromium promtool:prometheus libOrthancDicomWeb.so:orthanc-dicomweb \
-    libOrthancPython.so:orthanc-python
-make_venv "[test,bench,training,postgresql]"
+    haproxy:haproxy libOrthancPython.so:orthanc-python
+make_venv "[test,bench,training,postgresql,s3]"
 # Their metadata ask for torchvision, which must match the build of torch; what is used of them here does without it.
 .venv/bin/pip install --quiet --disable-pip-version-check --no-deps -c deploy/constraints.txt \
     monai onnx2torch torchattacks torchxrayvision

@@ -65,6 +65,7 @@ FIELDS: dict[str, Callable[[object], object]] = {
     "called_ae": _matching(_AE_TITLE),
     "move_destination": _matching(_AE_TITLE),
     "peer_address": _matching(_ADDRESS),
+    "balancer_address": _matching(_ADDRESS),  # that named `peer_address` in a PROXY header
     "peer_port": _number,
     "tls": _number,
     "key_sha256": _matching(_WORD),  # SubjectPublicKeyInfo digest of the peer's certificate
@@ -112,6 +113,7 @@ FIELDS: dict[str, Callable[[object], object]] = {
     "remaining": _number,
     "attempt": _number,
     "generation": _number,
+    "frame": _number,  # from 1
     "bit_exact": _number,
     "seconds": _number,
     "pid": _number,

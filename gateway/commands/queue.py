@@ -263,11 +263,11 @@ class _Work:
         from gateway import service
         from gateway.audit import AuditLog
         from gateway.flow.operations import Operator
-        from gateway.vault import PayloadStore
+        from gateway.vault import open_payloads
 
         where = service.places(self._settings)
         audit = AuditLog(where.audit("operator"))
-        return Operator(self._engine, self._settings.routes, audit, PayloadStore(where.vault), wakes)
+        return Operator(self._engine, self._settings.routes, audit, open_payloads(self._settings), wakes)
 
 
 def _load(config: Path) -> Config:

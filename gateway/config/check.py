@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from gateway.config.balancers import balancer_findings
 from gateway.config.commitments import commitment_findings
 from gateway.config.duties import PRIVATE, READS, ROLES, WRITES, Role, secrets_of
 from gateway.config.finding import Finding
@@ -21,6 +22,7 @@ from gateway.config.lines import KeyPath, format_path
 from gateway.config.models import Config, Route, Tls, Workstation
 from gateway.config.passing import BREAK_GLASS_HOURS
 from gateway.config.secret import SecretRef
+from gateway.config.stores import store_findings
 from gateway.config.syntaxes import UNCOMPRESSED
 from gateway.config.users import run_as
 from gateway.errors import ConfigError
@@ -44,7 +46,9 @@ def check_config(config: Config, role: Role = "all") -> list[Finding]:
         *_check_ingress(config, role),
         *_check_routes(config, role),
         *_check_destinations(config, role),
+        *balancer_findings(config, role),
         *commitment_findings(config, role),
+        *store_findings(config, role),
         *_check_surrogates(config, role),
         *_check_restore(config, role),
         *_check_page(config, role),
@@ -132,6 +136,8 @@ def _check_separate_users(config: Config, state: Path, role: Role) -> Iterator[F
     here = ("site", "state")
     roles = [one for one in ROLES if one != "page" or config.page is not None] if role == "all" else [role]
     for name in dict.fromkeys(name for one in roles for name in (*WRITES[one], *READS[one])):
+        if name == "viewer" and not (config.page and config.page.viewer):
+            continue  # nobody wants it
         folder = state / name
         needed = os.R_OK | os.X_OK | (os.W_OK if any(name in WRITES[one] for one in roles) else 0)
         if not folder.is_dir():

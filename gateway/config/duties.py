@@ -30,14 +30,16 @@ _KEYS: dict[str, tuple[frozenset[str], bool]] = {
     "restore_private_key": (frozenset({"restore"}), True),
 }
 
+_OF_STORE = ("worker", "restore")  # roles that speak to the object store
+
 # Folders below the state folder that a role writes (rwx), and that it reads only.
 WRITES: dict[str, tuple[str, ...]] = {
     "ingress": ("spool", "database", "audit/ingress"),
-    "worker": ("spool", "derived", "vault", "database", "audit/worker"),
+    "worker": ("spool", "derived", "vault", "viewer", "database", "audit/worker"),
     "restore": ("restore", "database", "audit/restore"),
     "page": ("database", "audit/page"),
 }
-READS: dict[str, tuple[str, ...]] = {"ingress": (), "worker": (), "restore": ("vault",), "page": ()}
+READS: dict[str, tuple[str, ...]] = {"ingress": (), "worker": (), "restore": ("vault",), "page": ("viewer",)}
 PRIVATE = ("derived", "restore", *(f"audit/{role}" for role in ROLES))
 """Folders that one user alone has."""
 
@@ -56,11 +58,13 @@ def roles_to_start(config: Config) -> list[Role]:
 
 
 def secrets_of(config: Config, role: Role) -> Iterator[tuple[KeyPath, SecretRef, bool]]:
-    """The references of [keys] that `role` resolves, each with its path and whether it must be closed to others.
+    """The references of [keys] and [store] that `role` resolves: path, reference, whether it must be closed to others.
 
     For role ``all``, the process that starts the others and holds no key itself: all but the restore private key,
     which is looked at for role ``restore`` only. The proof of the restore keys is named even where none need be.
     """
+    if config.store is not None and role in ("all", *_OF_STORE):
+        yield from (((("store", name), reference, True)) for name, reference in config.store.references())
     for name in type(config.keys).model_fields:
         holders, private = _KEYS[name]
         if role not in holders and not (role == "all" and name != "restore_private_key"):
@@ -97,6 +101,8 @@ def roles_of(path: KeyPath) -> tuple[Role, ...]:
         return (table,)  # type: ignore[return-value]  # they are roles, and the names of their tables
     if table in ("routes", "destinations", "surrogates", "worker", "retention", "commitment"):
         return ("worker",)
+    if table == "store":
+        return _OF_STORE  # type: ignore[return-value]
     if table == "keys" and len(path) > 1 and path[1] in _KEYS:
         return tuple(role for role in ROLES if role in _KEYS[path[1]][0])
     return ROLES

@@ -32,6 +32,7 @@ class Mark(Model):
     tier: Tier = Field(default_factory=_usual_tier)
     without_air: Literal["lettered", "discreet", "hold"] | None = None  # None: as the modality's profile says
     steps: Steps | None = None  # None: the mark's own default; 0: plumbing tests only
+    key_slices: bool = True  # mode strong: slices of a series begin from their key slice's texture
     refine: Annotated[int, Field(ge=0, le=5)] = 0  # optimiser steps after the generator
     generator: Path | None = None  # a file of train-mark; None: an installed generator
     text: Lettering = "COPY - NOT FOR DIAGNOSIS"  # where there is air

@@ -38,6 +38,7 @@ from gateway.config.passing import PASS_STATEMENT, TRUST_STATEMENT, BreakGlass
 from gateway.config.private_elements import PrivateElements
 from gateway.config.rules import Rule
 from gateway.config.secret import SecretRef
+from gateway.config.store import Store
 from gateway.config.tls import Tls
 
 
@@ -112,6 +113,7 @@ class Ingress(Model):
     dicomweb_port: Port | None = None  # STOW-RS over TLS, for peers that are bound to a certificate
     dicomweb_max_mib: Annotated[int, Field(ge=1)] = 8192  # of one request
     peers: tuple[Peer, ...] = ()
+    balancers: tuple[Address, ...] = ()  # each connection from there has to name its client in a PROXY header
     tls: Tls | None = None
     max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
     max_associations: Annotated[int, Field(ge=1)] = 50
@@ -255,6 +257,7 @@ class Restore(Model):
     dicomweb_url: HttpsUrl = ""  # as workstations know it; empty: by the name that they call it
     tls: Tls | None = None
     workstations: tuple[Workstation, ...] = ()
+    balancers: tuple[Address, ...] = ()  # each connection from there has to name its client in a PROXY header
     max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
     max_associations: Annotated[int, Field(ge=1)] = 20
     max_associations_per_ae: Annotated[int, Field(ge=1)] = 16  # of one calling AE title
@@ -320,6 +323,7 @@ class Config(Model):
     version: Literal[1] = 1
     site: Site = Site()
     database: Database = Database()
+    store: Store | None = None
     keys: Keys = Keys()
     ingress: Ingress = Ingress()
     routes: tuple[Route, ...] = ()

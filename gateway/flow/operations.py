@@ -25,7 +25,7 @@ from gateway.flow.states import (
     SEALED,
     to,
 )
-from gateway.vault import PayloadStore
+from gateway.vault import Payloads
 from gateway.vault.record import CARRIED
 
 
@@ -51,7 +51,7 @@ class Operator:
         engine: Engine,
         routes: Iterable[Route],
         audit: AuditLog,
-        vault: PayloadStore | None = None,
+        vault: Payloads | None = None,
         wakes: Wakes | None = None,
         told: Mapping[str, object] | None = None,
     ) -> None:

@@ -156,7 +156,7 @@ class Steps:
                 size = self._write_derived(name, [data] if isinstance(data, bytes) else data)
             if not isinstance(marked, Remapped) and record.derived_sha256 is None:
                 self._context.protector.note_figures(record, marked.figures)
-            if self._context.protector.fix_derived(record, sha256):
+            if self._context.protector.fix_derived(record, sha256, marked):
                 break
             fixed = self._context.protector.record(record.locator).derived_sha256 or ""
             of_fixed = self._size_of_derived(derived_name(record, fixed), fixed)

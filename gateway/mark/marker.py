@@ -256,9 +256,21 @@ class Marker:
             raise MarkError("self-check-failed", "the mark changed pixels of the region of interest or of padding")
         residual = (marked - canvas.stored).astype(np.int32)
         strokes, region = canvas.strokes, canvas.region
-        zones = (None, None) if draft.zones is None else (draft.zones.air, draft.zones.anatomy)
+        zones = draft.zones
         return MarkedImage(
-            image, residual, strokes, region, draft.roi, quality, done.queries, draft.note, draft.tier, *zones
+            image,
+            residual,
+            strokes,
+            region,
+            draft.roi,
+            quality,
+            done.queries,
+            draft.note,
+            draft.tier,
+            None if zones is None else zones.air,
+            None if zones is None else zones.anatomy,
+            texture=done.texture,
+            has_begun=done.has_begun,
         )
 
 

@@ -37,6 +37,10 @@ class MarkSettings(Mark):
         optimiser steps. 0 is a fast setting for tests of the plumbing: keyed lettering (or keyed noise) without
         optimisation; it misleads next to nothing. The ``generator`` has ``refine`` instead; there 0 only means
         that local detail stands in for saliency, so that no surrogate is read.
+    key_slices
+        in mode ``strong``: of a series, or of the frames of one image, every 8th begins from noise, and the others
+        from the texture of the nearest of those that are marked already. ``False``: each begins from noise. What an
+        image begins from is the caller's to give (``MarkRequest.begin``): without it this key has no effect.
     refine
         optimiser steps that follow the ``generator``, from its texture on; each costs as much as one of
         ``strong``.

@@ -238,6 +238,10 @@ class MarkRequest:
         (H, W) bool, what a display shutter covers: never touched, and no part of any budget or figure; or None.
     aspect
         height of a pixel over its width as it is shown; letters are drawn for that.
+    begin
+        (h, w) or (h, w, 3) int8, the texture that the mark of a neighbouring slice ended with
+        (``MarkedImage.texture``): the mode ``strong`` begins from it, within this image's own limits. One of another
+        shape than this image's working grid is of no use and left out. None: the mark begins from noise.
     """
 
     image: np.ndarray
@@ -254,6 +258,7 @@ class MarkRequest:
     intercept: float | None = None
     hidden: np.ndarray | None = None
     aspect: float = 1.0
+    begin: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -419,6 +424,11 @@ class MarkedImage:
         that takes no invisible change, in the discreet tier: nothing was changed either), ``no-anatomy``
         (letters lie in the air), ``page`` (a page of text: letters lie where there is none),
         ``no-words`` (no whole word fits: nothing visible was drawn); else empty.
+    texture
+        (h, w) or (h, w, 3) int8, -127..127 for -1..1: the optimised texture on its working grid, which neighbouring
+        slices may begin from; None where the method keeps none.
+    has_begun
+        whether it began from ``MarkRequest.begin``.
     """
 
     image: np.ndarray
@@ -432,3 +442,5 @@ class MarkedImage:
     tier: str = ""
     air: np.ndarray | None = None
     anatomy: np.ndarray | None = None
+    texture: np.ndarray | None = None
+    has_begun: bool = False

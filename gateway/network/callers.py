@@ -34,7 +34,10 @@ INTERNAL_ERROR = Rejection(2, 1, 1, "internal-error")
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks for an association. Only `address` and `certificate` are facts; the AE titles are claims."""
+    """Who asks for an association.
+
+    Only `address`, a listed balancer's word or what the system says, and `certificate` are facts; AE titles are claims.
+    """
 
     association_id: str
     calling_ae: str
@@ -42,6 +45,7 @@ class Caller:
     address: str
     port: int
     certificate: PeerCertificate | None
+    balancer: str = ""  # who said in a PROXY header that it comes from `address`; empty: it came by itself
 
     def audit_fields(self) -> dict[str, object]:
         """The fields of the audit trail that name this caller."""
@@ -52,7 +56,13 @@ class Caller:
             "peer_address": self.address,
             "tls": self.certificate is not None,
             "key_sha256": self.certificate.key_sha256 if self.certificate else None,
+            **via(self.balancer),
         }
+
+
+def via(balancer: str) -> dict[str, object]:
+    """The audit field for who said where a connection comes from; none where it came by itself."""
+    return {"balancer_address": balancer} if balancer else {}
 
 
 def address_listed(address: str, networks: Iterable[str]) -> bool:

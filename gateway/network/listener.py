@@ -16,6 +16,7 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 from gateway.network.admission import Places
 from gateway.network.callers import plain_address
 from gateway.network.pdu_socket import CLOSING_WAIT_S, GatewaySocket
+from gateway.network.proxy_protocol import HeaderError, receive
 from gateway.network.tls import peer_certificate
 from gateway.network.upper_layer import GatewayAssociation
 
@@ -100,18 +101,27 @@ class Listener(ThreadedAssociationServer):
             del self._places[connection]
             places.give_back()
             connection.close()
-            self.scp.node_refused(plain_address(client_address[0]), "out-of-threads")
+            self.scp.door.refuse(plain_address(client_address[0]), "out-of-threads")
 
     def process_request_thread(self, request: _Request, client_address: Any) -> None:
-        """Handshake under a deadline, then hand over to an association."""
+        """PROXY header and handshake, each under a deadline, then hand over to an association."""
         connection = cast("socket.socket", request)
         places = self._places.pop(connection)
+        balancer = ""
         try:
+            if self.scp.door.is_balancer(plain_address(client_address[0])):
+                client_address, balancer = self._client_of(connection, client_address)
+                waited, entered = places, self.scp.place_for(plain_address(client_address[0]), balancer)
+                waited.give_back()
+                if entered is None:
+                    self.shutdown_request(connection)
+                    return
+                places = entered
             connection.settimeout(self.scp.listen.handshake_timeout_s)
             if self.scp.tls is not None:
                 connection = self.scp.tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
                 connection.do_handshake()  # the timeout is that of the whole handshake
-            _Handler(connection, client_address, self, places)
+            _Handler(connection, client_address, self, places, balancer)
         except Exception as error:
             if isinstance(error, ssl.SSLError):
                 _let_alert_arrive(connection)
@@ -119,7 +129,13 @@ class Listener(ThreadedAssociationServer):
             places.give_back()
             reason = handshake_failure(error)
             if reason:
-                self.scp.node_refused(plain_address(client_address[0]), reason)
+                self.scp.door.refuse(plain_address(client_address[0]), reason, balancer)
+
+    def _client_of(self, connection: socket.socket, balancer: Any) -> tuple[Any, str]:
+        """Address of the client as a balancer says it, in the form of the system, and the balancer's own."""
+        client = receive(connection, self.scp.listen.handshake_timeout_s)
+        address = plain_address(balancer[0])
+        return (balancer if client is None else (client.address, client.port)), address
 
     def service_actions(self) -> None:
         """Called by the accepting thread every moment."""
@@ -134,8 +150,11 @@ class _Handler(RequestHandler):
 
     server: Listener
 
-    def __init__(self, request: socket.socket, client_address: Any, server: Listener, places: Places) -> None:
+    def __init__(
+        self, request: socket.socket, client_address: Any, server: Listener, places: Places, balancer: str
+    ) -> None:
         self._places = places
+        self._balancer = balancer
         super().__init__(request, client_address, server)
 
     def _create_association(self) -> GatewayAssociation:
@@ -143,6 +162,7 @@ class _Handler(RequestHandler):
         association = scp.association_class(self.ae, MODE_ACCEPTOR)
         association._server = self.server
         association.places = self._places
+        association.balancer = self._balancer
         association.on_ended = scp.association_ended
         association.name = f"AcceptorThread-{association.association_id}"
         if isinstance(self.request, ssl.SSLSocket):
@@ -173,6 +193,8 @@ def _let_alert_arrive(connection: socket.socket) -> None:
 
 def handshake_failure(error: Exception) -> str:
     """The audit's word for a connection that never became an association; empty for a bare open and close."""
+    if isinstance(error, HeaderError):
+        return error.reason
     if isinstance(error, TimeoutError):
         return "tls-handshake-timeout"
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -5,8 +5,8 @@ DICOM. The TLS handshake runs in the connection's own thread under a deadline (o
 Every association is decided in one place: calling AE title, address and certificate, called AE title, then how many
 there are. Whoever is refused gets an A-ASSOCIATE-RJ and an audit line; a flood of refusals is summed up.
 
-Deadlines, one after the other: TLS handshake and A-ASSOCIATE-RQ, `handshake_timeout_s` each; then `idle_timeout_s` for
-a silent association, for one PDU and for one blocked send.
+Deadlines, one after the other: a balancer's PROXY header, TLS handshake and A-ASSOCIATE-RQ, `handshake_timeout_s` each;
+then `idle_timeout_s` for a silent association, for one PDU and for one blocked send.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Listen:
     `port` 0 takes any free port. `handshake_timeout_s` bounds the TLS handshake, the wait for A-ASSOCIATE-RQ (ARTIM,
     PS3.8 9.1.5) and the release; `idle_timeout_s` bounds a silent association, one PDU and one blocked send.
     `addresses` are those of the peers (None: every address is listed); `max_connections_per_address` and
-    `max_associations_per_ae` count within the others (None: three quarters of them, and all of them).
+    `max_associations_per_ae` count within the others (None: three quarters of them, and all of them). `balancers` are
+    the addresses that have to say in a PROXY header, within `handshake_timeout_s`, who a connection is from.
     """
 
     host: str
@@ -66,6 +67,7 @@ class Listen:
     idle_timeout_s: float = 60
     handshake_timeout_s: float = 5
     addresses: tuple[str, ...] | None = None
+    balancers: tuple[str, ...] = ()
     max_connections_per_address: int | None = None
     max_associations_per_ae: int | None = None
 
@@ -116,8 +118,10 @@ class ScpServer:
         self.association_class = association_class
         self.refusals = Refusals(audit)
         self._counts = counts or Counts()
-        limits = DoorLimits(listen.max_connections, listen.max_connections_per_address, listen.addresses)
-        self._door = Door(limits, self._counts, self.refusals)
+        limits = DoorLimits(
+            listen.max_connections, listen.max_connections_per_address, listen.addresses, listen.balancers
+        )
+        self.door = Door(limits, self._counts, self.refusals)
         self._admit = admit
         self._contexts = contexts
         self._handlers = [(evt.EVT_REQUESTED, self._requested), *handlers]
@@ -237,17 +241,18 @@ class ScpServer:
             self._issued = {places for places in self._issued if not places.ended}
             return bool(self._live or self._issued)
 
-    def place_for(self, address: str) -> Places | None:
-        """A place for one more connection from this address, or None when it has to go; called on accept."""
-        places = self._door.enter(address)
+    def place_for(self, address: str, balancer: str = "") -> Places | None:
+        """A place for one more connection from this address, or None when it has to go; called on accept.
+
+        For a balancer's own address it is a place to wait in; with the header that it wrote this is called again, with
+        the client's address and the balancer's.
+        """
+        waits = not balancer and self.door.is_balancer(address)
+        places = self.door.await_header(address) if waits else self.door.enter(address, balancer)
         if places is not None:
             with self._lock:
                 self._issued = {one for one in self._issued if not one.ended} | {places}
         return places
-
-    def node_refused(self, address: str, reason: str) -> None:
-        """Write that a connection ended before there was an association."""
-        self._door.refuse(address, reason)
 
     def association_began(self, association: GatewayAssociation) -> None:
         """Note an association that waits for its A-ASSOCIATE-RQ."""
@@ -260,7 +265,7 @@ class ScpServer:
             self._live.discard(association)
         if association.caller is None:
             if association.flaw and not association.is_rejected:
-                self.node_refused(_address_of(association), association.flaw)
+                self.door.refuse(_address_of(association), association.flaw, association.balancer)
         elif self._on_end is not None and not association.is_rejected:
             self._on_end(association)
 
@@ -286,6 +291,7 @@ class ScpServer:
             address=plain_address(remote.address),
             port=remote.port,
             certificate=association.certificate,
+            balancer=association.balancer,
         )
         if not request.version_supported:
             return VERSION_NOT_SUPPORTED

@@ -42,6 +42,7 @@ from gateway.network.admission import Counts, Places
 from gateway.network.associate_pdus import LONGEST_ASSOCIATE, AssociateRequest, read_request
 from gateway.network.callers import Caller
 from gateway.network.pdu_socket import CLOSING_WAIT_S, DataPdu, GatewaySocket, WakeUp
+from gateway.network.proxy_protocol import FIRST_BYTES
 from gateway.network.tls import PeerCertificate
 
 _SHORTEST_LIMIT = 256 << 10  # bytes of a P-DATA-TF that are always taken: some senders overstep what we state
@@ -220,13 +221,15 @@ class GatewayDul(DULServiceProvider):
         Raises
         ------
         DicomError
-            ``unexpected-pdu``, ``pdu-too-long``, ``bad-associate-request``: what is too long is never read, and what is
-            not due never decoded.
+            ``unexpected-pdu``, ``pdu-too-long``, ``bad-associate-request``, ``proxy-header-not-expected``: what is too
+            long is never read, and what is not due never decoded.
         OSError
             The connection has ended, or the PDU takes too long (TimeoutError).
         """
         kind, _, length = struct.unpack(">BBL", self._exactly(6))
         longest = self._longest(kind)
+        if self._is_waiting and kind in FIRST_BYTES:
+            raise DicomError("proxy-header-not-expected", "a PROXY header where none may be, or a second one")
         if longest == 0:
             raise DicomError("unexpected-pdu", f"a PDU of type {kind:#04x} is not due")
         if length > longest:
@@ -266,6 +269,8 @@ class GatewayAssociation(Association):
         16 random hexadecimal digits; safe to log.
     certificate
         What the peer showed in the TLS handshake, or None without TLS.
+    balancer
+        Address of who said in a PROXY header where the peer calls from; empty: it came by itself.
     caller
         Set by `ScpServer` before `admit` is asked; None until then.
     associate_request
@@ -285,6 +290,7 @@ class GatewayAssociation(Association):
     def __init__(self, ae: ApplicationEntity, mode: str) -> None:
         self.association_id = secrets.token_hex(8)
         self.certificate: PeerCertificate | None = None
+        self.balancer = ""
         self.caller: Caller | None = None
         self.associate_request: AssociateRequest | None = None
         self.request_due: float | None = None

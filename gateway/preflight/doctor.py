@@ -32,6 +32,7 @@ from gateway.network.presence import is_ours, listeners
 from gateway.preflight import preflight
 from gateway.preflight.certificates import certificate_files, check_certificates, read_certificates, tls_tables
 from gateway.preflight.machine import try_codecs, try_ports, try_the_database
+from gateway.vault.objects import ObjectPayloads
 
 Level = Literal["ok", "warning", "error"]
 
@@ -46,6 +47,7 @@ AREAS = (
     "device",
     "codecs",
     "database",
+    "store",
     "destinations",
 )
 CODECS = ("jpeg-ls", "jpeg-2000", "htj2k", "rle")
@@ -98,7 +100,7 @@ def examine(config: Config, audit: AuditLog) -> list[Examined]:
         findings += [finding for finding in rest if finding not in findings]
     found = [_as_examined(finding) for finding in findings]
     found += [*_disk(config), *_names(config), *_certificates(config), *_ports(config), *_device(config)]
-    found += [*_codecs(config), *_database(config), *_destinations(config.destinations, audit)]
+    found += [*_codecs(config), *_database(config), *_store(config), *_destinations(config.destinations, audit)]
     troubled = {(one.area, one.where) for one in found if one.level != "ok"}
     found = [
         one for one in found if one.level != "ok" or (one.area, one.where) not in troubled or one.area == "destinations"
@@ -129,7 +131,7 @@ def _area(path: KeyPath) -> str:
         return "device"
     if path == ("site", "state"):
         return "disk"
-    return path[0] if path[0] in ("keys", "codecs", "database") else "configuration"
+    return path[0] if path[0] in ("keys", "codecs", "database", "store") else "configuration"
 
 
 def _disk(config: Config) -> Iterator[Examined]:
@@ -282,6 +284,21 @@ def _database(config: Config) -> Iterator[Examined]:
         message = f"its schema is {version.current or 'empty'}, and this release has {version.newest}"
         hint = "back up, then start a role (on PostgreSQL under the owner's account), which brings it up to date"
         yield Examined("database", "warning", where, message, hint)
+
+
+def _store(config: Config) -> Iterator[Examined]:
+    """Where sealed originals lie: that the object store answers and lets itself be read; nothing is written there."""
+    where = "store"
+    if config.store is None:
+        yield Examined("store", "ok", where, "sealed originals lie in the state folder")
+        return
+    try:
+        name = ObjectPayloads(config.store, config.site.state).look()
+    except GatewayError as error:
+        yield Examined("store", "error", where, error.message, error.hint, error.code == "store-unreachable")
+        return
+    message = f"{name} answers; whether what it has taken outlives a power cut is for its own settings"
+    yield Examined("store", "ok", where, message)
 
 
 def _clock(config: Config) -> Iterator[Examined]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -24,10 +24,11 @@ from gateway.dicom.encoding.encoded import InstanceHeader
 from gateway.dicom.pixels.frames import FrameReader, decode_piece, decoded_bytes, native_parts
 from gateway.dicom.pixels.residual import original_of, residual
 from gateway.dicom.pixels.stored_values import Pixels
-from gateway.errors import GatewayError, HoldError, IntegrityError
+from gateway.errors import GatewayError, HoldError, IntegrityError, MarkError
 from gateway.keys import ChunkedReader, ChunkedWriter
 from gateway.keys.envelope import new_dek
-from gateway.mark import Marker, ModalityProfile
+from gateway.mark import MarkedImage, Marker, MarkRequest, ModalityProfile
+from gateway.protect.key_slices import KeyTextures, mark_frames, uses
 from gateway.protect.marking import (
     FigureTally,
     MarkJob,
@@ -208,7 +209,12 @@ def mark_large(
         Of the first frame that could not be marked; HoldError ``self-check-failed``.
     """
     _check_digest(job)
-    changes, tally = Changes(folder), FigureTally()
+    changes, tally, textures = Changes(folder), FigureTally(), KeyTextures()
+    begins = uses(marker.settings)
+
+    def mark(requests: Sequence[MarkRequest]) -> list[MarkedImage | MarkError]:
+        return marker.mark(requests, profile)
+
     extremes: tuple[int, int] | None = None
     real: tuple[int, int] | None = None
     sample: Pixels | None = None
@@ -221,7 +227,9 @@ def mark_large(
         for first, pixels in reader.pieces():
             opened = Opened(b"", reader.header, pixels)
             piece = slice(first, first + len(pixels.frames))
-            results = marker.mark(requests_of(opened, profile, key, places[piece], shown[piece]), profile)
+            requests = requests_of(opened, profile, key, places[piece], shown[piece])
+            numbers = range(first, first + len(requests))
+            results = mark_frames(mark, requests, numbers, textures) if begins else mark(requests)
             frames = marked_piece(opened, results)
             tally.add(result for result in results if not isinstance(result, GatewayError))
             changes.add(pixels.frames, frames)

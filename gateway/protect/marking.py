@@ -25,6 +25,7 @@ from gateway.dicom.pixels.stored_values import Pixels, pixels_of
 from gateway.dicom.pixels.windows import Display, View
 from gateway.errors import DicomError, GatewayError, HoldError, IntegrityError
 from gateway.mark import BLANK, UNMARKED, Curve, MarkedImage, MarkRequest, ModalityProfile
+from gateway.protect.key_slices import SlicePlace
 from gateway.protect.rules import UNKNOWN, Arrival
 from gateway.vault import MarkFigures, VaultRecord
 
@@ -70,6 +71,12 @@ class Marked:
 
     figures
         For log and protection report.
+    begun_from
+        As in `VaultRecord`.
+    place
+        Of a slice of a series; else None.
+    texture
+        Of a slice that began from itself, for others to begin from once its copy has committed; else None.
     """
 
     original: bytes
@@ -79,6 +86,9 @@ class Marked:
     facts_of: Callable[[VaultRecord], DerivationFacts]
     figures: MarkFigures
     parts: Parts | None = None
+    begun_from: str = ""
+    place: SlicePlace | None = None
+    texture: np.ndarray | None = None
 
     def derive(self, record: VaultRecord) -> tuple[bytes, str]:
         """The derived data set (Explicit VR Little Endian) and its SHA-256.

@@ -160,7 +160,7 @@ def _decide_mark(header: InstanceHeader, row: Row, route: Route, profiles: Mappi
     return Decision("mark", profile=profile)
 
 
-LATER = {"word": "COPY", "without_air": None}
+LATER = {"word": "COPY", "without_air": None, "key_slices": True}
 """Keys of a mark that came later, and what they are where nobody chose."""
 
 

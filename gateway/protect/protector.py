@@ -26,20 +26,20 @@ from gateway.dicom.encoding.syntaxes import syntax_of
 from gateway.dicom.pixels.children.pool import Limits, configure
 from gateway.errors import GatewayError, HoldError
 from gateway.keys import SealingKeys, mark_seed
-from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, ModalityProfile, load_packs, load_profiles
+from gateway.mark import MarkedImage, Marker, MarkSettings, ModalityProfile, load_packs, load_profiles
 from gateway.mark.surrogates.foreign import read_packs
+from gateway.protect.batching import Member, mark_together, member_of
+from gateway.protect.key_slices import KeyTextures, Start, is_key, slice_number, uses
 from gateway.protect.large import LARGE_BYTES, LargeMarked, is_large, mark_large
 from gateway.protect.marking import (
     FigureTally,
     Marked,
     MarkJob,
-    Opened,
     describe,
     described,
     marked_frames,
     open_original,
     read_original,
-    requests_of,
 )
 from gateway.protect.memory import BASE, allowed, check, kept, working
 from gateway.protect.policy import Decision, decide, has_new_study, policy_digest, ride_along
@@ -54,6 +54,7 @@ from gateway.vault import (
     RecordFacts,
     RecordStore,
     VaultRecord,
+    open_payloads,
     seal_carried,
     seal_payload,
 )
@@ -61,7 +62,7 @@ from gateway.vault import (
 _PAGE = 500  # locators in one query
 
 _Results = dict[int, Marked | LargeMarked | Remapped | Exception]  # by index of the job
-_Batches = dict[tuple[str, MarkSettings], list[tuple[int, Opened, list[MarkRequest]]]]
+_Batches = dict[tuple[str, MarkSettings], list[Member]]
 
 
 class Protector:
@@ -76,7 +77,7 @@ class Protector:
     engine
         The database with the vault's records.
     vault_folder
-        Where sealed payloads lie.
+        Where sealed payloads lie, or are on their way to the object store that the configuration names.
     """
 
     def __init__(self, config: Config, keys: SealingKeys, engine: Engine, vault_folder: Path) -> None:
@@ -86,7 +87,7 @@ class Protector:
         self._keys = keys
         self._engine = engine
         self._profiles = load_profiles()
-        self._payloads = PayloadStore(vault_folder)
+        self._payloads = open_payloads(config, vault_folder) if config.store else PayloadStore(vault_folder)
         self._figures = FigureStore(engine)
         self._scratch = vault_folder
         self._records = RecordStore(
@@ -98,6 +99,7 @@ class Protector:
             derive_uid=partial(derived_uid, keys.uid_key),
         )
         self._markers: dict[MarkSettings, Marker] = {}
+        self._textures = KeyTextures()
         installed = load_packs()
         own = read_packs({surrogates.name: surrogates.pack for surrogates in config.surrogates}, installed)
         self._packs = [*installed.values(), *own]
@@ -157,13 +159,15 @@ class Protector:
 
     def batch_key(self, header: InstanceHeader, decision: Decision, route: Route) -> str:
         """What instances have in common that the marker takes together, at most 64 characters: modality profile, rows
-        by columns by samples, and a digest of the settings.
+        by columns by samples, a digest of the settings, and whether it is a key slice (`gateway.protect.key_slices`).
         """
         if decision.profile is None:
             return "remap"
         name, settings = decision.profile.name, self._settings(route)
         digest = hashlib.sha256(f"{name}\n{settings.model_dump_json()}".encode()).hexdigest()
-        return f"{name[:24]}:{header.rows}x{header.columns}x{header.samples}:{digest[:16]}"
+        number = slice_number(header) if uses(settings) else None
+        key = ":key" if number is not None and is_key(number) else ""  # before those that begin from them
+        return f"{name[:24]}:{header.rows}x{header.columns}x{header.samples}:{digest[:16]}{key}"
 
     def refusal(self, record: VaultRecord, decision: Decision) -> GatewayError | None:
         """Why no copy of a sealed original is made, None where one is: held or blocked, or its UID is another's.
@@ -186,9 +190,16 @@ class Protector:
         """The record at `locator`; NotFoundError or IntegrityError."""
         return self._records.by_locator(locator)
 
-    def fix_derived(self, record: VaultRecord, sha256: str) -> bool:
-        """Fix the digest of the derived bytes before the first delivery; False when another digest is fixed."""
-        return self._records.fix_derived(record.locator, sha256)
+    def fix_derived(self, record: VaultRecord, sha256: str, marked: Marked | LargeMarked | Remapped) -> bool:
+        """Fix the digest of the derived bytes before the first delivery; False when another digest is fixed.
+
+        From then on slices of the series may begin from what was marked, where it began from itself.
+        """
+        begun_from = marked.begun_from if isinstance(marked, Marked) else ""
+        is_fixed = self._records.fix_derived(record.locator, sha256, begun_from)
+        if is_fixed and isinstance(marked, Marked) and marked.place is not None and marked.texture is not None:
+            self._textures.keep(marked.place, Start(marked.texture, record.derived_sop_uid))
+        return is_fixed
 
     def note_figures(self, record: VaultRecord, figures: MarkFigures) -> None:
         """Keep what a report tells of a copy: before its bytes are fixed, so that no copy leaves without figures."""
@@ -282,11 +293,13 @@ class Protector:
                     results[index] = Remapped(data, job.transfer_syntax_uid, facts_of, parts)
                     continue
                 opened = open_original(data, job.transfer_syntax_uid, parts)
-                requests = requests_of(opened, profile, self._series_key(job))
+                settings = self._settings(job.route)
+                key, textures = self._series_key(job), self._textures
+                member = member_of(index, job, opened, profile, settings, key, textures)
             except Exception as error:
                 results[index] = error
                 continue
-            batches.setdefault((profile.name, self._settings(job.route)), []).append((index, opened, requests))
+            batches.setdefault((profile.name, settings), []).append(member)
             waiting += kept(header, in_pieces=False)
         self._mark_batches(jobs, batches, results)
         return [results[index] for index in range(len(jobs))]
@@ -295,21 +308,19 @@ class Protector:
         """Mark what was gathered, put it into `results` and forget it. An error of one object is that one's alone."""
         for (profile_name, settings), members in batches.items():
             try:
-                frames = self._marker(settings).mark(
-                    [request for _, _, requests in members for request in requests], self._profiles[profile_name]
-                )
+                frames = mark_together(self._marker(settings), members, self._profiles[profile_name])
             except Exception as error:
                 if len(members) == 1:
-                    results[members[0][0]] = error
+                    results[members[0].index] = error
                 for member in members if len(members) > 1 else ():
                     self._mark_batches(jobs, {(profile_name, settings): [member]}, results)
                 continue
-            for index, opened, requests in members:
-                own, frames = frames[: len(requests)], frames[len(requests) :]
+            for member in members:
+                own, frames = frames[: len(member.requests)], frames[len(member.requests) :]
                 try:
-                    results[index] = self._marked(jobs[index], opened, own, profile_name)
+                    results[member.index] = self._marked(jobs[member.index], member, own, profile_name)
                 except Exception as error:
-                    results[index] = error
+                    results[member.index] = error
         batches.clear()
 
     def warnings(self) -> list[str]:
@@ -330,9 +341,12 @@ class Protector:
         return mark_seed(self._keys.mark_key, job.record.original_series_uid)
 
     def _marked(
-        self, job: MarkJob, opened: Opened, results: Sequence[MarkedImage | GatewayError], profile: str
+        self, job: MarkJob, member: Member, results: Sequence[MarkedImage | GatewayError], profile: str
     ) -> Marked:
+        opened = member.opened
         frames = marked_frames(opened, results)
+        first = results[0]
+        kept = first.texture if isinstance(first, MarkedImage) and not first.has_begun else None
         tally = FigureTally()
         tally.add(result for result in results if not isinstance(result, GatewayError))
         body = None
@@ -346,6 +360,9 @@ class Protector:
             facts_of=described(partial(self._facts, job.route, body), tally),
             figures=tally.figures(job.route, profile),
             parts=opened.parts,
+            begun_from=member.begun_from(first),
+            place=member.place,
+            texture=kept if member.place is not None else None,
         )
 
     def _facts(self, route: Route, body: bytes | None, record: VaultRecord) -> DerivationFacts:

@@ -24,7 +24,7 @@ from gateway.restore.carried import CarriedOriginal, CopyRestorer
 from gateway.restore.held import HeldMemory
 from gateway.restore.ofrecord import OfRecord
 from gateway.restore.seen import RecordWatch, SeenRecords
-from gateway.vault import PayloadStore, RecordStore, VaultRecord, open_payload
+from gateway.vault import Payloads, PayloadStore, RecordStore, VaultRecord, open_payload
 
 
 class Restorer:
@@ -34,8 +34,8 @@ class Restorer:
     ----------
     engine
         From `gateway.database.open_database`; only read.
-    payload_folder
-        The vault's folder.
+    payloads
+        Where they lie (`gateway.vault.open_payloads`), or the vault's folder.
     keys
         Private restore key and accepted signers.
     vault_id
@@ -53,14 +53,14 @@ class Restorer:
     def __init__(
         self,
         engine: Engine,
-        payload_folder: Path,
+        payloads: Payloads | Path,
         keys: OpeningKeys,
         vault_id: str,
         seen: SeenRecords | None = None,
         memory: HeldMemory | None = None,
     ) -> None:
         self._records = RecordStore(engine, verifier=keys.verifier, vault_id=vault_id)
-        self._payloads = PayloadStore(payload_folder)
+        self._payloads = PayloadStore(payloads) if isinstance(payloads, Path) else payloads
         self._keys = keys
         self._vault_id = vault_id
         self._copies = CopyRestorer(keys)
@@ -223,7 +223,7 @@ class Original(OfRecord):
     """
 
     def __init__(
-        self, record: VaultRecord, payloads: PayloadStore, keys: OpeningKeys, memory: HeldMemory | None = None
+        self, record: VaultRecord, payloads: Payloads, keys: OpeningKeys, memory: HeldMemory | None = None
     ) -> None:
         super().__init__(record)
         self._payloads = payloads

@@ -84,9 +84,9 @@ def build_requested(config: Config, engine: Engine, store, audit: AuditLog, echo
     from gateway.flow.destinations import DestinationOperator
     from gateway.flow.operations import Operator
     from gateway.flow.requested import Requested
-    from gateway.vault import PayloadStore
+    from gateway.vault import open_payloads
 
-    vault = PayloadStore(places(config).vault)
+    vault = open_payloads(config)
     users = config.page.users if config.page else Path()
 
     def role_of(name: str) -> str | None:
@@ -117,14 +117,15 @@ def echo_of(config: Config, audit: AuditLog) -> Callable[[str], None]:
 def build_restorer(config: Config, engine: Engine | None = None):
     """The one object that opens originals. Only the restore role and the operator's own `restore` call this."""
     from gateway.restore import Restorer, SeenRecords
-    from gateway.vault.places import restore_list
+    from gateway.vault.places import open_payloads, restore_list
 
     configure(Limits.of(config.codecs))
     where = places(config)
     with suppress(OSError):  # the list itself says what is wrong
         where.restore.mkdir(mode=0o700, exist_ok=True)
     seen = SeenRecords(restore_list(config))
-    return Restorer(engine or database(config), where.vault, OpeningKeys.load(config.keys), config.site.name, seen)
+    payloads = open_payloads(config, scratch=where.restore)
+    return Restorer(engine or database(config), payloads, OpeningKeys.load(config.keys), config.site.name, seen)
 
 
 def build_copy_restorer(private_key: Path, signers: Sequence[Path]):

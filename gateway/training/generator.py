@@ -23,7 +23,8 @@ from torch import Tensor
 from gateway.errors import MarkError
 from gateway.mark.device import channels_last
 from gateway.mark.methods.generator_net import KEY_BITS, TextureNet
-from gateway.mark.methods.strong import GROUPS, balanced_gradient
+from gateway.mark.methods.gradients import balanced_gradient
+from gateway.mark.methods.strong import GROUPS
 from gateway.mark.surrogates.consensus import consensus
 from gateway.mark.surrogates.objective import Target, draw_views
 from gateway.mark.surrogates.packs import Surrogate

@@ -4,7 +4,8 @@ from gateway.vault.carried import Carried, open_carried, seal_carried
 from gateway.vault.copies import CopyNames
 from gateway.vault.figures import FigureStore, MarkFigures
 from gateway.vault.index import Index, Scope
-from gateway.vault.payloads import PayloadStore
+from gateway.vault.payloads import Payloads, PayloadStore
+from gateway.vault.places import open_payloads
 from gateway.vault.record import RecordFacts, VaultRecord
 from gateway.vault.records import RecordStore
 from gateway.vault.sealed import PayloadReader, open_payload, seal_payload
@@ -17,12 +18,14 @@ __all__ = [
     "MarkFigures",
     "PayloadReader",
     "PayloadStore",
+    "Payloads",
     "RecordFacts",
     "RecordStore",
     "Scope",
     "VaultRecord",
     "open_carried",
     "open_payload",
+    "open_payloads",
     "seal_carried",
     "seal_payload",
 ]

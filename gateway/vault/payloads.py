@@ -1,4 +1,7 @@
-"""Where sealed originals lie: one file per record, named by its locator, complete or not there at all."""
+"""Where sealed originals lie: one file per record, named by its locator, complete or not there at all.
+
+`Payloads` is what every place for them can do: a folder here, an object store in `gateway.vault.objects`.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,39 @@ import re
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from gateway.errors import CapacityError, NotFoundError, VaultError
 
-_LOCATOR = re.compile(r"[0-9a-f]{32}")
+LOCATOR = re.compile(r"[0-9a-f]{32}")
 _TEMPORARY = ".new-"
 _FILE_MODE = 0o640  # sealed bytes: the restore role, another user of the same group, reads them
 _FOLDER_MODE = 0o750
+
+
+class Payloads(Protocol):
+    """A place for payloads. A payload that is there is complete; CapacityError: the place cannot be used now."""
+
+    def put(self, locator: str, write: Callable[[BinaryIO], None]) -> None:
+        """Store what `write` writes, unless it is there; returns when it is kept."""
+
+    def open(self, locator: str) -> BinaryIO:
+        """The payload as a file of the system, for reading; NotFoundError ``payload-missing``."""
+
+    def exists(self, locator: str) -> bool:
+        """Whether it is there."""
+
+    def size(self, locator: str) -> int:
+        """Its bytes; NotFoundError ``payload-missing``."""
+
+    def delete(self, locator: str) -> bool:
+        """Remove it; false when there was none."""
+
+    def locators(self) -> Iterator[str]:
+        """All of them, in no order."""
+
+    def sweep(self, before: float) -> int:
+        """Remove what killed processes left half written before that time (seconds since 1970); gives the count."""
 
 
 class PayloadStore:
@@ -86,7 +114,7 @@ class PayloadStore:
         """The locators of all payloads, in no order."""
         with os.scandir(self.folder) as entries:
             for entry in entries:
-                if _LOCATOR.fullmatch(entry.name):
+                if LOCATOR.fullmatch(entry.name):
                     yield entry.name
 
     def sweep(self, before: float) -> int:
@@ -102,9 +130,7 @@ class PayloadStore:
         return count
 
     def _path(self, locator: str) -> Path:
-        if not _LOCATOR.fullmatch(locator):
-            raise VaultError("bad-locator", "a locator has 32 lower-case hexadecimal digits")
-        return self.folder / locator
+        return self.folder / as_locator(locator)
 
     def _sync(self) -> None:
         handle = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -112,6 +138,13 @@ class PayloadStore:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def as_locator(text: str) -> str:
+    """The text, where it is a locator; VaultError ``bad-locator``: no name leads anywhere else."""
+    if not LOCATOR.fullmatch(text):
+        raise VaultError("bad-locator", "a locator has 32 lower-case hexadecimal digits")
+    return text
 
 
 def _private_to_group(name: str, flags: int) -> int:

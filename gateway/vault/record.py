@@ -13,9 +13,10 @@ from gateway.errors import IntegrityError, SealError
 from gateway.keys import Verifier, canonical
 from gateway.vault.attributes import ACCESSION_NUMBER, MODALITY, PATIENT_ID, STUDY_DATE, column_text, first_text
 
-DOCUMENT_VERSION = 3
+DOCUMENT_VERSION = 4  # as 3, and the key slice that the mark began from
 FIRST_VERSION = 1
 NEW_STUDY_VERSION = 2  # as 1, and one more UID: that of the copy's study, where it is not the original's
+INDEXED_VERSION = 3  # as 2, and the digest of what C-FIND answers from
 CARRIED = "carried"  # in place of a payload's name: the original rides in its marked copy, the vault holds none
 
 # What both the document and VaultRow hold, under one name.
@@ -35,14 +36,20 @@ SHARED = (
     "derived_sha256",
     "payload_file",
 )
+_LATER = ("derived_study_uid", "index_sha256", "begun_from")  # not in every version: empty there
 # created_ms: whole milliseconds, so that no float is signed
 _KEYS = frozenset(SHARED) | {"version", "vault", "key_id", "created_ms"}
 _KEYS_OF = {
     FIRST_VERSION: _KEYS,
     NEW_STUDY_VERSION: _KEYS | {"derived_study_uid"},
-    DOCUMENT_VERSION: _KEYS | {"derived_study_uid", "index_sha256"},
+    INDEXED_VERSION: _KEYS | {"derived_study_uid", "index_sha256"},
+    DOCUMENT_VERSION: _KEYS | {"derived_study_uid", "index_sha256", "begun_from"},
 }
-_CHANGE = ("derived_sha256", "payload_file")  # all that may change in a record, each once
+_CHANGE = (
+    "derived_sha256",
+    "begun_from",
+    "payload_file",
+)  # all that may change in a record, each once; the first two together
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,8 +98,11 @@ class VaultRecord:
     index_sha256
         Of the attributes that C-FIND answers from (`index_digest`), so that they cannot be changed by whoever can only
         write rows; empty in records of version 1 and 2.
+    begun_from
+        SOP Instance UID of the marked copy (of the key slice, `gateway.protect.key_slices`) whose texture the mark of
+        this one began from; empty: it began from itself, is not made yet, or the record is of a version before 4.
     version
-        Of the document. It says of which version the payload is too: 2 for records of version 3, else 1.
+        Of the document. It says of which version the payload is too: 2 for records from version 3 on, else 1.
     """
 
     vault_id: str
@@ -116,6 +126,7 @@ class VaultRecord:
     attributes: dict[str, Any]
     derived_study_uid: str = ""
     index_sha256: str = ""
+    begun_from: str = ""
     version: int = DOCUMENT_VERSION
 
     def __repr__(self) -> str:
@@ -141,11 +152,12 @@ class VaultRecord:
             "created_ms": round(self.created_at * 1000),
             "derived_study_uid": self.derived_study_uid,
             "index_sha256": self.index_sha256,
+            "begun_from": self.begun_from,
         }
         return canonical({key: content[key] for key in _KEYS_OF[self.version]})
 
     def lasting_sha256(self) -> str:
-        """SHA-256 of what never changes in this record: its document without the two fields that may."""
+        """SHA-256 of what never changes in this record: its document without the fields that may."""
         content = {key: value for key, value in json.loads(self.document()).items() if key not in _CHANGE}
         return hashlib.sha256(canonical(content)).hexdigest()
 
@@ -192,7 +204,7 @@ def read_row(row: VaultRow, verifier: Verifier | None, vault_id: str = "") -> Va
         created_at=content["created_ms"] / 1000,
         token=row.token,
         attributes=row.attributes,
-        **{key: content[key] for key in (*SHARED, "derived_study_uid", "index_sha256", "version")},
+        **{key: content[key] for key in (*SHARED, *_LATER, "version")},
     )
 
 
@@ -220,4 +232,4 @@ def _parse(row: VaultRow) -> dict[str, Any]:
     version = content.get("version") if isinstance(content, dict) else None
     if not isinstance(version, int) or set(content) != _KEYS_OF.get(version):
         raise IntegrityError("record-format", f"record {row.locator} is not of a version that is known here")
-    return {"derived_study_uid": "", "index_sha256": "", **content}
+    return {**dict.fromkeys(_LATER, ""), **content}

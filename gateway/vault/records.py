@@ -118,8 +118,13 @@ class RecordStore:
         )
         return self._settled(lambda session: self._find_newer_or_insert(session, record, facts))
 
-    def fix_derived(self, locator: str, sha256: str) -> bool:
+    def fix_derived(self, locator: str, sha256: str, begun_from: str = "") -> bool:
         """Fix the SHA-256 of the derived bytes, once and for all: to be done before the first delivery.
+
+        Parameters
+        ----------
+        begun_from
+            See `VaultRecord`; a record of a version before 4 has no place for it.
 
         Returns
         -------
@@ -130,7 +135,7 @@ class RecordStore:
             row = self._row_for_change(session, locator)
             record = self._read(row)
             if record.derived_sha256 is None:
-                self._write(row, replace(record, derived_sha256=sha256))
+                self._write(row, replace(record, derived_sha256=sha256, begun_from=begun_from))
                 return True
             return record.derived_sha256 == sha256
 
@@ -197,8 +202,7 @@ class RecordStore:
                 part = locators[start : start + _PAGE]
                 found |= self._checked.unchanged(session, part)
                 anew = [locator for locator in part if locator not in found]
-                rows = session.scalars(select(VaultRow).where(VaultRow.locator.in_(anew))) if anew else ()
-                read = {row.locator: row for row in rows}
+                read = {row.locator: row for row in session.scalars(select(VaultRow).where(VaultRow.locator.in_(anew)))}
                 found |= {locator: self._found(read.get(locator)) for locator in anew}
         return found
 
@@ -388,10 +392,7 @@ class RecordStore:
             setattr(row, name, getattr(record, name))
 
     def _row_for_change(self, session: Session, locator: str) -> VaultRow:
-        row = session.scalars(select(VaultRow).where(VaultRow.locator == locator).with_for_update()).first()
-        if row is None:
-            raise NotFoundError("no-such-record", "there is no such record")
-        return row
+        return _there(session.scalars(select(VaultRow).where(VaultRow.locator == locator).with_for_update()).first())
 
     def _one(self, statement: Select[VaultRow]) -> VaultRecord:
         with reading(self._engine) as session:

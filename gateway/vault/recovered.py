@@ -64,6 +64,7 @@ def _whole(folder: Path, manifest: Manifest, database: str) -> tuple[str | None,
     table["keys"] = _keys(manifest)
     table["site"] = {**table.get("site", {}), "state": "state"}
     table.pop("database", None)
+    notes += _of_store(table.pop("store", None))
     if database:
         table["database"] = {"url": str(database)}
     text = f"{_HEAD} from {CONFIG}, which lies beside it as it was.\n" + to_toml(table)
@@ -144,6 +145,14 @@ def _of_database(table: dict[str, Any], database: str) -> Iterator[str]:
         f"database.url was {shown}, whose value is in no backup: the records are in state/gateway.sqlite; to go on with"
         " a server, recover into an empty database of it with --database"
     )
+
+
+def _of_store(store: object) -> Iterator[str]:
+    if store is not None:
+        yield (
+            "the sealed originals were in an object store and are now in state/vault: [store] is left out of"
+            " recovered.toml; miad-gateway reads them from there"
+        )
 
 
 def _of_left_out(manifest: Manifest) -> Iterator[str]:

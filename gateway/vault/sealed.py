@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from gateway.errors import IntegrityError, SealError, VaultError
 from gateway.keys import ChunkedReader, ChunkedWriter, canonical, key_id
 from gateway.keys.envelope import WRAPPED_SIZE, new_dek, unwrap_dek, wrap_dek
-from gateway.vault.record import DOCUMENT_VERSION, VaultRecord
+from gateway.vault.record import INDEXED_VERSION, VaultRecord
 
 MAGIC = b"MGSP"
 VERSION = 2  # what it is bound to names the original in full; version 1 did not name study, series, generation, digest
@@ -153,7 +153,7 @@ class PayloadReader:
 
 def payload_version(record: VaultRecord) -> int:
     """Of the payload that belongs to this record."""
-    return VERSION if record.version >= DOCUMENT_VERSION else 1
+    return VERSION if record.version >= INDEXED_VERSION else 1
 
 
 def payload_context(record: VaultRecord) -> dict[str, object]:

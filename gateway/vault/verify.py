@@ -15,8 +15,8 @@ from gateway.database import open_database
 from gateway.errors import GatewayError, IntegrityError, NotFoundError
 from gateway.keys import OpeningKeys
 from gateway.keys.pair import NOT_COMPARED
-from gateway.vault.payloads import PayloadStore
-from gateway.vault.places import vault_folder
+from gateway.vault.payloads import Payloads
+from gateway.vault.places import open_payloads
 from gateway.vault.record import VaultRecord
 from gateway.vault.records import RecordStore
 from gateway.vault.sealed import open_payload
@@ -57,12 +57,12 @@ def verify_vault(
         warn(NOT_COMPARED)
     engine = open_database(config.database_url)
     records = RecordStore(engine, verifier=keys.verifier, vault_id=config.site.name)
-    return verify_records(records, PayloadStore(vault_folder(config)), keys.restore_private, progress)
+    return verify_records(records, open_payloads(config), keys.restore_private, progress)
 
 
 def verify_records(
     records: RecordStore,
-    payloads: PayloadStore,
+    payloads: Payloads,
     private: X25519PrivateKey | None,
     progress: Progress | None = None,
 ) -> Iterator[Verified]:
@@ -93,9 +93,7 @@ def verify_records(
             yield Verified(locator, False, "payload-without-record", "no live record names this payload")
 
 
-def _verify_one(
-    records: RecordStore, payloads: PayloadStore, private: X25519PrivateKey | None, locator: str
-) -> Verified:
+def _verify_one(records: RecordStore, payloads: Payloads, private: X25519PrivateKey | None, locator: str) -> Verified:
     try:
         record = records.by_locator(locator)
         if record.payload_file is None:

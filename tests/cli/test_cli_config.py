@@ -28,6 +28,7 @@ NOT_DEFAULTS = {
     "host", "port", "calling_ae",  # of [ingress.peers.reports]
     "logo",  # None: the text
     "restore_proof",  # None: beside the public key
+    "url", "endpoint", "access_key_id", "secret_access_key",  # of [store]
     "mammography", "quantitative", "for_processing",  # sentences of [routes.opt_in]: nothing is given up unless written
 }  # fmt: skip
 

@@ -13,6 +13,13 @@ from gateway.config.models import CLINICAL_STATEMENT, OPT_IN_STATEMENTS
 from gateway.config.passing import BREAK_GLASS_HOURS, PASS_STATEMENT, TRUST_STATEMENT
 from gateway.errors import ConfigError
 
+STORE = """[page]
+[store]
+url = "s3://vault/site"
+endpoint = "{}"
+access_key_id = "file:tls/own.key"
+secret_access_key = "file:tls/own.key"
+"""
 ROLES = ("all", "ingress", "worker", "restore", "page")
 
 
@@ -188,6 +195,18 @@ SAID = {
     "an unused destination": (
         {}, "[[destinations]]\nname = 'x'\ntype = 'external'\nae_title = 'X'\nhost = 'h'\nport = 1\n",
         "warning", "destinations[1].name", "no route sends to x",
+    ),
+    "a store without TLS": (
+        {"[page]": STORE.format("http://store.example:8333")}, "",
+        "warning", "store.endpoint", "can answer in its place",
+    ),
+    "a store without its authority": (
+        {"[page]": STORE.format("https://store.example") + 'trust = "none.pem"'}, "",
+        "error", "store.trust", "cannot find",
+    ),
+    "a balancer anywhere": (
+        {"[restore]": '[restore]\nbalancers = ["10.0.0.5", "0.0.0.0/0"]'}, "",
+        "error", "restore.balancers[1]", "lets any machine say which address it calls from",
     ),
     "a plain workstation": (
         {"[restore]": "[restore]\nplain_port = 11114", 'san = ["reader.example"]': "plain = true"}, "",

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gateway.mark.methods.strong import IN_TURN, optimise_texture
+from gateway.mark.methods.gradients import IN_TURN
+from gateway.mark.methods.strong import optimise_texture
 from gateway.mark.surrogates.consensus import consensus
 from gateway.mark.surrogates.half import HalfNet, halved
 from gateway.mark.surrogates.nets import MultiTaskNet, NetOutput

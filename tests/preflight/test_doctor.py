@@ -135,6 +135,23 @@ def little_memory(site: Path) -> None:
     )
 
 
+def no_store(site: Path) -> None:
+    pytest.importorskip("obstore")
+    for name in ("id", "key"):
+        key = site.parent / "keys" / name
+        key.touch(mode=0o600)
+        key.write_text("x")
+    table = [
+        "[store]",
+        'url = "s3://vault/site"',
+        f'endpoint = "http://127.0.0.1:{peers.free_port()}"',
+        'access_key_id = "file:keys/id"',
+        'secret_access_key = "file:keys/key"',
+        "timeout_s = 1",
+    ]
+    site.write_text(site.read_text() + "\n" + "\n".join(table) + "\n")
+
+
 def site_database(site: Path):
     config = load_config(site)
     config.site.state.mkdir(mode=0o700)
@@ -153,6 +170,7 @@ def site_database(site: Path):
         (wrong_clock, "clock", "error", "is not believed since"),
         (no_device, "device", "error", "cuda:99"),
         (little_memory, "codecs", "error", "does not work"),
+        (no_store, "store", "error", "(bucket vault) cannot be used: no answer"),
     ],
 )  # fmt: skip
 def test_each_broken_thing_is_told_of_with_its_cure(site: Path, breaks, area: str, level: str, words: str) -> None:

@@ -23,6 +23,7 @@ VALUES = {
     "word": ["COPY", "x" * 12, "x" * 13, "", " ", "a b", " a", "-", "é", "日本", "\n"],
     "steps": [0, 1, 1000, 1001, -1],
     "refine": [0, 5, 6, -1],
+    "key_slices": [True, False, "perhaps"],
     "tier": ["notice", "lettered", "air", "discreet", "loud"],
     "without_air": ["lettered", "discreet", "hold", "notice"],
     "mode": ["strong", "paper", "generator", "weak"],

@@ -22,7 +22,8 @@ AGAIN = "pyproject.toml or constraints.txt changed: make deploy/requirements.loc
 def test_the_lock_names_all_that_is_needed_as_it_is_pinned() -> None:
     locked = {canonicalize_name(name): version for name, version, _ in ENTRIES}
     assert len(ENTRIES) == len(re.findall(r"^\w", LOCK, re.M)), "an entry without a hash"
-    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["postgresql"]]
+    extras = PROJECT["optional-dependencies"]
+    wanted = [*PROJECT["dependencies"], *extras["postgresql"], *extras["s3"]]
     for requirement in map(Requirement, wanted):
         if requirement.name != "torch":  # the site chooses its build
             assert requirement.specifier.contains(locked.get(canonicalize_name(requirement.name), "")), AGAIN

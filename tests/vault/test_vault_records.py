@@ -72,6 +72,18 @@ def test_derived_bytes_are_fixed_once(vault):
     assert code_of(lambda: vault.records.fix_derived("0" * 32, "1" * 64)) == "no-such-record"
 
 
+def test_what_a_mark_began_from_is_signed_with_its_digest_and_stays(vault):
+    record = vault.records.create(facts_of(b"a"))
+    assert record.begun_from == "" and record.version == 4
+    assert vault.records.fix_derived(record.locator, "1" * 64, "2.25.7")
+    fixed = vault.records.by_locator(record.locator)
+    assert fixed.begun_from == "2.25.7"
+    assert fixed.lasting_sha256() == record.lasting_sha256()
+    assert vault.records.fix_derived(record.locator, "1" * 64, "2.25.8")
+    assert not vault.records.fix_derived(record.locator, "2" * 64, "2.25.8")
+    assert vault.records.by_locator(record.locator).begun_from == "2.25.7"
+
+
 def test_a_new_generation_takes_the_records_place(vault):
     record = vault.records.create(facts_of(b"a"))
     newer = vault.records.new_generation(record)
@@ -124,7 +136,7 @@ def test_a_new_study_is_signed_and_counted_by_itself(vault):
     new = vault.records.create(facts_of(b"a", policy="policy-2", has_new_study=True))
     assert (kept.derived_study_uid, kept.copy_study_uid, new.study_uid) == ("", "1.2", "1.2")
     assert new.derived_study_uid == new.copy_study_uid == derived_uid(vault.sealing.uid_key, "study", "1.2")
-    assert [json.loads(one.document())["version"] for one in (kept, new)] == [3, 3]
+    assert [json.loads(one.document())["version"] for one in (kept, new)] == [4, 4]
     assert json.loads(new.document())["derived_study_uid"] == new.derived_study_uid
     assert vault.records.by_locator(new.locator) == new
     # the first of its kind, whatever came before, and in a series of its own
@@ -208,7 +220,7 @@ def test_a_changed_document_signature_or_signer(vault):
     with_row("signature-wrong", document=forged, study_uid="9.9", signature=stranger.sign(forged))
     signer = vault.sealing.signer  # rightly signed, wrong place or version
     with_row("record-columns-differ", document=other.document(), signature=signer.sign(other.document()))
-    later = record.document().replace(b'"version":3', b'"version":4')
+    later = record.document().replace(b'"version":4', b'"version":5')
     with_row("record-format", document=later, signature=signer.sign(later))
     with_row("record-format", document=b"[]", signature=signer.sign(b"[]"))
 

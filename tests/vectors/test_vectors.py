@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from gateway.config import SecretRef, load_config
 from gateway.config.models import Keys
-from gateway.database import FiguresRow, ReportRow, VaultRow, open_database, reading
+from gateway.database import FiguresRow, PayloadCheckRow, ReportRow, VaultRow, open_database, reading
 from gateway.dicom.copy.carried_body import rebuild
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
 from gateway.errors import ConfigError, HoldError, SealError
@@ -154,16 +154,22 @@ def test_token():
 
 
 @pytest.mark.parametrize(
-    ("name", "derived_study"), [("record-1", ""), ("record-2", "2.25.305419898"), ("record-3", "")]
+    ("name", "derived_study", "begun_from"),
+    [
+        ("record-1", "", ""),
+        ("record-2", "2.25.305419898", ""),
+        ("record-3", "", ""),
+        ("record-4", "", "2.25.305419899"),
+    ],
 )
-def test_record(name, derived_study):
+def test_record(name, derived_study, begun_from):
     vector = Vector(name)
     private = Ed25519PrivateKey.from_private_bytes(vector.data("signing_private"))
     row, content = record_of(vector.data("document"))
     row.signature, row.signer = vector.data("signature"), vector.text("signer")
     record = read_row(row, Verifier([private.public_key()]), "vector-site")
     assert record.generation == 2 and record.created_at == 1_700_000_000.123 and record.derived_sha256 is None
-    assert record.derived_study_uid == derived_study
+    assert (record.derived_study_uid, record.begun_from) == (derived_study, begun_from)
     assert record.document() == vector.data("document") == canonical(content)
     assert Signer(private).sign(vector.data("document")) == vector.data("signature")  # Ed25519 is deterministic
 
@@ -203,14 +209,17 @@ def test_carried_body(name, head):
     assert rebuild(vector.data("body"), len(original), vector.data("copy"), EXPLICIT_LITTLE) == original
 
 
-@pytest.mark.parametrize(("name", "extra"), [("backup-1", 0), ("backup-2", 1), ("backup-3", 1)])
-def test_backup(name, extra, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "extra", "promised"), [("backup-1", 0, 0), ("backup-2", 1, 0), ("backup-3", 1, 0), ("backup-4", 1, 1)]
+)
+def test_backup(name, extra, promised, tmp_path):
     vector = Vector(name)
     (tmp_path / "backup").write_bytes(vector.data("file"))
     config = load_config(recover(tmp_path / "backup", tmp_path / "new", vector.text("passphrase")).config)
     engine = open_database(config.database_url)
     with reading(engine) as session:
         assert [session.query(table).count() for table in (FiguresRow, ReportRow)] == [extra, extra]
+        assert [row.promised_at for row in session.query(PayloadCheckRow)] == [1_700_000_003.0] * promised
     restorer = Restorer(engine, config.site.state / "vault", OpeningKeys.load(config.keys), config.site.name)
     original = restorer.by_token(vector.data("token"), vector.text("derived_sop_uid"))
     original.verify()
@@ -221,8 +230,9 @@ def test_backup(name, extra, tmp_path):
     assert modes == {file: 0o644 if file in public else 0o600 for file in modes} and len(modes) >= 7
 
 
-def test_backup_of_a_whole_site(tmp_path):
-    vector = Vector("backup-3")
+@pytest.mark.parametrize("name", ["backup-3", "backup-4"])
+def test_backup_of_a_whole_site(name, tmp_path):
+    vector = Vector(name)
     (tmp_path / "backup").write_bytes(vector.data("file"))
     config = load_config(recover(tmp_path / "backup", tmp_path / "new", vector.text("passphrase")).config)
     assert (tmp_path / "new" / "gateway.toml").read_text().startswith("# vector\n[restore]")

@@ -157,12 +157,16 @@ class Finished:
         pixels whose change the valid range or a reserved value cut.
     queries
         images that a search without gradients showed to every surrogate.
+    texture, has_begun
+        as in ``MarkedImage``.
     """
 
     canvas: Canvas
     stored: np.ndarray
     cut: int
     queries: int = 0
+    texture: np.ndarray | None = None
+    has_begun: bool = False
 
 
 Drawing = TypeVar("Drawing")

@@ -8,6 +8,7 @@ second time; momentum.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -16,8 +17,11 @@ from torch import Tensor
 
 from gateway.errors import MarkError
 from gateway.mark.draft import Draft
+from gateway.mark.grids import working_shape
+from gateway.mark.methods.begun import continue_texture
+from gateway.mark.methods.gradients import ENOUGH, MOMENTUM, balanced_gradient, in_turn
 from gateway.mark.methods.method import Batch, Finished, Needs, Setup
-from gateway.mark.methods.textures import finish_texture, whole_textures
+from gateway.mark.methods.textures import begun_textures, finish_texture, fits, whole_textures
 from gateway.mark.randomness import keyed
 from gateway.mark.resample import resize
 from gateway.mark.settings import MarkSettings
@@ -27,22 +31,14 @@ from gateway.mark.surrogates.packs import Surrogate
 from gateway.mark.types import ModalityProfile
 from gateway.mark.visibility.chroma import limit_chroma
 
-MOMENTUM = 0.9
 GROUPS = 6
 """View groups that the steps go through in turn."""
 VIEWS = 1
 """Views per group, i.e. per step."""
 FIRST_RATE, REFINE_RATE = 0.2, 0.5
 """Size of the first step: from noise, and from a texture that a generator drew with most of its amplitude used."""
-CALM_MARGIN = -2.0
-"""A surrogate whose margin is below this (log odds) is misled enough: its weight goes towards LEAST_WEIGHT."""
-LEAST_WEIGHT = 0.15
-IN_TURN = 2
-"""Surrogates that a step asks, in turn: momentum remembers the others, and a step costs that much less."""
 MIN_ROUNDS = 3
 """Times that every surrogate is asked at least."""
-ENOUGH = -4.0
-"""Margin (log odds) of every surrogate, each time that it was last asked, at which an image is done."""
 
 
 class StrongMethod:
@@ -66,23 +62,59 @@ class StrongMethod:
 
     def draw(self, batch: Batch) -> list[np.ndarray | MarkError]:
         """Return the textures; raises ``surrogate-nan``."""
-        texture = optimise_texture(
+        found: dict[int, np.ndarray] = {}
+        for begun in (False, True):
+            places = [place for place, draft in enumerate(batch.drafts) if self._begins(draft, batch.profile) is begun]
+            if places:
+                part = replace(batch, drafts=[batch.drafts[place] for place in places])
+                texture = self._continued(part) if begun else self._from_noise(part)
+                found.update(zip(places, whole_textures(texture, part), strict=True))
+        return [found[place] for place in range(len(batch.drafts))]
+
+    def _begins(self, draft: Draft, profile: ModalityProfile) -> bool:
+        """Whether a draft begins from a neighbouring slice's texture: one is given, and it is of this image's grid."""
+        image = draft.request.image
+        grid = working_shape(image.shape[:2], profile.texture_side)
+        return self._settings.steps > 0 and fits(draft.request.begin, grid, 1 if image.ndim == 2 else 3)
+
+    def _from_noise(self, batch: Batch) -> Tensor:
+        return optimise_texture(
             batch.tensor(lambda canvas: canvas.shown),
             batch.tensor(lambda canvas: canvas.amplitude),
             batch.tensor(lambda canvas: canvas.offset),
             batch.surrogates,
             batch.profile.tasks,
-            [keyed(draft.request.key, "texture", draft.request.position) for draft in batch.filled],
+            _random(batch),
             self._settings.steps,
             partial(limit_chroma, share=batch.profile.chroma),
             blanked=batch.tensor(lambda canvas: canvas.blanked.astype(np.float32)),
             known=batch.answers,
         )
-        return [*whole_textures(texture, batch)]
+
+    def _continued(self, batch: Batch) -> Tensor:
+        return continue_texture(
+            batch.tensor(lambda canvas: canvas.shown),
+            batch.tensor(lambda canvas: canvas.amplitude),
+            batch.tensor(lambda canvas: canvas.offset),
+            batch.surrogates,
+            batch.profile.tasks,
+            _random(batch),
+            begun_textures(
+                [draft.request.begin for draft in batch.filled if draft.request.begin is not None], batch.device
+            ),
+            partial(limit_chroma, share=batch.profile.chroma),
+            blanked=batch.tensor(lambda canvas: canvas.blanked.astype(np.float32)),
+            known=batch.answers,
+            most=self._settings.steps,
+        )
 
     def finish(self, draft: Draft, drawing: np.ndarray, profile: ModalityProfile) -> Finished:
         """Round the texture into stored values."""
-        return finish_texture(draft, drawing, profile)
+        return replace(finish_texture(draft, drawing, profile), has_begun=self._begins(draft, profile))
+
+
+def _random(batch: Batch) -> list[np.random.Generator]:
+    return [keyed(draft.request.key, "texture", draft.request.position) for draft in batch.filled]
 
 
 def optimise_texture(
@@ -146,7 +178,7 @@ def optimise_texture(
     grounds = [(clean, None)] if left is None else [(clean, None), (clean * left, left)]
     turns = [
         [(Target(one, seen, groups, held), kept) for one, held in pair]
-        for pair in _in_turn(list(zip(surrogates, probabilities, strict=True)))
+        for pair in in_turn(list(zip(surrogates, probabilities, strict=True)))
         for seen, kept in grounds
     ]
     momentum = torch.zeros_like(texture)
@@ -172,13 +204,6 @@ def optimise_texture(
         if not bool(open_.any()):
             break
     return texture
-
-
-def _in_turn(pairs: list[tuple[Surrogate, Probabilities]]) -> list[list[tuple[Surrogate, Probabilities]]]:
-    """Return the surrogates by turns of ``IN_TURN``, the last one filled up with the first of them."""
-    count = -(-len(pairs) // IN_TURN)
-    asked = [pairs[number % len(pairs)] for number in range(count * IN_TURN)] if count > 1 else pairs
-    return [asked[first : first + IN_TURN] for first in range(0, len(asked), IN_TURN)]
 
 
 def first_direction(
@@ -227,27 +252,3 @@ def first_direction(
         for gradient in parallel_map(gradient_of, surrogates, held):
             total -= gradient
     return total
-
-
-def balanced_gradient(gradient: Tensor, margin: Tensor, name: str) -> Tensor:
-    """Return a surrogate's gradient with mean magnitude 1 per image, times its weight: 1.15 down to 0.15.
-
-    Parameters
-    ----------
-    gradient
-        (B, C, h, w) of its loss at the texture.
-    margin
-        (B,) logits, how firmly it still believes its first answer.
-    name
-        for the error.
-
-    Raises
-    ------
-    MarkError
-        ``surrogate-nan`` when a value is not finite.
-    """
-    size = gradient.abs().mean((1, 2, 3))
-    if not bool(torch.isfinite(size).all() and torch.isfinite(margin).all()):
-        raise MarkError("surrogate-nan", f"surrogate {name} gives values that are not finite")
-    weight = LEAST_WEIGHT + torch.sigmoid(margin - CALM_MARGIN)
-    return gradient * (weight / size.clamp(min=1e-12))[:, None, None, None]

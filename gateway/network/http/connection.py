@@ -15,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import Server
 
 from gateway.network.admission import Places
+from gateway.network.proxy_protocol import Client
 from gateway.network.tls import PeerCertificate, certificate_facts
 
 KEEP_ALIVE_S = 5.0  # a connection without a request is kept so long
@@ -29,21 +30,35 @@ class Connection(H11Protocol):
         What it holds at the door; given back when it is over.
     request_s
         Seconds for one request's head.
+    origin, balancer
+        Who a balancer says that it is from, and that balancer's address; None and empty: it came by itself.
     """
 
     certificate: PeerCertificate | None = None
 
-    def __init__(self, server: Server, config: Config, places: Places, request_s: float) -> None:
+    def __init__(
+        self,
+        server: Server,
+        config: Config,
+        places: Places,
+        request_s: float,
+        origin: Client | None = None,
+        balancer: str = "",
+    ) -> None:
         super().__init__(config=config, server_state=server.server_state, app_state={})
         self._server = server
         self._places = places
         self._request_s = request_s
+        self._origin = origin
+        self.balancer = balancer
         self._deadline: asyncio.TimerHandle | None = None
         self._served: Any = None  # the cycle that the deadline was taken off for
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """The handshake is over: a request has to come."""
         super().connection_made(transport)
+        if self._origin is not None:
+            self.client = (self._origin.address, self._origin.port)
         secured = transport.get_extra_info("ssl_object")
         der = secured.getpeercert(binary_form=True) if isinstance(secured, ssl.SSLObject) else None
         self.certificate = certificate_facts(der) if der else None

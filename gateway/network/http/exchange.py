@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.errors import TransientError
-from gateway.network.callers import plain_address
+from gateway.network.callers import Caller, plain_address
 from gateway.network.tls import PeerCertificate
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class Exchange:
         self.address: str = plain_address(client[0])
         self.port: int = client[1]
         self.own_port: int = (scope["server"] or ("", 0))[1]
+        self.balancer = self._connection.balancer  # who said that it comes from `address`; empty: it came by itself
         self.certificate: PeerCertificate | None = self._connection.certificate
         self.started = False
         self.ended = False
@@ -80,6 +81,10 @@ class Exchange:
     def head_bytes(self) -> int:
         """About how long the head of the request is."""
         return len(self.path) + len(self.query) + sum(len(name) + len(value) + 4 for name, value in self._headers)
+
+    def caller(self, calling_ae: str, called_ae: str) -> Caller:
+        """Who asks, with the AE titles that it and what it asks stand for."""
+        return Caller(self.id, calling_ae, called_ae, self.address, self.port, self.certificate, self.balancer)
 
     def header(self, name: str) -> str:
         """All values of a header, joined as RFC 9110 5.3 has it; "" when it is not there."""

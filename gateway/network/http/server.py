@@ -25,6 +25,7 @@ from gateway.network.door import Door
 from gateway.network.http.connection import Connection
 from gateway.network.http.exchange import Answered, Exchange
 from gateway.network.listener import handshake_failure
+from gateway.network.proxy_protocol import HeaderError, receive_async
 
 BACKLOG = 128
 LONGEST_HEAD = 16_384  # bytes of a request before its body
@@ -191,11 +192,13 @@ class HttpsServer:
             except OSError:  # no more descriptors, or a client that has gone already
                 await asyncio.sleep(0.05)
                 continue
-            places = self._door.enter(plain_address(address[0]))
+            source = plain_address(address[0])
+            waits = self._door.is_balancer(source)
+            places = self._door.await_header(source) if waits else self._door.enter(source)
             if places is None:
                 connection.close()
                 continue
-            task = loop.create_task(self._greet(config, server, connection, plain_address(address[0]), places))
+            task = loop.create_task(self._greet(config, server, connection, source, places))
             greeting.add(task)
             task.add_done_callback(greeting.discard)
 
@@ -207,9 +210,20 @@ class HttpsServer:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         deadline = self._listen.handshake_timeout_s
         begun = asyncio.get_running_loop().time()
+        balancer, client = "", None
         try:
+            if self._door.is_balancer(address):
+                client = await receive_async(connection, deadline)
+                begun = asyncio.get_running_loop().time()
+                balancer, address = address, address if client is None else plain_address(client.address)
+                waited, entered = places, self._door.enter(address, balancer)
+                waited.give_back()
+                if entered is None:
+                    connection.close()
+                    return
+                places = entered
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: Connection(server, config, places, deadline),
+                lambda: Connection(server, config, places, deadline, client, balancer),
                 connection,
                 ssl=self._tls,
                 ssl_handshake_timeout=deadline,
@@ -219,9 +233,10 @@ class HttpsServer:
             places.give_back()
             connection.close()
             late = asyncio.get_running_loop().time() - begun >= deadline  # asyncio tells of it as of a lost connection
-            reason = "tls-handshake-timeout" if late else handshake_failure(error)
+            is_header = isinstance(error, HeaderError)
+            reason = "tls-handshake-timeout" if late and not is_header else handshake_failure(error)
             if reason:
-                self._door.refuse(address, reason)
+                self._door.refuse(address, reason, balancer)
 
     def close(self) -> None:
         """Close this socket; one that was handed on goes on listening."""

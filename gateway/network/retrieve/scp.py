@@ -151,6 +151,7 @@ class RestoreScp:
                 idle_timeout_s=settings.idle_timeout_s,
                 handshake_timeout_s=settings.handshake_timeout_s,
                 addresses=tuple(address for one in settings.workstations for address in one.addresses),
+                balancers=settings.balancers,
                 max_connections_per_address=settings.max_connections_per_address,
                 max_associations_per_ae=settings.max_associations_per_ae,
             ),

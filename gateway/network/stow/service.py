@@ -13,6 +13,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gateway.audit import AuditLog, Line, events
 from gateway.config.models import Ingress, Peer, Route
@@ -80,7 +81,7 @@ class IngressWeb:
             HttpListen(config.host, config.dicomweb_port, config.handshake_timeout_s, config.idle_timeout_s),
             server_context(config.tls),
             Door(
-                DoorLimits(config.max_connections, config.max_connections_per_address, addresses),
+                DoorLimits(config.max_connections, config.max_connections_per_address, addresses, config.balancers),
                 counts,
                 self._refusals,
             ),
@@ -118,7 +119,7 @@ class IngressWeb:
     def _serve(self, exchange: Exchange) -> None:
         peer = peer_of(self._config.peers, exchange.address, exchange.certificate)
         name = "" if isinstance(peer, Rejection) else peer
-        caller = Caller(exchange.id, name, "", exchange.address, exchange.port, exchange.certificate)
+        caller = exchange.caller(name, "")
         if isinstance(peer, Rejection):
             self._refuse(caller, peer.reason)
             raise Answered(403, "not authorised")
@@ -165,9 +166,7 @@ class IngressWeb:
 
     def _store(self, exchange: Exchange, caller: Caller, route: Route, boundary: str) -> None:
         begun = time.monotonic()
-        caller = Caller(
-            caller.association_id, caller.calling_ae, route.called_ae, caller.address, caller.port, caller.certificate
-        )
+        caller = replace(caller, called_ae=route.called_ae)
         done: list[tuple[Stored, int]] = []
         refused: list[Line] = []
 

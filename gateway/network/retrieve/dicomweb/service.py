@@ -60,7 +60,9 @@ class RestoreWeb:
         self._services = Services(settings, index, restorer, audit, None, viewer=viewer)
         self._refusals = Refusals(audit)
         addresses = tuple(address for one in settings.workstations for address in one.addresses)
-        limits = DoorLimits(settings.max_connections, settings.max_connections_per_address, addresses)
+        limits = DoorLimits(
+            settings.max_connections, settings.max_connections_per_address, addresses, settings.balancers
+        )
         self._server = HttpsServer(
             HttpListen(settings.host, settings.dicomweb_port, settings.handshake_timeout_s, settings.idle_timeout_s),
             server_context(settings.tls),
@@ -101,9 +103,7 @@ class RestoreWeb:
     def _serve(self, exchange: Exchange) -> None:
         workstation = bound_to(self._settings.workstations, exchange.address, exchange.certificate)
         name = "" if isinstance(workstation, Rejection) else workstation.ae_title
-        caller = Caller(
-            exchange.id, name, self._settings.ae_title, exchange.address, exchange.port, exchange.certificate
-        )
+        caller = exchange.caller(name, self._settings.ae_title)
         if isinstance(workstation, Rejection):
             self._refuse(caller, workstation.reason)
             raise Answered(403, "not authorised")

