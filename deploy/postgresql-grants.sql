@@ -27,8 +27,8 @@ REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 -- ingress: adds what it has taken and how far its segments are told of, and sees the queue to know when it is full
 GRANT SELECT, INSERT ON instance TO miad_ingress;
 GRANT SELECT, INSERT, UPDATE ON spool_segment TO miad_ingress;
--- ... and notes what archives ask to have committed
-GRANT SELECT, INSERT ON commitment_request TO miad_ingress;
+-- ... and notes what archives ask to have committed, and ask for once more when they were answered
+GRANT SELECT, INSERT, UPDATE (asked_at) ON commitment_request TO miad_ingress;
 
 -- worker: the queue is its own; records are added and changed, never deleted
 GRANT SELECT, INSERT, UPDATE, DELETE ON instance, delivery, emergency_override, mark_figures, protection_report, clock TO miad_worker;
@@ -47,7 +47,11 @@ GRANT SELECT, UPDATE (checked_at, result) ON payload_check TO miad_restore;
 
 -- page: reads how far things are, and of records which UIDs belong together; no column that could name a patient
 GRANT SELECT ON instance, delivery, clock, paused_destination TO miad_page;
-GRANT SELECT (locator, study_uid, derived_sop_uid) ON vault_record TO miad_page;
+GRANT SELECT (locator, generation, original_sop_uid, original_series_uid, study_uid, derived_sop_uid, derived_series_uid,
+    derived_study_uid, sop_class_uid, transfer_syntax_uid, derived_sha256, payload_file, created_at)
+    ON vault_record TO miad_page;
+-- ... and how far marks can be seen
+GRANT SELECT ON mark_figures TO miad_page;
 -- ... and may only ask: the worker looks at each request anew and does it, or does not
 GRANT SELECT, INSERT ON page_request TO miad_page;
 GRANT SELECT, UPDATE, DELETE ON page_request TO miad_worker;

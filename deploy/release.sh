@@ -11,23 +11,41 @@ CONFIGURATION=/etc/miad-gateway
 STATE=/var/lib/miad-gateway
 ROLES="ingress worker restore page"
 
+umask 022 # services run as users of their own: with root's 077 they could not read what is installed
+
 need_root() {
     [ "$(id -u)" = 0 ] || fail "run this as root: it makes users, folders and services"
     local program
+    case "$PREFIX" in
+        *[!A-Za-z0-9/._-]*) fail "--prefix $PREFIX: letters, digits and . _ - / alone, as it goes into units" ;;
+        /*) PREFIX=$(realpath -m "$PREFIX") ;;
+        *) fail "--prefix $PREFIX: write the whole path" ;;
+    esac
+    case "$PREFIX/" in
+        // | /home/* | /root/* | /tmp/* | /var/tmp/* | /run/*)
+            fail "$PREFIX is closed to the services (ProtectHome, PrivateTmp): choose another --prefix" ;;
+    esac
     [ -L "$PREFIX/.venv" ] || [ ! -e "$PREFIX/.venv" ] || fail "$PREFIX/.venv was made by hand: stop its services and move it aside"
     for program in systemctl systemd-sysusers systemd-tmpfiles; do
         command -v "$program" >/dev/null 2>&1 || fail "$program is not here: this is for systems with systemd"
     done
+    mkdir -p "$PREFIX"
+    exec 8>"$PREFIX/lock" && flock -n 8 || fail "another installation or upgrade under $PREFIX is under way"
 }
 
 # version_of_source: what this checkout would install; with --venv what that environment holds.
 version_of_source() {
+    local version
     if [ -n "$VENV" ]; then
         [ -x "$VENV/bin/miad-gateway" ] || fail "$VENV holds no bin/miad-gateway: name a virtual environment that has it"
-        "$VENV/bin/miad-gateway" --version | sed 's/^miad-gateway //'
+        version=$("$VENV/bin/miad-gateway" --version | sed 's/^miad-gateway //')
     else
-        sed -n 's/^version = "\(.*\)"$/\1/p' "$HERE/../pyproject.toml" | head -1
+        version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$HERE/../pyproject.toml" | head -1)
     fi
+    case "$version" in # it names a folder that is removed before it is made
+        [0-9]*) [ -z "${version//[A-Za-z0-9.+_-]/}" ] && { echo "$version"; return 0; } ;;
+    esac
+    fail "the source does not say which version it is: '$version'"
 }
 
 # make_release VERSION: nothing that is in force changes; an interrupted one is made anew, a finished one stays.
@@ -61,13 +79,30 @@ make_release() {
 
 # switch_to VERSION: in one step.
 switch_to() {
-    ln -sfn "releases/$1" "$PREFIX/current.new"
-    mv -T "$PREFIX/current.new" "$PREFIX/current"
+    link "releases/$1" "$PREFIX/current"
     ln -sfn current/venv "$PREFIX/.venv"
     ln -sfn current/README.md "$PREFIX/README.md"
     if [ -d /usr/local/bin ] && [ -w /usr/local/bin ] && [ ! -e /usr/local/bin/miad-gateway ]; then
         ln -s "$PREFIX/.venv/bin/miad-gateway" /usr/local/bin/miad-gateway
     fi
+}
+
+# link TARGET PATH: in one step, whatever was there.
+link() {
+    ln -sfn "$1" "$2.new"
+    mv -T "$2.new" "$2"
+}
+
+# stop_all: and none that goes on: two releases on one database would undo each other's work.
+stop_all() {
+    local role unit
+    for role in $ROLES; do
+        unit="miad-gateway-$role.service"
+        systemctl stop "$unit" 2>/dev/null || true
+        case "$(systemctl show -P ActiveState "$unit" 2>/dev/null || true)" in
+            active | activating | reloading | deactivating) fail "$unit does not stop: systemctl kill -s KILL $unit, then run this again" ;;
+        esac
+    done
 }
 
 # in_force: the version that is; empty when there is none.

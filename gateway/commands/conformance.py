@@ -247,7 +247,7 @@ def _commitment() -> Iterator[str]:
             (_status(answered.SUCCESS), "the request is kept"),
             (_status(answered.PROCESSING_FAILURE), "failure of the gateway"),
             (_status(answered.NO_SUCH_INSTANCE), "not the well-known instance"),
-            (_status(answered.INVALID_ARGUMENT), "the request cannot be read"),
+            (_status(answered.INVALID_ARGUMENT), "the request cannot be read; its transaction was of other instances"),
             (_status(answered.NO_SUCH_CLASS), "another SOP class"),
             (_status(answered.NO_SUCH_ACTION), "another action type"),
             (_status(answered.RESOURCE_LIMITATION), "too many requests wait"),

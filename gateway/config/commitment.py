@@ -19,7 +19,7 @@ class Commitment(Model):
     port: Port = 11114
     tls: Tls | None = None  # of this port, and of reports that go to archives over TLS
     request_within_s: Annotated[float, Field(gt=0)] = 86_400  # then an archive is answered as it stands
-    max_waiting: Annotated[int, Field(ge=1)] = 1000  # requests of archives that wait for their answer
+    max_waiting: Annotated[int, Field(ge=1)] = 1000  # requests of one archive that wait for their answer
 
 
 class Reports(Model):

@@ -1,5 +1,6 @@
 """The database: schema, engine, migrations. It knows rows, not what they mean."""
 
+from gateway.database.alone import Alone
 from gateway.database.engine import (
     SchemaVersion,
     at_once,
@@ -32,6 +33,7 @@ from gateway.database.tables import (
 from gateway.database.wakes import Bell, Wakes, open_wakes
 
 __all__ = [
+    "Alone",
     "Base",
     "Bell",
     "ClockRow",

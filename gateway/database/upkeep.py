@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -12,22 +13,35 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alembic import command
-from sqlalchemy import URL, Engine, select
+from sqlalchemy import URL, Engine, create_engine, inspect, select
 
 from gateway.database.engine import alembic_config, open_database, reading, schema_version
 from gateway.database.reach import parse_url, told
-from gateway.database.tables import DeliveryRow, InstanceRow, RequestRow, SegmentRow, VaultRow
+from gateway.database.tables import (
+    CommitmentRow,
+    DeliveryRow,
+    InstanceRow,
+    OverrideRow,
+    PausedRow,
+    PayloadCheckRow,
+    RequestRow,
+    SegmentRow,
+    VaultRow,
+)
 from gateway.errors import ConfigError, UnreachableError
 
 OLDEST_BACK = "0012"
 """The oldest revision whose release reads all files (spool, records, payloads) as this one writes them: it moves on
 with their formats."""
 
+_REVISION = ("--data-only", "--table=alembic_version", "--file=-")  # of a copy, as text
+
 
 def content_digest(url: str) -> str:
-    """A digest of what this site has done: instances and deliveries with their states, segments, records, requests.
+    """A digest of what this site has done: instances and deliveries with their states, segments, records, requests,
+    what archives were promised, what was paused and passed.
 
-    Two equal digests mean that nothing was received, worked on or delivered in between. Hexadecimal SHA-256.
+    Two equal digests mean that nothing of all that has happened in between. Hexadecimal SHA-256.
 
     Raises
     ------
@@ -40,13 +54,18 @@ def content_digest(url: str) -> str:
         with reading(engine) as session:
             for columns in (
                 (InstanceRow.id, InstanceRow.state, InstanceRow.derived_file, InstanceRow.record),
-                (DeliveryRow.id, DeliveryRow.state, DeliveryRow.dimse_status),
+                (DeliveryRow.id, DeliveryRow.state, DeliveryRow.dimse_status, DeliveryRow.commit_state),
                 (SegmentRow.id, SegmentRow.rows_until),
                 (VaultRow.locator, VaultRow.derived_sha256, VaultRow.payload_file),
                 (RequestRow.id, RequestRow.state),
+                (CommitmentRow.id, CommitmentRow.state),
+                (PayloadCheckRow.locator, PayloadCheckRow.promised_at),
+                (PausedRow.destination, PausedRow.paused_at),
+                (OverrideRow.route, OverrideRow.until, OverrideRow.stopped_at),
             ):
                 digest.update(columns[0].class_.__tablename__.encode())
-                for row in session.execute(select(*columns).order_by(columns[0]).execution_options(yield_per=10_000)):
+                in_order = inspect(columns[0].class_).primary_key
+                for row in session.execute(select(*columns).order_by(*in_order).execution_options(yield_per=10_000)):
                     digest.update(repr(tuple(row)).encode())
     finally:
         engine.dispose()
@@ -100,7 +119,7 @@ def copy_to(url: str, file: Path) -> None:
         if parts.get_backend_name() == "sqlite":
             _copy_sqlite(_file_of(parts), file)
         else:
-            _run(parts, "pg_dump", "--format=custom", "--no-owner", f"--file={file}")
+            _run(parts, "pg_dump", "--format=custom", "--no-owner", f"--file={file}", f"--dbname={_address(parts)}")
     except BaseException:
         file.unlink(missing_ok=True)
         raise
@@ -117,9 +136,16 @@ def put_back(url: str, file: Path) -> None:
     parts = parse_url(url)
     if parts.get_backend_name() == "sqlite":
         _copy_sqlite(file, _file_of(parts))
-    else:
-        words = ("--clean", "--if-exists", "--no-owner", "--single-transaction", "--exit-on-error")
-        _run(parts, "pg_restore", *words, str(file))
+        return
+    # What the copy knows is replaced, and nothing else: tables of a newer schema would stay, and be in the way of the
+    # next upgrade. So the schema goes back first, with all rows; interrupted here, it is that of the copy.
+    found = re.search(r"^COPY .*FROM stdin;\n(\S+)$", _run(parts, "pg_restore", *_REVISION, str(file)), re.MULTILINE)
+    version = schema_version(url)
+    if found is not None and version is not None and version.is_known and version.current != found[1]:
+        with told(parts):
+            _schema_back(url, found[1])
+    words = ("--clean", "--if-exists", "--no-owner", "--single-transaction", "--exit-on-error")
+    _run(parts, "pg_restore", *words, f"--dbname={_address(parts)}", str(file))
 
 
 def _file_of(parts: URL) -> Path:
@@ -149,17 +175,32 @@ def _sqlite(file: Path) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
-def _run(parts: URL, program: str, *words: str) -> None:
+def _schema_back(url: str, revision: str) -> None:
+    config = alembic_config()
+    engine = create_engine(url)
+    try:
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.downgrade(config, revision)
+    finally:
+        engine.dispose()
+
+
+def _address(parts: URL) -> str:
+    """As an argument, without the password: other users of the machine can see arguments."""
+    return parts.set(drivername="postgresql", password=None).render_as_string(hide_password=False)
+
+
+def _run(parts: URL, program: str, *words: str) -> str:
     if shutil.which(program) is None:
         raise ConfigError("program-missing", f"{program} is not here", "apt-get install postgresql-client")
-    # The address goes as an argument, the password does not: other users of the machine can see arguments.
-    address = parts.set(drivername="postgresql", password=None).render_as_string(hide_password=False)
     environment = {**os.environ, **({"PGPASSWORD": str(parts.password)} if parts.password else {})}
-    done = subprocess.run([program, f"--dbname={address}", *words], env=environment, capture_output=True)
+    done = subprocess.run([program, *words], env=environment, capture_output=True)
     if done.returncode != 0:
         raise UnreachableError(
             "database-copy", f"{program} ended with exit code {done.returncode}", "see the server's log"
         )
+    return done.stdout.decode("utf-8", "replace")
 
 
 def upgrade(url: str) -> None:

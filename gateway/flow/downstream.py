@@ -44,12 +44,13 @@ class Downstream:
         Raises
         ------
         CapacityError
-            ``not-delivered-yet``, ``held``, ``discarded``, ``rows-behind``: it is kept, and may be sent again; and
-            whatever `add` and the database raise.
+            ``not-delivered-yet``, ``held``, ``discarded``, ``rows-behind``: it is kept, and may be sent again;
+            ``busy-elsewhere``: another process of the role takes the same instance; and whatever `add` and the database
+            raise.
         """
         deadline = time.monotonic() + route.ack_within_s
         key = (route.name, sop_instance_uid, sha256)
-        with self._alone(key):
+        with self._alone(key), self._store.alone.hold(" ".join(key), ROW_S):
             known = self._store.arrived(route.name, sop_instance_uid, sha256, time.time() - RESENT_S)
             instance_id = known or add()
             state = self._wait_for_row(instance_id)
@@ -74,7 +75,7 @@ class Downstream:
 
     @contextmanager
     def _alone(self, key: Key) -> Iterator[None]:
-        """Of the same instance on two associations the second finds what the first has made."""
+        """Of the same instance on two associations the second finds what the first has made; over processes, `hold`."""
         with self._lock:
             own = self._taken.setdefault(key, threading.Lock())
             self._users[key] = self._users.get(key, 0) + 1

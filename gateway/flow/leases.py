@@ -38,7 +38,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute
 
-from gateway.database import DeliveryRow, InstanceRow, Wakes, at_once, changed, not_lasting, transaction
+from gateway.database import Alone, DeliveryRow, InstanceRow, Wakes, at_once, changed, not_lasting, transaction
 from gateway.errors import fault
 from gateway.flow.faults import Repeated
 
@@ -72,6 +72,7 @@ class Leases:
         self._engine = engine
         self.owner = owner
         self.wakes = wakes or Wakes()
+        self.alone = Alone(engine)
         self._looked: dict[tuple[Leased, str], float] = {}  # when leases that ran out were looked for
         self._failing = Repeated()
 

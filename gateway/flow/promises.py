@@ -15,39 +15,29 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
 import structlog
-from sqlalchemy import Engine, func, insert, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Engine, delete, func, select, update
 
 from gateway.audit import AuditLog, audited, events
-from gateway.config.commitment import COMMIT_STATEMENT, Commitment
+from gateway.config.commitment import Commitment
 from gateway.config.models import Destination, Retention, Route
-from gateway.database import (
-    CommitmentRow,
-    DeliveryRow,
-    InstanceRow,
-    PayloadCheckRow,
-    VaultRow,
-    changed,
-    reading,
-    transaction,
-)
-from gateway.errors import CapacityError, DeliveryError
+from gateway.database import CommitmentRow, PayloadCheckRow, changed, reading, transaction
+from gateway.errors import CapacityError, DeliveryError, DicomError
 from gateway.flow.backoff import delay_s
 from gateway.flow.faults import Repeated
+from gateway.flow.judging import NOT_SAFE, Judge, Verdict, pieces
 from gateway.flow.ports import CommitmentReport, Committer, Reference
-from gateway.flow.states import ASKED, COMMITTED, DELIVERED, DISCARDED, DUE, HELD, SENT
-from gateway.vault.record import CARRIED
+from gateway.flow.states import ASKED
 
-NOT_SAFE, NO_SUCH_INSTANCE, CLASS_CONFLICT = 0x0110, 0x0112, 0x0119  # Failure Reason, PS3.3 C.14.1.1
-GOOD = "good"  # of a payload that was opened and is its original
 LONGEST_TOLD_S = 7 * 86_400.0  # so long an archive is tried to be told
-AGAIN_S = 2.0  # between two looks at one request
+AGAIN_TOLD_S = 10.0  # from the first time that an archive could not be told to the next
+AGAIN_S, LONGEST_AGAIN_S = 2.0, 60.0  # between two looks at one request: the more, the longer it waits
 CLAIM_S = 60.0
 AT_ONCE = 20  # requests that are looked at in one go
+KEPT_S = 30 * 86_400.0  # so long an answered request is remembered, so that its transaction is none of something else
+LOOK_BACK_S = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -60,40 +50,42 @@ class RequestBook:
         self._settings = settings
 
     def asked(self, calling_ae: str, transaction_uid: str, references: Sequence[Reference]) -> None:
-        """Keep a request. The same transaction of the same archive again is the same request.
+        """Keep a request. The same once more is the same request; where it was answered, it is answered again.
 
         Raises
         ------
+        DicomError
+            ``duplicate-transaction``: this archive has used the transaction for other instances.
         CapacityError
-            ``too-many-requests``: so many wait for their answer; and those of the database.
+            ``too-many-requests``: so many of this archive wait for their answer; and those of the database.
         """
+        named = [[one.sop_class_uid, one.sop_instance_uid] for one in references]
         with transaction(self._engine) as session:
-            waiting = select(func.count()).select_from(CommitmentRow).where(CommitmentRow.state == ASKED)
-            if (session.scalar(waiting) or 0) >= self._settings.max_waiting:
-                raise CapacityError("too-many-requests", f"{self._settings.max_waiting} requests wait for their answer")
             own = (CommitmentRow.calling_ae == calling_ae, CommitmentRow.transaction_uid == transaction_uid)
-            if session.scalar(select(CommitmentRow.id).where(*own)) is None:
-                session.add(
-                    CommitmentRow(
-                        id=secrets.token_hex(16),
-                        calling_ae=calling_ae,
-                        transaction_uid=transaction_uid,
-                        asked_at=time.time(),
-                        instances=[[one.sop_class_uid, one.sop_instance_uid] for one in references],
-                        state=ASKED,
-                        attempts=0,
-                        next_attempt_at=0.0,
-                    )
+            known = session.scalar(select(CommitmentRow).where(*own))
+            if known is not None and sorted(map(tuple, known.instances)) != sorted(map(tuple, named)):
+                raise DicomError("duplicate-transaction", "the transaction UID was used for other instances before")
+            if known is not None and known.state == ASKED:
+                return
+            of_it = (CommitmentRow.state == ASKED, CommitmentRow.calling_ae == calling_ae)
+            waiting = session.scalar(select(func.count()).select_from(CommitmentRow).where(*of_it)) or 0
+            if waiting >= self._settings.max_waiting:
+                raise CapacityError("too-many-requests", f"{waiting} requests of this archive wait for their answer")
+            if known is not None:  # the report was lost on its way, or the archive was put back to an older state
+                known.asked_at = time.time()  # later than it was answered: `Promises` sees that
+                return
+            session.add(
+                CommitmentRow(
+                    id=secrets.token_hex(16),
+                    calling_ae=calling_ae,
+                    transaction_uid=transaction_uid,
+                    asked_at=time.time(),
+                    instances=named,
+                    state=ASKED,
+                    attempts=0,
+                    next_attempt_at=0.0,
                 )
-
-
-@dataclass(frozen=True)
-class _Verdict:
-    """Of one reference: committed with these originals; not yet decided (`waits`); or not, for this reason."""
-
-    reason: int = 0
-    waits: bool = False
-    locators: tuple[str, ...] = ()
+            )
 
 
 class Promises:
@@ -115,37 +107,44 @@ class Promises:
         committer: Committer,
         audit: AuditLog,
     ) -> None:
-        self._routes: Mapping[str, Route] = {route.name: route for route in routes}
-        self._asking = {one.name for one in destinations if one.commitment is not None}
-        self._keeps_all = retention.vault_days == 0
+        self._judge = Judge(routes, destinations, retention)
         self._settings = settings
         self._engine = engine
         self._committer = committer
         self._audit = audit
         self._repeated = Repeated()
+        self._look_back_at = 0.0
 
     def once(self, now: float | None = None) -> int:
-        """Look at what is due; returns how many requests were answered."""
+        """Look at what is due, whatever has waited longest first; returns how many requests were answered."""
         now = time.time() if now is None else now
+        self._look_back(now)
         with reading(self._engine) as session:
             due = (CommitmentRow.state == ASKED, CommitmentRow.next_attempt_at <= now)
-            rows = session.scalars(select(CommitmentRow).where(*due).order_by(CommitmentRow.asked_at).limit(AT_ONCE))
-            requests = list(rows)
+            # Not by age: requests that wait for long would be looked at again and again before the others.
+            in_turn = select(CommitmentRow).where(*due).order_by(CommitmentRow.next_attempt_at, CommitmentRow.asked_at)
+            requests = list(session.scalars(in_turn.limit(AT_ONCE)))
         return sum(self._answer(one, now) for one in requests)
 
     def _answer(self, request: CommitmentRow, now: float) -> bool:
-        references = [Reference(*one) for one in request.instances]
-        with transaction(self._engine) as session:
-            verdicts = {one: self._verdict(session, request, one) for one in references}
-        if any(one.waits for one in verdicts.values()) and now - request.asked_at < self._settings.request_within_s:
-            self._later(request, now + AGAIN_S, request.attempts)
-            return False
         if not self._claim(request, now):
             return False  # another worker answers it
+        references = [Reference(*one) for one in request.instances]
+        is_late = now - request.asked_at >= self._settings.request_within_s
+        if self._waits(self._judged(request, references, promise=False)) and not is_late:
+            self._later(request, self._next_look(request, now), request.attempts)
+            return False
+        # Judged anew, and promised in the transaction that judges: what a person discards meanwhile is not committed.
+        verdicts = self._judged(request, references, promise=True)
+        if self._waits(verdicts) and not is_late:
+            self._later(request, self._next_look(request, now), request.attempts)
+            return False
         committed = tuple(one for one, verdict in verdicts.items() if not verdict.reason and not verdict.waits)
-        failed = {one: verdict.reason or NOT_SAFE for one, verdict in verdicts.items() if one not in set(committed)}
+        failed = {
+            one: verdict.reason or NOT_SAFE for one, verdict in verdicts.items() if verdict.reason or verdict.waits
+        }
         report = CommitmentReport(request.transaction_uid, committed, failed)
-        self._promise(request, report, [one for known in committed for one in verdicts[known].locators])
+        self._write(request, report)
         try:
             self._committer.answer(request.calling_ae, report)
         except DeliveryError as error:
@@ -155,97 +154,68 @@ class Promises:
         self._end(request, "answered")
         return True
 
+    def _judged(
+        self, request: CommitmentRow, references: Sequence[Reference], *, promise: bool
+    ) -> dict[Reference, Verdict]:
+        """The verdicts, in pieces; `promise`: what holds is noted, and kept from then on whatever retention says."""
+        verdicts: dict[Reference, Verdict] = {}
+        for piece in pieces(references):
+            with transaction(self._engine) as session:
+                judged = self._judge.of_piece(session, request.calling_ae, request.asked_at, piece)
+                locators = [known for one in judged.values() for known in one.locators]
+                if promise and locators:
+                    session.execute(
+                        update(PayloadCheckRow)
+                        .where(PayloadCheckRow.locator.in_(locators))
+                        .values(promised_at=time.time())
+                        .execution_options(synchronize_session=False)
+                    )
+            verdicts |= judged
+        return verdicts
+
+    @staticmethod
+    def _waits(verdicts: dict[Reference, Verdict]) -> bool:
+        return any(one.waits for one in verdicts.values())
+
+    @staticmethod
+    def _next_look(request: CommitmentRow, now: float) -> float:
+        return now + min(max(AGAIN_S, (now - request.asked_at) / 20), LONGEST_AGAIN_S)
+
     def _claim(self, request: CommitmentRow, now: float) -> bool:
         """Of several workers one answers; when it is killed over that, it is answered after a minute."""
         with transaction(self._engine) as session:
             due = (CommitmentRow.id == request.id, CommitmentRow.state == ASKED, CommitmentRow.next_attempt_at <= now)
             return bool(changed(session, update(CommitmentRow).where(*due).values(next_attempt_at=now + CLAIM_S)))
 
-    def _promise(self, request: CommitmentRow, report: CommitmentReport, locators: Sequence[str]) -> None:
-        """Note and audit what is promised, before the archive hears of it: from then on it may delete."""
+    def _write(self, request: CommitmentRow, report: CommitmentReport) -> None:
+        """Audit what is promised, before the archive hears of it: from then on it may delete."""
+        audited(
+            self._audit,
+            events.COMMITMENT_ANSWERED,
+            "failure" if report.failed else "success",
+            calling_ae=request.calling_ae,
+            transaction_uid=request.transaction_uid,
+            completed=len(report.committed),
+            failed=len(report.failed),
+            attempt=request.attempts + 1,
+        )
+
+    def _look_back(self, now: float) -> None:
+        """Ended requests: what was asked for once more is open again; the others are remembered, and not for ever."""
+        if now < self._look_back_at:
+            return
+        self._look_back_at = now + LOOK_BACK_S
+        ended = CommitmentRow.state != ASKED
+        unsynchronized = {"synchronize_session": False}
         with transaction(self._engine) as session:
-            for start in range(0, len(locators), 500):
-                session.execute(
-                    update(PayloadCheckRow)
-                    .where(PayloadCheckRow.locator.in_(locators[start : start + 500]))
-                    .values(promised_at=time.time())
-                    .execution_options(synchronize_session=False)
-                )
-            audited(
-                self._audit,
-                events.COMMITMENT_ANSWERED,
-                "failure" if report.failed else "success",
-                calling_ae=request.calling_ae,
-                transaction_uid=request.transaction_uid,
-                completed=len(report.committed),
-                failed=len(report.failed),
-                attempt=request.attempts + 1,
+            session.execute(
+                update(CommitmentRow)
+                .where(ended, CommitmentRow.asked_at > CommitmentRow.answered_at)
+                .values(state=ASKED, attempts=0, next_attempt_at=0.0, answered_at=None)
+                .execution_options(**unsynchronized)
             )
-
-    def _verdict(self, session: Session, request: CommitmentRow, reference: Reference) -> _Verdict:
-        """Over all routes: the first that fails decides, then the first that waits."""
-        own = (InstanceRow.sop_instance_uid == reference.sop_instance_uid, InstanceRow.calling_ae == request.calling_ae)
-        newest: dict[str, InstanceRow] = {}
-        for row in session.scalars(select(InstanceRow).where(*own).order_by(InstanceRow.received_at)):
-            newest[row.route] = row
-        if not newest:
-            return _Verdict(NO_SUCH_INSTANCE)
-        if any(row.sop_class_uid != reference.sop_class_uid for row in newest.values()):
-            return _Verdict(CLASS_CONFLICT)
-        verdicts = [self._of_route(session, request, row) for row in newest.values()]
-        for verdict in sorted(verdicts, key=lambda one: (not one.reason, not one.waits)):
-            if verdict.reason or verdict.waits:
-                return verdict
-        return _Verdict(locators=tuple(locator for one in verdicts for locator in one.locators))
-
-    def _of_route(self, session: Session, request: CommitmentRow, row: InstanceRow) -> _Verdict:
-        route = self._routes.get(row.route)
-        if route is None or row.action == "pass" or row.state in (HELD, DISCARDED):
-            return _Verdict(NOT_SAFE)
-        is_told = route.commit_statement == COMMIT_STATEMENT
-        if not self._keeps_all and not is_told:
-            return _Verdict(NOT_SAFE)
-        record = session.get(VaultRow, row.record) if row.record else None
-        if record is not None and (record.payload_file is None or (record.payload_file == CARRIED and not is_told)):
-            return _Verdict(NOT_SAFE)
-        if row.state != DELIVERED:
-            return _Verdict(waits=True)
-        if record is None:
-            return _Verdict(NOT_SAFE)
-        downstream = self._downstream(session, row, route)
-        if downstream.reason or downstream.waits or record.payload_file == CARRIED:
-            return downstream
-        found = self._payload(session, request, record.locator)
-        # where retention is to end all the same, in so many words, it is not held back
-        return found if self._keeps_all else replace(found, locators=())
-
-    def _downstream(self, session: Session, row: InstanceRow, route: Route) -> _Verdict:
-        """Whether the copies are where they are to be, and kept there."""
-        deliveries = session.scalars(select(DeliveryRow).where(DeliveryRow.instance_id == row.id)).all()
-        reached = {one.fallback_of or one.destination for one in deliveries if one.state == SENT}
-        if not reached.issuperset(route.destinations):
-            return _Verdict(NOT_SAFE)
-        waits = False
-        for one in deliveries:
-            if one.destination not in self._asking or one.commit_state == COMMITTED:
-                continue
-            if one.commit_state == "":  # sent before it was configured to be asked for
-                one.commit_state, one.commit_at = DUE, time.time()
-            if one.commit_state not in (DUE, ASKED):
-                return _Verdict(NOT_SAFE)
-            waits = True
-        return _Verdict(waits=waits)
-
-    def _payload(self, session: Session, request: CommitmentRow, locator: str) -> _Verdict:
-        """Whether the restore role has opened it since the archive asked; it is asked to where it has not."""
-        check = session.get(PayloadCheckRow, locator)
-        if check is None:
-            session.execute(insert(PayloadCheckRow).values(locator=locator, asked_at=time.time()))
-        elif check.checked_at is not None and check.checked_at >= request.asked_at:
-            return _Verdict(locators=(locator,)) if check.result == GOOD else _Verdict(NOT_SAFE)
-        elif check.checked_at is not None and check.asked_at <= check.checked_at:
-            check.asked_at = time.time()
-        return _Verdict(waits=True)
+            old = delete(CommitmentRow).where(ended, CommitmentRow.answered_at <= now - KEPT_S)
+            session.execute(old.execution_options(**unsynchronized))
 
     def _not_told(self, request: CommitmentRow, error: DeliveryError, now: float) -> None:
         if count := self._repeated.again(request.calling_ae, error.code):
@@ -253,7 +223,15 @@ class Promises:
         if now - request.asked_at > self._settings.request_within_s + LONGEST_TOLD_S:
             self._end(request, "given-up")
             return
-        self._later(request, now + delay_s(request.attempts + 1, 10.0, 3600.0), request.attempts + 1)
+        self._later(request, now + delay_s(request.attempts + 1, AGAIN_TOLD_S, 3600.0), request.attempts + 1)
+        with transaction(self._engine) as session:  # one that is away must not keep others waiting for each of its own
+            of_it = (CommitmentRow.calling_ae == request.calling_ae, CommitmentRow.state == ASKED)
+            session.execute(
+                update(CommitmentRow)
+                .where(*of_it, CommitmentRow.next_attempt_at <= now)
+                .values(next_attempt_at=now + AGAIN_TOLD_S)
+                .execution_options(synchronize_session=False)
+            )
 
     def _later(self, request: CommitmentRow, at: float, attempts: int) -> None:
         self._change(request, next_attempt_at=at, attempts=attempts)

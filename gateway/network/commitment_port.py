@@ -114,22 +114,29 @@ class CommitmentPort:
         self._server.stop()
 
     def _admit(self, caller: Caller) -> Rejection | None:
+        who = self._who(caller)
+        return who if isinstance(who, Rejection) else None
+
+    def _who(self, caller: Caller) -> list[_Reporter] | Rejection:
+        """The destinations that a caller speaks for: another of the same AE title speaks for itself alone."""
         known = [one for one in self._reporters if one.ae_title == caller.calling_ae]
         if not known:
             return CALLING_AE_UNKNOWN
         known = [one for one in known if address_listed(caller.address, one.addresses)]
         if not known:
             return ADDRESS_NOT_LISTED
-        if self._needs_certificate and not any(is_bound(one, caller.certificate) for one in known):
-            return CERTIFICATE_NOT_BOUND
-        return None
+        if self._needs_certificate:
+            known = [one for one in known if is_bound(one, caller.certificate)]
+        return known or CERTIFICATE_NOT_BOUND
 
     def _reported(self, event: evt.Event) -> tuple[int, None]:
         """EVT_N_EVENT_REPORT."""
         association = event.assoc
         assert isinstance(association, GatewayAssociation)
-        caller = association.known_caller
-        names = [one.destination for one in self._reporters if one.ae_title == caller.calling_ae]
+        who = self._who(association.known_caller)
+        if isinstance(who, Rejection):  # it was let in, so it is none; else nobody's report is taken
+            return PROCESSING_FAILURE, None
+        names = [one.destination for one in who]
         information = getattr(event.request, "EventInformation", None)
         data = information.getvalue() if information is not None else b""
         if isinstance(information, BoundedBuffer):

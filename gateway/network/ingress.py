@@ -21,7 +21,7 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext, build_context
 
 from gateway.audit import FIELDS, AuditLog, events
-from gateway.config.models import Ingress, Route
+from gateway.config.models import Ingress, Peer, Route
 from gateway.errors import CapacityError, DicomError, GatewayError, fault
 from gateway.flow.ports import Incoming, ReceivedFacts, Receiver, Requests
 from gateway.network import command as dimse
@@ -181,19 +181,27 @@ class IngressScp:
             _log.error("the audit line %s could not be written: errno %s", event, error.errno)
 
     def _admit(self, caller: Caller) -> Rejection | None:
+        who = self._who(caller)
+        return who if isinstance(who, Rejection) else None
+
+    def _who(self, caller: Caller) -> list[Peer] | Rejection:
+        """The entries that let a caller in: what another of the same AE title may do is not its own."""
         peers = [peer for peer in self.config.peers if peer.ae_title == caller.calling_ae]
         if not peers:
             return CALLING_AE_UNKNOWN
         peers = [peer for peer in peers if address_listed(caller.address, peer.addresses)]
         if not peers:
             return ADDRESS_NOT_LISTED
-        if not any(not peer.is_bound or is_bound(peer, caller.certificate) for peer in peers):
-            return CERTIFICATE_NOT_BOUND
-        return None
+        return [
+            peer for peer in peers if not peer.is_bound or is_bound(peer, caller.certificate)
+        ] or CERTIFICATE_NOT_BOUND
 
     def _contexts(self, proposed: Sequence[PresentationContext], caller: Caller) -> list[PresentationContext]:
-        may_ask = self.requests is not None and any(
-            peer.ae_title == caller.calling_ae and peer.reports is not None for peer in self.config.peers
+        who = self._who(caller)
+        may_ask = (
+            self.requests is not None
+            and not isinstance(who, Rejection)
+            and any(peer.reports is not None for peer in who)
         )
         return [*storage_contexts(proposed), *([build_context(PUSH_MODEL, list(SYNTAXES))] if may_ask else [])]
 

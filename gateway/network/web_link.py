@@ -23,8 +23,10 @@ from gateway.dicom.encoding.part10 import write_part10
 from gateway.dicom.encoding.syntaxes import LOSSLESS_NAMES
 from gateway.errors import DeliveryError, DicomError, PermanentError, TransientError
 from gateway.flow.ports import Outgoing
+from gateway.flow.statuses import is_stored
 from gateway.network.bandwidth import Bucket, Throttled
 from gateway.network.connect import Peer, connect, lost
+from gateway.network.patient_socket import PatientSocket
 from gateway.network.scu import Response
 
 LONGEST_ANSWER = 1 << 18  # bytes that are read of an answer, which is about one instance
@@ -34,6 +36,7 @@ SYNTAX_NOT_SUPPORTED = 0xC122
 _STALE_S = 2.0  # a connection that was idle for longer is not believed to be there still
 _REFERENCED, _FAILED, _OTHERS = "00081199", "00081198", "0008119A"
 _INSTANCE, _REASON, _WARNING = "00081155", "00081197", "00081196"
+_EARLY_S = 1.0  # for an answer that should be there already
 _LATER = {408, 425, 429, 500, 502, 503, 504}
 
 _log = logging.getLogger(__name__)
@@ -56,7 +59,7 @@ class WebLink:
         self.config = config
         self._peer = peer
         self._bucket = bucket
-        self._connection: http.client.HTTPConnection | None = None
+        self._connection: _Connection | None = None
         self._last_used = 0.0
 
     def send(self, item: Outgoing) -> tuple[Response, str]:
@@ -158,8 +161,15 @@ class WebLink:
             chunked = body is not None and "Content-Length" not in headers
             if chunked:
                 headers = {**headers, "Transfer-Encoding": "chunked"}
-            connection.request(method, self.config.web_path + query, body, headers, encode_chunked=chunked)
-            answer = connection.getresponse()
+            try:
+                connection.request(method, self.config.web_path + query, body, headers, encode_chunked=chunked)
+            except (BrokenPipeError, ConnectionResetError, TimeoutError) as error:
+                answer = _early_answer(connection)
+                if answer is None:
+                    raise error from None
+            else:
+                connection.patient.begin(self._peer.response_timeout_s)
+                answer = connection.getresponse()
             data = answer.read(LONGEST_ANSWER + 1)
         except TimeoutError:
             self.release()
@@ -185,17 +195,15 @@ class WebLink:
         error.about_instance = error.code in ("connection-lost", "unexpected-answer")
         return error
 
-    def _connected(self) -> http.client.HTTPConnection:
+    def _connected(self) -> _Connection:
         if self._connection is not None and (time.monotonic() - self._last_used > _STALE_S or self._has_ended()):
             self.release()
         if self._connection is None:
             secured = connect(self._peer)
             secured.settimeout(self._peer.response_timeout_s)
-            made = http.client.HTTPConnection(self._peer.host, self._peer.port)
+            made = _Connection(self._peer, PatientSocket(secured))
             if self._peer.port == (443 if self._peer.tls else 80):
                 made.default_port = self._peer.port  # so that the Host header leaves it out
-            made.sock = secured
-            made.auto_open = 0
             self._connection = made
         return self._connection
 
@@ -215,7 +223,7 @@ class WebLink:
             The answer does not tell, or the service as a whole refuses.
         """
         told = _told_of(item.sop_instance_uid, body) if http_status in (200, 202, 409) else None
-        if told is not None:
+        if told is not None and not (http_status == 409 and is_stored(told)):  # 409: none is stored
             return told
         if http_status == 200 and not body:
             return 0x0000  # "all instances are stored" (PS3.18 table 10.5.3-1)
@@ -225,6 +233,17 @@ class WebLink:
             error.about_instance = True
             raise error
         raise _http_failure(self.config.name, http_status)
+
+
+class _Connection(http.client.HTTPConnection):
+    """On a socket that is connected already; never connects by itself."""
+
+    auto_open = 0
+
+    def __init__(self, peer: Peer, patient: PatientSocket) -> None:
+        super().__init__(peer.host, peer.port)
+        self.patient = patient
+        self.sock: Any = patient
 
 
 def _pieces(head: bytes, stream: BinaryIO | Throttled, tail: bytes) -> Iterator[bytes]:
@@ -254,24 +273,41 @@ def _told_of(uid: str, body: bytes) -> int | None:
     try:
         model = json.loads(body)
         for item in _items(model, _FAILED):
-            if uid in item.get(_INSTANCE, {}).get("Value", ()):
+            if uid in _values(item, _INSTANCE):
                 return _number(item, _REASON, 0x0110)
         for item in _items(model, _OTHERS):
             return _number(item, _REASON, 0x0110)
         for item in _items(model, _REFERENCED):
-            if uid in item.get(_INSTANCE, {}).get("Value", ()):
+            if uid in _values(item, _INSTANCE):
                 warning = _number(item, _WARNING, 0)
                 return warning if 0xB000 <= warning <= 0xBFFF else 0x0000
-    except (ValueError, TypeError, AttributeError):
-        return None
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError):
+        return None  # whatever JSON it is, it is not that module
     return None
 
 
 def _items(model: dict[str, Any], tag: str) -> list[dict[str, Any]]:
-    return model.get(tag, {}).get("Value") or []
+    return _values(model, tag)
+
+
+def _values(item: dict[str, Any], tag: str) -> list[Any]:
+    values = item.get(tag, {}).get("Value") or []
+    if not isinstance(values, list):  # in a string a UID would be found that another begins with
+        raise TypeError
+    return values
 
 
 def _number(item: dict[str, Any], tag: str, otherwise: int) -> int:
-    values = item.get(tag, {}).get("Value") or [otherwise]
-    value = int(values[0])
+    value = int((_values(item, tag) or [otherwise])[0])
     return value if 0 < value <= 0xFFFF else otherwise
+
+
+def _early_answer(connection: _Connection) -> http.client.HTTPResponse | None:
+    """What a service has said that closed the connection before it had read all: it refuses, and tells why."""
+    connection.patient.begin(_EARLY_S)
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        answer = connection.getresponse()
+        if answer.status >= 300:
+            answer.will_close = True
+            return answer
+    return None

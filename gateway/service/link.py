@@ -13,6 +13,7 @@ from typing import Any
 VARIABLE = "MIAD_SUPERVISOR_LINK"
 """Environment variable that tells a role the file descriptor of the link to its supervisor."""
 LONGEST = 16 << 20  # bytes of one message
+_LOOK_S = 0.2  # between two looks whether to wait any longer
 
 
 class Link:
@@ -49,35 +50,50 @@ class Link:
             return False
         return True
 
-    def receive(self, timeout_s: float | None = None) -> dict[str, Any] | None:
+    def receive(
+        self, timeout_s: float | None = None, is_over: Callable[[], bool] = lambda: False
+    ) -> dict[str, Any] | None:
         """The next message; None when the other side is gone, takes longer than `timeout_s`, or sends something else.
 
         One thread at a time receives, and sends with a timeout only where no other one receives.
+
+        Parameters
+        ----------
+        is_over
+            Asked several times a second where there is a timeout: whether to wait no longer.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         try:
-            message = json.loads(self._line(deadline))
+            message = json.loads(self._line(deadline, is_over))
         except (OSError, ValueError):
             return None
         return message if isinstance(message, dict) else None
 
-    def answer(self, number: int, timeout_s: float) -> dict[str, Any] | None:
+    def answer(
+        self, number: int, timeout_s: float, is_over: Callable[[], bool] = lambda: False
+    ) -> dict[str, Any] | None:
         """The answer to the message of this number, past what comes late to earlier ones; None as `receive`."""
         deadline = time.monotonic() + timeout_s
-        while (message := self.receive(max(0.0, deadline - time.monotonic()))) is not None:
+        while (message := self.receive(max(0.0, deadline - time.monotonic()), is_over)) is not None:
             if message.get("number") == number:
                 return message
         return None
 
-    def _line(self, deadline: float | None) -> bytes:
+    def _line(self, deadline: float | None, is_over: Callable[[], bool]) -> bytes:
         """The next line; ValueError when there is none to come, OSError (a timeout too) when none comes."""
         looked = 0
         while (end := self._read.find(b"\n", looked)) < 0:
             looked = len(self._read)
             if looked > LONGEST:
                 raise ValueError
-            self._socket.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
-            data = self._socket.recv(65536)
+            left = None if deadline is None else max(0.001, deadline - time.monotonic())
+            self._socket.settimeout(left if left is None else min(left, _LOOK_S))
+            try:
+                data = self._socket.recv(65536)
+            except TimeoutError:
+                if left is None or left <= _LOOK_S or is_over():
+                    raise
+                continue
             if not data:
                 raise ValueError
             self._read += data

@@ -163,7 +163,8 @@ class Supervisor:
         answers = self._ask({"do": "prepare", "by": by, "texts": source.as_texts()})
         for role, answer in answers.items():
             if answer is None:
-                problem = ConfigProblem("", None, f"role {role} did not answer", "see its log, and reload again")
+                hint = "the gateway ends" if self._stopping.is_set() else "see its log, and reload again"
+                problem = ConfigProblem("", None, f"role {role} did not answer", hint)
                 raise InvalidConfigError("role-not-ready", source.file, [problem])
             if not answer["ok"]:
                 raise InvalidConfigError(answer["code"], source.file, from_answer(answer))
@@ -175,6 +176,8 @@ class Supervisor:
         """
         self._source, self._environments = source, environments
         for role, answer in self._ask({"do": "commit"}).items():
+            if self._stopping.is_set():
+                return  # all of them end now
             if answer is None or not answer["ok"]:
                 log.error("this role did not take the configuration over: it is started again with it", role=role)
                 self._end(role)
@@ -191,13 +194,14 @@ class Supervisor:
 
     def _ask(self, message: Mapping[str, object]) -> dict[str, dict | None]:
         """Every role's answer, waited for together; None of one that gives none. Each is heard, whatever others say:
-        an answer that nobody hears would be taken for that to the next question.
+        an answer that nobody hears would be taken for that to the next question. A signal to end is heard meanwhile.
         """
         self._asked += 1
         deadline = time.monotonic() + ANSWER_S
         asked = [(role, link, link.send({**message, "number": self._asked}, 10.0)) for role, link in self._links()]
         return {
-            role: link.answer(self._asked, deadline - time.monotonic()) if sent else None for role, link, sent in asked
+            role: link.answer(self._asked, deadline - time.monotonic(), self._stopping.is_set) if sent else None
+            for role, link, sent in asked
         }
 
     def _links(self) -> list[tuple[str, Link]]:

@@ -2,8 +2,9 @@
 
 A backup holds the keys (the private ones too), the configuration file as it stands, the files that it names
 (certificates and their keys among them), the restore role's own list of records, the records, their sealed payloads,
-and what protection reports tell of them: the figures of marked copies, and which reports went out. It is a tar stream
-inside a chunked file, under a key that scrypt (RFC 7914) makes from a passphrase; layout: deploy/formats.md, "backup".
+what protection reports tell of them (the figures of marked copies, and which reports went out), and which originals
+archives were told are committed: those must never end. It is a tar stream inside a chunked file, under a key that
+scrypt (RFC 7914) makes from a passphrase; layout: deploy/formats.md, "backup".
 
 The restore role's list is read first, records second, payloads third. So a record can have gone on since the list was
 read, as it may, but never the other way round, which would look like a forgery. A payload that is sealed meanwhile may
@@ -31,14 +32,14 @@ from typing import IO, Any, BinaryIO, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
-from sqlalchemy import Engine, LargeBinary, inspect, select, tuple_
+from sqlalchemy import ColumnElement, Engine, LargeBinary, inspect, select, true, tuple_
 
 from gateway.config.lines import KeyPath
 from gateway.config.models import Config, Keys
 from gateway.config.secret import SecretRef
 from gateway.config.source import Source
 from gateway.config.toml_text import to_toml
-from gateway.database import Base, FiguresRow, ReportRow, VaultRow, open_database, reading
+from gateway.database import Base, FiguresRow, PayloadCheckRow, ReportRow, VaultRow, open_database, reading
 from gateway.errors import ConfigError, NotFoundError, VaultError
 from gateway.keys import ChunkedWriter, OpeningKeys, pem
 from gateway.keys.pair import PROOF_NAME, read_proof
@@ -56,7 +57,7 @@ from gateway.vault.places import VAULT, open_payloads, restore_list
 from gateway.vault.site_files import PRIVATE, PUBLIC, SiteFiles, collect
 
 MAGIC = b"MGBK"
-VERSION = 3
+VERSION = 4
 HEAD = struct.Struct(">4sBBBB16s")  # magic, version, log2 of scrypt's N, r, p, salt
 _LOG_N, _R, _P = 17, 8, 1  # 128 MiB of memory, once
 RECORDS = "records.jsonl"
@@ -64,7 +65,11 @@ TABLES: dict[str, type[Base]] = {
     RECORDS: VaultRow,
     "figures.jsonl": FiguresRow,
     "reports.jsonl": ReportRow,
+    "promises.jsonl": PayloadCheckRow,
 }
+_ONLY: dict[type[Base], ColumnElement[bool]] = {
+    PayloadCheckRow: PayloadCheckRow.promised_at.is_not(None)
+}  # what was only looked at is looked at again
 _PAGE = 500
 SHORTEST_PASSPHRASE = 12  # characters; of new backups: older ones are read with whatever they have
 ABOUT = ("institution", "manufacturer", "contact")  # of the site, in reports and copies
@@ -260,11 +265,11 @@ def _proof(keys: Keys) -> list[_Key]:
 
 
 def _dump(engine: Engine, table: type[Base], out: BinaryIO) -> Iterator[Base]:
-    """Write all rows of a table as JSON lines, and give each of them; read page by page, in the order of its key."""
+    """Write the rows of a table as JSON lines, and give each of them; read page by page, in the order of its key."""
     key = inspect(table).primary_key
     after: tuple[Any, ...] | None = None
     while True:
-        query = select(table).order_by(*key).limit(_PAGE)
+        query = select(table).where(_ONLY.get(table, true())).order_by(*key).limit(_PAGE)
         with reading(engine) as session:
             page = session.scalars(query if after is None else query.where(tuple_(*key) > after)).all()
         for row in page:

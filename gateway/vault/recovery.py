@@ -48,7 +48,7 @@ from gateway.vault.places import RESTORE_LIST as LIST_PLACE
 from gateway.vault.recovered import RECOVERED, configuration
 from gateway.vault.site_files import LARGEST_FILE, LARGEST_SUM, MOST_FILES
 
-_KNOWN = (1, 2, 3)
+_KNOWN = (1, 2, 3, 4)
 _SITE_VERSION = 3  # the first with configuration, files and list
 _PIECE = 1 << 20
 _PAGE = 500

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Header, Query, Request
@@ -11,6 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 
 from gateway.audit import audited, events
+from gateway.errors import GatewayError
 from gateway.flow.requests import DONE, REFUSED, Action, Wanted, list_requests
 from gateway.web import answers, views
 from gateway.web.people import (
@@ -20,12 +22,13 @@ from gateway.web.people import (
     operator_of,
     request_action,
 )
-from gateway.web.sessions import COOKIE, Session, Sessions
+from gateway.web.sessions import BROWSER_COOKIE, COOKIE, Session, Sessions
 from gateway.web.sources import Sources
 
+BROWSER_S = 180 * 86_400  # a browser is known so long
 WRONG = {
     "wrong-password": "This name and password do not go together.",
-    "too-many-tries": "Too many wrong passwords: wait a minute, then try again.",
+    "too-many-tries": "Too many wrong passwords: wait some minutes, then try again.",
 }
 Name = Annotated[str, Form(max_length=64)]
 Id = Annotated[str | None, Field(pattern="^[0-9a-f]{32}$")]
@@ -42,13 +45,17 @@ def _log_in(request: Request, name: str, password: str) -> tuple[str, Session] |
     """Each try is told of; a name that is no user's is not repeated."""
     sources: Sources = request.app.state.sources
     sessions: Sessions = request.app.state.sessions
-    found = sessions.log_in(name, password)
-    where = {"peer_address": _address(request)}
+    address = _address(request)
+    found = sessions.log_in(name, password, address or "", request.cookies.get(BROWSER_COOKIE))
+    where = {"peer_address": address}
     if isinstance(found, str):
         audited(sources.audit, events.PAGE_LOGIN, "refused", reason=found, **where)
         return found
     audited(sources.audit, events.PAGE_LOGIN, "success", user=found[1].user, session_id=found[1].id, **where)
     _log_out(request)  # whoever sat here before, or handed this browser a cookie
+    if sources.viewer is not None:
+        with suppress(GatewayError):  # without the worker one logs in all the same, and sees no pictures
+            found[1].proof = sources.viewer.log_in(name, password, found[1].id)
     return found
 
 
@@ -68,9 +75,12 @@ def _log_out(request: Request) -> None:
         audited(sources.audit, events.PAGE_LOGOUT, "success", user=ended.user, session_id=ended.id)
 
 
-def _keep(request: Request, answer: Response, token: str) -> None:
+def _keep(request: Request, answer: Response, token: str, session: Session) -> None:
     secure = request.url.scheme == "https"
     answer.set_cookie(COOKIE, token, path="/", httponly=True, samesite="strict", secure=secure)
+    answer.set_cookie(
+        BROWSER_COOKIE, session.browser, BROWSER_S, path="/", httponly=True, samesite="strict", secure=secure
+    )
 
 
 def _back(place: str) -> str:
@@ -97,7 +107,7 @@ def login(
     if isinstance(found, str):
         return views.render(request, "login.html", 401, to=_back(to), wrong=WRONG[found], has_users=True)
     answer = RedirectResponse(_back(to), 303)
-    _keep(request, answer, found[0])
+    _keep(request, answer, *found)
     return answer
 
 
@@ -198,7 +208,7 @@ def post_session(request: Request, response: Response, who: Login) -> LoggedIn:
     found = _log_in(request, who.name, who.password)
     if isinstance(found, str):
         raise LoginNeededError(found, WRONG[found].rstrip("."))
-    _keep(request, response, found[0])
+    _keep(request, response, *found)
     session, role = request.app.state.sessions.find(found[0])
     return LoggedIn(user=session.user, role=role, form_token=session.form_token)
 

@@ -7,20 +7,19 @@ import hmac
 import secrets
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.config.accounts import UserRole, read_accounts
 from gateway.errors import ConfigError
+from gateway.web.guessing import Guesses
 from gateway.web.passwords import is_right
 
 COOKIE = "miad-gateway-session"
+BROWSER_COOKIE = "miad-gateway-browser"  # opens nothing: who logged in here before does not wait for others' guesses
 LONGEST_S = 12 * 3600.0  # then one has to log in again, whatever one did
 MOST = 500  # sessions; the one that was quiet longest goes first
-TRIES = 5  # wrong passwords of one name, until it has to wait ...
-WAIT_S = 60.0  # ... so long after each further one
-_MOST_NAMES = 1000  # that are no user's: of those the oldest is forgotten, of users none
 
 
 @dataclass
@@ -32,7 +31,9 @@ class Session:
     form_token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     begun: float = 0.0
     seen: float = 0.0
+    proof: str = field(default="", repr=False)  # by which the worker knows this login; "": it does not
     password_hash: str = field(default="", repr=False)  # whose password it was; a new one ends it
+    browser: str = field(default="", repr=False)  # for its cookie
 
 
 class Sessions:
@@ -52,7 +53,7 @@ class Sessions:
         self._clock = clock
         self._lock = threading.Lock()
         self._sessions: dict[bytes, Session] = {}
-        self._failed: dict[str, tuple[int, float]] = {}
+        self._guesses = Guesses(clock)
 
     def has_users(self) -> bool:
         """Whether anybody could log in."""
@@ -61,21 +62,29 @@ class Sessions:
         except ConfigError:
             return False
 
-    def log_in(self, user: str, password: str) -> tuple[str, Session] | str:
-        """A new session with the token that its cookie holds; or why not: ``wrong-password``, ``too-many-tries``."""
-        accounts = read_accounts(self._users)
-        account = accounts.get(user)
-        if not self._begin_try(user, accounts):
+    def log_in(
+        self, user: str, password: str, source: str = "", browser: str | None = None
+    ) -> tuple[str, Session] | str:
+        """A new session with the token that its cookie holds; or why not: ``wrong-password``, ``too-many-tries``.
+
+        Parameters
+        ----------
+        source, browser
+            The address that it comes from, and `Session.browser` of an earlier login there: see `Guesses`.
+        """
+        account = read_accounts(self._users).get(user)
+        tried = f"{user} {account.password_hash}" if account else user
+        if not self._guesses.begin(tried, source, browser, is_user=account is not None):
             return "too-many-tries"
         if not is_right(account.password_hash if account else None, password) or account is None:
             return "wrong-password"
+        browser = self._guesses.succeeded(tried, source, browser)
         token, now = secrets.token_urlsafe(32), self._clock()
         with self._lock:
-            self._failed.pop(user, None)
             while len(self._sessions) >= MOST:
                 del self._sessions[min(self._sessions, key=lambda key: self._sessions[key].seen)]
             session = self._sessions[_key(token)] = Session(
-                user, begun=now, seen=now, password_hash=account.password_hash
+                user, begun=now, seen=now, password_hash=account.password_hash, browser=browser
             )
         return token, session
 
@@ -102,20 +111,6 @@ class Sessions:
         """End a session; gives it, when there was one."""
         with self._lock:
             return self._sessions.pop(_key(token), None) if token else None
-
-    def _begin_try(self, user: str, accounts: Collection[str]) -> bool:
-        """Whether this name may try now. It counts as failed until it has succeeded: of many at once none is free."""
-        now = self._clock()
-        with self._lock:
-            count, last = self._failed.get(user, (0, 0.0))
-            if count >= TRIES and now - last < WAIT_S:
-                return False
-            if user not in self._failed and len(self._failed) >= _MOST_NAMES:
-                others = [name for name in self._failed if name not in accounts]
-                if others:
-                    del self._failed[min(others, key=lambda name: self._failed[name][1])]
-            self._failed[user] = (count + 1, now)
-            return True
 
 
 def is_form_of(session: Session, form_token: str) -> bool:

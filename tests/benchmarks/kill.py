@@ -1,6 +1,6 @@
 """Kill the gateway again and again while a study goes through it, and look at what is true in the end.
 
-    python -m tests.benchmarks.kill [--kills 50 --sends 5 --instances 200] [--seed N] [--json FILE]
+    python -m tests.benchmarks.kill [--kills 50 --sends 5 --instances 200] [--points WORDS] [--seed N] [--json FILE]
 
 Sender is DCMTK `storescu`, sink DCMTK `storescp +B +uf` (bit-preserving, every copy kept). Instances are CT of
 64x64x16 bit made from noise, in three transfer syntaxes; the mark is at its fast setting (steps = 0). Half of the kills
@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--sends", type=int, default=5)
     parser.add_argument("--instances", type=int, default=200, help="of each send")
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--points", default="", help="only named points that begin so, as commitment")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -39,6 +40,7 @@ def main() -> None:
             sends=arguments.sends,
             instances=arguments.instances,
             seed=arguments.seed,
+            only=arguments.points,
             say=lambda text: print(text, file=sys.stderr, flush=True),
         )
     with tempfile.TemporaryDirectory() as name:

@@ -120,7 +120,7 @@ class KillSite:
 
     # -- killing ---------------------------------------------------------------------------------------------------
 
-    def kill_role(self, role: str, within_s: float = 30) -> None:
+    def kill_role(self, role: str, within_s: float = 180) -> None:
         """SIGKILL one role's process; the supervisor will start it again."""
         deadline = time.monotonic() + within_s
         while not (pid := self._children().get(role)):

@@ -8,9 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from alembic import command
 from sqlalchemy import insert
 
-from gateway.database import InstanceRow, open_database, schema_version, sqlite_url, transaction
+from gateway.database import (
+    CommitmentRow,
+    InstanceRow,
+    PayloadCheckRow,
+    open_database,
+    schema_version,
+    sqlite_url,
+    transaction,
+)
+from gateway.database.engine import alembic_config
+from gateway.database.tables import Base, OverrideRow, PausedRow
 from gateway.database.upkeep import OLDEST_BACK, content_digest, copy_to, downgrade, put_back, upgrade
 from gateway.errors import ConfigError
 from tests.flow.conftest import postgresql_url
@@ -47,6 +58,25 @@ def test_the_digest_tells_whether_anything_was_done(url: str) -> None:
         session.get(InstanceRow, "a").state = "sealed"
     engine.dispose()
     assert content_digest(url) not in (before, with_one)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        CommitmentRow(id="a", calling_ae="A", transaction_uid="1.2", asked_at=1.0, instances=[], state="answered"),
+        PayloadCheckRow(locator="a", asked_at=1.0, promised_at=2.0),
+        PausedRow(destination="outside", paused_at=1.0),
+        OverrideRow(route="relay", until=2.0, started_at=1.0),
+    ],
+)
+def test_the_digest_tells_of_promises_and_of_what_persons_did(url: str, row: Base) -> None:
+    """A database that is put back would forget what an archive was told, and resume what somebody paused."""
+    before = content_digest(url)
+    engine = open_database(url)
+    with transaction(engine) as session:
+        session.merge(row)
+    engine.dispose()
+    assert content_digest(url) != before
 
 
 def test_a_copy_is_closed_to_others_and_comes_back(url: str, tmp_path: Path) -> None:
@@ -110,3 +140,23 @@ def test_postgresql_is_copied_by_its_own_programs(postgresql_url: str, tmp_path:
     add_instance(url, "b")
     put_back(url, tmp_path / "copy")
     assert content_digest(url) == digest
+
+
+@pytest.mark.peers
+def test_postgresql_that_was_put_back_is_upgraded_again(postgresql_url: str, tmp_path: Path) -> None:
+    """Tables of the newer schema that stayed would be in the way of their own migration."""
+    url = postgresql_url
+    upgrade(url)
+    newest = schema_version(url).newest
+    engine = open_database(url)
+    config = alembic_config()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0010")  # before the tables of storage commitment
+    engine.dispose()
+    copy_to(url, tmp_path / "copy")
+    upgrade(url)
+    put_back(url, tmp_path / "copy")
+    assert schema_version(url).current == "0010"
+    upgrade(url)
+    assert schema_version(url).current == newest

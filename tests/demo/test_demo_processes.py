@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +17,10 @@ from gateway.demo.processes import Programs, Stopped, stopping_in_order
 from gateway.errors import GatewayError
 from tests.conftest import missing
 
-STUBBORN = [sys.executable, "-c", "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"]
+STUBBORN = [
+    sys.executable, "-uc",
+    "import signal,time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf'); time.sleep(600)",
+]  # fmt: skip
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 
 
@@ -25,6 +30,13 @@ def _lives(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def _wait(so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_programs_end_when_the_block_fails(tmp_path):
@@ -41,7 +53,7 @@ def test_a_program_that_does_not_listen_to_sigterm_is_killed(tmp_path, monkeypat
     monkeypatch.setattr("gateway.demo.processes.STOP_S", 0.5)
     with Programs() as programs:
         program = programs.start("stubborn", STUBBORN, tmp_path / "log")
-        time.sleep(0.5)  # until it ignores the signal
+        _wait(lambda: "deaf" in (tmp_path / "log").read_text())
     assert not _lives(program.pid)
 
 
@@ -84,10 +96,7 @@ with Programs() as programs:
 """
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as demo:
         pid = int(demo.stdout.readline())
-        time.sleep(0.5)  # until the program has put itself on the leash
-        assert _lives(pid)
+        # setpriv puts itself on the leash, and then becomes the program
+        _wait(lambda: Path(f"/proc/{pid}/cmdline").read_bytes().startswith(os.fsencode(sys.executable)))
         demo.kill()
-    deadline = time.monotonic() + 10
-    while _lives(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _lives(pid)
+    _wait(lambda: not _lives(pid))

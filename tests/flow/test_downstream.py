@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
@@ -67,6 +68,30 @@ def receiver(make_flow):
     yield make
     for one in made:
         one.close()
+
+
+def test_of_two_processes_that_get_one_instance_at_once_one_keeps_it(receiver, monkeypatch):
+    """Two receivers, as two ingress processes have them: each looks before the other has written."""
+    flow, one = receiver(ACK)
+    other = flow.receiver()
+    both, arrived = threading.Barrier(2), type(flow.store).arrived
+
+    def look(self, *key):
+        found = arrived(self, *key)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.5)
+        return found
+
+    monkeypatch.setattr(type(flow.store), "arrived", look)
+    sendings = [Sending(one, ct()), Sending(other, ct())]
+    until_received(flow)
+    deadline = time.monotonic() + 60
+    while not all(isinstance(sending.answer, str) for sending in sendings):
+        flow.run()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    other.close()
+    assert len(rows(flow)) == 1 and len({sending.answer for sending in sendings}) == 1
 
 
 def test_success_is_said_when_all_destinations_have_it(receiver):

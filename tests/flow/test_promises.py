@@ -6,15 +6,16 @@ import time
 from dataclasses import dataclass, field
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from gateway.audit import events
 from gateway.config.commitment import COMMIT_STATEMENT, AskedCommitment, Commitment
 from gateway.config.models import PASS_STATEMENT, Retention
 from gateway.database import CommitmentRow, DeliveryRow, PayloadCheckRow, transaction
-from gateway.errors import CapacityError, TransientError
+from gateway.errors import CapacityError, DicomError, TransientError
+from gateway.flow.judging import CLASS_CONFLICT, NO_SUCH_INSTANCE, NOT_SAFE
 from gateway.flow.ports import CommitmentReport, Reference
-from gateway.flow.promises import CLASS_CONFLICT, NO_SUCH_INSTANCE, NOT_SAFE, Promises, RequestBook
+from gateway.flow.promises import CLAIM_S, KEPT_S, Promises, RequestBook
 from gateway.keys.keyring import OpeningKeys
 from gateway.restore import Restorer
 from gateway.restore.checks import PayloadChecks
@@ -260,6 +261,142 @@ def test_requests_are_kept_once_and_not_without_end(site):
     with pytest.raises(CapacityError) as caught:
         full.asked("ARCHIVE", "1.2.4", (ASKED,))
     assert caught.value.code == "too-many-requests"
+
+
+def test_an_archive_fills_its_own_share_of_requests_alone(site):
+    book = RequestBook(site.flow.engine, Commitment(max_waiting=1))
+    book.asked("GREEDY", "1.2.3", (ASKED,))
+    book.asked("ARCHIVE", "1.2.3", (ASKED,))
+
+
+def test_a_transaction_is_of_one_set_of_instances(site):
+    """The report on it would else tell of instances that the archive did not mean."""
+    for _ in ("waiting", "answered"):
+        site.book.asked("ARCHIVE", "1.2.3", (ASKED,))
+        with pytest.raises(DicomError) as caught:
+            site.book.asked("ARCHIVE", "1.2.3", (Reference("1.2", "3.4"),))
+        assert caught.value.code == "duplicate-transaction"
+        site.promises().once()
+        site.check()
+        site.promises().once(time.time() + 3)
+    assert [yes(one) for one in site.archive.told] == [True, True]
+
+
+def test_a_request_that_was_answered_is_answered_again(site):
+    """As where the report did not come through, or the archive was put back to an older state."""
+    site.ask()
+    for again in (1, 2):
+        site.promises().once()
+        site.check()
+        assert site.promises().once(time.time() + 3) == 1
+        assert len(site.archive.told) == again and yes(site.archive.told[-1])
+        site.book.asked("ARCHIVE", "1.2.1", (ASKED,))
+
+
+def test_requests_that_wait_keep_no_other_from_its_turn(site, monkeypatch):
+    monkeypatch.setattr("gateway.flow.promises.AT_ONCE", 2)
+    waiting = site.flow.receive(ct(2))
+    reference = Reference(str(DS.SOPClassUID), site.flow.row(waiting).sop_instance_uid)
+    for _ in range(4):
+        site.ask(reference)
+    site.ask()
+    promises, now = site.promises(), time.time()
+    for look in range(8):  # each so late that what waited is due again
+        promises.once(now + 10 * look)
+        site.check()
+    assert len(site.archive.told) == 1 and yes(site.archive.told[-1])
+
+
+def test_an_archive_that_is_away_keeps_no_other_waiting(site):
+    calls = []
+
+    def answer(calling_ae, report):
+        calls.append(calling_ae)
+        raise TransientError("unreachable", "nobody listens")
+
+    site.archive.answer = answer
+    for number in range(5):
+        site.book.asked("AWAY", f"1.2.{number}", (ASKED,))  # not its own: answered at once
+    site.book.asked("ALSO", "1.2.9", (ASKED,))
+    site.promises().once()
+    assert calls == ["AWAY", "ALSO"]
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_a_worker_that_dies_over_an_answer_gives_it_again(site, is_told):
+    """The promise is noted before the archive hears of it; what it hears twice says the same."""
+    site.ask()
+    site.promises().once()
+    site.check()
+    answer = site.archive.answer
+
+    def dies(calling_ae, report):
+        if is_told:
+            answer(calling_ae, report)
+        raise KeyboardInterrupt
+
+    site.archive.answer = dies
+    with pytest.raises(KeyboardInterrupt):
+        site.promises().once(time.time() + 3)
+    assert len(site.flow.store.promised()) == 1
+    site.archive.answer = answer
+    assert site.promises().once(time.time() + 4) == 0  # it may live yet
+    assert site.promises().once(time.time() + CLAIM_S + 5) == 1
+    assert [yes(report) for report in site.archive.told] == [True] * (1 + is_told)
+
+
+def test_what_is_discarded_while_it_is_judged_is_not_committed(site):
+    site.ask()
+    promises = site.promises()
+    promises.once()
+    site.check()
+    judged = promises._judged
+
+    def and_then(request, references, *, promise):
+        verdicts = judged(request, references, promise=promise)
+        if not promise:
+            with transaction(site.flow.engine) as session:
+                session.execute(update(type(site.flow.row(_only(site)))).values(state="discarded"))
+        return verdicts
+
+    promises._judged = and_then
+    assert promises.once(time.time() + 3) == 1 and no(site.archive.told[-1])
+    assert site.flow.store.promised() == set()
+
+
+def test_a_long_request_is_judged_in_many_short_transactions(site, monkeypatch):
+    """Ten thousand references in one would keep the ingress from writing."""
+    monkeypatch.setattr("gateway.flow.judging.PIECE", 10)
+    began = []
+
+    @event.listens_for(site.flow.engine, "begin")
+    def _count(_):
+        began.append(1)
+
+    references = [Reference("1.2.3", f"9.9.{number}") for number in range(95)]
+    site.ask(ASKED, *references)
+    promises = site.promises()
+    promises.once()
+    site.check()
+    begun = len(began)
+    assert promises.once(time.time() + 3) == 1
+    assert len(began) - begun >= 20  # ten pieces, looked at and promised
+    report = site.archive.told[-1]
+    assert report.committed == (ASKED,) and set(report.failed.values()) == {NO_SUCH_INSTANCE}
+    assert len(report.failed) == 95
+
+
+def test_answered_requests_are_forgotten_in_the_end(site):
+    assert yes(site.outcome())
+    site.ask()  # waits
+    site.promises().once(time.time() + KEPT_S - 60)
+    with transaction(site.flow.engine) as session:
+        assert session.query(CommitmentRow).count() == 2
+    site.ask()
+    site.promises().once(time.time() + KEPT_S + 600)
+    with transaction(site.flow.engine) as session:
+        assert {row.transaction_uid for row in session.query(CommitmentRow)} >= {"1.2.3"}
+        assert "1.2.1" not in {row.transaction_uid for row in session.query(CommitmentRow)}
 
 
 def test_nothing_is_told_before_it_is_audited(site, monkeypatch):

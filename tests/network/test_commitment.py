@@ -227,6 +227,24 @@ def test_reports_come_from_the_destination_and_from_nobody_else(audit, port):
     assert report_to(made.scp.port, CommitmentReport("not a uid", (KEPT,), {})) == 0x0115
 
 
+def test_a_destination_does_not_report_for_another_of_the_same_ae_title(audit):
+    """AE titles are names: two sites that both call theirs ORTHANC."""
+    here = destination(104)
+    there = here.model_copy(
+        update={"name": "there", "commitment": here.commitment.model_copy(update={"addresses": ("10.0.0.1",)})}
+    )
+    reports: list[list[str]] = []
+    config = Commitment(port=peers.free_port())
+    made = CommitmentPort(config, [here, there], lambda names, report: reports.append(list(names)), audit)
+    made.bind()
+    made.start()
+    try:
+        assert report_to(made.port, CommitmentReport("2.25.1", (KEPT,), {})) == 0x0000
+    finally:
+        made.stop()
+    assert reports == [["outside"]]
+
+
 # -- as SCP --------------------------------------------------------------------------------------------------------
 
 
@@ -293,6 +311,21 @@ def test_requests_of_archives_are_kept_before_they_are_answered(audit, asking):
     assert [(line["outcome"], line["status"]) for line in lines] == [
         ("success", "0x0000"), ("refused", "0x0123"), ("refused", "0x0115"), ("refused", "0x0213"),
     ]  # fmt: skip
+
+
+def test_a_namesake_of_the_archive_may_not_ask(start_ingress):
+    """Its entry has no reports table; that of the same AE title at another address has one."""
+    reports = Reports(host="127.0.0.1", port=4242)
+    archive = Peer(ae_title="ARCHIVE", addresses=("10.0.0.1",), reports=reports)
+    namesake = Peer(ae_title="ARCHIVE", addresses=("127.0.0.1",))
+    ingress = start_ingress(requests=Requests(), peers=(archive, namesake))
+    assert ask(ingress.port, request_ds()) is None
+
+
+def test_a_transaction_that_was_used_before_is_refused(asking):
+    ingress, requests, _ = asking()
+    requests.fail = DicomError("duplicate-transaction", "used before")
+    assert ask(ingress.port, request_ds()) == 0x0115
 
 
 @pytest.mark.peers

@@ -57,16 +57,19 @@ def archive_tls(authority):
     return client_context(authority.issue("archive"))
 
 
-def test_silent_clients_on_the_tls_port_stall_nobody(tls_ingress, archive_tls, receiver, audit):
+def test_silent_clients_on_the_tls_port_stall_nobody(start_ingress, authority, archive_tls, receiver):
+    ingress = start_ingress(tls=authority.issue("gateway"), handshake_timeout_s=300)
     uid, data = ct()
-    with silent_clients(tls_ingress.port, 10) as clients:
-        began = time.monotonic()
-        association = ScuAssociation(called(tls_ingress, tls=archive_tls), [(CT, EXPLICIT)])
+    with silent_clients(ingress.port, 10):
+        association = ScuAssociation(called(ingress, tls=archive_tls), [(CT, EXPLICIT)])
         assert association.store(CT, uid, EXPLICIT, io.BytesIO(data)).status == 0
         association.release()
-        assert time.monotonic() - began < 0.9  # the silent ones have a second
         assert receiver.committed == {uid: data}
-        assert all(closed_within(client, 3) for client in clients)
+
+
+def test_silent_clients_on_the_tls_port_are_closed_in_time(tls_ingress, audit):
+    with silent_clients(tls_ingress.port, 10) as clients:
+        assert all(closed_within(client, 60) for client in clients)
     assert until(lambda: not gateway_threads())
     assert {line["reason"] for line in audit.lines(events.NODE_REFUSED)} == {"tls-handshake-timeout"}
 
@@ -74,7 +77,7 @@ def test_silent_clients_on_the_tls_port_stall_nobody(tls_ingress, archive_tls, r
 def test_a_silent_plain_client_is_closed_in_time(start_ingress):
     ingress = start_ingress()
     with silent_clients(ingress.port, 3) as clients:
-        assert all(closed_within(client, 3) for client in clients)
+        assert all(closed_within(client, 60) for client in clients)
     assert until(lambda: not gateway_threads())
 
 
@@ -102,7 +105,7 @@ def test_what_is_no_association_request_is_closed(start_ingress, start):
     ingress = start_ingress()
     with socket.create_connection(("127.0.0.1", ingress.port)) as client:
         client.sendall(start)
-        assert closed_within(client, 3)
+        assert closed_within(client, 60)
     assert until(lambda: not gateway_threads())
 
 
@@ -112,7 +115,7 @@ def test_a_client_that_falls_silent_in_an_association_is_ended(start_ingress, se
     ingress = start_ingress(idle_timeout_s=0.5)
     association = ScuAssociation(called(ingress), [(CT, EXPLICIT)])
     association._send(sent)
-    assert closed_within(association._socket, 3)
+    assert closed_within(association._socket, 60)
     assert until(lambda: not gateway_threads())
 
 
@@ -120,12 +123,10 @@ def test_a_client_that_drips_a_pdu_byte_by_byte_is_ended(start_ingress):
     """Each byte is in time, the PDU as a whole is not."""
     ingress = start_ingress(idle_timeout_s=0.5)
     association = ScuAssociation(called(ingress), [(CT, EXPLICIT)])
-    began = time.monotonic()
     with pytest.raises(TransientError):
         for byte in b"\x04\x00\x00\x00\x10\x00" + bytes(50):
             association._send(bytes([byte]))
             time.sleep(0.1)
-    assert time.monotonic() - began < 3
     assert until(lambda: not gateway_threads())
 
 
@@ -142,7 +143,7 @@ def test_malformed_data_ends_the_association_and_nothing_else(start_ingress, rec
     other = ScuAssociation(called(ingress), [(CT, EXPLICIT)])
     association = ScuAssociation(called(ingress), [(CT, EXPLICIT)])
     association._send(fragments)
-    assert closed_within(association._socket, 3)
+    assert closed_within(association._socket, 60)
     assert other.store(CT, "1.2.3", EXPLICIT, io.BytesIO(b"x" * 10)).status == 0
     other.release()
     assert until(lambda: not gateway_threads())
@@ -216,14 +217,16 @@ def test_a_taken_port_is_a_clear_error(start_ingress, audit):
     assert caught.value.code == "cannot-listen"
 
 
-def test_stop_lets_associations_end_and_then_aborts(start_ingress, receiver):
+@pytest.mark.parametrize("drain_s", [120, 0.1])
+def test_stop_lets_associations_end_and_then_aborts(start_ingress, receiver, drain_s):
     ingress = start_ingress()
     association = ScuAssociation(called(ingress), [(CT, EXPLICIT)])
-    stopping = threading.Thread(target=ingress.stop, args=(0.5,))
+    stopping = threading.Thread(target=ingress.stop, args=(drain_s,))
     stopping.start()
-    time.sleep(0.2)
-    assert association.store(CT, "1.2.3", EXPLICIT, io.BytesIO(b"x" * 10)).status == 0
-    stopping.join(5)
+    if drain_s > 1:
+        assert association.store(CT, "1.2.3", EXPLICIT, io.BytesIO(b"x" * 10)).status == 0
+        association.release()
+    stopping.join(60)
     assert not stopping.is_alive() and not association.alive()
     assert until(lambda: not gateway_threads())
     with pytest.raises(TransientError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import io
+import itertools
 import json
 import select
 import socket
@@ -37,7 +38,7 @@ def egress(audit: ReadableAudit) -> Iterator[Callable[..., Egress]]:
     made: list[Egress] = []
 
     def make(url: str, tls: Tls | None = None, **more: object) -> Egress:
-        settings = {"connect_timeout_s": 5, "response_timeout_s": 5, **more}
+        settings = {"connect_timeout_s": 60, "response_timeout_s": 60, **more}
         made.append(
             Egress([Destination(name="web", kind="dicomweb", type="research", url=url, tls=tls, **settings)], audit)
         )
@@ -202,6 +203,11 @@ def test_what_a_service_says_is_not_taken_for_more(egress, service, audit):
         (200, b"[" * 100_000, "unexpected-answer"),
         (200, b" " * (2 << 20), "unexpected-answer"),
         (200, b'{"00081199": 5}', "unexpected-answer"),
+        (409, b'{"0008119A": {"Value": [{"00081197": {"Value": [Infinity]}}]}}', "unexpected-answer"),
+        (409, b'{"0008119A": {"Value": [{"00081197": {"Value": {"a": 1}}}]}}', "unexpected-answer"),
+        (200, b'{"0008119A": {"Value": {"a": 1}}}', "unexpected-answer"),
+        (200, module(uid, "00081199").replace(b'["%s"]' % uid.encode(), b'"%s.1"' % uid.encode()), "unexpected-answer"),
+        (409, module(uid, "00081199"), "unexpected-answer"),  # none is stored, and this one is
         (202, b"", "unexpected-answer"),
         (302, b"", "service-refused"),  # copies go where the configuration says
         (401, b"", "service-refused"),
@@ -239,6 +245,60 @@ def test_the_next_syntax_is_tried_where_one_is_not_supported(egress, service):
     assert out.send("web", item) == 0x0000
     assert JPEG_LS.encode() in service.bodies[0] and b"jpeg" * 10 in service.bodies[0]
     assert data in service.bodies[1]
+
+
+@pytest.mark.parametrize(
+    "piece", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", b"1\r\nx\r\n"]
+)
+def test_an_answer_that_does_not_end_is_waited_for_only_so_long(egress, piece):
+    """Each of them comes within the time of one read, and so for ever."""
+    begin = b"HTTP/1.1 200 OK\r\n" if piece.startswith(b"X") else b""
+    begin = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" if piece.startswith(b"1") else begin
+    ended = threading.Event()
+
+    def drip(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(1 << 20)
+            connection.sendall(begin)
+            for byte in itertools.cycle(piece):
+                if ended.wait(0.05):
+                    return
+                connection.sendall(bytes([byte]))
+
+    uid, data = ct()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        dripping = threading.Thread(target=drip, args=(listening,), daemon=True)
+        dripping.start()
+        out = egress(f"http://127.0.0.1:{listening.getsockname()[1]}/web", response_timeout_s=0.4)
+        with pytest.raises(TransientError) as caught:
+            out.send("web", outgoing(data, uid))
+        ended.set()
+        dripping.join(10)
+    assert caught.value.code == "no-answer"
+
+
+def test_a_service_that_refuses_before_it_has_read_all_is_heard(egress):
+    """As a proxy does with what is too long for it: else the instance would be tried again for ever."""
+
+    def refuse(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(1000)
+            connection.sendall(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")
+            connection.shutdown(socket.SHUT_WR)
+            told.wait(10)
+
+    told = threading.Event()
+    uid, data = ct(1024)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        threading.Thread(target=refuse, args=(listening,), daemon=True).start()
+        out = egress(f"http://127.0.0.1:{listening.getsockname()[1]}/web", response_timeout_s=0.5)
+        with pytest.raises(PermanentError) as caught:
+            out.send("web", outgoing(data, uid))
+        told.set()
+    assert caught.value.code == "service-refused"
 
 
 def test_a_service_that_goes_away(egress):

@@ -17,8 +17,9 @@ from sqlalchemy import update
 from gateway.audit import AuditLog
 from gateway.config import load_config
 from gateway.config.models import Config
-from gateway.database import FiguresRow, ReportRow, VaultRow, open_database, reading, transaction
+from gateway.database import FiguresRow, PayloadCheckRow, ReportRow, VaultRow, open_database, reading, transaction
 from gateway.errors import GatewayError
+from gateway.flow.keeping import KeptFiles
 from gateway.keys import ChunkedReader, ChunkedWriter, OpeningKeys, make_keys
 from gateway.restore import Restorer, SeenRecords
 from gateway.service.restore import _tell_of_recovery
@@ -114,6 +115,17 @@ def test_a_recovered_site_is_backed_up_and_recovered_again(site: Path, tmp_path:
     second = recover(saved(first, tmp_path / "c"), tmp_path / "again" / "new", WORDS).config
     assert told(load_config(second)) == told(load_config(first))
     assert second.with_name("gateway.toml").read_bytes() == first.read_bytes()
+
+
+def test_what_was_promised_to_an_archive_stays_promised(filled: Vault, site: Path, tmp_path: Path):
+    """It may have deleted its own: retention of the recovered site must not end ours."""
+    with transaction(filled.engine) as session:
+        session.add(PayloadCheckRow(locator="0" * 32, asked_at=1.0, checked_at=2.0, result="good", promised_at=3.5))
+        session.add(PayloadCheckRow(locator="1" * 32, asked_at=1.0, checked_at=2.0, result="good"))
+    new = load_config(recover(saved(site, tmp_path / "b"), tmp_path / "new", WORDS).config)
+    engine = open_database(new.database_url)
+    assert KeptFiles(engine, "").promised() == {"0" * 32}
+    engine.dispose()
 
 
 def test_references_are_never_resolved_into_the_configuration(site: Path, tmp_path: Path, monkeypatch):

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from gateway.config import load_config
-from gateway.database import FiguresRow, ReportRow, transaction
+from gateway.database import FiguresRow, PayloadCheckRow, ReportRow, transaction
 from gateway.dicom.copy.carried_body import pack, pack_referring
 from gateway.dicom.encoding.syntaxes import EXPLICIT_BIG, EXPLICIT_LITTLE
 from gateway.dicom.pixels.stored_values import decode_pixels
@@ -224,8 +224,8 @@ def _referring() -> dict[str, object]:
 def backed_up() -> dict[str, object]:
     """A backup of a small site with one original, one copy's figures and one report; keys and salt are random.
 
-    Version 3: with a configuration file, a certificate and the restore role's list. The vector of version 1, which knew
-    neither figures nor reports, was made so by the last code that wrote it.
+    Since version 3 with a configuration file, a certificate and the restore role's list; version 4 with a promise. Each
+    older vector was made by the last code that wrote it.
     """
     original = data_set(b"vector" * 20, "1.2.3.1")
     with tempfile.TemporaryDirectory() as name, patch.object(backup, "_LOG_N", 10):
@@ -249,6 +249,8 @@ def backed_up() -> dict[str, object]:
             session.add(FiguresRow(locator=record.locator, route="relay", **figures, **shares))
             told = {"copies_sha256": "0" * 64, "last_marked_at": 1_700_000_000.5}
             session.add(ReportRow(route="relay", **report, **signed, **told))
+            looked = {"asked_at": 1_700_000_001.0, "checked_at": 1_700_000_002.0, "result": "good"}
+            session.add(PayloadCheckRow(locator=record.locator, promised_at=1_700_000_003.0, **looked))
         backup.backup(config, Path(name) / "backup", "correct horse", site / "gateway.toml")
         vault.engine.dispose()
         file = (Path(name) / "backup").read_bytes()

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from gateway.config import SecretRef, load_config
 from gateway.config.models import Keys
-from gateway.database import FiguresRow, ReportRow, VaultRow, open_database, reading
+from gateway.database import FiguresRow, PayloadCheckRow, ReportRow, VaultRow, open_database, reading
 from gateway.dicom.copy.carried_body import rebuild
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
 from gateway.errors import ConfigError, HoldError, SealError
@@ -209,14 +209,17 @@ def test_carried_body(name, head):
     assert rebuild(vector.data("body"), len(original), vector.data("copy"), EXPLICIT_LITTLE) == original
 
 
-@pytest.mark.parametrize(("name", "extra"), [("backup-1", 0), ("backup-2", 1), ("backup-3", 1)])
-def test_backup(name, extra, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "extra", "promised"), [("backup-1", 0, 0), ("backup-2", 1, 0), ("backup-3", 1, 0), ("backup-4", 1, 1)]
+)
+def test_backup(name, extra, promised, tmp_path):
     vector = Vector(name)
     (tmp_path / "backup").write_bytes(vector.data("file"))
     config = load_config(recover(tmp_path / "backup", tmp_path / "new", vector.text("passphrase")).config)
     engine = open_database(config.database_url)
     with reading(engine) as session:
         assert [session.query(table).count() for table in (FiguresRow, ReportRow)] == [extra, extra]
+        assert [row.promised_at for row in session.query(PayloadCheckRow)] == [1_700_000_003.0] * promised
     restorer = Restorer(engine, config.site.state / "vault", OpeningKeys.load(config.keys), config.site.name)
     original = restorer.by_token(vector.data("token"), vector.text("derived_sop_uid"))
     original.verify()
@@ -227,8 +230,9 @@ def test_backup(name, extra, tmp_path):
     assert modes == {file: 0o644 if file in public else 0o600 for file in modes} and len(modes) >= 7
 
 
-def test_backup_of_a_whole_site(tmp_path):
-    vector = Vector("backup-3")
+@pytest.mark.parametrize("name", ["backup-3", "backup-4"])
+def test_backup_of_a_whole_site(name, tmp_path):
+    vector = Vector(name)
     (tmp_path / "backup").write_bytes(vector.data("file"))
     config = load_config(recover(tmp_path / "backup", tmp_path / "new", vector.text("passphrase")).config)
     assert (tmp_path / "new" / "gateway.toml").read_text().startswith("# vector\n[restore]")

@@ -15,8 +15,9 @@ from gateway.flow.requests import list_requests
 from gateway.service.page import page_sources
 from gateway.service.wiring import build_requested
 from gateway.web.app import create_app
+from gateway.web.guessing import LONGEST_WAIT_S, MOST_TRIES, PERIOD_S, TRIES, WAIT_S
 from gateway.web.passwords import hash_password, is_right
-from gateway.web.sessions import LONGEST_S, TRIES, WAIT_S, Sessions
+from gateway.web.sessions import BROWSER_COOKIE, LONGEST_S, Sessions
 from tests.web.conftest import PASSWORD, Shown, log_in
 
 HASH = hash_password(PASSWORD)
@@ -70,7 +71,7 @@ def test_guessing_is_slowed_down(acting: Shown) -> None:
     for _ in range(TRIES):
         assert acting.client.post("/login", data={"name": "ops", "password": "wrong"}).status_code == 401
     answer = acting.client.post("/login", data={"name": "ops", "password": PASSWORD})
-    assert answer.status_code == 401 and "wait a minute" in answer.text
+    assert answer.status_code == 401 and "wait some minutes" in answer.text
     assert told(acting, "page-login")[-1]["reason"] == "too-many-tries"
     assert acting.client.post("/login", data={"name": "eye", "password": PASSWORD}).status_code == 303
 
@@ -92,13 +93,14 @@ def test_of_many_guesses_at_once_no_more_are_free(users: Path) -> None:
 
 
 def test_guesses_at_other_names_do_not_make_a_user_s_forgotten(users: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.web.sessions._MOST_NAMES", 3)
+    monkeypatch.setattr("gateway.web.guessing._MOST", 3)
     sessions = Sessions(users, 60)
     for _ in range(TRIES):
         sessions.log_in("ops", "wrong")
     for number in range(6):
         sessions.log_in(f"nobody{number}", "wrong")
-    assert sessions.log_in("ops", PASSWORD) == "too-many-tries" and len(sessions._failed) <= 4
+    assert sessions.log_in("ops", PASSWORD) == "too-many-tries"
+    assert len(sessions._guesses._failed[False]) == 3
 
 
 def test_a_new_password_and_a_new_login_end_what_was_before(acting: Shown) -> None:
@@ -340,6 +342,80 @@ def test_waiting_lets_one_try_again(users: Path) -> None:
     assert sessions.log_in("ops", PASSWORD) == "too-many-tries"
     now[0] += WAIT_S
     assert not isinstance(sessions.log_in("ops", PASSWORD), str)
+
+
+@pytest.fixture
+def quick_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of guesses without hundreds of Argon2."""
+    monkeypatch.setattr("gateway.web.sessions.is_right", lambda known, said: known is not None and said == PASSWORD)
+
+
+def test_who_guesses_all_day_keeps_the_operator_out_of_nothing(users: Path, quick_passwords) -> None:
+    """From elsewhere, from the operator's own address, and from everywhere."""
+    now = [0.0]
+    sessions = Sessions(users, 60, clock=lambda: now[0])
+    came = sessions.log_in("ops", PASSWORD, "10.0.0.1")
+    assert not isinstance(came, str)
+    browser = came[1].browser
+    for minute in range(MOST_TRIES):
+        now[0] += WAIT_S
+        sessions.log_in("ops", "wrong", "10.0.0.66")
+        sessions.log_in("ops", "wrong", "10.0.0.1")
+        sessions.log_in("ops", "wrong", f"10.1.0.{minute}")
+    assert sessions.log_in("ops", PASSWORD, "10.0.0.66") == "too-many-tries"
+    assert sessions.log_in("ops", PASSWORD, "10.0.0.1") == "too-many-tries"
+    again = sessions.log_in("ops", PASSWORD, "10.0.0.1", browser)
+    assert not isinstance(again, str) and again[1].browser == browser
+    now[0] += PERIOD_S
+    assert not isinstance(sessions.log_in("ops", PASSWORD, "10.0.0.2"), str)
+
+
+def test_each_further_guess_waits_longer_and_none_for_ever(users: Path, quick_passwords) -> None:
+    now, waits = [0.0], []
+    sessions = Sessions(users, 60, clock=lambda: now[0])
+    for _ in range(TRIES):
+        sessions.log_in("ops", "wrong", "10.0.0.1")
+    for _ in range(7):
+        began = now[0]
+        while sessions.log_in("ops", "wrong", "10.0.0.1") == "too-many-tries":
+            now[0] += WAIT_S / 2
+        waits.append(now[0] - began)
+    assert waits == [60, 120, 240, 480, LONGEST_WAIT_S, LONGEST_WAIT_S, LONGEST_WAIT_S]
+
+
+def test_many_addresses_guess_no_faster_than_a_few(users: Path, quick_passwords) -> None:
+    sessions = Sessions(users, 60)
+    answers = [sessions.log_in("nobody", "wrong", f"10.0.{number >> 8}.{number & 255}") for number in range(MOST_TRIES)]
+    assert set(answers) == {"wrong-password"}
+    assert sessions.log_in("nobody", "wrong", "10.9.9.9") == "too-many-tries"
+
+
+def test_a_network_of_ipv6_is_one_source(users: Path) -> None:
+    sessions = Sessions(users, 60)
+    for number in range(TRIES):
+        assert sessions.log_in("ops", "wrong", f"2001:db8::{number}") == "wrong-password"
+    assert sessions.log_in("ops", PASSWORD, "2001:db8::ffff") == "too-many-tries"
+    assert not isinstance(sessions.log_in("ops", PASSWORD, "2001:db8:0:1::1"), str)
+
+
+def test_a_browser_is_known_to_its_user_alone(users: Path) -> None:
+    sessions = Sessions(users, 60)
+    came = sessions.log_in("ops", PASSWORD, "10.0.0.1")
+    assert not isinstance(came, str)
+    for _ in range(TRIES):
+        sessions.log_in("eye", "wrong", "10.0.0.1", came[1].browser)
+    assert sessions.log_in("eye", PASSWORD, "10.0.0.1", came[1].browser) == "too-many-tries"
+    for _ in range(TRIES):
+        sessions.log_in("ops", "wrong", "10.0.0.1", came[1].browser)
+    assert sessions.log_in("ops", PASSWORD, "10.0.0.1", came[1].browser) == "too-many-tries"  # it may be stolen
+
+
+def test_a_login_leaves_a_cookie_that_opens_nothing(acting: Shown) -> None:
+    acting.client.post("/login", data={"name": "ops", "password": PASSWORD})
+    browser = acting.client.cookies[BROWSER_COOKIE]
+    acting.client.post("/logout")
+    assert acting.client.cookies[BROWSER_COOKIE] == browser
+    assert "Log in to act" in acting.client.get("/").text
 
 
 def test_a_cookie_s_token_is_not_kept(users: Path) -> None:

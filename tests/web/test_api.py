@@ -19,6 +19,7 @@ from gateway.web.sources import Looks
 from tests.web.conftest import PATIENT, Shown, with_page
 
 EVERY = ["status", "queue", "destinations", "certificates", "keys", "configuration", "audit"]
+EVERY += ["studies", "studies/1.2.3.1", "marks", "restores"]
 
 
 def test_the_status_counts_what_the_flow_did(fresh: Shown) -> None:
@@ -169,7 +170,7 @@ def test_while_a_look_takes_long_the_last_one_is_shown(shown: Shown, monkeypatch
 
 
 def test_metrics_are_the_golden_signals(fresh: Shown) -> None:
-    found = fresh.client.get("/metrics")
+    found, port = fresh.client.get("/metrics"), fresh.config.ingress.port
     assert found.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     lines = dict(line.rsplit(" ", 1) for line in found.text.splitlines() if not line.startswith("#"))
     assert lines['miad_gateway_instances{route="relay",state="held"}'] == "1.0"
@@ -179,7 +180,7 @@ def test_metrics_are_the_golden_signals(fresh: Shown) -> None:
     assert float(lines['miad_gateway_latency_seconds{destination="outside",route="relay"}']) > 0
     assert 0 < float(lines['miad_gateway_oldest_seconds{route="partner"}']) < 120
     assert float(lines["miad_gateway_state_free_bytes"]) > 0
-    assert lines['miad_gateway_listener_up{address="127.0.0.1:11112",role="ingress"}'] in ("0.0", "1.0")
+    assert lines['miad_gateway_listener_up{address="127.0.0.1:' + str(port) + '",role="ingress"}'] in ("0.0", "1.0")
 
 
 def test_the_worker_and_the_clock_are_told_of(own: Shown) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from gateway.mark.visibility.filters import gaussian
 from gateway.mark.visibility.threshold import SINGLE
 
-CALM = 0.5
+CALM = 0.65
 """Root mean square of a change over a neighbourhood, as a share of that of its amplitude, at most."""
 REACH = 2.0
 """Standard deviation of that neighbourhood in pixels."""
@@ -32,8 +32,8 @@ def _dispersed(side: int) -> np.ndarray:
     return (order / order.size).astype(np.float32)
 
 
-_DISPERSED = np.float32(0.25) * _dispersed(TILE)
-"""By how much, in amplitudes, a pixel goes before others in its tile, so that steps keep apart."""
+_DISPERSED = _dispersed(TILE)
+"""By how much, in amplitudes, a pixel goes before others in its tile: steps keep apart, since clumps are seen first."""
 
 
 def quiet(change: np.ndarray, amplitude: np.ndarray, unit: float | None) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from dataclasses import replace
 
 import pytest
@@ -80,10 +79,8 @@ def test_a_receiver_that_is_gone_fails_everything_at_once(start_scp, site):
     from tests.support.network.peers import free_port
 
     scp = start_scp(plain(port=free_port()))
-    began = time.monotonic()
     status, failed = moved(scp, MANY_STUDY)
     assert (status.Status, status.NumberOfFailedSuboperations, len(failed)) == (0xA702, MANY, MANY)
-    assert time.monotonic() - began < 5
 
 
 def test_a_receiver_that_falls_silent_twice_is_given_up(start_scp, site):

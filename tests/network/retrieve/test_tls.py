@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import socket
-import time
 
 import pytest
 
@@ -109,18 +108,23 @@ def test_no_tls_on_the_tls_port_gets_nothing(start, reading_tls, audit):
     assert lines_soon(audit, events.NODE_REFUSED)
 
 
-def test_a_silent_client_stalls_nobody_and_is_closed(start, reading_tls, audit):
-    scp = start(bound(reading_tls))
+def test_silent_clients_stall_nobody(start, reading_tls):
+    scp = start(bound(reading_tls), handshake_timeout_s=300)
     with contextlib.ExitStack() as stack:
-        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", scp.tls_port), 5)) for _ in range(5)]
-        began = time.monotonic()
+        for _ in range(5):
+            stack.enter_context(socket.create_connection(("127.0.0.1", scp.tls_port), 5))
         peer = Peer("127.0.0.1", scp.tls_port, "MIAD_RESTORE", "READING1", client_context(reading_tls))
         association = ScuAssociation(peer, [(VERIFICATION, EXPLICIT_LITTLE)])
         assert association.echo().status == 0
         association.release()
-        assert time.monotonic() - began < 0.9  # the silent ones have a second
+
+
+def test_silent_clients_are_closed(start, reading_tls, audit):
+    scp = start(bound(reading_tls))
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", scp.tls_port), 5)) for _ in range(5)]
         for client in silent:
-            client.settimeout(3)
+            client.settimeout(60)
             with contextlib.suppress(ConnectionError):
                 assert client.recv(1) == b""
     assert {line["reason"] for line in audit.lines(events.NODE_REFUSED)} == {"tls-handshake-timeout"}
