@@ -47,7 +47,11 @@ GRANT SELECT, UPDATE (checked_at, result) ON payload_check TO miad_restore;
 
 -- page: reads how far things are, and of records which UIDs belong together; no column that could name a patient
 GRANT SELECT ON instance, delivery, clock, paused_destination TO miad_page;
-GRANT SELECT (locator, study_uid, derived_sop_uid) ON vault_record TO miad_page;
+GRANT SELECT (locator, generation, original_sop_uid, original_series_uid, study_uid, derived_sop_uid, derived_series_uid,
+    derived_study_uid, sop_class_uid, transfer_syntax_uid, derived_sha256, payload_file, created_at)
+    ON vault_record TO miad_page;
+-- ... and how far marks can be seen
+GRANT SELECT ON mark_figures TO miad_page;
 -- ... and may only ask: the worker looks at each request anew and does it, or does not
 GRANT SELECT, INSERT ON page_request TO miad_page;
 GRANT SELECT, UPDATE, DELETE ON page_request TO miad_worker;

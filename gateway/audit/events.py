@@ -64,6 +64,7 @@ BACKUP = "backup"
 PAGE_LOGIN = "page-login"  # a person at the page; refused: wrong name or password, or too many tries
 PAGE_LOGOUT = "page-logout"  # by a click, or as the session ended
 PAGE_USER_CHANGED = "page-user-changed"  # by `miad-gateway page user`
+INSTANCE_VIEWED = "instance-viewed"  # on disk before a picture of it goes to a person at the page
 ACTION_ASKED = "action-asked"  # at the page; what is done about it is told by the flow
 PROBE_SENT = "probe-sent"  # by a person: a labelled synthetic instance, no patient's, goes to a destination
 DESTINATION_PAUSED = "destination-paused"  # by a person: nothing is sent there until it is resumed
@@ -115,6 +116,7 @@ EVENTS: dict[str, EventCode] = {
     PAGE_LOGIN: EventCode("110114", "110122"),
     PAGE_LOGOUT: EventCode("110114", "110123"),
     PAGE_USER_CHANGED: EventCode("110113", "110137"),
+    INSTANCE_VIEWED: EventCode("110103"),
     ACTION_ASKED: EventCode("110113", "110132"),
     PROBE_SENT: EventCode("110104"),
     DESTINATION_PAUSED: EventCode("110113", "110132"),

@@ -111,6 +111,7 @@ FIELDS: dict[str, Callable[[object], object]] = {
     "remaining": _number,
     "attempt": _number,
     "generation": _number,
+    "frame": _number,  # from 1
     "bit_exact": _number,
     "seconds": _number,
     "pid": _number,

@@ -35,11 +35,11 @@ _OF_STORE = ("worker", "restore")  # roles that speak to the object store
 # Folders below the state folder that a role writes (rwx), and that it reads only.
 WRITES: dict[str, tuple[str, ...]] = {
     "ingress": ("spool", "database", "audit/ingress"),
-    "worker": ("spool", "derived", "vault", "database", "audit/worker"),
+    "worker": ("spool", "derived", "vault", "viewer", "database", "audit/worker"),
     "restore": ("restore", "database", "audit/restore"),
     "page": ("database", "audit/page"),
 }
-READS: dict[str, tuple[str, ...]] = {"ingress": (), "worker": (), "restore": ("vault",), "page": ()}
+READS: dict[str, tuple[str, ...]] = {"ingress": (), "worker": (), "restore": ("vault",), "page": ("viewer",)}
 PRIVATE = ("derived", "restore", *(f"audit/{role}" for role in ROLES))
 """Folders that one user alone has."""
 

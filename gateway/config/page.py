@@ -22,4 +22,5 @@ class Page(Model):
     view: Literal["anyone", "login"] = "anyone"  # who may look; to act always takes a login
     users: Path = Path("page-users")  # made by `miad-gateway page user add`; without it nobody can act
     session_minutes: Annotated[float, Field(ge=1, le=1440)] = 30  # without a click, then one has to log in again
+    viewer: bool = False  # pictures before and after the mark, for operators: pixels may hold burned-in names
     database_url: Annotated[str, AfterValidator(url_or_reference)] = ""  # an account of its own; empty: [database] url

@@ -17,6 +17,7 @@ from gateway.errors import ConfigError
 from gateway.keys.certificate_files import certificate_files, read_certificates, tls_tables
 from gateway.network.presence import is_ours, listeners
 from gateway.service.places import page_database, places
+from gateway.service.viewing import ViewClient, view_folder
 from gateway.web.app import create_app
 from gateway.web.server import PageServer
 from gateway.web.sources import Certificate, Listener, Sources
@@ -77,6 +78,7 @@ def page_sources(config: Config, engine: Callable[[], Engine] | None = None) -> 
         listeners=lambda: [Listener(str(path[0]), f"{h}:{p}", is_ours(h, p)) for path, h, p in listeners(config)],
         audit=AuditLog(where.audit("page")),
         version=__version__,
+        viewer=ViewClient(view_folder(config)) if config.page and config.page.viewer else None,
     )
 
 

@@ -43,6 +43,11 @@ class Places:
         return self.state / "vault"
 
     @property
+    def viewer(self) -> Path:
+        """The sockets on which workers of this machine show pictures to the page; no file."""
+        return self.state / "viewer"
+
+    @property
     def restore(self) -> Path:
         """What the restore role alone writes, and no other role reads where users are separate."""
         return self.state / "restore"

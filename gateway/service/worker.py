@@ -11,6 +11,7 @@ from gateway.config import Config
 from gateway.database import open_wakes
 from gateway.keys.keyring import SealingKeys
 from gateway.service.places import database
+from gateway.service.viewing import view_folder
 from gateway.service.wiring import build_commitments, build_reports, build_requested, build_step_context
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from gateway.flow.worker import FlowWorker
     from gateway.network.commitment_port import CommitmentPort
     from gateway.network.egress import Egress
+    from gateway.service.view_port import ViewPort
+    from gateway.web.sessions import Sessions
 
 COMMITMENTS_S = 1.0  # between two looks for commitments that are to be asked for, or answered
 REPORTS_S = 10.0  # between two looks for studies that came to rest
@@ -34,6 +37,7 @@ class WorkerParts:
 
         self._audit = audit
         self._engine = database(config)
+        self._logins: tuple[object, Sessions] | None = None  # of who sees pictures; a reload logs nobody out
         self._gate = Gate()  # what is suspected is done alone, beside the threads of an older part too
 
     def build(self, config: Config, before: WorkerPart | None) -> WorkerPart:
@@ -76,7 +80,22 @@ class WorkerParts:
         worker = FlowWorker(
             config.worker, config.destinations, store, Steps(context), egress, retainer, further, self._gate, beside
         )
-        return WorkerPart(config, context, worker, egress, port)
+        return WorkerPart(config, context, worker, egress, port, self._view_port(config, context, before))
+
+    def _view_port(self, config: Config, context: StepContext, before: WorkerPart | None) -> ViewPort | None:
+        """What shows pictures to the page, where that is wanted."""
+        page = config.page
+        if page is None or not page.viewer:
+            return None
+        from gateway.flow.viewing import Viewing
+        from gateway.service.view_port import ViewPort, sessions_of
+
+        about = (page.users, page.session_minutes)
+        if self._logins is None or self._logins[0] != about:
+            self._logins = (about, sessions_of(page))
+        port = ViewPort(view_folder(config), Viewing(context, self._engine), self._logins[1], self._audit)
+        port.bind(before.views if before else None)
+        return port
 
 
 class WorkerPart:
@@ -89,8 +108,10 @@ class WorkerPart:
         worker: FlowWorker,
         egress: Egress,
         port: CommitmentPort | None = None,
+        views: ViewPort | None = None,
     ) -> None:
         self.port = port
+        self.views = views
         self._config = config
         self._context = context
         self._worker = worker
@@ -103,17 +124,23 @@ class WorkerPart:
         self._worker.start()
         if self.port is not None:
             self.port.start()
+        if self.views is not None:
+            self.views.start()
 
     def pause(self) -> None:
         """Claim nothing more; of a batch that is delivered no further instance is sent."""
         if self.port is not None:
             self.port.pause()
+        if self.views is not None:
+            self.views.pause()
         self._worker.pause()
 
     def finish(self) -> None:
         """Let the batches at hand come to their end."""
         if self.port is not None:
             self.port.finish()
+        if self.views is not None:
+            self.views.finish()
         self._worker.stop(None)
         self._egress.close()
 
@@ -121,6 +148,8 @@ class WorkerPart:
         """Give the batches at hand half a minute."""
         if self.port is not None:
             self.port.stop()
+        if self.views is not None:
+            self.views.stop()
         self._worker.stop()
         self._egress.close()
 
@@ -128,6 +157,8 @@ class WorkerPart:
         """Nothing was claimed, no association opened."""
         if self.port is not None:
             self.port.pause()
+        if self.views is not None:
+            self.views.discard()
         self._egress.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Header, Query, Request
@@ -11,6 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 
 from gateway.audit import audited, events
+from gateway.errors import GatewayError
 from gateway.flow.requests import DONE, REFUSED, Action, Wanted, list_requests
 from gateway.web import answers, views
 from gateway.web.people import (
@@ -51,6 +53,9 @@ def _log_in(request: Request, name: str, password: str) -> tuple[str, Session] |
         return found
     audited(sources.audit, events.PAGE_LOGIN, "success", user=found[1].user, session_id=found[1].id, **where)
     _log_out(request)  # whoever sat here before, or handed this browser a cookie
+    if sources.viewer is not None:
+        with suppress(GatewayError):  # without the worker one logs in all the same, and sees no pictures
+            found[1].proof = sources.viewer.log_in(name, password, found[1].id)
     return found
 
 

@@ -27,6 +27,12 @@ REFUSALS: dict[int | str, dict] = {
 }
 
 
+OF_PICTURES: dict[int | str, dict] = {
+    403: {"model": Problem, "description": "Whoever asks may not."},
+    409: {"model": Problem, "description": "It cannot be shown."},
+}
+
+
 class RouteStatus(BaseModel):
     """Instances of one route. `recent` figures are of the last five minutes."""
 
@@ -150,6 +156,8 @@ class Instance(BaseModel):
     size: int
     derived_size: int | None
     record: str | None = Field(description="locator of its vault record")
+    is_received_here: bool = Field(description="the spool holds the received bytes")
+    is_copy_here: bool = Field(description="its copy is kept here")
     held_from: str | None
     reason_code: str | None
     reason: str | None
@@ -162,6 +170,122 @@ class Instance(BaseModel):
     marked_at: float | None
     delivered_at: float | None
     deliveries: list[DeliveryFacts]
+
+
+class MarkFigures(BaseModel):
+    """What is known of a mark; shares are of the pixels, 0 to 1."""
+
+    tier: str
+    mode: str
+    profile: str
+    frames: int
+    psnr: float | None = Field(description="dB of the worst frame in its own window; null: nothing was changed")
+    region_share: float = Field(description="where a mark was allowed")
+    stroke_share: float = Field(description="covered by lettering")
+    roi_share: float = Field(description="in the region of interest, untouched")
+
+
+class StudyLine(BaseModel):
+    """One study of the vault, by UIDs alone."""
+
+    study_uid: str
+    copies_study_uid: str = Field(description="of its copies, where they have one of their own; else empty")
+    originals: int
+    copies: int = Field(description="whose bytes are fixed, so that they left or may")
+    sealed: int = Field(description="originals whose sealed bytes are kept here")
+    first_at: float
+    last_at: float = Field(description="when the latest of it was received")
+    states: dict[str, int] = Field(description="state: instances that were received of it")
+
+
+class Studies(BaseModel):
+    """One page of studies; `older` or `after` asks for the next one."""
+
+    lines: list[StudyLine]
+    older: float | None
+    after: str | None
+
+
+class CopyLine(BaseModel):
+    """An original and its copy."""
+
+    original_series_uid: str
+    original_sop_uid: str
+    derived_sop_uid: str
+    generation: int = Field(description="counts different byte strings under one original UID")
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    created_at: float
+    is_sealed: bool = Field(description="its sealed original is kept here")
+    is_fixed: bool = Field(description="the bytes of its copy are fixed")
+    instance_id: str | None = Field(description="the latest instance that was received of it")
+    state: str | None
+    action: str | None
+    figures: MarkFigures | None
+
+
+class Study(BaseModel):
+    """A study with some of its originals and copies; `more`: there are others."""
+
+    study: StudyLine
+    lines: list[CopyLine]
+    more: bool
+
+
+class MarkLine(BaseModel):
+    """One mark that was made lately."""
+
+    instance_id: str
+    route: str
+    marked_at: float
+    sop_class_uid: str
+    figures: MarkFigures
+
+
+class MarkSummary(BaseModel):
+    """The newest marks of one route together."""
+
+    route: str
+    marks: int
+    psnr_lowest: float | None
+    psnr_median: float | None
+    region_share: float = Field(description="mean")
+    stroke_share: float = Field(description="mean")
+    roi_share: float = Field(description="mean")
+    unchanged: int = Field(description="copies in which nothing was changed: blank, or even air")
+
+
+class Marks(BaseModel):
+    """How much of a picture the newest marks take, and how far they can be seen."""
+
+    routes: list[MarkSummary]
+    lines: list[MarkLine]
+
+
+class RestoreLine(BaseModel):
+    """Originals given to one caller in one association, or a refusal; as many lines of the audit as `count` says."""
+
+    log: str | None
+    event: str | None
+    outcome: str | None
+    reason: str | None
+    association_id: str | None
+    calling_ae: str | None
+    peer_address: str | None
+    operation: str | None
+    first: str
+    last: str
+    count: int
+    bit_exact: bool | None
+    sop_instance_uid: str | None = Field(description="where there is one alone")
+
+
+class Restores(BaseModel):
+    """The newest restores and refusals, and the roles whose log the page's user may not read."""
+
+    lines: list[RestoreLine]
+    more: bool
+    closed: list[str]
 
 
 class DestinationFacts(BaseModel):

@@ -10,6 +10,7 @@ from gateway.flow.selection import Filter
 from gateway.web import answers, reading
 from gateway.web.audit_tail import tail
 from gateway.web.people import may_look
+from gateway.web.restores import restores
 from gateway.web.sources import Sources
 
 State = Annotated[str | None, Query(pattern="^(received|sealed|marked|delivered|held|discarded)$")]
@@ -52,6 +53,41 @@ def get_instance(request: Request, instance_id: InstanceId) -> answers.Instance:
     return reading.instance(_sources(request), instance_id)
 
 
+@router.get("/studies")
+def get_studies(
+    request: Request,
+    uid: Annotated[str, Query(max_length=64, pattern="^[0-9.]*$")] = "",
+    older: Annotated[float | None, Query(ge=0, le=1e11, allow_inf_nan=False)] = None,
+    after: Annotated[str, Query(max_length=64, pattern="^[0-9.]*$")] = "",
+    limit: Annotated[int, Query(ge=1, le=100)] = 25,
+) -> answers.Studies:
+    """The newest studies; with `uid` those whose UID begins so, or that have a series, instance or copy of it."""
+    return reading.studies(_sources(request), uid, limit, older, after)
+
+
+@router.get("/studies/{study_uid}")
+def get_study(
+    request: Request,
+    study_uid: Annotated[str, Path(max_length=64, pattern="^[0-9.]+$")],
+    start: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> answers.Study:
+    """One study with its originals and their copies."""
+    return reading.study(_sources(request), study_uid, limit, start)
+
+
+@router.get("/marks")
+def get_marks(request: Request, limit: Annotated[int, Query(ge=1, le=500)] = 50) -> answers.Marks:
+    """How far the newest marks of each route can be seen, and how much of the picture they take."""
+    return reading.marks(_sources(request), limit)
+
+
+@router.get("/restores")
+def get_restores(request: Request, limit: Annotated[int, Query(ge=1, le=500)] = 100) -> answers.Restores:
+    """Who got originals back, and who was refused."""
+    return restores(_sources(request).audit_files, limit)
+
+
 @router.get("/destinations")
 def get_destinations(request: Request) -> list[answers.DestinationFacts]:
     """The configured destinations with what goes to them."""
@@ -81,5 +117,5 @@ def get_audit(
     request: Request, event: Word = None, limit: Annotated[int, Query(ge=1, le=500)] = 50
 ) -> answers.AuditLines:
     """The newest lines of the audit."""
-    found = tail(_sources(request).audit_files, limit, event)
+    found = tail(_sources(request).audit_files, limit, [event] if event else ())
     return answers.AuditLines(lines=[dict(line) for line in found.lines], closed=list(found.closed))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,31 +24,34 @@ class Tail:
     closed: tuple[str, ...]
 
 
-def tail(files: Mapping[str, Path], limit: int = 50, event: str | None = None) -> Tail:
-    """The newest `limit` lines, of one event or of all; what is no field of the audit is left out."""
+def tail(files: Mapping[str, Path], limit: int = 50, only: Collection[str] = (), most_bytes: int = TAIL_BYTES) -> Tail:
+    """The newest `limit` lines, of these events or of all; what is no field of the audit is left out.
+
+    most_bytes: of the end of each file that are read.
+    """
     lines: list[dict[str, Any]] = []
     closed = []
     for role, path in files.items():
         try:
-            data = _end_of(path)
+            data = _end_of(path, most_bytes)
         except FileNotFoundError:
             continue
         except OSError:
             closed.append(role)
             continue
         lines += [{"log": role, **line} for line in map(_read, data.splitlines()) if line]
-    if event is not None:
-        lines = [line for line in lines if line["event"] == event]
+    if only:
+        lines = [line for line in lines if line["event"] in only]
     lines.sort(key=lambda line: line["time"], reverse=True)
     return Tail(tuple(lines[:limit]), tuple(closed))
 
 
-def _end_of(path: Path) -> bytes:
+def _end_of(path: Path, most: int) -> bytes:
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - TAIL_BYTES))
-        data = file.read(TAIL_BYTES)
-    return data if size <= TAIL_BYTES else data.partition(b"\n")[2]
+        file.seek(max(0, size - most))
+        data = file.read(most)
+    return data if size <= most else data.partition(b"\n")[2]
 
 
 def _read(data: bytes) -> dict[str, Any] | None:

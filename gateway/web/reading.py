@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from statistics import fmean, median
 
 from gateway.config import SecretRef
 from gateway.flow.cures import cure_of
 from gateway.flow.selection import Filter, facts_of, list_instances, whole_ids
 from gateway.flow.states import HELD
+from gateway.flow.studies import copies_of, newest_studies, recent_marks, studies_of
+from gateway.flow.studies import study as flow_study
 from gateway.web import answers
 from gateway.web.settings import settings_of
 from gateway.web.sources import Sources
@@ -49,7 +52,48 @@ def instance(sources: Sources, written: str) -> answers.Instance:
     engine = sources.engine()
     facts = facts_of(engine, whole_ids(engine, [written])[0])
     facts["cure"] = cure_of(facts["reason_code"]) if facts["state"] == HELD else None
+    facts["is_received_here"] = facts["spool_file"] is not None
+    facts["is_copy_here"] = facts["action"] == "mark" and facts["derived_file"] is not None
     return answers.Instance.model_validate({name: facts[name] for name in answers.Instance.model_fields})
+
+
+def studies(sources: Sources, uid: str, limit: int, older: float | None, after: str) -> answers.Studies:
+    """The newest studies, or those of a UID; errors as `studies_of`."""
+    engine = sources.engine()
+    found = studies_of(engine, uid, limit, after) if uid else newest_studies(engine, limit, older)
+    return answers.Studies.model_validate(asdict(found))
+
+
+def study(sources: Sources, study_uid: str, limit: int, start: int) -> answers.Study:
+    """One study with its originals and copies; errors as `gateway.flow.studies.study`."""
+    engine = sources.engine()
+    facts = answers.StudyLine(**asdict(flow_study(engine, study_uid)))
+    lines = [answers.CopyLine.model_validate(asdict(one)) for one in copies_of(engine, study_uid, limit + 1, start)]
+    return answers.Study(study=facts, lines=lines[:limit], more=len(lines) > limit)
+
+
+def marks(sources: Sources, limit: int) -> answers.Marks:
+    """The newest marks, at most `limit` a route, and what they have in common."""
+    names = [route.name for route in sources.config.routes if route.action == "mark" or route.rules]
+    lines = [answers.MarkLine.model_validate(asdict(one)) for one in recent_marks(sources.engine(), names, limit)]
+    sums = [_summary(name, [one.figures for one in lines if one.route == name]) for name in names]
+    return answers.Marks(routes=[one for one in sums if one.marks], lines=lines)
+
+
+def _summary(route: str, figures: list[answers.MarkFigures]) -> answers.MarkSummary:
+    seen = [one.psnr for one in figures if one.psnr is not None]
+    shares = {
+        name: fmean(getattr(one, name) for one in figures) if figures else 0.0
+        for name in ("region_share", "stroke_share", "roi_share")
+    }
+    return answers.MarkSummary(
+        route=route,
+        marks=len(figures),
+        psnr_lowest=min(seen, default=None),
+        psnr_median=median(seen) if seen else None,
+        unchanged=len(figures) - len(seen),
+        **shares,
+    )
 
 
 def destinations(sources: Sources) -> list[answers.DestinationFacts]:

@@ -31,6 +31,7 @@ class Session:
     form_token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     begun: float = 0.0
     seen: float = 0.0
+    proof: str = field(default="", repr=False)  # by which the worker knows this login; "": it does not
     password_hash: str = field(default="", repr=False)  # whose password it was; a new one ends it
     browser: str = field(default="", repr=False)  # for its cookie
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 from sqlalchemy import Engine, select
 
@@ -37,6 +38,16 @@ class Listener:
     role: str
     address: str
     up: bool
+
+
+class Viewer(Protocol):
+    """Who makes pictures of instances: the worker."""
+
+    def log_in(self, user: str, password: str, session_id: str) -> str:
+        """Prove a password; returns what to ask by."""
+
+    def picture(self, proof: str, wish: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """Facts and PNG; `wish`: instance, view, frame, window, side. GatewayError: why there is none."""
 
 
 class Looks:
@@ -112,6 +123,8 @@ class Sources:
         As they are now.
     audit
         Where the page tells of who logged in and asked for what.
+    viewer
+        None: switched off.
     """
 
     config: Config
@@ -121,6 +134,7 @@ class Sources:
     listeners: Callable[[], Sequence[Listener]]
     audit: AuditLog
     version: str = ""
+    viewer: Viewer | None = None
     looks: Looks = field(init=False)
 
     def __post_init__(self) -> None:

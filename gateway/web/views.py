@@ -21,6 +21,7 @@ from gateway.flow.states import HELD
 from gateway.web import reading
 from gateway.web.audit_tail import tail
 from gateway.web.people import may_look, person_shown
+from gateway.web.restores import restores
 from gateway.web.sources import Sources
 
 HERE = Path(__file__).parent
@@ -28,6 +29,8 @@ STATES = ("received", "sealed", "marked", "delivered", "held", "discarded")
 WORKER_S = 300.0  # a worker that was not seen for so long is said to be down
 SOON_DAYS = 30  # certificates that end sooner stand on the overview
 PAGE_LINES = 100
+STUDIES_LINES = 25
+MARKS_LINES = 200  # of each route, in its summary
 NONE = "-"
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse, dependencies=[Depends(may_look)])
@@ -68,6 +71,14 @@ def _status_word(value: int | None) -> str:
     return f"0x{value:04X}" if value is not None else NONE
 
 
+def _decibels(value: float | None) -> str:
+    return f"{value:.1f} dB" if value is not None else NONE
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
 def _sentence(words: str) -> str:
     """The words of an error as a sentence: errors begin small and end open, since they also stand in lines of a log."""
     return words[:1].upper() + words[1:] + ("" if words[-1:] in ".?!" else ".")
@@ -91,6 +102,8 @@ def environment() -> Environment:
         dimse=_status_word,
         query=urlencode,
         sentence=_sentence,
+        decibels=_decibels,
+        percent=_percent,
     )
     return made
 
@@ -175,13 +188,52 @@ def instance(request: Request, instance_id: str) -> HTMLResponse:
     """One instance."""
     if not re.fullmatch("[0-9a-f]{3,32}", instance_id):
         raise NotFoundError("no-such-instance", "that is no id of an instance", "the queue has them")
-    return render(request, "instance.html", one=reading.instance(_sources(request), instance_id))
+    sources = _sources(request)
+    return render(
+        request, "instance.html", one=reading.instance(sources, instance_id), has_viewer=sources.viewer is not None
+    )
+
+
+@router.get("/studies")
+def studies(
+    request: Request,
+    uid: Annotated[str, Query(max_length=64)] = "",
+    older: Annotated[float | None, Query(ge=0, le=1e11, allow_inf_nan=False)] = None,
+    after: Annotated[str, Query(max_length=64, pattern="^[0-9.]*$")] = "",
+) -> HTMLResponse:
+    """The newest studies, or those of a UID."""
+    uid = uid.strip()
+    found = reading.studies(_sources(request), uid, STUDIES_LINES, older, after)
+    more = {"uid": uid, "after": found.after} if found.after else {"older": found.older} if found.older else None
+    return render(request, "studies.html", lines=found.lines, uid=uid, more=more, is_first=not (older or after))
+
+
+@router.get("/studies/{study_uid}")
+def study(request: Request, study_uid: str, start: Annotated[int, Query(ge=0, le=1_000_000)] = 0) -> HTMLResponse:
+    """One study with its originals and copies."""
+    found = reading.study(_sources(request), study_uid, PAGE_LINES, start)
+    return render(request, "study.html", study=found.study, lines=found.lines, start=start, more=found.more)
+
+
+@router.get("/marks")
+def marks(request: Request) -> HTMLResponse:
+    """Quality of the newest marks."""
+    found = reading.marks(_sources(request), MARKS_LINES)
+    return render(request, "marks.html", routes=found.routes, lines=found.lines[:PAGE_LINES], most=MARKS_LINES)
+
+
+@router.get("/restores")
+def restored(request: Request) -> HTMLResponse:
+    """Restores and refusals."""
+    return render(request, "restores.html", found=restores(_sources(request).audit_files, PAGE_LINES))
 
 
 @router.get("/audit")
 def audit(request: Request, event: Word = "") -> HTMLResponse:
     """The newest lines of the audit."""
-    return render(request, "audit.html", audit=tail(_sources(request).audit_files, 200, event or None), event=event)
+    return render(
+        request, "audit.html", audit=tail(_sources(request).audit_files, 200, [event] if event else ()), event=event
+    )
 
 
 @router.get("/configuration")

@@ -1,10 +1,10 @@
-"""How long the page's questions take: the flow at a glance, and the newest instances by each filter.
+"""How long the page's questions take: the flow at a glance, the newest instances by each filter, studies and marks.
 
     python -m tests.benchmarks.page_queries [--instances 200000] [--database FILE]
 
 Fills an embedded database as a site's of a month would be: 97 of 100 are delivered, the rest is on its way or held, on
-two routes. Prints for each question the median of five times in ms, of the wall clock and of the processor. A database
-that is given is filled when it is empty, and kept.
+two routes, 40 to a study. Prints for each question the median of five times in ms, of the wall clock and of the
+processor. A database that is given is filled when it is empty, and kept.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ from typing import Any
 
 from sqlalchemy import Engine, insert
 
-from gateway.database import DeliveryRow, InstanceRow, open_database, sqlite_url, transaction
+from gateway.database import DeliveryRow, FiguresRow, InstanceRow, VaultRow, open_database, sqlite_url, transaction
 from gateway.flow.overview import look
 from gateway.flow.selection import Filter, list_instances
+from gateway.flow.studies import copies_of, newest_studies, recent_marks, studies_of, study
 from tests.support.flow import ROUTE
 
 MONTH_S = 30 * 86_400.0
 AT_ONCE = 10_000
+OF_A_STUDY = 40
 FILTERS = {
     "the newest": Filter(),
     "delivered": Filter("delivered"),
@@ -45,9 +47,12 @@ def fill(engine: Engine, count: int) -> None:
     for start in range(0, count, AT_ONCE):
         rows = [_instance(chance, n / count, begun) for n in range(start, min(count, start + AT_ONCE))]
         deliveries = [_delivery(row) for row in rows if row["state"] in ("marked", "delivered")]
+        records = [_record(chance, n + start, row) for n, row in enumerate(rows)]
         with transaction(engine) as session:
             session.execute(insert(InstanceRow), rows)
             session.execute(insert(DeliveryRow), deliveries)
+            session.execute(insert(VaultRow), records)
+            session.execute(insert(FiguresRow), [_figures(row) for row in rows])
 
 
 def _instance(chance: random.Random, share: float, begun: float) -> dict[str, Any]:
@@ -89,6 +94,39 @@ def _delivery(row: dict[str, Any]) -> dict[str, Any]:
     return {**to, "state": state, "attempts": 1, "sent_at": sent_at, "dimse_status": 0}
 
 
+def _record(chance: random.Random, number: int, row: dict[str, Any]) -> dict[str, Any]:
+    """As the vault has them: a kilobyte of token, document and attributes beside what is asked for."""
+    study = f"1.2.826.0.1.{number // OF_A_STUDY}"
+    return {
+        "locator": row["record"],
+        "generation": 0,
+        "original_sop_uid": row["sop_instance_uid"],
+        "original_series_uid": f"{study}.{number % 2}",
+        "study_uid": study,
+        "derived_sop_uid": f"2.25.{chance.getrandbits(127)}",
+        "derived_series_uid": f"2.25.{number // OF_A_STUDY}",
+        "sop_class_uid": row["sop_class_uid"],
+        "transfer_syntax_uid": row["transfer_syntax_uid"],
+        "original_sha256": row["sha256"],
+        "original_size": row["size"],
+        "policy": "00" * 32,
+        "derived_sha256": row["sha256"],
+        "token": bytes(200),
+        "document": bytes(600),
+        "signature": bytes(64),
+        "signer": "00" * 16,
+        "payload_file": row["record"],
+        "created_at": row["sealed_at"],
+        "attributes": {"00100010": "x" * 200},
+    }
+
+
+def _figures(row: dict[str, Any]) -> dict[str, Any]:
+    shares = {"region_share": 0.5, "stroke_share": 0.1, "roi_share": 0.1}
+    about = {"locator": row["record"], "route": row["route"], "policy": {"tier": "notice"}, "frames": 1, "psnr": 40.0}
+    return {**about, "psnr_windows": {}, **shares}
+
+
 def timed(question: Callable[[], object]) -> tuple[float, float]:
     """Milliseconds by the wall clock and of the processor, each the median of five times."""
     times = []
@@ -112,6 +150,13 @@ def main() -> None:
         questions: dict[str, Callable[[], object]] = {"the flow at a glance": lambda: look(engine, [ROUTE])}
         for name, only in FILTERS.items():
             questions[name] = lambda only=only: list_instances(engine, limit=101, only=only)
+        older = newest_studies(engine).older
+        questions["the newest studies"] = lambda: newest_studies(engine)
+        questions["older studies"] = lambda: newest_studies(engine, before=older)
+        questions["studies by a prefix"] = lambda: studies_of(engine, "1.2.826.0.1.1")
+        questions["a study by the UID of a series"] = lambda: studies_of(engine, "1.2.826.0.1.100.1")
+        questions["one study"] = lambda: (study(engine, "1.2.826.0.1.100"), copies_of(engine, "1.2.826.0.1.100"))
+        questions["marks"] = lambda: recent_marks(engine, ["relay", "partner"], 200)
         for name, question in questions.items():
             wall, own = timed(question)
             print(f"{name}: {wall:.0f} ms, of the processor {own:.0f} ms")

@@ -145,7 +145,8 @@ def test_the_page_shows_everything_under_its_own_account(accounts, postgresql_ur
     flow.run()
     page = Page(database_url=str(make_url(owner).set(username="miad_page")))
     client = TestClient(create_app(page_sources(config.model_copy(update={"page": page}))), base_url="http://localhost")
-    names = ("status", "queue", "destinations", "configuration", "audit", f"instances/{ids[0]}")
+    names = ("status", "queue", "destinations", "configuration", "audit", f"instances/{ids[0]}", "studies", "marks")
+    names += ("restores", f"studies/{ct().StudyInstanceUID}", "studies?uid=1.2")
     for path in ("/", "/queue", "/audit", "/ready", f"/instances/{ids[0]}", *(f"/api/v1/{name}" for name in names)):
         assert client.get(path).status_code == 200, path
     for name in ("instances/abc%00", "instances/abc%ff", "instances/" + "a" * 9000):  # what PostgreSQL takes in no text

@@ -52,7 +52,7 @@ def test_a_unit_writes_the_folders_of_its_role_and_no_other(role: str) -> None:
 def test_the_shared_folders_let_their_roles_in_and_nobody_else(role: str) -> None:
     unit = service(role)
     groups = {*unit["SupplementaryGroups"], *unit["Group"]}
-    for name in {"spool", "vault", "database"}:
+    for name in {"spool", "vault", "viewer", "database"}:
         mode, owner, group = TMPFILES[name]
         may_enter = owner in unit["User"] or group in groups
         may_write = owner in unit["User"] or (group in groups and int(mode, 8) & 0o020 != 0)

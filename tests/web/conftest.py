@@ -20,6 +20,7 @@ from gateway.web.app import create_app
 from gateway.web.passwords import hash_password
 from tests.flow.conftest import postgresql_url
 from tests.support.flow import ROUTE, Flow, configuration, ct
+from tests.support.network.peers import free_port
 
 __all__ = ["postgresql_url"]
 
@@ -64,7 +65,11 @@ def page_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def with_page(state: Path, keys: Path) -> Config:
-    return configuration(state, keys, ROUTE, SECOND, HOLDS).model_copy(update={"page": Page()})
+    config = configuration(state, keys, ROUTE, SECOND, HOLDS)
+    nobodys = config.ingress.model_copy(
+        update={"port": free_port()}
+    )  # the usual one may be a gateway's of this machine
+    return config.model_copy(update={"page": Page(), "ingress": nobodys})
 
 
 def make(folder: Path, keys: Path) -> Shown:

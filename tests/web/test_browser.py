@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
+from gateway.audit import AuditLog
 from gateway.config.models import Database
 from gateway.database import DeliveryRow, transaction
 from tests.conftest import missing
 from tests.web.conftest import PASSWORD, Shown
 from tests.web.live import served
+from tests.web.viewed import answering, port_of, with_viewer
 
 pytestmark = [pytest.mark.full, pytest.mark.peers]
 
@@ -105,11 +107,16 @@ def test_every_page_as_a_person_sees_it(acting: Shown, chromium, axe, pictures: 
     held, failing = acting.ids["refused"], acting.ids["failing"]
     places = {
         "flow": "/", "queue": "/queue", "held": "/queue?state=held", "requests": "/requests", "audit": "/audit",
+        "studies": "/studies", "study": "/studies/1.2.3.1", "marks": "/marks", "restores": "/restores",
         "configuration": "/configuration", "instance-held": f"/instances/{held}",
         "instance-failing": f"/instances/{failing}", "not-found": "/nothing", "login": "/login",
     }  # fmt: skip
     wrong = []
-    with served(acting) as base:
+    log = AuditLog(acting.config.site.state / "audit" / "restore.jsonl")
+    log.write("original-restored", "success", calling_ae="READER", bit_exact=True, sop_instance_uid="1.2.826.0.1.99.1")
+    log.write("restore-refused", "refused", calling_ae="OTHER", peer_address="10.0.0.9", reason="study-not-in-scope")
+    acting = with_viewer(acting)
+    with served(acting) as base, answering(port_of(acting)):
         page = open_page(chromium, base, width, scheme)
         for name, place in places.items():
             page.goto(base + place)
@@ -118,6 +125,10 @@ def test_every_page_as_a_person_sees_it(acting: Shown, chromium, axe, pictures: 
         for name in ("flow", "instance-held", "instance-failing"):
             page.goto(base + places[name])
             wrong += look(page, axe, pictures / f"{name}-operator-{scheme}-{width}.png")
+        for name in ("both", "difference", "zones"):
+            page.goto(f"{base}/instances/{failing}/view?view={name}")
+            assert page.locator("figure img").evaluate_all("all => all.every(one => one.naturalWidth === 64)")
+            wrong += look(page, axe, pictures / f"view-{name}-{scheme}-{width}.png")
         page.goto(base + "/configuration")
         for summary in page.locator("summary").all():
             if summary.evaluate("one => !one.parentElement.open"):
@@ -174,6 +185,28 @@ def test_to_discard_the_id_has_to_be_typed(acting: Shown, chromium, axe, picture
         page.get_by_text("Done: retry changed 1 instance").wait_for(timeout=20_000)
         page.get_by_role("button", name="Log out").click()
         page.get_by_role("link", name="Log in to act").wait_for()
+        page.context.close()
+
+
+def test_the_viewer_by_keyboard_alone_and_without_a_worker(acting: Shown, chromium, axe, pictures: Path) -> None:
+    acting = with_viewer(acting)
+    with served(acting) as base:
+        page = open_page(chromium, base, "phone")
+        with answering(port_of(acting)):
+            log_in(page, base)
+            page.goto(f"{base}/instances/{acting.ids['failing']}")
+            focus(page, "See it before and after its mark")
+            page.keyboard.press("Enter")
+            page.get_by_alt_text("The marked copy").wait_for()
+            focus(page, "Window center")
+            page.keyboard.type("0")
+            page.keyboard.press("Tab")
+            page.keyboard.type("2000")
+            page.keyboard.press("Enter")
+            page.get_by_text("window 0 / 2000").first.wait_for()
+        page.reload()
+        page.get_by_text("No worker of this machine shows pictures").wait_for()
+        assert look(page, axe, pictures / "view-no-worker.png") == []
         page.context.close()
 
 

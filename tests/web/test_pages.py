@@ -28,7 +28,8 @@ from tests.network.test_ingress import until
 from tests.support.network.peers import free_port
 from tests.web.conftest import Shown
 
-PAGES = ["/", "/queue", "/queue?state=held", "/audit", "/configuration"]
+PAGES = ["/", "/queue", "/queue?state=held", "/studies", "/studies/1.2.3.1", "/marks", "/restores", "/audit"]
+PAGES += ["/configuration"]
 
 
 class Outline(HTMLParser):
@@ -172,7 +173,10 @@ def test_what_a_role_that_was_taken_over_writes_stops_no_page(own: Shown) -> Non
     lines = [json.dumps({**good, **one}) for one in odd]
     log = own.config.site.state / "audit" / "ingress.jsonl"
     log.write_text("\n".join([*lines, "[" * 100_000, "\0", json.dumps({**good, "reason": "<script>"})]) + "\n")
-    for path in ("/", "/audit", "/api/v1/audit"):
+    odd += [{"bit_exact": "x"}, {"calling_ae": ["a"]}, {"sop_instance_uid": {"a": 1}}]
+    restored = [json.dumps({**good, "event": "original-restored", **one}) for one in odd]
+    (own.config.site.state / "audit" / "restore.jsonl").write_text("\n".join(restored) + "\n")
+    for path in ("/", "/audit", "/api/v1/audit", "/restores", "/api/v1/restores"):
         answer = own.client.get(path)
         assert answer.status_code == 200, path
     assert "(malformed)" in own.client.get("/audit").text and "<script>" not in own.client.get("/audit").text

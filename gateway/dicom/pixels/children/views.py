@@ -24,6 +24,7 @@ from gateway.dicom.pixels.children import main as frames
 from gateway.dicom.pixels.children import pool
 from gateway.dicom.pixels.decoding import decode_frame
 from gateway.dicom.pixels.frames import FrameReader
+from gateway.dicom.pixels.shown import shown
 from gateway.dicom.pixels.stored_values import Pixels, decode_pixels
 from gateway.dicom.pixels.windows import Window
 from gateway.errors import DicomError
@@ -82,8 +83,8 @@ def _finite(value: Any) -> Any:
 def _rendered(data: bytes, request: dict[str, Any]) -> bytes:
     wish = request["wish"]
     pixels, index = _frame(data, request["syntax"], wish["frame"])
-    shown = _shown(pixels, index, wish.get("window"))
-    picture = Image.fromarray(shown)
+    window = Window(*wish["window"]) if wish.get("window") else None
+    picture = Image.fromarray(shown(pixels, index, window))
     if "viewport" in wish:
         picture.thumbnail(tuple(wish["viewport"]), Image.Resampling.LANCZOS)
     out = io.BytesIO()
@@ -110,40 +111,6 @@ def _index(number: int, count: int) -> int:
     if number > count:
         raise DicomError("no-such-value", f"it has {count} frames")
     return max(number - 1, 0)
-
-
-def _shown(pixels: Pixels, index: int, window: list[Any] | None) -> np.ndarray:
-    """The frame as shades or colours of 8 bits."""
-    frame = pixels.frames[index]
-    if frame.ndim == 3:
-        return (frame >> max(pixels.bits_stored - 8, 0)).astype(np.uint8)
-    display = pixels.displays[index]
-    low, high = pixels.limits
-    if window is not None:
-        output = np.arange(low, high + 1) * display.slope + display.intercept
-        shades = Window(*window).shades(output)
-    else:
-        shades = _own(pixels, index, low, high)
-    if display.inverted:
-        shades = 1.0 - shades
-    table = np.rint(shades * 255).astype(np.uint8)
-    return table[frame.astype(np.int32) - low]
-
-
-def _own(pixels: Pixels, index: int, low: int, high: int) -> np.ndarray:
-    """The shade of each stored value by the header's first VOI, else from the smallest to the largest value shown."""
-    display = pixels.displays[index]
-    views = display.views(low, high)
-    if views and isinstance(views[0][1], np.ndarray):
-        return views[0][1]
-    frame = pixels.frames[index]
-    if views:
-        black, white = views[0][1]
-    else:
-        shown = frame if pixels.padding is None else frame[~pixels.padding[index]]
-        black, white = (float(shown.min()), float(shown.max())) if shown.size else (low, high)
-    shades = np.clip((np.arange(low, high + 1) - black) / max(white - black, 1e-9), 0.0, 1.0)
-    return 1.0 - shades if display.slope < 0 else shades
 
 
 # --- values
