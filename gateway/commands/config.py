@@ -31,7 +31,7 @@ def check(
     The private key of the restore role is read for --role restore only.
     """
     from gateway.config import InvalidConfigError, Source
-    from gateway.config.problems import shown
+    from gateway.config.problems import in_words, shown
     from gateway.preflight import preflight
 
     try:
@@ -47,14 +47,12 @@ def check(
 
     findings = preflight(settings, role.value)
     for finding in findings:
-        stands, line = source.places.place(finding.path) or (config, None)
-        part = shown(stands, config)
         if as_json:
-            row = {"level": finding.level, "path": finding.where, "line": line, "file": part}
+            stands, line = source.places.place(finding.path) or (config, None)
+            row = {"level": finding.level, "path": finding.where, "line": line, "file": shown(stands, config)}
             show_json({**row, "message": finding.message, "hint": finding.hint})
         else:
-            place = ", ".join(filter(None, (part, f"line {line}" if line else "", finding.where)))
-            show_text(f"{finding.level}: {place}: {finding.message}" + (f" ({finding.hint})" if finding.hint else ""))
+            show_text(f"{finding.level}: {in_words(finding, source.places, config)}")
     errors = sum(finding.level == "error" for finding in findings)
     say(f"{config}: {errors} errors, {len(findings) - errors} warnings" if findings else f"{config}: all right")
     if errors:

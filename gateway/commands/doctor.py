@@ -41,7 +41,7 @@ def doctor(config: ConfigFile, as_json: AsJson = False) -> None:
             show_text(f"           what to do: {one.hint}")
     errors = [one for one in found if one.level == "error"]
     warnings = sum(one.level == "warning" for one in found)
-    say(f"{len(errors)} errors, {warnings} warnings")
+    say(f"{config}: {len(errors)} errors, {warnings} warnings")
     if errors:
         raise typer.Exit(_code(errors))
 

@@ -30,7 +30,7 @@ DONE = ("marked", "remapped", "restored")
 LISTED = 20  # so many files are listed one by one; of more, only those that were not done
 
 
-def protect(paths: Paths, out: Out, config: LocalConfigFile = None, as_json: AsJson = False) -> None:
+def protect(paths: Paths, out: Out, config: LocalConfigFile, as_json: AsJson = False) -> None:
     """Mark DICOM files and seal their originals, as the network path does; the given files stay as they are.
 
     Output keeps the names below a given folder; what a DICOMDIR names and what an archive holds is named by its new SOP
@@ -50,7 +50,7 @@ def protect(paths: Paths, out: Out, config: LocalConfigFile = None, as_json: AsJ
 def restore(
     paths: Paths,
     out: Out,
-    config: LocalConfigFile = None,
+    config: LocalConfigFile,
     key: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help=_KEY_HELP)] = None,
     signer: Annotated[list[Path] | None, typer.Option(exists=True, dir_okay=False, help=_SIGNER_HELP)] = None,
     as_json: AsJson = False,
@@ -76,7 +76,7 @@ def restore(
 
 def explain(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, metavar="FILE", help="A DICOM file.")],
-    config: LocalConfigFile = None,
+    config: LocalConfigFile,
     called_ae: Annotated[str | None, typer.Option("--called-ae", help="As if sent to this AE title.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -35,7 +35,7 @@ def make(
 
 @app.command()
 def prove(
-    config: LocalConfigFile = None,
+    config: LocalConfigFile,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", dir_okay=False, help="Where to, instead of where it is looked for.")
     ] = None,

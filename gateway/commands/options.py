@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 USUAL_PLACES = (Path("gateway.toml"), Path("/etc/miad-gateway/gateway.toml"))
 
 _CONFIG_HELP = f"The configuration file; without it, the first that is there: {', '.join(map(str, USUAL_PLACES))}."
-_LOCAL_HELP = "The configuration file; without it, keys and vault of this user under the state folder."
+_LOCAL_HELP = f"{_CONFIG_HELP} Where there is none: keys and vault of this user, under the state folder."
 
 
 def find_config() -> Path:
@@ -28,11 +29,26 @@ def find_config() -> Path:
     ConfigError
         ``config-missing``: it lies in none of the usual places.
     """
-    for place in USUAL_PLACES:
-        if place.is_file():
-            return place
+    if (place := find_local_config()) is not None:
+        return place
     message = f"no configuration is named, and there is no {' and no '.join(map(str, USUAL_PLACES))}"
     raise ConfigError("config-missing", message, "give --config or MIAD_GATEWAY_CONFIG; `miad-gateway init` makes one")
+
+
+def find_local_config() -> Path | None:
+    """The configuration of this machine; None where there is none, and this user's own keys and vault serve.
+
+    One that this user may not look at is one all the same: reading it tells so, and no other vault takes its place.
+    """
+    for place in USUAL_PLACES:
+        try:
+            if stat.S_ISREG(place.stat().st_mode):
+                return place
+        except PermissionError:
+            return place
+        except OSError:
+            continue
+    return None
 
 
 ConfigFile = Annotated[
@@ -41,12 +57,24 @@ ConfigFile = Annotated[
         "--config",
         "-c",
         envvar="MIAD_GATEWAY_CONFIG",
+        readable=False,  # not looked at here: reading it says whose it is
         help=_CONFIG_HELP,
         default_factory=find_config,
         show_default=False,
     ),
 ]
-LocalConfigFile = Annotated[Path | None, typer.Option("--config", "-c", envvar="MIAD_GATEWAY_CONFIG", help=_LOCAL_HELP)]
+LocalConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        envvar="MIAD_GATEWAY_CONFIG",
+        readable=False,  # not looked at here: reading it says whose it is
+        help=_LOCAL_HELP,
+        default_factory=find_local_config,
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
 
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over output files that are there already.")]

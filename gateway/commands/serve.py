@@ -32,6 +32,7 @@ def serve(
     """
     from gateway import service
     from gateway.config.duties import roles_of, roles_to_start
+    from gateway.config.problems import in_words
     from gateway.log import get_logger, set_up_logging
     from gateway.preflight import preflight
 
@@ -42,7 +43,7 @@ def serve(
     findings = preflight(settings, role.value)
     errors = [finding for finding in findings if finding.level == "error" and finding.keeps_from_starting]
     for finding in errors:
-        say(f"error: {finding.where}: {finding.message}" + (f" ({finding.hint})" if finding.hint else ""))
+        say(f"error: {config}: {in_words(finding, source.places, config)}")
     without = {one for finding in errors for one in roles_of(finding.path)}
     wanted = roles_to_start(settings) if role is Role.ALL else [role.value]
     if errors and without.issuperset(wanted):

@@ -37,7 +37,7 @@ _DATABASE_HELP = (
 
 
 @app.command()
-def verify(config: LocalConfigFile = None, as_json: AsJson = False) -> None:
+def verify(config: LocalConfigFile, as_json: AsJson = False) -> None:
     """Open every original once and compare it with its signed record, and the restore keys; needs the private key."""
     settings = _site(config)
     from gateway.audit import audited, events
@@ -64,7 +64,7 @@ def verify(config: LocalConfigFile = None, as_json: AsJson = False) -> None:
 @app.command()
 def backup(
     out: Annotated[Path, typer.Option("--out", "-o", dir_okay=False, help="The backup file.")],
-    config: LocalConfigFile = None,
+    config: LocalConfigFile,
     passphrase_file: PassphraseFile = None,
 ) -> None:
     """Write the whole site into one encrypted file: keys, configuration, TLS files, records, sealed originals."""

@@ -21,7 +21,10 @@ def _ae_title(value: str) -> str:
 
 
 def _network(value: str) -> str:
-    ipaddress.ip_network(value, strict=False)
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(f"{value!r} is no IP address and no network: write it as 10.1.2.3 or 10.1.0.0/16") from None
     return value
 
 

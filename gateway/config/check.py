@@ -25,9 +25,11 @@ from gateway.config.secret import SecretRef
 from gateway.config.stores import store_findings
 from gateway.config.syntaxes import UNCOMPRESSED
 from gateway.config.users import run_as
+from gateway.config.without_effect import findings_without_effect
 from gateway.errors import ConfigError
 
 TRUST_SUFFIXES = (".pem", ".crt", ".cer", ".der")
+OTHER_FOLDER = "name a folder that is there, or can be made"
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -48,6 +50,7 @@ def check_config(config: Config, role: Role = "all") -> list[Finding]:
         *_check_destinations(config, role),
         *balancer_findings(config, role),
         *commitment_findings(config, role),
+        *findings_without_effect(config, role),
         *store_findings(config, role),
         *_check_surrogates(config, role),
         *_check_restore(config, role),
@@ -117,11 +120,12 @@ def _check_state(config: Config, role: Role) -> Iterator[Finding]:
     if not state.exists():
         nearest = next(folder for folder in state.parents if folder.exists())
         if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-            yield Finding(
-                "error", here, f"{state} cannot be made: {nearest} is not writable by this user", run_as(nearest)
-            )
+            message = f"{state} cannot be made: {nearest} is not a folder that this user can write to"
+            yield Finding("error", here, message, run_as(nearest) or OTHER_FOLDER)
     elif not state.is_dir():
-        yield Finding("error", here, f"{state} is not a folder that this user can write to")
+        yield Finding("error", here, f"{state} is not a folder that this user can write to", OTHER_FOLDER)
+    elif not os.access(state, os.X_OK):
+        yield Finding("error", here, f"{state} is not a folder that this user can write to", run_as(state))
     elif (state / "database").is_dir():
         yield from _check_separate_users(config, state, role)
     elif not os.access(state, os.W_OK | os.X_OK):

@@ -160,18 +160,24 @@ def _parse_toml(text: str, file: Path) -> dict[str, Any]:
         column = f" at column {place[2]}" if place and place[2] else ""
         reason = message[: place.start()] if place else message
         problem = ConfigProblem(
-            "", line, f"is not TOML: {reason[:1].lower()}{reason[1:]}{column}", _syntax_hint(text, line)
+            "", line, f"is not TOML: {reason[:1].lower()}{reason[1:]}{column}", _syntax_hint(text, line, reason)
         )
         raise InvalidConfigError("config-syntax", file, [problem]) from None
 
 
-def _syntax_hint(text: str, line: int) -> str:
+def _syntax_hint(text: str, line: int, reason: str) -> str:
     """What is most often wrong on such a line."""
     written = text.split("\n")[line - 1]
     if re.fullmatch(r"""\s*[\w.-]+\s*=\s*[^\s\d"'\[{tf+-].*""", written):
         return 'text stands in quotes: key = "text"'
     if re.fullmatch(r"\s*[\w.-]+\s*:.*", written):
         return "a key and its value are joined by =, not by a colon"
+    if reason.startswith("Cannot overwrite a value"):
+        return "a key stands once in a table"
+    if re.match(r"Cannot declare .* twice", reason):
+        return "a table stands once: put all of its keys together; [[...]] begins one more entry of a list"
+    if written.count('"') % 2 or written.count("'") % 2:
+        return "a text ends with the quote that it began with"
     return ""
 
 

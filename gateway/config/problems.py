@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.config.base import Disagreement, Model
+from gateway.config.finding import Finding
 from gateway.config.lines import KeyPath, format_path
 from gateway.config.merge import KeyPlaces
 from gateway.config.models import Config
@@ -59,6 +60,15 @@ def shown(place: Path, file: Path) -> str:
     return "" if place == file else f"{place.parent.name}/{place.name}"
 
 
+def in_words(finding: Finding, places: KeyPlaces, file: Path) -> str:
+    """A finding as a line for a person: which part of the configuration and line it speaks of, what, and what to do.
+
+    `file` is the configuration file, which is not named again; a value that nobody wrote has no line.
+    """
+    stands, line = places.place(finding.path) or (file, None)
+    return str(ConfigProblem(finding.where, line, finding.message, finding.hint, shown(stands, file)))
+
+
 def explain_errors(error: ValidationError, places: KeyPlaces, file: Path) -> list[ConfigProblem]:
     """Every problem behind a pydantic error of `Config`, with its place in the texts."""
     details = error.errors()
@@ -95,6 +105,8 @@ def _explain(detail: ErrorDetails) -> Iterator[tuple[KeyPath, str, str]]:
         yield path, str(context["error"]), ""
     elif kind in _WANTED_TYPES:
         wanted, example = _WANTED_TYPES[kind]
+        if kind == "tuple_type" and isinstance(value, dict):
+            example = f"[[{path[-1]}]]: two brackets begin an entry of a list"
         yield path, f"must be {wanted}", f"written as {example}"
     elif kind in ("too_short", "string_too_short"):
         yield path, f"must have at least {_counted(context['min_length'], kind)}", ""

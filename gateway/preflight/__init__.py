@@ -132,6 +132,19 @@ def _try_rules(config: Config) -> Iterator[Finding]:
         for path, match in matches:
             if why := check_tag(match):
                 yield Finding("error", path, why, "see the keywords of PS3.6, or write the tag as 0008,1010")
+    classes = [
+        (("routes", index, "rules", position, "sop_class"), rule.sop_class)
+        for index, route in enumerate(config.routes)
+        for position, rule in enumerate(route.rules)
+        if rule.sop_class
+    ]
+    if classes:
+        from gateway.protect.rules import is_known_class
+
+        for here, uid in classes:
+            if not is_known_class(uid):
+                message = f"{uid} is no SOP class that the DICOM dictionary knows: the rule fits no other object"
+                yield Finding("warning", here, message, "see PS3.6 annex A; a private SOP class may be meant")
 
 
 def _try_tls(config: Config, role: Role) -> Iterator[Finding]:

@@ -17,7 +17,15 @@ def try_ports(config: Config, role: Role) -> Iterator[Finding]:
     """Each port is listened on for a moment, unless a running role of the gateway holds it."""
     for path, host, port in listeners(config, role):
         if not is_ours(host, port) and (reason := reason_not_to_listen(host, port)):
-            yield Finding("error", path, reason, "stop what listens there, or choose another port")
+            yield Finding("error", path, reason, _port_cure(reason))
+
+
+def _port_cure(reason: str) -> str:
+    if "no address" in reason:
+        return "give an address of this machine (ip address), or 0.0.0.0 for all of them"
+    if "may not" in reason:
+        return "choose a port from 1024 on, or give the service AmbientCapabilities=CAP_NET_BIND_SERVICE"
+    return "stop what listens there, or choose another port"
 
 
 def try_the_database(config: Config, role: Role = "all") -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from functools import cache
 
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.uid import UID
 
 from gateway.config.models import Route
 from gateway.config.rules import Rule, TagMatch
@@ -21,6 +22,11 @@ from gateway.dicom.encoding.private import blocks_of
 
 _NO_TEXT = {"SQ", "OB", "OD", "OF", "OL", "OV", "OW", "UN"}
 DESCRIPTIONS = ("StudyDescription", "SeriesDescription", "ProtocolName")
+
+
+def is_known_class(uid: str) -> bool:
+    """Whether a UID is a SOP class of the DICOM dictionary (PS3.6 annex A), retired ones included."""
+    return UID(uid).type == "SOP Class"
 
 
 @dataclass(frozen=True)

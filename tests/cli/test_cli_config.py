@@ -178,7 +178,7 @@ def test_serve_does_not_start_without_its_keys(run, sample: Path) -> None:
     (sample.parent / "keys" / "spool.key").unlink()
     done = run("serve", "--config", sample, "--role", "ingress")
     assert done.code == 2
-    assert "error: keys.spool_key: cannot read" in done.err
+    assert f"error: {sample}: line " in done.err and ", keys.spool_key: cannot read" in done.err  # place and reason
     assert not (sample.parent / "state").exists()
 
 

@@ -11,7 +11,7 @@ def test_a_destination_that_is_down_is_code_4_and_says_what_to_do(run, sample: P
     done = run("doctor", "--config", sample)
     assert done.code == 4, done.err
     assert "research-pacs: cannot connect" in done.out and "what to do: is it running?" in done.out
-    assert done.err.startswith("1 errors")
+    assert done.err.startswith(f"{sample}: 1 errors")
 
 
 def test_anything_else_that_is_wrong_is_code_2_and_json_has_it(run, sample: Path) -> None:

@@ -147,7 +147,7 @@ def test_all_without_one_role(sample: Path, tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
-    assert said.count("error: keys.uid_key: cannot read") == 1
+    assert said.count("keys.uid_key: cannot read") == 1
     ready = [json.loads(line)["role"] for line in said.splitlines() if '"ready"' in line]
     assert sorted(ready) == ["ingress", "restore"]
     assert process.returncode == 2  # scripts see that something is wrong

@@ -49,6 +49,17 @@ def test_a_backup_restores_a_marked_file_on_an_empty_folder(run, sample: Path, p
     assert data_set(tmp_path / "back" / "ct.dcm") == data_set(tmp_path / "ct.dcm")
 
 
+def test_without_config_it_is_the_site_s_vault_where_there_is_a_site(run, sample: Path, tmp_path: Path) -> None:
+    """Not this user's own, of which "0 wrong" would be told as if it were the site's."""
+    shutil.copytree(sample.parent, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "keys" / "restore.private.pem").unlink()
+    done = run("vault", "verify")
+    assert done.code == 2 and str(tmp_path / "keys" / "restore.private.pem") in done.err
+    (tmp_path / "gateway.toml").unlink()
+    own = run("vault", "verify")
+    assert own.code == 0 and "made new keys in" in own.err
+
+
 def test_verify_opens_every_original_and_finds_the_one_that_was_changed(run, sample: Path, protected: Path) -> None:
     sound = run("vault", "verify", "--config", sample, "--json")
     assert sound.code == 0, sound.err

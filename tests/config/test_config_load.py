@@ -64,7 +64,7 @@ MISTAKES = {
         "[restore]\ntls_port = 1\nae_title = 'SEVENTEEN_LETTERS'\n", "restore.ae_title", 3, "1 to 16 printable", "",
     ),
     "bad address": ("[[ingress.peers]]\nae_title='A'\naddresses = ['10.0.0.1', '10.0.0.300']\n",
-        "ingress.peers[0].addresses[1]", 3, "does not appear to be an IPv4", ""),
+        "ingress.peers[0].addresses[1]", 3, "is no IP address and no network", ""),
     "bad digest": (WORKSTATION + "key_sha256 = ['AB']\n", "restore.workstations[0].key_sha256[0]", 10, "64 lower", ""),
     "bad device": ("[worker]\ndevice = 'gpu'\n", "worker.device", 2, "'auto', 'cpu', 'cuda' or 'cuda:N'", ""),
     "a secret itself": ("[keys]\nuid_key = 'c0ffee'\n", "keys.uid_key", 2, "'env:NAME' or 'credential:NAME'", ""),

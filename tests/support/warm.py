@@ -8,6 +8,7 @@ is the business of tests/test_house.py.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import importlib
 import json
 import os
@@ -46,9 +47,17 @@ class Warm:
         )
 
     def run(
-        self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], timeout: float
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        timeout: float,
+        *,
+        rights: bool = True,
     ) -> tuple[int, str, str]:
         """Exit code, standard output and standard error of ``miad-gateway ARGUMENTS...``, run in `folder`.
+
+        rights: False takes from it what root may and others may not; its own files stay its own.
 
         Raises
         ------
@@ -58,7 +67,7 @@ class Warm:
         assert self._process.stdin and self._process.stdout
         with tempfile.TemporaryDirectory() as outputs:
             out, err = Path(outputs, "out"), Path(outputs, "err")
-            asked = {"arguments": [*arguments], "folder": str(folder), "environment": {**environment}}
+            asked = {"arguments": [*arguments], "folder": str(folder), "environment": {**environment}, "rights": rights}
             print(json.dumps({**asked, "out": str(out), "err": str(err), "timeout": timeout}), file=self._process.stdin)
             self._process.stdin.flush()
             code = int(self._process.stdout.readline())
@@ -70,7 +79,7 @@ class Warm:
         """End the warm process."""
         assert self._process.stdin
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(120)
 
 
 def main() -> None:
@@ -98,6 +107,8 @@ def _become(asked: dict) -> None:
     os.environ.clear()
     os.environ.update(asked["environment"])
     os.chdir(asked["folder"])
+    if not asked["rights"]:
+        _drop_capabilities()
     random.seed()
     sys.argv = ["miad-gateway", *asked["arguments"]]
     code = 1
@@ -116,6 +127,14 @@ def _become(asked: dict) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _drop_capabilities() -> None:
+    """Be a user like others, of the same number: all of capabilities(7) is given up."""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
+    none = (ctypes.c_uint32 * 6)()
+    if ctypes.CDLL(None, use_errno=True).capset(header, none):
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 def _wait(child: int, timeout: float) -> int:
