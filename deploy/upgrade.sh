@@ -163,10 +163,8 @@ has_room
 say "from $before to $version: stopping"
 trap ended EXIT
 stop_all
-folder="$BACKUPS/$(date -u +%Y%m%dT%H%M%SZ)-$before-to-$version"
-say "backup: $folder"
-mkdir -m 700 "$folder"
-saved=$folder
+saved=$(mktemp -d "$BACKUPS/$(date -u +%Y%m%dT%H%M%SZ)-$before-to-$version.XXXX") # closed, and none that is there
+say "backup: $saved"
 cp -a "$CONFIGURATION" "$saved/etc"
 mkdir "$saved/units" && cp -a "$UNITS"/miad-gateway-*.service* "$saved/units/"
 [ ! -d "$STATE/restore" ] || cp -a "$STATE/restore" "$saved/restore"

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from gateway.errors import CapacityError
 
 OUTCOMES = {"success": 0, "refused": 8, "failure": 4}  # Event Outcome Indicator, PS3.15 A.5.2.1
 
+_FLUSH_AFTER_S = 1.0
 _UID = re.compile(r"[0-9.]{1,64}")
 _AE_TITLE = re.compile(r"[ -\[\]-~]{1,16}")  # PS3.5 6.2, VR AE: no backslash, no control characters
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,95}")
@@ -146,6 +148,16 @@ class AuditLog:
         self._file = -1
         self._inode = -1
         self._torn = False  # the last line was written in part: the next begins a line of its own
+        self._unflushed = False  # lines of `note` wait for the next flush
+        self._flushed_at = 0.0
+
+    def note(self, event: str, outcome: str, **fields: object) -> None:
+        """Append one line as `write` does, which is flushed with the next `write`, or by itself when a second has gone.
+
+        For outcomes of what a flushed line of intent names: the end of the process loses none of them, a power cut
+        those of the last second, and then the intent stands there without its outcome.
+        """
+        self._append([Line(event, outcome, fields)], flush=False)
 
     def write(self, event: str, outcome: str, **fields: object) -> None:
         """Append one line; it has reached the disk when this returns.
@@ -171,6 +183,9 @@ class AuditLog:
 
     def write_all(self, lines: Sequence[Line]) -> None:
         """Append several lines with one flush; as `write`. When it raises, some of them may stand there."""
+        self._append(lines, flush=True)
+
+    def _append(self, lines: Sequence[Line], *, flush: bool) -> None:
         data = b"".join(map(_encoded, lines))
         if not data:
             return
@@ -182,14 +197,28 @@ class AuditLog:
             self._torn = written != len(data) and (self._torn or written > 0)
             if written != len(data):
                 raise OSError(errno.ENOSPC, "an audit line was written in part")
-            os.fsync(self._file)
+            self._unflushed = True
+            if flush or time.monotonic() - self._flushed_at > _FLUSH_AFTER_S:
+                self._flush()
+
+    def _flush(self) -> None:
+        os.fsync(self._file)
+        self._unflushed, self._flushed_at = False, time.monotonic()
 
     def close(self) -> None:
         """Close the file; the next `write` opens it again."""
         with self._lock:
             if self._file >= 0:
-                os.close(self._file)
-                self._file = -1
+                self._end()
+
+    def _end(self) -> None:
+        """Close the file; what was noted in it is flushed before."""
+        try:
+            if self._unflushed:
+                self._flush()
+        finally:
+            os.close(self._file)
+            self._file = -1
 
     def _open(self) -> None:
         """Open the file on first use, and again when the path no longer names the open one."""
@@ -199,8 +228,7 @@ class AuditLog:
                     return
             except FileNotFoundError:
                 pass
-            os.close(self._file)
-            self._file = -1
+            self._end()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._inode = os.fstat(self._file).st_ino

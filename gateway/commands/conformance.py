@@ -310,7 +310,7 @@ def _network() -> Iterator[str]:
 def _statuses() -> Iterator[str]:
     from gateway.flow.statuses import TABLE
     from gateway.network import ingress
-    from gateway.network.retrieve import deliver, find, retrieve, store
+    from gateway.network.retrieve import deliver, find, retrieve, session, store
 
     yield "### N.7.3 Statuses"
     yield ""
@@ -363,7 +363,7 @@ def _statuses() -> Iterator[str]:
     yield from _table(
         ("status", "meaning"),
         (
-            (_status(retrieve.PENDING), "sub-operations go on"),
+            (_status(session.PENDING), "sub-operations go on"),
             ("0000", "all were delivered"),
             ("B000", "some failed or were stored with a warning; Failed SOP Instance UID List names the failed"),
             (_status(retrieve.CANCELLED), "cancelled"),

@@ -101,7 +101,7 @@ class GatewaySocket(AssociationSocket):
                 raise TimeoutError("the peer was too slow in sending a PDU")
         return data
 
-    def send(self, bytestream: bytes) -> None:
+    def send(self, bytestream: bytes | bytearray) -> None:
         try:
             self.connected.sendall(bytestream)
         except OSError:

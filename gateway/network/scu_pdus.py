@@ -79,7 +79,12 @@ def abort_pdu() -> bytes:
 
 def data_pdu(context_id: int, control: int, data: bytes) -> bytes:
     """P-DATA-TF (PS3.8 9.3.5) with one fragment; `control` is its message control header (E.2)."""
-    return struct.pack(">BBLLBB", P_DATA, 0, len(data) + 6, len(data) + 2, context_id, control) + data
+    return data_head(context_id, control, len(data)) + data
+
+
+def data_head(context_id: int, control: int, length: int) -> bytes:
+    """What stands in such a PDU before its fragment of `length` bytes."""
+    return struct.pack(">BBLLBB", P_DATA, 0, length + 6, length + 2, context_id, control)
 
 
 def fragments(body: bytearray) -> list[tuple[int, memoryview]]:

@@ -11,15 +11,16 @@ machine and its negotiation (PS3.8 chapter 9) and replace the waiting, the readi
 - an association that ends, in whatever way, closes its socket, gives its places back and ends both of its threads, and
   `flaw` says in a word what was wrong with the peer.
 
-What is changed in pynetdicom, and why there: `DULServiceProvider._read_pdu_data`, `_send` and `stop_dul` (waiting and
-reading), `StateMachine.do_action` (a surprise ends the association, not the thread), `Association.run_reactor` and
-`_run_reactor` (no polling, no second thread left behind), `AssociationSocket` (deadlines). Its negotiation, its state
-table and its services stay.
+What is changed in pynetdicom, and why there: `DULServiceProvider.run_reactor`, `_read_pdu_data`, `_send` and `stop_dul`
+(waiting and reading), `StateMachine.do_action` (a surprise ends the association, not the thread),
+`Association.run_reactor` and `_run_reactor` (no polling, no second thread left behind), `AssociationSocket`
+(deadlines). Its negotiation, its state table and its services stay.
 """
 
 from __future__ import annotations
 
 import contextlib
+import queue
 import secrets
 import struct
 import threading
@@ -34,7 +35,7 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import StateMachine
 from pynetdicom.pdu import A_ABORT_RQ, P_DATA_TF
-from pynetdicom.pdu_primitives import A_ASSOCIATE, A_P_ABORT
+from pynetdicom.pdu_primitives import A_ASSOCIATE, A_P_ABORT, P_DATA
 
 from gateway.errors import DicomError, GatewayError
 from gateway.network.admission import Counts, Places
@@ -47,7 +48,16 @@ from gateway.network.tls import PeerCertificate
 _SHORTEST_LIMIT = 256 << 10  # bytes of a P-DATA-TF that are always taken: some senders overstep what we state
 _LONGEST_SMALL = 1024  # bytes of A-RELEASE-RQ, A-RELEASE-RP and A-ABORT, which have four
 _LONGEST_WAIT_S = 0.25  # timers (ARTIM, idle) are looked at this often
+_SENDING = ("Sta6", "Sta8")  # in which P-DATA may be sent
 _ASSOCIATE_RQ, _P_DATA_TF, _RELEASE_RQ, _RELEASE_RP, _ABORT = 0x01, 0x04, 0x05, 0x06, 0x07  # PS3.8 9.3.1
+
+
+class EncodedData(P_DATA):
+    """P-DATA that is encoded already: whole P-DATA-TF PDUs (PS3.8 9.3.5), which go to the socket as they are."""
+
+    def __init__(self, pdus: bytes | bytearray) -> None:
+        super().__init__()
+        self.pdus = pdus
 
 
 class _GatewayStateMachine(StateMachine):
@@ -74,7 +84,6 @@ class GatewayDul(DULServiceProvider):
         self.daemon = True  # a stuck peer must not keep the process from ending
         self.wake_up = WakeUp()
         self.state_machine = _GatewayStateMachine(self)
-        self._run_loop_delay = 0  # `GatewaySocket.ready` does the waiting
         self._is_broken = False  # something was sent that ends the association; its event is under way
 
     @property
@@ -85,7 +94,10 @@ class GatewayDul(DULServiceProvider):
 
     def run_reactor(self) -> None:
         try:
-            super().run_reactor()
+            self._idle_timer.start()
+            self._gateway_association._dul_ready.set()
+            while not self._kill_thread:
+                self._turn()
         finally:
             self.connection._shutdown_socket()
             self.wake_up.close()
@@ -93,10 +105,33 @@ class GatewayDul(DULServiceProvider):
             self._gateway_association.places.give_back()
             self._gateway_association.activity.set()
 
+    def _turn(self) -> None:
+        """Send one primitive or read one PDU, and act on the event that came of it or waited.
+
+        As a turn of pynetdicom's loop, which gives the interpreter away in each: `GatewaySocket.ready` waits.
+        """
+        if self.artim_timer.expired:
+            self.event_queue.put("Evt18")
+        if not self._process_recv_primitive() and self._is_transport_event():
+            self._idle_timer.restart()
+        with contextlib.suppress(queue.Empty):
+            self.state_machine.do_action(self.event_queue.get(block=False))
+
     def send_pdu(self, primitive: Any) -> None:
         super().send_pdu(primitive)
         if threading.current_thread() is not self:
             self.wake_up.ring()
+
+    def _process_recv_primitive(self) -> bool:
+        """As pynetdicom's; what is encoded already is sent at once (actions DT-1 and AR-7 of PS3.8 9.2 do no more)."""
+        waiting = self.to_provider_queue.queue
+        first = waiting[0] if waiting else None
+        if isinstance(first, EncodedData):
+            self.to_provider_queue.get(False)  # this thread alone takes from it
+            if self._state in _SENDING:
+                self.connection.send(first.pdus)
+            return True
+        return super()._process_recv_primitive()
 
     @property
     def patience_s(self) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, BinaryIO
 
-from gateway.dicom.encoding.encoded import InstanceHeader, read_header
+from gateway.dicom.encoding.encoded import Identity, read_identity
 from gateway.errors import DicomError, IntegrityError
 from gateway.vault import VaultRecord
 
@@ -38,7 +38,7 @@ def check_agreement(record: VaultRecord, data: BinaryIO) -> None:
         ``original-unreadable``: the header cannot be read, so nothing can be compared.
     """
     try:
-        header = read_header(data, record.transfer_syntax_uid)
+        header = read_identity(data, record.transfer_syntax_uid)
     except DicomError as error:
         raise IntegrityError(
             "original-unreadable", f"the header of the original of record {record.locator}: {error.code}"
@@ -59,7 +59,7 @@ def check_agreement(record: VaultRecord, data: BinaryIO) -> None:
         )
 
 
-def _is_claimed_patient(record: VaultRecord, header: InstanceHeader) -> bool:
+def _is_claimed_patient(record: VaultRecord, header: Identity) -> bool:
     """Whether the index names the original's own patient. What it does not claim cannot mislead."""
     tags = (PATIENT_ID, PATIENT_NAME, BIRTH_DATE) if record.index_sha256 else (PATIENT_ID,)
     for tag in tags:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import io
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -16,10 +17,11 @@ from typing import BinaryIO, cast
 from sqlalchemy import Engine
 
 from gateway.dicom.copy.carried_body import read_copy
-from gateway.errors import IntegrityError, NotFoundError, VaultError
+from gateway.errors import GatewayError, IntegrityError, NotFoundError, VaultError
 from gateway.keys import OpeningKeys, read_token
 from gateway.restore.agreement import check_agreement
 from gateway.restore.carried import CarriedOriginal, CopyRestorer
+from gateway.restore.held import HeldMemory
 from gateway.restore.ofrecord import OfRecord
 from gateway.restore.seen import RecordWatch, SeenRecords
 from gateway.vault import Payloads, PayloadStore, RecordStore, VaultRecord, open_payload
@@ -40,6 +42,8 @@ class Restorer:
         The site's name: records and tokens of other vaults are refused.
     seen
         The restore role's own list of records: what changed since it was first seen is refused. None: no list.
+    memory
+        Where verified originals may wait to be sent; None: `HeldMemory` with its own bounds.
 
     The methods raise NotFoundError (``no-such-record``, ``payload-missing``, ``other-vault``, ``carried``: the vault
     keeps no payload, the marked copy has it), IntegrityError (a record that is not what a trusted signer signed) and
@@ -53,6 +57,7 @@ class Restorer:
         keys: OpeningKeys,
         vault_id: str,
         seen: SeenRecords | None = None,
+        memory: HeldMemory | None = None,
     ) -> None:
         self._records = RecordStore(engine, verifier=keys.verifier, vault_id=vault_id)
         self._payloads = PayloadStore(payloads) if isinstance(payloads, Path) else payloads
@@ -60,6 +65,7 @@ class Restorer:
         self._vault_id = vault_id
         self._copies = CopyRestorer(keys)
         self._seen = seen
+        self._memory = memory or HeldMemory()
 
     def by_locator(self, locator: str, named: Collection[str] | None = None) -> Original:
         """The original that a record's locator names.
@@ -74,6 +80,32 @@ class Restorer:
         if named is not None and record.derived_sop_uid not in named:
             self._demand_newest(record)
         return self._original(record)
+
+    def by_locators(
+        self, locators: Sequence[str], named: Collection[str] | None = None
+    ) -> dict[str, Original | GatewayError]:
+        """As `by_locator`, of many at once: for each locator its original, or why there is none.
+
+        What cannot be asked for any of them (the database or the list is away) is raised.
+        """
+        found: dict[str, Original | GatewayError] = {}
+        good: dict[str, VaultRecord] = {}
+        for locator, record in self._records.by_locators(locators).items():
+            if isinstance(record, VaultRecord):
+                good[locator] = record
+            else:
+                found[locator] = record
+        if self._seen is not None:
+            found |= self._seen.changed(good.values())
+            if named is not None:
+                asked = [one for one in good.values() if one.derived_sop_uid not in named and one.locator not in found]
+                found |= self._seen.not_newest(asked)
+        for locator in good.keys() - found.keys():
+            try:
+                found[locator] = self._held_here(good[locator])
+            except GatewayError as error:
+                found[locator] = error
+        return found
 
     def watch(self) -> RecordWatch:
         """What notes new records in the list.
@@ -157,13 +189,17 @@ class Restorer:
     def _original(self, record: VaultRecord) -> Original:
         if self._seen is not None:
             self._seen.check(record)
+        return self._held_here(record)
+
+    def _held_here(self, record: VaultRecord) -> Original:
+        """The original of a record that the list knows as it is, when its payload lies here."""
         if record.is_carried:
             record = self._elsewhere(record)
         if record.payload_file is None:
             raise NotFoundError("payload-missing", f"the retention of record {record.locator} has ended")
         if not self._payloads.exists(record.payload_file):
             raise NotFoundError("payload-missing", f"the sealed original of record {record.locator} is not there")
-        return Original(record, self._payloads, self._keys)
+        return Original(record, self._payloads, self._keys, self._memory)
 
     def _elsewhere(self, record: VaultRecord) -> VaultRecord:
         """The record of the same bytes for another route, whose payload lies in the vault."""
@@ -180,20 +216,26 @@ class Restorer:
 class Original(OfRecord):
     """One original: what its signed record says, and its bytes. Close it, or use it in a `with` block.
 
-    `verify` opens the payload file, and it stays open: deleted or replaced meanwhile, the verified one is still read;
-    changed meanwhile, its tags fail in the second pass as in the first. No plaintext touches a disk; memory is bounded
-    by a few MiB. For one thread at a time.
+    `verify` decrypts it once into memory, where there is room (`HeldMemory`), and what is sent are those very bytes. A
+    larger one is decrypted twice, with a few MiB of memory: `verify` opens the payload file, and it stays open: deleted
+    or replaced meanwhile, the verified one is still read; changed meanwhile, its tags fail in the second pass as in the
+    first. No plaintext touches a disk. For one thread at a time.
     """
 
-    def __init__(self, record: VaultRecord, payloads: Payloads, keys: OpeningKeys) -> None:
+    def __init__(
+        self, record: VaultRecord, payloads: Payloads, keys: OpeningKeys, memory: HeldMemory | None = None
+    ) -> None:
         super().__init__(record)
         self._payloads = payloads
         self._keys = keys
+        self._memory = memory or HeldMemory()
         self._payload: BinaryIO | None = None
+        self._data: bytes | None = None
+        self._taken = 0
         self._verified = False
 
     def verify(self) -> None:
-        """Decrypt everything once, check tags, length and SHA-256, and throw the bytes away.
+        """Decrypt everything, check tags, length and SHA-256, and compare what it is with its record.
 
         Raises
         ------
@@ -206,30 +248,55 @@ class Original(OfRecord):
             ``other-restore-key``: not sealed to our key.
         """
         self.close()
+        try:
+            if self._memory.take(self.size):
+                self._taken = self.size
+                self._verify_in_memory()
+            else:
+                self._verify_in_pieces()
+        except BaseException:
+            self.close()
+            raise
+        self._verified = True
+
+    def _verify_in_memory(self) -> None:
+        with closing(open_payload(self._payloads.open(self.locator), self._record, self._keys.restore_private)) as file:
+            data = file.read()
+        self._demand_digest(hashlib.sha256(data).hexdigest())
+        check_agreement(self._record, io.BytesIO(data))
+        self._data = data
+
+    def _verify_in_pieces(self) -> None:
         self._payload = self._payloads.open(self.locator)
         for _ in self._pass(self._payload):
             pass
         with closing(open_payload(self._own_handle(self._payload), self._record, self._keys.restore_private)) as header:
             check_agreement(self._record, cast(BinaryIO, header))  # it reads forward only
-        self._verified = True
 
     def stream(self) -> Iterator[bytes]:
-        """The bytes, in pieces of at most 1 MiB, decrypted and checked a second time.
+        """The verified bytes: out of memory, whole, or in pieces of at most 1 MiB, decrypted and checked a second time.
 
-        The last piece is held back until the digest of the whole is right, so what is wrong never becomes complete.
+        Of the latter the last is held back until the digest of the whole is right, so what is wrong never becomes
+        complete.
 
         Raises
         ------
         VaultError
             ``not-verified``: `verify` has not passed. As `verify` while iterating.
         """
-        if self._payload is None or not self._verified:
+        if not self._verified or (self._data is None and self._payload is None):
             raise VaultError("not-verified", f"record {self.locator} is to be released before it was verified")
-        return self._pass(self._payload)
+        if self._data is not None:
+            return iter([self._data] if self._data else [])
+        return self._pass(cast(BinaryIO, self._payload))
 
     def close(self) -> None:
-        """Close the payload file; what was verified is then forgotten."""
+        """Close the payload file and give the memory back; what was verified is then forgotten."""
         self._verified = False
+        self._data = None
+        if self._taken:
+            self._memory.give(self._taken)
+            self._taken = 0
         if self._payload is not None:
             self._payload.close()
             self._payload = None
@@ -241,6 +308,10 @@ class Original(OfRecord):
         file.seek(0)
         return file
 
+    def _demand_digest(self, sha256: str) -> None:
+        if not hmac.compare_digest(sha256, self._record.original_sha256):
+            raise IntegrityError("digest-differs", f"the original of record {self.locator} has another SHA-256")
+
     def _pass(self, payload: BinaryIO) -> Iterator[bytes]:
         file = self._own_handle(payload)
         digest = hashlib.sha256()
@@ -250,7 +321,6 @@ class Original(OfRecord):
                 yield held
             digest.update(piece)
             held = piece
-        if not hmac.compare_digest(digest.hexdigest(), self._record.original_sha256):
-            raise IntegrityError("digest-differs", f"the original of record {self.locator} has another SHA-256")
+        self._demand_digest(digest.hexdigest())
         if held:
             yield held

@@ -84,7 +84,18 @@ class SeenRecords:
 
     def note(self, records: Iterable[VaultRecord]) -> None:
         """As `check`, of many; all are looked at before the first that changed is told of."""
-        known = list(records)
+        changed = list(self._compare(list(records)))
+        if changed:
+            raise _changed(changed[0], len(changed) - 1)
+
+    def changed(self, records: Iterable[VaultRecord]) -> dict[str, IntegrityError]:
+        """As `note`; those that are not what they were by their locators, each with its error."""
+        return {record.locator: _changed(record) for record in self._compare(list(records))}
+
+    def _compare(self, known: Sequence[VaultRecord]) -> Sequence[VaultRecord]:
+        """Note what is new, and give those that changed."""
+        if not known:
+            return []
         with self._lock, self._open() as database:
             changed, new = _sorted(database, known)  # mostly nothing is new, and nobody has to wait for a writer
             if new:
@@ -92,13 +103,7 @@ class SeenRecords:
                 changed, new = _sorted(database, known)  # another process may have noted them meanwhile
                 database.executemany(_ADD, [(*_facts(record), time.time()) for record in new])
                 database.execute("COMMIT")
-        if changed:
-            raise IntegrityError(
-                "record-changed",
-                f"record {changed[0].locator} is not what it was when it was first seen"
-                + (f"; so are {len(changed) - 1} more" if len(changed) > 1 else ""),
-                "somebody who can sign records changed it: compare with a backup, look for who writes the database",
-            )
+        return changed
 
     def check_newest(self, record: VaultRecord) -> None:
         """Demand that no later generation of the same original was ever seen.
@@ -108,14 +113,19 @@ class SeenRecords:
         IntegrityError
             ``newer-generation-gone``: the database offers an old one as the newest.
         """
+        gone = self.not_newest([record])
+        if gone:
+            raise gone[record.locator]
+
+    def not_newest(self, records: Iterable[VaultRecord]) -> dict[str, IntegrityError]:
+        """As `check_newest`, of many: those of which a later generation was seen by their locators, with its error."""
+        found = {}
         with self._open() as database:
-            (newest,) = database.execute(_NEWEST, (_original(record),)).fetchone()
-        if newest is not None and newest > record.generation:
-            raise IntegrityError(
-                "newer-generation-gone",
-                f"record {record.locator} is of generation {record.generation}; {newest} was seen and is gone",
-                "rows of records are never deleted: somebody did; the old one is given by its marked copy's UID",
-            )
+            for record in records:
+                (newest,) = database.execute(_NEWEST, (_original(record),)).fetchone()
+                if newest is not None and newest > record.generation:
+                    found[record.locator] = _not_newest(record, newest)
+        return found
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -177,6 +187,23 @@ def _make(file: Path) -> None:
             os.fchown(descriptor, folder.st_uid, folder.st_gid)
     finally:
         os.close(descriptor)
+
+
+def _not_newest(record: VaultRecord, newest: int) -> IntegrityError:
+    return IntegrityError(
+        "newer-generation-gone",
+        f"record {record.locator} is of generation {record.generation}; {newest} was seen and is gone",
+        "rows of records are never deleted: somebody did; the old one is given by its marked copy's UID",
+    )
+
+
+def _changed(record: VaultRecord, more: int = 0) -> IntegrityError:
+    return IntegrityError(
+        "record-changed",
+        f"record {record.locator} is not what it was when it was first seen"
+        + (f"; so are {more} more" if more else ""),
+        "somebody who can sign records changed it: compare with a backup, look for who writes the database",
+    )
 
 
 def _sorted(

@@ -21,8 +21,9 @@ from sqlalchemy.orm import Session
 
 from gateway.database import ClockRow, VaultRow, reading, transaction
 from gateway.dicom.copy.uids import in_new_study
-from gateway.errors import IntegrityError, NotFoundError, VaultError
+from gateway.errors import GatewayError, IntegrityError, NotFoundError, VaultError
 from gateway.keys import Signer, Verifier, key_id, make_token
+from gateway.vault.checked import CheckedRecords
 from gateway.vault.record import CARRIED, SHARED, RecordFacts, VaultRecord, index_columns, index_digest, read_row
 
 DeriveUid = Callable[[Literal["instance", "series", "study"], str, int], str]  # level, original, generation -> new UID
@@ -66,6 +67,7 @@ class RecordStore:
         self._vault_id = vault_id
         self._restore_public = restore_public
         self._derive_uid = derive_uid
+        self._checked = CheckedRecords()
 
     # making and changing
 
@@ -188,6 +190,21 @@ class RecordStore:
     def by_locator(self, locator: str) -> VaultRecord:
         """The record at `locator`. This and the next two raise NotFoundError ``no-such-record``, or IntegrityError."""
         return self._one(select(VaultRow).where(VaultRow.locator == locator))
+
+    def by_locators(self, locators: Sequence[str]) -> dict[str, VaultRecord | GatewayError]:
+        """As `by_locator`, of many at once: for each its record, or why there is none.
+
+        A record whose document and signature are those that were checked a moment ago is not checked again.
+        """
+        found: dict[str, VaultRecord | GatewayError] = {}
+        with reading(self._engine) as session:
+            for start in range(0, len(locators), _PAGE):
+                part = locators[start : start + _PAGE]
+                found |= self._checked.unchanged(session, part)
+                anew = [locator for locator in part if locator not in found]
+                read = {row.locator: row for row in session.scalars(select(VaultRow).where(VaultRow.locator.in_(anew)))}
+                found |= {locator: self._found(read.get(locator)) for locator in anew}
+        return found
 
     def by_original_uid(self, sop_uid: str, study_uid: str = "", series_uid: str = "") -> VaultRecord:
         """The newest generation of an original: by its SOP Instance UID, and where that is told, its study and series.
@@ -375,20 +392,30 @@ class RecordStore:
             setattr(row, name, getattr(record, name))
 
     def _row_for_change(self, session: Session, locator: str) -> VaultRow:
-        row = session.scalars(select(VaultRow).where(VaultRow.locator == locator).with_for_update()).first()
-        if row is None:
-            raise NotFoundError("no-such-record", "there is no such record")
-        return row
+        return _there(session.scalars(select(VaultRow).where(VaultRow.locator == locator).with_for_update()).first())
 
     def _one(self, statement: Select[VaultRow]) -> VaultRecord:
         with reading(self._engine) as session:
             row = session.scalars(statement.limit(1)).first()
-        if row is None:
-            raise NotFoundError("no-such-record", "there is no such record")
-        return self._read(row)
+        return self._read(_there(row))
+
+    def _found(self, row: VaultRow | None) -> VaultRecord | GatewayError:
+        try:
+            record = self._read(_there(row))
+        except GatewayError as error:
+            return error
+        if row is not None and self._verifier is not None:
+            self._checked.add(row, record)
+        return record
 
     def _read(self, row: VaultRow) -> VaultRecord:
         return read_row(row, self._verifier, self._vault_id)
+
+
+def _there(row: VaultRow | None) -> VaultRow:
+    if row is None:
+        raise NotFoundError("no-such-record", "there is no such record")
+    return row
 
 
 def _under_uid(sop_uid: str) -> Select[VaultRow]:

@@ -93,6 +93,43 @@ def test_a_rotated_file_is_left_alone(tmp_path):
     assert [line["event"] for line in lines(tmp_path / "audit.1")] == ["service-start"]
 
 
+def test_a_note_is_there_at_once_and_flushed_with_the_next_line(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", flushed.append)
+    audit = AuditLog(tmp_path / "audit.jsonl")
+    audit.write(events.RESTORE_INTENDED, "success")
+    assert len(flushed) == 1
+    for _ in range(3):
+        audit.note(events.ORIGINAL_RESTORED, "success")
+    assert len(flushed) == 1
+    assert len((tmp_path / "audit.jsonl").read_text().splitlines()) == 4
+    audit.write(events.RETRIEVE, "success")
+    assert len(flushed) == 2
+    audit.note(events.ORIGINAL_RESTORED, "success")
+    audit._flushed_at -= 2  # two seconds later
+    audit.note(events.ORIGINAL_RESTORED, "success")
+    assert len(flushed) == 3
+
+
+@pytest.mark.parametrize("rotated", [True, False])
+def test_what_was_noted_is_flushed_before_its_file_is_closed(tmp_path, monkeypatch, rotated):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda file: flushed.append(os.fstat(file).st_ino))
+    file = tmp_path / "audit.jsonl"
+    audit = AuditLog(file)
+    audit.write(events.RESTORE_INTENDED, "success")
+    audit.note(events.ORIGINAL_RESTORED, "success")
+    inode = file.stat().st_ino
+    if rotated:
+        file.rename(tmp_path / "audit.1")
+        audit.write(events.RETRIEVE, "success")
+        assert flushed == [inode, inode, file.stat().st_ino]
+    else:
+        audit.close()
+        audit.close()
+        assert flushed == [inode, inode]
+
+
 def test_lines_of_several_processes_do_not_mix(tmp_path):
     path = tmp_path / "audit.jsonl"
     code = (

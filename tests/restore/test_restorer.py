@@ -17,15 +17,25 @@ from gateway.database import VaultRow, transaction
 from gateway.errors import GatewayError, IntegrityError, NotFoundError, SealError
 from gateway.keys import OpeningKeys, make_keys, make_token
 from gateway.restore import Restorer
+from gateway.restore.held import HeldMemory
 from gateway.vault import seal_payload
 from tests.support.vault import data_set, facts_of
 
 DATA = data_set(os.urandom(2_500_000) + b"\0" * 1_000_000)
+OTHER = data_set(b"other", "1.2.3.2")
 
 
 @pytest.fixture
 def restorer(vault) -> Restorer:
     return Restorer(vault.engine, vault.payloads.folder, vault.opening, vault.config.site.name)
+
+
+@pytest.fixture
+def in_pieces(vault) -> Restorer:
+    """One that has no memory for whole originals."""
+    return Restorer(
+        vault.engine, vault.payloads.folder, vault.opening, vault.config.site.name, memory=HeldMemory(each=0)
+    )
 
 
 def code_of(call, kind: type[GatewayError] = GatewayError) -> str:
@@ -101,9 +111,9 @@ def test_a_failed_verification_takes_back_an_earlier_one(vault, restorer):
 
 
 @pytest.mark.parametrize("position", [200, 1_500_000, -1])
-def test_a_payload_changed_between_the_passes(vault, restorer, position):
+def test_a_payload_changed_between_the_passes(vault, in_pieces, position):
     record = vault.store(DATA)
-    original = restorer.by_locator(record.locator)
+    original = in_pieces.by_locator(record.locator)
     original.verify()
     damage(vault.payloads.folder / record.locator, position)
     given = 0
@@ -113,7 +123,9 @@ def test_a_payload_changed_between_the_passes(vault, restorer, position):
     assert given < len(DATA)  # what went out never became complete
 
 
-def test_a_payload_replaced_or_deleted_between_the_passes(vault, restorer):
+@pytest.mark.parametrize("memory", [HeldMemory(), HeldMemory(each=0)], ids=["held", "in pieces"])
+def test_a_payload_replaced_or_deleted_between_the_passes(vault, memory):
+    restorer = Restorer(vault.engine, vault.payloads.folder, vault.opening, vault.config.site.name, memory=memory)
     record = vault.store(DATA)
     original = restorer.by_locator(record.locator)
     original.verify()
@@ -185,6 +197,54 @@ def test_another_sites_private_key(vault, tmp_path):
     record = vault.store(b"one")
     assert code_of(other.by_locator(record.locator).verify, SealError) == "other-restore-key"
     assert code_of(lambda: other.by_token(record.token, record.derived_sop_uid), SealError) == "token-other-key"
+
+
+def test_what_was_verified_in_memory_is_what_leaves(vault, restorer):
+    record = vault.store(DATA)
+    original = restorer.by_locator(record.locator)
+    original.verify()
+    damage(vault.payloads.folder / record.locator, -1)
+    assert b"".join(original.stream()) == DATA
+
+
+def test_memory_is_given_back(vault):
+    """Room for one: the next goes the slow way meanwhile, and one that fails takes nothing along."""
+    memory = HeldMemory(together=len(DATA))
+    restorer = Restorer(vault.engine, vault.payloads.folder, vault.opening, vault.config.site.name, memory=memory)
+    first, second = (
+        restorer.by_locator(vault.store(data, uid).locator) for data, uid in ((DATA, "1.2.3.1"), (OTHER, "1.2.3.2"))
+    )
+    first.verify()
+    assert not memory.take(1)
+    assert bytes_of(second) == OTHER
+    damage(vault.payloads.folder / first.locator, -1)
+    with pytest.raises(IntegrityError):
+        first.verify()
+    assert code_of(first.stream) == "not-verified"
+    assert memory.take(len(DATA))
+
+
+def test_many_at_once_are_each_what_they_are_alone(vault, restorer):
+    """One missing, one forged, one whose retention ended: the others are given all the same."""
+    uids = [f"1.2.3.{number}" for number in range(1, 6)]
+    records = [vault.store(data_set(b"pixels", uid), uid) for uid in uids]
+    one, forged, gone, ended, last = (record.locator for record in records)
+    restorer.by_locators([one, forged, gone, ended, last])  # and what was checked once is looked at again
+    with transaction(vault.engine) as session:
+        changed = session.get(VaultRow, forged)
+        changed.document = changed.document.replace(b'"generation":1', b'"generation":2')
+    vault.payloads.delete(gone)
+    vault.records.expire(records[3].created_at + 1, keep={one, forged, gone, last})
+    found = restorer.by_locators([one, forged, gone, ended, last, "0" * 32])
+    assert {locator: getattr(what, "code", "") for locator, what in found.items()} == {
+        one: "",
+        forged: "signature-wrong",
+        gone: "payload-missing",
+        ended: "payload-missing",
+        last: "",
+        "0" * 32: "no-such-record",
+    }
+    assert bytes_of(found[one]) == data_set(b"pixels", uids[0])
 
 
 def test_memory_is_bounded(vault, restorer):

@@ -19,7 +19,7 @@ from tests.support.fakehost import Host
 from tests.support.units import REPOSITORY
 
 __all__ = ["postgresql_url"]
-pytestmark = [pytest.mark.full, pytest.mark.peers, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.full, pytest.mark.peers, pytest.mark.timeout(3600)]
 
 PROGRAM = """#!/bin/sh
 PYTHONPATH={code} exec {python} -Pc 'from gateway.cli import main; main()' "$@"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from pydicom import Dataset
@@ -39,6 +40,8 @@ IMAGE = (
     "Columns",
 )
 
+ALL = (*PATIENT, *STUDY, *SERIES, *IMAGE)
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")  # with dots: ACR-NEMA, PS3.5 6.2 DA note
 _TIME = re.compile(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?")
@@ -47,15 +50,15 @@ MOST_CHARACTERS = 1024
 _MOST_UID = 64
 
 
-def query_attributes(ds: Dataset) -> dict[str, dict[str, Any]]:
-    """`{"00100020": {"vr": "LO", "Value": [...]}}` of the keys above.
+def query_attributes(ds: Dataset, keywords: Sequence[str] = ALL) -> dict[str, dict[str, Any]]:
+    """`{"00100020": {"vr": "LO", "Value": [...]}}` of the keys above, or of some of them.
 
     Text is decoded by the Specific Character Set into Unicode, so the object names ISO_IR 192. Text
     longer than its VR allows is kept whole; other values that do not follow their VR are left out. An attribute that is
     present with no usable value stays, without "Value".
     """
     model: dict[str, dict[str, Any]] = {"00080005": {"vr": "CS", "Value": ["ISO_IR 192"]}}
-    for keyword in (*PATIENT, *STUDY, *SERIES, *IMAGE):
+    for keyword in keywords:
         tag = tag_for_keyword(keyword)
         if tag is None or tag not in ds:
             continue

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 from pydicom import Dataset
 
 from gateway.dicom.encoding import values
-from gateway.dicom.encoding.attributes import query_attributes
+from gateway.dicom.encoding.attributes import PATIENT, query_attributes
 from gateway.dicom.encoding.element_count import count
 from gateway.dicom.encoding.elements import BULK_VRS, UNDEFINED, Element, Layout, skip_value, top_level
 from gateway.dicom.encoding.geometry import slice_position
@@ -110,6 +110,36 @@ def read_header(stream: BinaryIO, transfer_syntax_uid: str) -> InstanceHeader:
         source, layout = open_source(stream, syntax)
         header, pixels = split_header(source, layout)
         return describe(walk(header, layout), pixels.tag if pixels else None)
+
+
+@dataclass(frozen=True, repr=False)
+class Identity:
+    """Which instance of which patient a data set says it is; as of `InstanceHeader`. Its text form shows nothing."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_uid: str
+    study_uid: str
+    attributes: dict[str, Any]  # of the Patient module alone
+    conflicts: tuple[int, ...]
+
+
+def read_identity(stream: BinaryIO, transfer_syntax_uid: str) -> Identity:
+    """As `read_header`, errors included, but only of what says which instance it is: a third of the time."""
+    syntax = syntax_of(transfer_syntax_uid)
+    with foreign_errors("undecodable-header", "the data set cannot be read"):
+        source, layout = open_source(stream, syntax)
+        header, _ = split_header(source, layout)
+        form = walk(header, layout)
+        ds = form.dataset()
+        return Identity(
+            sop_class_uid=values.uid(ds, "SOPClassUID"),
+            sop_instance_uid=values.uid(ds, "SOPInstanceUID"),
+            series_uid=values.uid(ds, "SeriesInstanceUID"),
+            study_uid=values.uid(ds, "StudyInstanceUID"),
+            attributes=query_attributes(ds, PATIENT),
+            conflicts=form.conflicts,
+        )
 
 
 def differs_from_meta(header: InstanceHeader, meta: FileMeta) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from gateway.audit import events
 from gateway.errors import DeliveryError, DicomError, GatewayError, TransientError
 from gateway.flow.statuses import is_stored
 from gateway.network.retrieve.access import in_scope
+from gateway.network.retrieve.ahead import Ahead
 from gateway.network.retrieve.session import Access
 from gateway.network.retrieve.suboperations import Intent, Original, Outlet, Planned
 
@@ -15,21 +18,28 @@ NOT_AUTHORISED = 0x0124
 ODD_LENGTH = 0xC003  # of a sub-operation that was never sent, since no network carries its bytes as they are
 
 
-def deliver_planned(access: Access, outlet: Outlet, planned: Planned, intent: Intent) -> int:
-    """Open the original that a plan names, and `deliver` it."""
+def deliver_planned(access: Access, outlet: Outlet, planned: Planned, ahead: Ahead, intent: Intent) -> int:
+    """Take the original that a plan names next, and `deliver` it."""
     try:
-        original = access.services.restorer.by_locator(planned.locator)
+        ready = ahead.take()
     except GatewayError as error:
         _refused(access, planned, intent.operation, error)
         return CANNOT_RESTORE
-    with original:
-        return deliver(access, outlet, original, intent)
+    with ready:
+        return deliver(access, outlet, ready.original, intent, ready.verify)
 
 
-def deliver(access: Access, outlet: Outlet, original: Original, intent: Intent) -> int:
+def deliver(
+    access: Access, outlet: Outlet, original: Original, intent: Intent, verify: Callable[[], None] | None = None
+) -> int:
     """Send one original, and only if every byte of it is proven right and the audit has on disk that it leaves.
 
     Whatever goes wrong with the audit afterwards ends the request: no further original leaves.
+
+    Parameters
+    ----------
+    verify
+        Waits until another thread has verified it, and raises what `original.verify` raises, which is the default.
 
     Returns
     -------
@@ -71,7 +81,7 @@ def deliver(access: Access, outlet: Outlet, original: Original, intent: Intent) 
         )
         return ODD_LENGTH
     try:
-        original.verify()
+        (verify or original.verify)()
     except DicomError:
         raise
     except GatewayError as error:
@@ -85,7 +95,7 @@ def deliver(access: Access, outlet: Outlet, original: Original, intent: Intent) 
         # The payload changed between the two readings. The association was aborted: the receiver has no whole object.
         _refused(access, planned, operation, error)
         raise TransientError("association-lost", "an original broke off while it was sent") from None
-    access.audit(
+    access.note(
         events.ORIGINAL_RESTORED,
         "success" if is_stored(status) else "failure",
         status=status,

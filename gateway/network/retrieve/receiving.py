@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
-from pynetdicom.dimse_primitives import C_CANCEL
+from pynetdicom.dimse_primitives import C_CANCEL, C_STORE
 from pynetdicom.pdu_primitives import P_DATA
 
 from gateway.errors import DicomError
+from gateway.network import command
 from gateway.network.command import LONGEST_COMMAND, with_plain_titles
 
 if TYPE_CHECKING:
@@ -104,6 +105,22 @@ class BoundedBuffer(BytesIO):
         return True
 
 
+def _answer(received: bytes) -> C_STORE | None:
+    """A C-STORE-RSP, of which there is one for each sub-operation; None: it is something else, or malformed."""
+    try:
+        read = command.decode_command(received)
+    except DicomError:
+        return None
+    about, status = read.get(command.MESSAGE_ID_RESPONDED_TO), read.get(command.STATUS)
+    if read[command.COMMAND_FIELD] != command.C_STORE_RSP or read.get(command.DATA_SET_TYPE) != command.NO_DATA_SET:
+        return None
+    if not isinstance(about, int) or not isinstance(status, int):
+        return None
+    answer = C_STORE()
+    answer.MessageIDBeingRespondedTo, answer.Status = about, status
+    return answer
+
+
 class BoundedDimse(DIMSEServiceProvider):
     """A DIMSE provider whose messages are bounded in size and number, one at a time in reception.
 
@@ -162,8 +179,13 @@ class BoundedDimse(DIMSEServiceProvider):
             raise DicomError("bad-command", "a command set of more than 64 KiB")
         if not fragment[0] & 2:
             return
-        encoded = with_plain_titles(bytes(self._command))
+        received = bytes(self._command)
         self._command.clear()
+        answer = _answer(received)
+        if answer is not None:
+            self.msg_queue.put((context_id, answer))
+            return
+        encoded = with_plain_titles(received)
         if self.msg_queue.qsize() >= MAX_WAITING:
             raise DicomError("too-many-requests", "requests come faster than they are answered")
         message = DIMSEMessage()

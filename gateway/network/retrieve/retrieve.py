@@ -18,6 +18,8 @@ from pynetdicom.presentation import PresentationContext
 
 from gateway.audit import events
 from gateway.errors import CapacityError, DeliveryError, DicomError
+from gateway.network import command
+from gateway.network.retrieve.ahead import Ahead
 from gateway.network.retrieve.deliver import CANNOT_RESTORE, ODD_LENGTH, deliver_planned
 from gateway.network.retrieve.destination import way_to
 from gateway.network.retrieve.identifiers import MODELS, Model, read_identifier, retrieve_level, uids_of
@@ -28,7 +30,6 @@ from gateway.network.retrieve.suboperations import MAX_SUBOPERATIONS, Intent, Or
 from gateway.network.scu import MOST_CONTEXTS
 from gateway.vault.index import Scope
 
-PENDING = 0xFF00
 CANCELLED = 0xFE00
 TOO_MANY_MATCHES = 0xA701  # refused: out of resources, unable to calculate number of matches
 UNABLE_TO_PERFORM = 0xA702  # refused: out of resources, unable to perform sub-operations
@@ -67,7 +68,13 @@ class _Retrieval:
         if status == ODD_LENGTH:
             self.comment = "of odd length: write it to a file with `restore`"
         if self.tally.remaining and is_alive(self.session.association):
-            self.session.respond(self.request, self.context, PENDING, counts=self._counts(remaining=True))
+            counts = {
+                command.REMAINING: self.tally.remaining,
+                command.COMPLETED: self.tally.completed,
+                command.FAILED: self.tally.failed,
+                command.WARNING: self.tally.warning,
+            }
+            self.session.pending(self.request, self.context, counts)
 
     def finish(self) -> None:
         """Audit the retrieval and send the final response."""
@@ -122,14 +129,15 @@ def serve_get(session: Session, request: C_GET, context: PresentationContext) ->
         return
     retrieval, planned_ones = prepared
     outlet = RequesterOutlet(session.association, number_of(request))
-    for planned in planned_ones:
-        if not retrieval.may_go_on():
-            break
-        try:
-            status = deliver_planned(session, outlet, planned, retrieval.intent)
-        except DeliveryError:
-            break  # the requester is gone: `finish` audits how far it came
-        retrieval.count(planned, status)
+    with Ahead(session.services.restorer, planned_ones) as ahead:
+        for planned in planned_ones:
+            if not retrieval.may_go_on():
+                break
+            try:
+                status = deliver_planned(session, outlet, planned, ahead, retrieval.intent)
+            except DeliveryError:
+                break  # the requester is gone: `finish` audits how far it came
+            retrieval.count(planned, status)
     retrieval.finish()
 
 
@@ -172,12 +180,15 @@ def _move_batch(retrieval: _Retrieval, batch: list[Planned], originator: Origina
         wanted = list(dict.fromkeys((one.sop_class_uid, one.transfer_syntax_uid) for one in left))
         under_way = False
         try:
-            with way_to(
-                services.settings, retrieval.session.workstation, services.client_tls, wanted, originator
-            ) as outlet:
+            with (
+                way_to(
+                    services.settings, retrieval.session.workstation, services.client_tls, wanted, originator
+                ) as outlet,
+                Ahead(services.restorer, list(left)) as ahead,
+            ):
                 while left and retrieval.may_go_on():
                     under_way = True
-                    status = deliver_planned(retrieval.session, outlet, left[0], retrieval.intent)
+                    status = deliver_planned(retrieval.session, outlet, left[0], ahead, retrieval.intent)
                     under_way = False
                     silent = 0
                     retrieval.count(left.popleft(), status)

@@ -13,15 +13,16 @@ import time
 from collections.abc import Iterable, Iterator
 
 from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.pdu_primitives import P_DATA
 
 from gateway.errors import PermanentError, TransientError
 from gateway.network import command as dimse
 from gateway.network.retrieve.suboperations import Planned
-from gateway.network.upper_layer import GatewayAssociation
+from gateway.network.scu_pdus import data_head
+from gateway.network.upper_layer import EncodedData, GatewayAssociation
 
 MAX_FRAGMENT = 1024 * 1024  # bytes; also for peers that state no limit
-MAX_QUEUED = 2 * 1024 * 1024  # bytes that wait for the socket: what one transfer may hold in memory
+AT_ONCE = 1024 * 1024  # bytes of PDUs that go to the socket together
+MOST_WAITING = 2  # such parts wait for the socket: what one transfer may hold in memory, besides what it is made of
 LOOK_UP_S = 0.25  # seconds between two looks whether the association still lives
 DATA_SET, COMMAND, LAST = 0x00, 0x01, 0x02  # message control header (PS3.8 E.2)
 PDV_HEADER = 6  # item length, context id, message control header
@@ -44,20 +45,26 @@ class RequesterOutlet:
     def __init__(self, association: GatewayAssociation, message_id: int) -> None:
         self._association = association
         self._numbers = message_ids(message_id)
+        self._contexts: dict[tuple[str, str], int | None] = {}  # what was accepted stays so
 
     def accepts(self, planned: Planned) -> bool:
-        return context_for(self._association, planned) is not None
+        return self._context(planned) is not None
+
+    def _context(self, planned: Planned) -> int | None:
+        wanted = (planned.sop_class_uid, planned.transfer_syntax_uid)
+        if wanted not in self._contexts:
+            self._contexts[wanted] = context_for(self._association, planned)
+        return self._contexts[wanted]
 
     def send(self, planned: Planned, chunks: Iterable[bytes]) -> int:
         """See `Outlet.send`; code ``association-lost``: the peer went away, stayed silent or answered otherwise."""
         association = self._association
         message_id = next(self._numbers)
-        context_id = context_for(association, planned)
+        context_id = self._context(planned)
         if context_id is None:  # `accepts` was not asked
             raise PermanentError("context-refused", "no accepted context for this SOP class in this transfer syntax")
         try:
-            _send_part(association, context_id, COMMAND, [_command(message_id, planned)])
-            _send_part(association, context_id, DATA_SET, chunks)
+            _send(association, context_id, _command(message_id, planned), chunks)
         except BaseException:
             hard_abort(association)
             raise
@@ -154,28 +161,41 @@ def _command(message_id: int, planned: Planned) -> bytes:
     )
 
 
-def _send_part(association: GatewayAssociation, context_id: int, kind: int, chunks: Iterable[bytes]) -> None:
-    """Send a command set or a data set, marking its last fragment (PS3.8 E.2)."""
+def _send(association: GatewayAssociation, context_id: int, command: bytes, chunks: Iterable[bytes]) -> None:
+    """Send a command set and its data set, each with its last fragment marked (PS3.8 E.2), many PDUs at a time."""
     limit = association.dimse.maximum_pdu_size or MAX_FRAGMENT
     size = max(2, (min(limit, MAX_FRAGMENT) - PDV_HEADER) // 2 * 2)  # fragments are of even length (PS3.8 E.1)
-    most_waiting = max(2, MAX_QUEUED // size)
-    held: bytes | None = None  # the last fragment is marked as such, so one is always held back
-    for fragment in refragment(chunks, size):
-        if held is not None:
-            _enqueue(association, _fragment(context_id, kind, held), most_waiting)
-        held = fragment
-    _enqueue(association, _fragment(context_id, kind | LAST, held or b""), most_waiting)
+    waiting = bytearray()
+    for kind, data in ((COMMAND, [command]), (DATA_SET, chunks)):
+        held: memoryview | bytes | None = None  # the last fragment is marked as such, so one is always held back
+        for fragment in refragment(data, size):
+            if held is not None:
+                waiting += data_head(context_id, kind, len(held))
+                waiting += held
+            held = fragment
+            if len(waiting) >= AT_ONCE:
+                _enqueue(association, waiting)
+                waiting = bytearray()
+        waiting += data_head(context_id, kind | LAST, len(held or b""))
+        waiting += held or b""
+    _enqueue(association, waiting)
 
 
-def refragment(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """Cut a stream of chunks of any sizes into fragments of `size` bytes; the last one may be shorter."""
+def refragment(chunks: Iterable[bytes], size: int) -> Iterator[memoryview | bytes]:
+    """Cut a stream of chunks of any sizes into fragments of `size` bytes; the last one may be shorter.
+
+    What lies whole in one chunk is not copied.
+    """
     waiting = bytearray()
     for chunk in chunks:
         view = memoryview(chunk)
         while len(view):
             taken = view[: size - len(waiting)]
-            waiting += taken
             view = view[len(taken) :]
+            if not waiting and len(taken) == size:
+                yield taken
+                continue
+            waiting += taken
             if len(waiting) == size:
                 yield bytes(waiting)
                 waiting.clear()
@@ -183,17 +203,11 @@ def refragment(chunks: Iterable[bytes], size: int) -> Iterator[bytes]:
         yield bytes(waiting)
 
 
-def _fragment(context_id: int, control: int, data: bytes) -> P_DATA:
-    primitive = P_DATA()
-    primitive.presentation_data_value_list.append((context_id, bytes((control,)) + data))
-    return primitive
-
-
-def _enqueue(association: GatewayAssociation, primitive: P_DATA, most_waiting: int) -> None:
-    """Queue one PDU, waiting while the peer is slower than we are. A stuck socket ends in its own timeout."""
+def _enqueue(association: GatewayAssociation, pdus: bytearray) -> None:
+    """Queue PDUs, waiting while the peer is slower than we are. A stuck socket ends in its own timeout."""
     waiting = association.dul.to_provider_queue
-    while waiting.qsize() >= most_waiting and is_alive(association):
+    while waiting.qsize() >= MOST_WAITING and is_alive(association):
         time.sleep(0.0005)
     if not is_alive(association):
         raise TransientError("association-lost", "the requester closed the association")
-    association.dul.send_pdu(primitive)
+    association.dul.send_pdu(EncodedData(pdus))

@@ -16,13 +16,17 @@ from pynetdicom.presentation import PresentationContext
 
 from gateway.audit import events
 from gateway.config.models import Restore, Workstation
-from gateway.errors import CapacityError
+from gateway.errors import CapacityError, GatewayError
 from gateway.log import get_logger
+from gateway.network import command
 from gateway.network.callers import Caller
 from gateway.network.retrieve.receiving import MemoryBudget
 from gateway.network.retrieve.suboperations import Intent, Original, Planned
-from gateway.network.upper_layer import GatewayAssociation
+from gateway.network.scu_pdus import data_pdu
+from gateway.network.upper_layer import EncodedData, GatewayAssociation
 
+PENDING = 0xFF00
+WHOLE_COMMAND = 0x03  # message control header of a command set in one fragment (PS3.8 E.2)
 UIDS_IN_ONE_LINE = 500  # of the audit
 log = get_logger(__name__)
 MAX_COMMENT = 64  # characters of Error Comment (0000,0902), VR LO
@@ -34,6 +38,8 @@ class Audit(Protocol):
     """The audit log, `gateway.audit`."""
 
     def write(self, event: str, outcome: str, **fields: object) -> None: ...
+
+    def note(self, event: str, outcome: str, **fields: object) -> None: ...
 
 
 class Index(Protocol):
@@ -62,6 +68,10 @@ class Restorer(Protocol):
     """What opens originals, `gateway.restore`."""
 
     def by_locator(self, locator: str, named: Collection[str] | None = None) -> Original: ...
+
+    def by_locators(
+        self, locators: Sequence[str], named: Collection[str] | None = None
+    ) -> Mapping[str, Original | GatewayError]: ...
 
     def by_uid(self, uid: str) -> Original: ...
 
@@ -110,6 +120,10 @@ class Access:
         """Write an audit line that names the caller."""
         self.services.audit.write(event, outcome, **self.caller.audit_fields(), **fields)
 
+    def note(self, event: str, outcome: str, **fields: object) -> None:
+        """Write the outcome of what a flushed line of intent names; it is flushed soon (`AuditLog.note`)."""
+        self.services.audit.note(event, outcome, **self.caller.audit_fields(), **fields)
+
     def intend(self, plan: Sequence[Planned], operation: str) -> Intent:
         """Put on disk, before anything of it is sent, which originals are about to leave, and to whom.
 
@@ -140,6 +154,27 @@ class Session(Access):
     def is_cancelled(self, request: Request) -> bool:
         """Whether a C-CANCEL for this request has arrived (PS3.7 9.3.2.3)."""
         return self.association.dimse.cancel_req.pop(number_of(request), None) is not None
+
+    def pending(self, request: C_GET | C_MOVE, context: PresentationContext, counts: Mapping[int, int]) -> None:
+        """Say how far a retrieval is (status 0xFF00); one for each sub-operation, so without pynetdicom's encoder.
+
+        Parameters
+        ----------
+        counts
+            Elements of group 0000 (`gateway.network.command`) and their numbers.
+        """
+        answer = command.C_MOVE_RSP if isinstance(request, C_MOVE) else command.C_GET_RSP
+        encoded = command.encode_command(
+            {
+                command.AFFECTED_SOP_CLASS_UID: str(request.AffectedSOPClassUID),
+                command.COMMAND_FIELD: answer,
+                command.MESSAGE_ID_RESPONDED_TO: number_of(request),
+                command.DATA_SET_TYPE: command.NO_DATA_SET,
+                command.STATUS: PENDING,
+                **counts,
+            }
+        )
+        self.association.dul.send_pdu(EncodedData(data_pdu(id_of(context), WHOLE_COMMAND, encoded)))
 
     def respond(
         self,

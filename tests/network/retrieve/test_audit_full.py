@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,14 +24,16 @@ def full_at(audit: ReadableAudit, monkeypatch: pytest.MonkeyPatch):
     """Have the audit's disk full (the kernel's own ENOSPC) from the first line of an event on."""
 
     def fill(event: str) -> None:
-        write = audit.write
+        def until_full(write: Callable[..., None]) -> Callable[..., None]:
+            def written(what: str, outcome: str, **fields: object) -> None:
+                if what == event:
+                    monkeypatch.setattr(audit, "_path", Path("/dev/full"))
+                write(what, outcome, **fields)
 
-        def until_full(what: str, outcome: str, **fields: object) -> None:
-            if what == event:
-                monkeypatch.setattr(audit, "_path", Path("/dev/full"))
-            write(what, outcome, **fields)
+            return written
 
-        monkeypatch.setattr(audit, "write", until_full)
+        for way in ("write", "note"):
+            monkeypatch.setattr(audit, way, until_full(getattr(audit, way)))
 
     return fill
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.audit import events
+from gateway.restore.held import HeldMemory
 from tests.network.retrieve.conftest import plain
 from tests.network.retrieve.test_dcmtk import get, keys, move
 from tests.network.retrieve.test_store import ask
@@ -79,6 +80,7 @@ def test_payloads_exchanged_for_one_another_are_found_out(own_site, start_scp, t
 def test_a_file_that_changes_between_the_two_readings(own_site, start_scp, tmp_path, audit):
     """Verified, then changed before it is sent: the association breaks off and no whole object has arrived."""
     sample = own_site.samples["ct"]
+    own_site.restorer._memory = HeldMemory(each=0)  # as for an original that is too large to be held
     restorer = ChangesAfterVerify(own_site.restorer, own_site.payload("ct"))
     with peers.storescp(tmp_path / "store", "+xa") as port:
         scp = start_scp(plain(port=port), of=replace(own_site, restorer=restorer))
@@ -95,8 +97,14 @@ class ChangesAfterVerify:
         self._restorer = restorer
         self._payload = payload
 
-    def by_locator(self, locator: str, named=None):
-        original = self._restorer.by_locator(locator, named)
+    def by_locators(self, locators: list[str], named=None):
+        found = self._restorer.by_locators(locators, named)
+        if named is None:  # looked up to be sent
+            for original in found.values():
+                self._change_after_verifying(original)
+        return found
+
+    def _change_after_verifying(self, original) -> None:
         verify = original.verify
 
         def verify_then_change() -> None:
@@ -104,7 +112,6 @@ class ChangesAfterVerify:
             flip(self._payload, "middle")
 
         object.__setattr__(original, "verify", verify_then_change)
-        return original
 
 
 def flip(path, place: str) -> None:

@@ -216,10 +216,11 @@ def test_memory_is_bounded_by_what_the_requester_takes(start_scp, site):
     class Large:
         """The real restorer; its original goes on for long."""
 
-        def by_locator(self, locator: str, named=None):
-            original = site.restorer.by_locator(locator, named)
-            object.__setattr__(original, "stream", stream)
-            return original
+        def by_locators(self, locators: list[str], named=None):
+            found = site.restorer.by_locators(locators, named)
+            for original in found.values():
+                object.__setattr__(original, "stream", stream)
+            return found
 
     def stream():
         for _ in range(size >> 20):

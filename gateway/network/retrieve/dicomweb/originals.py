@@ -17,6 +17,7 @@ from gateway.flow.statuses import is_stored
 from gateway.network.http import Answered, Exchange
 from gateway.network.http.media import accepted
 from gateway.network.http.multipart import MultipartAnswer
+from gateway.network.retrieve.ahead import Ahead
 from gateway.network.retrieve.deliver import deliver_planned
 from gateway.network.retrieve.dicomweb.targets import Target
 from gateway.network.retrieve.planning import Plan, plan
@@ -170,15 +171,16 @@ def send_all(
         tally.count(locator, 0xC001)
     intent = access.intend(found.planned, operation)
     try:
-        for planned in found.planned:
-            status = deliver_planned(access, outlet, planned, intent)
-            tally.count(planned.sop_instance_uid, status)
-            if not is_stored(status):
-                if exchange.started:
-                    exchange.abort()
-                    break
-                if not outlet.may_be_partial():
-                    break
+        with Ahead(access.services.restorer, found.planned) as ahead:
+            for planned in found.planned:
+                status = deliver_planned(access, outlet, planned, ahead, intent)
+                tally.count(planned.sop_instance_uid, status)
+                if not is_stored(status):
+                    if exchange.started:
+                        exchange.abort()
+                        break
+                    if not outlet.may_be_partial():
+                        break
     except DeliveryError:
         told(access, target, operation, tally)
         raise

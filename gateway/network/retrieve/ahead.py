@@ -1,0 +1,114 @@
+"""Opens and verifies the next originals of a retrieval while the one before them is on its way.
+
+Decrypting, decompressing and hashing leave the interpreter's lock, so this takes no time from sending. What is ready
+waits in memory that `gateway.restore` bounds; at most `AHEAD` originals are ready or in the making.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from types import TracebackType
+from typing import Self
+
+from gateway.errors import GatewayError
+from gateway.network.retrieve.session import Restorer
+from gateway.network.retrieve.suboperations import Original, Planned
+
+AHEAD = 2
+LOOKED_UP = 16  # records in one statement: what is sent was looked at a moment ago
+
+
+class Ready:
+    """One original that is being verified, or why there is none. Close it, or use it in a `with` block."""
+
+    def __init__(self, original: Original, verified: Future[None]) -> None:
+        self.original = original
+        self._verified = verified
+
+    def verify(self) -> None:
+        """Wait until it was verified; raises what `Original.verify` raises."""
+        self._verified.result()
+
+    def close(self) -> None:
+        """Close the original, once nobody works at it any more; that is not waited for."""
+        self._verified.cancel()
+        self._verified.add_done_callback(lambda _: self.original.__exit__(None, None, None))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Ahead:
+    """The originals of a plan, one after the other. For one thread; use it in a `with` block.
+
+    Parameters
+    ----------
+    planned
+        In the order in which they are taken.
+    """
+
+    def __init__(self, restorer: Restorer, planned: Iterable[Planned]) -> None:
+        self._restorer = restorer
+        self._left = iter(planned)
+        self._found: deque[Original | GatewayError] = deque()  # looked up, and not begun
+        self._begun: deque[Ready | GatewayError] = deque()
+        self._pool = ThreadPoolExecutor(1, "verify")
+
+    def take(self) -> Ready:
+        """The next one of the plan.
+
+        Raises
+        ------
+        GatewayError
+            As `Restorer.by_locator`: it cannot be restored for certain. The one after it may be.
+        """
+        self._begin()
+        one = self._begun.popleft()
+        self._begin()
+        if isinstance(one, GatewayError):
+            raise one
+        return one
+
+    def _begin(self) -> None:
+        while len(self._begun) < AHEAD:
+            if not self._found:
+                self._look_up()
+            if not self._found:
+                return
+            original = self._found.popleft()
+            if isinstance(original, GatewayError):
+                self._begun.append(original)
+            else:
+                self._begun.append(Ready(original, self._pool.submit(original.verify)))
+
+    def _look_up(self) -> None:
+        locators = [planned.locator for planned in islice(self._left, LOOKED_UP)]
+        if not locators:
+            return
+        try:
+            found = self._restorer.by_locators(locators)
+        except GatewayError as error:  # of the database, or of the list: of each of them nothing is certain
+            found = dict.fromkeys(locators, error)
+        self._found.extend(found[locator] for locator in locators)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for one in self._begun:
+            if isinstance(one, Ready):
+                one.close()
+        for original in self._found:
+            if not isinstance(original, GatewayError):
+                original.__exit__(None, None, None)
