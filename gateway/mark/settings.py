@@ -70,7 +70,7 @@ class MarkSettings(Mark):
         names of surrogate packs; empty: those that the modality profile names.
     """
 
-    steps: Steps = 40
+    steps: Steps = 80
     placements: Annotated[int, Field(ge=1, le=256)] = 24
     population: Annotated[int, Field(ge=LEAST_POPULATION, le=64)] = 24
     generations: Annotated[int, Field(ge=0, le=100)] = 12

@@ -18,8 +18,8 @@ from gateway.mark.surrogates.consensus import Answers, consensus
 from gateway.mark.surrogates.objective import draw_views, margins, see, view_side
 from gateway.mark.surrogates.packs import Surrogate
 
-STEPS = 4
-"""Most steps of an image: each surrogate is asked twice, once of either ground."""
+STEPS = 8
+"""Most steps of an image: each surrogate is asked twice of either ground."""
 RATE = 0.5
 """Size of the first step; they become smaller."""
 

@@ -127,7 +127,8 @@ def test_silent_clients_are_closed(start, reading_tls, audit):
             client.settimeout(60)
             with contextlib.suppress(ConnectionError):
                 assert client.recv(1) == b""
-    assert {line["reason"] for line in audit.lines(events.NODE_REFUSED)} == {"tls-handshake-timeout"}
+    lines = lines_soon(audit, events.NODE_REFUSED)
+    assert {line["reason"] for line in lines} == {"tls-handshake-timeout"}
 
 
 # --- on the way out: a C-STORE of a marked copy makes the SCP call the workstation -----------------------------------
