@@ -122,7 +122,7 @@ def bound(tls: Tls, ae_title: str = "READING1", port: int | None = None, **more:
 
 def lines_soon(audit: ReadableAudit, event: str) -> list[dict]:
     """The audit's lines of one event, once there are any: some are written after the peer was answered."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while not (lines := audit.lines(event)) and time.monotonic() < deadline:
         time.sleep(0.01)
     return lines
