@@ -41,7 +41,7 @@ from gateway.files.protect import protect_files
 from gateway.files.restore import restore_files
 from gateway.files.results import FileResult
 from gateway.keys import make_keys
-from gateway.mark import MarkedImage, MarkRequest
+from gateway.mark import MarkedImage, MarkRequest, MarkSettings
 from gateway.protect import Protector
 from tests.support.dicom.enhanced import ENHANCED_CT, grouped, item
 from tests.support.dicom.samples import image
@@ -52,6 +52,8 @@ MIB = 1 << 20
 
 class StandIn:
     """Changes every tenth row; in the place of `gateway.mark.Marker`."""
+
+    settings = MarkSettings(mode="generator")  # whose frames do not begin from each other
 
     def mark(self, requests: Sequence[MarkRequest], profile: object) -> list[MarkedImage]:
         """One result for each request."""

@@ -27,11 +27,11 @@ def continued(count: int, firmness: float, amplitude: float, seeds: list[int], b
     return continue_texture(clean, limits, torch.zeros_like(clean), members, (), random, begin)
 
 
-def test_every_surrogate_is_asked_twice_and_no_more() -> None:
+def test_every_surrogate_is_asked_twice_of_either_ground_and_no_more() -> None:
     asked: Counter[str] = Counter()
     continued(4, 1.0, 1e-6, [0], torch.zeros(1, 1, 64, 64), asked)  # too faint to be done
-    assert asked == {f"n{one}": 2 for one in range(4)}
-    assert STEPS == 4
+    assert asked == {f"n{one}": 4 for one in range(4)}
+    assert STEPS == 8
 
 
 def test_what_misleads_already_is_left_as_it_is_whatever_else_is_in_the_batch() -> None:

@@ -302,7 +302,7 @@ def test_no_user_writes_what_it_must_not(four: Site) -> None:
         assert four.does(role, "mv audit/restore audit/aside") != 0
         assert four.does(role, "touch audit/new") != 0
     assert sorted(path.name for path in state.iterdir()) == [
-        "audit", "database", "derived", "restore", "spool", "vault",
+        "audit", "database", "derived", "restore", "spool", "vault", "viewer",
     ]  # fmt: skip
 
 

@@ -32,8 +32,8 @@ def _dispersed(side: int) -> np.ndarray:
     return (order / order.size).astype(np.float32)
 
 
-_DISPERSED = _dispersed(TILE)
-"""By how much, in amplitudes, a pixel goes before others in its tile: steps keep apart, since clumps are seen first."""
+_DISPERSED = np.float32(0.25) * _dispersed(TILE)
+"""By how much, in amplitudes, a pixel goes before others in its tile, so that steps keep apart."""
 
 
 def quiet(change: np.ndarray, amplitude: np.ndarray, unit: float | None) -> np.ndarray:
