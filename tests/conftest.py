@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import structlog
 
@@ -14,6 +15,12 @@ from gateway.log import LIBRARIES
 from tests.support.schema import copy_new_databases
 
 REPOSITORY = Path(__file__).parent.parent
+
+# How fast examples are made says something about the machine and what else it does, nothing about the gateway.
+hypothesis.settings.register_profile(
+    "suite", hypothesis.settings(), suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("suite")
 
 
 def data_folder() -> Path | None:
