@@ -42,7 +42,8 @@ def tail(files: Mapping[str, Path], limit: int = 50, only: Collection[str] = (),
         lines += [{"log": role, **line} for line in map(_read, data.splitlines()) if line]
     if only:
         lines = [line for line in lines if line["event"] in only]
-    lines.sort(key=lambda line: line["time"], reverse=True)
+    lines.sort(key=lambda line: line["time"])
+    lines.reverse()  # of lines of one millisecond the later in its file is the newer
     return Tail(tuple(lines[:limit]), tuple(closed))
 
 
