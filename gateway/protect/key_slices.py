@@ -29,7 +29,7 @@ from gateway.vault import VaultRecord
 EVERY = 8
 """Slices from one key slice to the next."""
 MOST_BYTES = 32 << 20
-"""Of textures that are kept: some thousand key slices."""
+"""Of textures that are kept: five hundred gray key slices of 256x256 (one byte a pixel of that grid)."""
 _SPACINGS = (0.01, 1000.0)  # mm between slices that can be meant
 _FARTHEST = 1e6  # mm from the origin
 _SHIFT = 0.25  # positions often are whole or half multiples of the spacing: neither may lie where rounding turns over

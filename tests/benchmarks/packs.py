@@ -1,6 +1,6 @@
 """Marks in some minutes: what networks say of clean, randomly textured and marked images, and what a mark costs.
 
-    python -m tests.benchmarks.packs [--images 8] [--mode strong] [--steps 40] [--tiers lettered]
+    python -m tests.benchmarks.packs [--images 8] [--mode strong] [--steps 80] [--tiers lettered]
                                      [--sets brain_tumor,fundus_dr] [--part validation]
                                      [--victims xception --cache DIR] [--no-speed]
 

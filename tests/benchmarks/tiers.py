@@ -41,7 +41,7 @@ def marked(image: Path, tier: str, steps: int) -> Measured:
         folder = Path(made)
         make_keys(folder / "keys")
         config = default_config(folder)
-        mark = Mark(tier=tier, steps=steps)  # type: ignore[arg-type]  # one of TIERS
+        mark = Mark.model_validate({"tier": tier, "steps": steps})
         route = config.routes[0].model_copy(update={"mark": mark})
         with Inputs([image], 1 << 30) as inputs:
             results = list(protect_files(config.model_copy(update={"routes": (route,)}), inputs, folder / "out"))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import missing
 from tests.support.broken import words
 from tests.support.broken.run import run_row
 from tests.support.broken.site import Row, all_rows, make_template
@@ -27,7 +28,7 @@ def test_a_broken_site_is_told_of_with_place_reason_and_cure(
     row: Row, template: Path, tmp_path: Path, warm: Warm
 ) -> None:
     if not row.rights and os.geteuid() != 0:
-        pytest.skip("makes files of another user: needs root")
+        missing("root, who makes files of another user")
     code, said = run_row(row, tmp_path / "site", template, warm)
     assert code == row.code, said
     for words_of_it in row.said:

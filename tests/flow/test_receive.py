@@ -18,6 +18,7 @@ from gateway.flow.segments.body import LARGE
 from gateway.flow.segments.spool import ReceivedSpool
 from gateway.keys.keyring import load_spool_cipher
 from gateway.service import places
+from tests.conftest import missing
 from tests.support.dicom.samples import encode
 from tests.support.flow import Flow, ct, facts_of
 
@@ -205,7 +206,7 @@ def test_a_really_full_disk(flow, tmp_path):
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True)
     if mounted.returncode:
-        pytest.skip("no tmpfs can be mounted here; test_segments.py has the same, said by a patched kernel call")
+        missing("the right to mount a tmpfs (test_segments.py has the same, said by a patched kernel call)")
     try:
         spool = ReceivedSpool(folder / "spool", load_spool_cipher(flow.config.keys))
         receiver = SpoolReceiver(Ingress(min_free_mib=0), flow.config.routes, spool, flow.store)
