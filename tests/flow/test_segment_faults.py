@@ -14,6 +14,7 @@ from gateway.database import InstanceRow, reading
 from gateway.errors import CapacityError
 from gateway.flow import receive
 from gateway.flow.receive import SpoolReceiver
+from gateway.flow.segments.log import SegmentLog
 from gateway.flow.segments.recovery import take_over
 from gateway.flow.spool import NewFile
 from tests.flow.test_segments import offer, rows
@@ -141,6 +142,38 @@ def test_what_nobody_thought_of_ends_the_role_and_leaves_nobody_waiting(flow, mo
     receiver.roll()
     receiver.close()
     receiver.close()
+
+
+def test_who_waits_for_a_segment_to_close_is_told_when_the_flusher_dies(tmp_path, monkeypatch):
+    """Found in CI: `roll` between a failed flush and the end of its thread waited for ever."""
+    told, rolling = threading.Event(), threading.Event()
+
+    def tell() -> None:  # the flusher is alive until someone waits for it, then it dies
+        told.set()
+        assert rolling.wait(5)
+        raise RuntimeError
+
+    def breaks(*_):
+        raise MemoryError
+
+    segments = SegmentLog(tmp_path, 1 << 20, lambda group: None, tell)
+    monkeypatch.setattr(os, "fdatasync", breaks)
+    appending = threading.Thread(target=lambda: pytest.raises(CapacityError, segments.append, [b"record"], {}))
+    appending.start()
+    assert told.wait(5)
+    wait = segments._changed.wait_for
+
+    def waits(*arguments, **keywords):
+        rolling.set()
+        return wait(*arguments, **keywords)
+
+    monkeypatch.setattr(segments._changed, "wait_for", waits)
+    roll = threading.Thread(target=segments.roll, daemon=True)
+    roll.start()
+    roll.join(5)
+    assert not roll.is_alive() and segments.failed
+    appending.join(5)
+    assert not appending.is_alive()
 
 
 def test_a_flusher_that_is_gone_is_told_of(flow, monkeypatch):

@@ -77,6 +77,7 @@ class SegmentLog:
         self._waiting: list[Appended] = []
         self._stopping = False
         self._roll = False
+        self._ended = False
         self.failed = False
         self._segment: SegmentFile | None = None
         self._opened_at = 0.0
@@ -107,7 +108,7 @@ class SegmentLog:
         with self._changed:
             self._roll = True
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._roll or not self._thread.is_alive())
+            self._changed.wait_for(lambda: not self._roll or self._ended)
 
     def stop(self) -> None:
         """Flush what waits, close the segment, and take nothing more."""
@@ -130,6 +131,10 @@ class SegmentLog:
             if self.failed:
                 raise
             self._fail((), error)
+        finally:  # a thread that only dies wakes nobody
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
 
     def _work(self) -> None:
         while True:
