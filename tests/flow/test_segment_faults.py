@@ -158,7 +158,12 @@ def test_who_waits_for_a_segment_to_close_is_told_when_the_flusher_dies(tmp_path
 
     segments = SegmentLog(tmp_path, 1 << 20, lambda group: None, tell)
     monkeypatch.setattr(os, "fdatasync", breaks)
-    appending = threading.Thread(target=lambda: pytest.raises(CapacityError, segments.append, [b"record"], {}))
+
+    def append() -> None:
+        with pytest.raises(CapacityError):
+            segments.append([b"record"], {})
+
+    appending = threading.Thread(target=append)
     appending.start()
     assert told.wait(5)
     wait = segments._changed.wait_for
