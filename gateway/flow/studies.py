@@ -17,6 +17,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from gateway.database import FiguresRow, InstanceRow, VaultRow, reading
 from gateway.errors import ConfigError, NotFoundError
+from gateway.vault.figures import MISLED
 
 _AT_ONCE = 1000  # received instances looked at in one step back
 _MOST_STEPS = 20  # then a page is given with what was found, however few studies that are
@@ -72,6 +73,7 @@ class Figures:
     region_share: float
     stroke_share: float
     roi_share: float
+    misled_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -279,7 +281,8 @@ def _figures(session: Session, locators: Sequence[str]) -> dict[str, Figures]:
             words: dict[str, Any] = {name: str(row.policy.get(name, "")) for name in _WORDS}
             shares = {name: getattr(row, name) for name in _SHARES}
             psnr = row.psnr if math.isfinite(row.psnr) else None
-            found[row.locator] = Figures(**words, frames=row.frames, psnr=psnr, **shares)
+            misled = float(row.policy[MISLED]) if MISLED in row.policy else None
+            found[row.locator] = Figures(**words, frames=row.frames, psnr=psnr, **shares, misled_share=misled)
     return found
 
 

@@ -28,6 +28,7 @@ from gateway.mark import BLANK, UNMARKED, Curve, MarkedImage, MarkRequest, Modal
 from gateway.protect.key_slices import SlicePlace
 from gateway.protect.rules import UNKNOWN, Arrival
 from gateway.vault import MarkFigures, VaultRecord
+from gateway.vault.figures import MISLED
 
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 BLANK_DESCRIPTION = "All pixels have one value: nothing was added. Not for diagnosis."
@@ -290,6 +291,7 @@ class FigureTally:
         self._windows: dict[str, float] = {}
         self._notes: Counter[str] = Counter()
         self._shares = np.zeros(3)
+        self._misled: list[float] = []  # of the frames whose networks were asked afterwards
         self.tiers: Counter[str] = Counter()  # of the marked frames
 
     def add(self, results: Iterable[MarkedImage]) -> None:
@@ -302,6 +304,8 @@ class FigureTally:
                 self.tiers[result.tier] += 1
             for name, psnr in result.quality.psnr_windows.items():
                 self._windows[name] = min(psnr, self._windows.get(name, psnr))
+            if result.misled_share is not None:
+                self._misled.append(result.misled_share)
             self._shares += (result.region.mean(), result.quality.stroke_share, result.roi.mean())
 
     @property
@@ -331,6 +335,7 @@ class FigureTally:
                     if tier != mark.tier
                 },
                 **{f"{note} frames": str(count) for note, count in sorted(self._notes.items()) if note},
+                **({MISLED: f"{sum(self._misled) / len(self._misled):.3f}"} if self._misled else {}),
             },
             frames=self._frames,
             psnr=self._psnr,
