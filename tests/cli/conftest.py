@@ -18,6 +18,7 @@ from tests.support.ports import free_port
 from tests.support.warm import Warm
 
 REPOSITORY = Path(__file__).parent.parent.parent
+QUIET = {"MIAD_GATEWAY_PROGRESS": "none"}  # the warm process writes into files, where progress is told in lines
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def run(tmp_path: Path, warm: Warm) -> Run:
 
     def run_command(*arguments: str | Path, timeout: float = 120, **variables: str) -> Done:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("MIAD_", "XDG_"))}
-        environment = {**kept, "HOME": str(home), "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", **variables}
+        environment = {**kept, "HOME": str(home), "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", **QUIET, **variables}
         words = [*map(str, arguments)]
         if "PYTHONPATH" not in variables:
             return Done(*warm.run(words, tmp_path, environment, timeout))
