@@ -80,6 +80,11 @@ class Marker:
         setup = Setup(settings, self.device, self._logo, generators, self._parallel_map)
         self._method: Method[Any] = chosen(setup)
 
+    @property
+    def surrogates(self) -> tuple[Surrogate, ...]:
+        """The networks that were read so far: those that its marks are made against."""
+        return tuple(member for members in self._loaded.values() for member in members)
+
     def licence_warnings(self, profile: ModalityProfile) -> list[str]:
         """Return the warnings of the packs that this profile would use; to be logged at start."""
         names = self.settings.surrogates or [name for names in profile.packs.values() for name in names]
