@@ -15,9 +15,8 @@ from typing import Any
 from sqlalchemy import Engine, Select, distinct, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from gateway.database import FiguresRow, InstanceRow, VaultRow, reading
+from gateway.database import MISLED, FiguresRow, InstanceRow, VaultRow, reading
 from gateway.errors import ConfigError, NotFoundError
-from gateway.vault.figures import MISLED
 
 _AT_ONCE = 1000  # received instances looked at in one step back
 _MOST_STEPS = 20  # then a page is given with what was found, however few studies that are

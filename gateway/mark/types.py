@@ -431,8 +431,7 @@ class MarkedImage:
         whether it began from ``MarkRequest.begin``.
     misled_share
         of the answers of the networks that it was made against, those that are not what all of them held the clean
-        image to be (0 to 1); None: not asked, as of slices that began from another's texture and of marks without
-        networks.
+        image to be (0 to 1); None: not asked, as of slices that began from another's texture.
     """
 
     image: np.ndarray

@@ -16,6 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from gateway.config.models import Route
+from gateway.database import MISLED
 from gateway.dicom.copy.derive import DerivationFacts, derive
 from gateway.dicom.encoding.encoded import InstanceHeader
 from gateway.dicom.encoding.geometry import frame_positions
@@ -28,7 +29,6 @@ from gateway.mark import BLANK, UNMARKED, Curve, MarkedImage, MarkRequest, Modal
 from gateway.protect.key_slices import SlicePlace
 from gateway.protect.rules import UNKNOWN, Arrival
 from gateway.vault import MarkFigures, VaultRecord
-from gateway.vault.figures import MISLED
 
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 BLANK_DESCRIPTION = "All pixels have one value: nothing was added. Not for diagnosis."

@@ -9,8 +9,6 @@ from sqlalchemy import Engine, or_, select
 
 from gateway.database import FiguresRow, VaultRow, reading, transaction
 
-MISLED = "networks misled"
-"""Key of a policy: share of the answers of the mark's networks that it changed, mean over the frames asked."""
 _PAGE = 500  # locators in one query
 
 
@@ -21,7 +19,7 @@ class MarkFigures:
     Attributes
     ----------
     policy
-        What chose the mark: tier, mode, profile, restoration; and what is counted of it, such as `MISLED`.
+        What chose the mark: tier, mode, profile, restoration; and what is counted of it (`gateway.database.MISLED`).
     psnr, psnr_windows
         Display PSNR in dB of the worst frame: primary window, and the other windows by name.
     region_share, stroke_share, roi_share

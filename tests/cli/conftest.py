@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from gateway.keys.generate import make_keys
+from tests.support.ports import free_port
 from tests.support.warm import Warm
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -66,12 +66,8 @@ def run(tmp_path: Path, warm: Warm) -> Run:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on right now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    """Ports that nobody listens on."""
+    return [free_port() for _ in range(count)]
 
 
 @pytest.fixture
