@@ -203,6 +203,7 @@ class Bucket:
 
 
 def open_store(settings: Store) -> S3Store:
+    """The library's own object for a bucket; ConfigError as `Bucket`."""
     try:
         from obstore.store import S3Store
     except ImportError:

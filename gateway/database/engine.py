@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ IDLE_S = 2.0  # after which a connection is tried before it is used
 BUSY_TIMEOUT_MS = 30_000  # several processes write; a writer waits this long for its turn
 
 
-def open_database(url: str, synchronous: bool = False) -> Engine:
+def open_database(url: str, moved: Callable[[int, int], None] | None = None, *, synchronous: bool = False) -> Engine:
     """Open `url`, bring its schema up to date, and return the engine.
 
     Parameters
@@ -60,6 +61,8 @@ def open_database(url: str, synchronous: bool = False) -> Engine:
     url
         SQLAlchemy URL. For SQLite: WAL journal with ``synchronous=FULL``, so a committed row survives a power cut, and
         a `transaction` begins as a writer (``BEGIN IMMEDIATE``), so two processes never deadlock upgrading a read.
+    moved
+        Called with (revisions of the schema done, revisions to do).
     synchronous
         What is written counts only when a synchronous standby has it too (`gateway.database.standby`).
 
@@ -74,7 +77,7 @@ def open_database(url: str, synchronous: bool = False) -> Engine:
         if engine.dialect.name == "sqlite":
             _make_file(parts)
             _make_durable(engine)
-        migrate(engine)
+        migrate(engine, moved)
     return standby.make_synchronous(engine) if synchronous else engine
 
 
@@ -192,14 +195,32 @@ def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-def migrate(engine: Engine) -> None:
-    """Bring the schema to the newest revision (safe to run from several processes at once)."""
+def migrate(engine: Engine, moved: Callable[[int, int], None] | None = None) -> None:
+    """Bring the schema to the newest revision (safe to run from several processes at once).
+
+    moved: called with (revisions done, revisions to do).
+    """
     config = alembic_config()
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(4948)")
         config.attributes["connection"] = connection
+        if moved is not None:
+            config.attributes["applied"] = _counting(config, connection, moved)
         command.upgrade(config, "head")
+
+
+def _counting(config: AlembicConfig, connection: Connection, moved: Callable[[int, int], None]) -> Callable[..., None]:
+    """What Alembic calls after each revision."""
+    scripts = ScriptDirectory.from_config(config)
+    current = MigrationContext.configure(connection).get_current_revision()
+    to_do = sum(1 for _ in scripts.iterate_revisions("heads", current or "base"))
+    numbers = itertools.count(1)
+
+    def applied(**_step: Any) -> None:
+        moved(next(numbers), to_do)
+
+    return applied
 
 
 def alembic_config() -> AlembicConfig:

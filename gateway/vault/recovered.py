@@ -159,8 +159,8 @@ def _of_store(store: object) -> Iterator[str]:
 def _of_durability(durability: object) -> Iterator[str]:
     if durability != "disk":
         yield (
-            'durability was "cluster" and is "disk" in recovered.toml, since that has no [store]; what still waited in the'
-            " object store is not in this backup"
+            "durability was cluster and is left out of recovered.toml, which has no [store]; what still waited in the"
+            " object store is in no backup"
         )
 
 

@@ -75,8 +75,8 @@ def _decibels(value: float | None) -> str:
     return f"{value:.1f} dB" if value is not None else NONE
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def _percent(share: float | None) -> str:
+    return f"{100 * share:.1f} %" if share is not None else NONE
 
 
 def _sentence(words: str) -> str:

@@ -214,9 +214,11 @@ class SegmentLog:
         for item in (*group, *left):
             item.error = refused
             item.done.set()
-        log.error("a flush failed: nothing more is taken, this role starts anew", fault=fault(error), reason=reason)
-        self._close()
-        self._on_failure()
+        try:
+            log.error("a flush failed: nothing more is taken, this role starts anew", fault=fault(error), reason=reason)
+            self._close()
+        finally:  # a role that is not told would refuse for ever
+            self._on_failure()
 
     def _is_old(self) -> bool:
         if self._segment is None:
