@@ -40,7 +40,7 @@ def parts(tmp_path: Path) -> Iterator[tuple[SeaweedFs, Pair, int]]:
         pair = Pair()
         stack.callback(pair.close)
         pair.add_standby()
-        yield objects, pair, stack.enter_context(storescp(tmp_path / "sink", "-uf"))
+        yield objects, pair, stack.enter_context(storescp(tmp_path / "sink", "+uf"))
 
 
 def test_nothing_acknowledged_is_lost_with_its_machine(parts: tuple[SeaweedFs, Pair, int], tmp_path: Path) -> None:
