@@ -31,6 +31,7 @@ from gateway.config.base import (
 )
 from gateway.config.commitment import COMMIT_STATEMENT, Commitment, Reports
 from gateway.config.destination import CLINICAL_STATEMENT, Destination
+from gateway.config.durability import Durability, durability_problems
 from gateway.config.fallbacks import fallback_problems
 from gateway.config.marking import Mark
 from gateway.config.page import Page
@@ -322,6 +323,7 @@ class Config(Model):
     """The whole configuration of one site."""
 
     version: Literal[1] = 1
+    durability: Durability = "disk"
     site: Site = Site()
     database: Database = Database()
     store: Store | None = None
@@ -360,6 +362,7 @@ class Config(Model):
         return checked(self, self._disagreements())
 
     def _disagreements(self) -> Iterator[Problem]:
+        yield from durability_problems(self.durability, self.database.url, self.store)
         yield from doubled("routes", "name", [r.name for r in self.routes])
         yield from doubled("routes", "called_ae", [r.called_ae for r in self.routes])
         yield from doubled("destinations", "name", [d.name for d in self.destinations])

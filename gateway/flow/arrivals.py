@@ -50,6 +50,14 @@ class Arrivals(Leases):
         with reading(self._engine) as session:
             return list(session.scalars(select(SegmentRow.id)))
 
+    def finished_segments(self, limit: int = 500) -> list[str]:
+        """Segments with rows of which no instance needs anything any more."""
+        with reading(self._engine) as session:
+            needed = select(InstanceRow.id).where(
+                InstanceRow.spool_file >= SegmentRow.id + "@", InstanceRow.spool_file < SegmentRow.id + "A"
+            )
+            return list(session.scalars(select(SegmentRow.id).where(~needed.exists()).limit(limit)))
+
     def forget_segment(self, segment: str) -> None:
         """Note that a segment is gone."""
         with transaction(self._engine) as session:
