@@ -24,6 +24,7 @@ FLOORS: dict[str, int] = {
     "gateway.errors": -1,  # the ground: everyone raises from it
     "gateway.config": 0,
     "gateway.log": 1,
+    "gateway.bucket": 1,
     "gateway.database": 1,
     "gateway.audit": 1,
     "gateway.keys": 1,
@@ -59,6 +60,7 @@ PIXEL_MODULES = {"gateway.dicom.pixels.stored_values", "gateway.dicom.copy.deriv
 FORBIDDEN: dict[str, set[str]] = {
     "gateway.config": NETWORK_LIBRARIES | DICOM_LIBRARIES | TENSOR_LIBRARIES | DATABASE_LIBRARIES | {"cryptography"},
     "gateway.log": NETWORK_LIBRARIES | DICOM_LIBRARIES | TENSOR_LIBRARIES | DATABASE_LIBRARIES,
+    "gateway.bucket": NETWORK_LIBRARIES | DICOM_LIBRARIES | TENSOR_LIBRARIES | DATABASE_LIBRARIES,
     "gateway.database": NETWORK_LIBRARIES | DICOM_LIBRARIES | TENSOR_LIBRARIES,
     "gateway.audit": NETWORK_LIBRARIES | DICOM_LIBRARIES | TENSOR_LIBRARIES | DATABASE_LIBRARIES,
     "gateway.keys": NETWORK_LIBRARIES | DICOM_LIBRARIES | TENSOR_LIBRARIES | DATABASE_LIBRARIES,

@@ -31,6 +31,7 @@ from gateway.config.base import (
 )
 from gateway.config.commitment import COMMIT_STATEMENT, Commitment, Reports
 from gateway.config.destination import CLINICAL_STATEMENT, Destination
+from gateway.config.durability import Durability, durability_problems
 from gateway.config.fallbacks import fallback_problems
 from gateway.config.identity import Tokens
 from gateway.config.marking import Mark
@@ -119,6 +120,7 @@ class Ingress(Model):
     max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
     max_associations: Annotated[int, Field(ge=1)] = 50
     max_associations_per_ae: Annotated[int, Field(ge=1)] = 40  # of one calling AE title
+    async_operations: Annotated[int, Field(ge=1, le=64)] = 8  # C-STOREs under way at once where the peer asks for it
     max_connections: Annotated[int, Field(ge=1)] = 100  # sockets, before any A-ASSOCIATE
     max_connections_per_address: Annotated[int, Field(ge=1)] = 75
     idle_timeout_s: Annotated[float, Field(gt=0)] = 60
@@ -325,6 +327,7 @@ class Config(Model):
     """The whole configuration of one site."""
 
     version: Literal[1] = 1
+    durability: Durability = "disk"
     site: Site = Site()
     database: Database = Database()
     store: Store | None = None
@@ -363,6 +366,7 @@ class Config(Model):
         return checked(self, self._disagreements())
 
     def _disagreements(self) -> Iterator[Problem]:
+        yield from durability_problems(self.durability, self.database.url, self.store)
         yield from doubled("routes", "name", [r.name for r in self.routes])
         yield from doubled("routes", "called_ae", [r.called_ae for r in self.routes])
         yield from doubled("destinations", "name", [d.name for d in self.destinations])

@@ -16,6 +16,7 @@ from gateway.database.engine import (
     update_each,
 )
 from gateway.database.tables import (
+    MISLED,
     Base,
     ClockRow,
     CommitmentRow,
@@ -33,6 +34,7 @@ from gateway.database.tables import (
 from gateway.database.wakes import Bell, Wakes, open_wakes
 
 __all__ = [
+    "MISLED",
     "Alone",
     "Base",
     "Bell",

@@ -263,6 +263,10 @@ class PausedRow(Base):
     paused_at: Mapped[float] = mapped_column(Float)
 
 
+MISLED = "networks misled"
+"""Key of a `FiguresRow.policy`: share of the answers of the mark's networks that it changed, mean over frames asked."""
+
+
 class FiguresRow(Base):
     """Figures of one marked copy, for reports: numbers and names of the configuration, nothing of a patient."""
 

@@ -11,9 +11,7 @@ import os
 import shutil
 import socket
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
 
 import numpy as np
 
@@ -35,10 +33,10 @@ from gateway.network.fetching import Fetcher
 from gateway.network.presence import is_ours, listeners
 from gateway.preflight import preflight
 from gateway.preflight.certificates import certificate_files, check_certificates, read_certificates, tls_tables
+from gateway.preflight.examined import Examined
 from gateway.preflight.machine import try_codecs, try_ports, try_the_database
+from gateway.preflight.standby import examine_standby
 from gateway.vault.objects import ObjectPayloads
-
-Level = Literal["ok", "warning", "error"]
 
 AREAS = (
     "configuration",
@@ -76,18 +74,6 @@ CLASSES = {
 """What a destination is asked about: the storage SOP classes that leave most often."""
 
 
-@dataclass(frozen=True)
-class Examined:
-    """One thing that was looked at. unreachable: a peer or the database did not answer, which may heal by itself."""
-
-    area: str
-    level: Level
-    where: str
-    message: str
-    hint: str = ""
-    unreachable: bool = False
-
-
 def examine(config: Config, audit: AuditLog) -> list[Examined]:
     """Look at everything, in the order of `AREAS`; nothing is changed, and only C-ECHO is sent to destinations.
 
@@ -108,6 +94,7 @@ def examine(config: Config, audit: AuditLog) -> list[Examined]:
     found += [
         *_codecs(config),
         *_database(config),
+        *examine_standby(config),
         *_store(config),
         *_issuers(config),
         *_destinations(config.destinations, audit),
@@ -309,7 +296,11 @@ def _store(config: Config) -> Iterator[Examined]:
         yield Examined("store", "error", where, error.message, error.hint, error.code == "store-unreachable")
         return
     message = f"{name} answers; whether what it has taken outlives a power cut is for its own settings"
-    yield Examined("store", "ok", where, message)
+    if config.durability == "disk":
+        yield Examined("store", "ok", where, message)
+        return
+    hint = 'durability is cluster: let it flush, or keep copies (operations.md, "An object store"); no store tells us'
+    yield Examined("store", "ok", where, f"{message}. {hint}")
 
 
 def _clock(config: Config) -> Iterator[Examined]:

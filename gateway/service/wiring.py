@@ -14,26 +14,24 @@ from gateway.config.models import Keys
 from gateway.config.secret import SecretRef
 from gateway.dicom.pixels.children.pool import Limits, configure
 from gateway.keys.keyring import OpeningKeys, SealingKeys
-from gateway.service.places import Places, database, places
+from gateway.service.places import database, places
+from gateway.service.spools import derived_spool, received_spool
 
 
 def build_step_context(
     config: Config, keys: SealingKeys, store, engine: Engine, audit: AuditLog, folder: Path | None = None
 ):
-    """Everything that the steps work with. `folder` holds spool and derived files; default: the state folder."""
+    """Everything that the steps work with. `folder` holds spool and derived files; default: where durability says."""
     from gateway.flow.passing import Passing
-    from gateway.flow.segments.spool import ReceivedSpool
-    from gateway.flow.spool import Spool
     from gateway.flow.steps import StepContext
     from gateway.flow.turns import Turns
     from gateway.protect import Protector
 
     where = places(config)
-    base = Places(folder) if folder else where
     return StepContext(
         store=store,
-        spool=ReceivedSpool(base.spool, keys.spool),
-        derived=Spool(base.derived, keys.derived),
+        spool=received_spool(config, keys.spool, folder),
+        derived=derived_spool(config, keys.derived, folder),
         protector=Protector(config, keys, engine, where.vault),
         routes={route.name: route for route in config.routes},
         passing=Passing(config.routes, [d.name for d in config.destinations if d.trust_statement], engine, audit),
