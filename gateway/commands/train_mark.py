@@ -111,7 +111,7 @@ def train_mark(
 
 
 def _run_of(own: Sequence[SurrogatePack]) -> str:
-    """What tells runs against one pack from those against another, whose steps none must go on with; empty: packaged."""
+    """What tells runs against one pack from those against another, which none goes on with. Packaged: empty."""
     import hashlib
 
     digest = hashlib.sha256()
