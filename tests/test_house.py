@@ -28,6 +28,7 @@ FLOORS: dict[str, int] = {
     "gateway.database": 1,
     "gateway.audit": 1,
     "gateway.keys": 1,
+    "gateway.identity": 1,
     "gateway.dicom": 1,
     "gateway.vault": 2,
     "gateway.mark": 2,
@@ -63,6 +64,7 @@ FORBIDDEN: dict[str, set[str]] = {
     "gateway.database": NETWORK_LIBRARIES | DICOM_LIBRARIES | TENSOR_LIBRARIES,
     "gateway.audit": NETWORK_LIBRARIES | DICOM_LIBRARIES | TENSOR_LIBRARIES | DATABASE_LIBRARIES,
     "gateway.keys": NETWORK_LIBRARIES | DICOM_LIBRARIES | TENSOR_LIBRARIES | DATABASE_LIBRARIES,
+    "gateway.identity": NETWORK_LIBRARIES | DICOM_LIBRARIES | TENSOR_LIBRARIES | DATABASE_LIBRARIES,
     "gateway.dicom": NETWORK_LIBRARIES | TENSOR_LIBRARIES | DATABASE_LIBRARIES | {"cryptography"},
     "gateway.vault": NETWORK_LIBRARIES | TENSOR_LIBRARIES | PIXEL_MODULES,
     "gateway.mark": NETWORK_LIBRARIES | DICOM_LIBRARIES | DATABASE_LIBRARIES

@@ -64,13 +64,16 @@ def roles_to_start(config: Config) -> list[Role]:
 
 
 def secrets_of(config: Config, role: Role) -> Iterator[tuple[KeyPath, SecretRef, bool]]:
-    """The references of [keys] and [store] that `role` resolves: path, reference, whether it must be closed to others.
+    """The references to secrets that `role` resolves: path, reference, whether it must be closed to others.
 
     For role ``all``, the process that starts the others and holds no key itself: all but the restore private key,
     which is looked at for role ``restore`` only. The proof of the restore keys is named even where none need be.
     """
     if config.store is not None and speaks_to_store(config, role):
         yield from (((("store", name), reference, True)) for name, reference in config.store.references())
+    oidc = config.page.oidc if config.page is not None else None
+    if oidc is not None and oidc.client_secret is not None and role in ("all", "page"):
+        yield ("page", "oidc", "client_secret"), oidc.client_secret, True
     for name in type(config.keys).model_fields:
         holders, private = _KEYS[name]
         if role not in holders and not (role == "all" and name != "restore_private_key"):

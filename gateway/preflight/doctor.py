@@ -17,6 +17,7 @@ import numpy as np
 
 from gateway.audit import AuditLog
 from gateway.config import Config, Destination, Finding
+from gateway.config.identities import issuers
 from gateway.config.lines import KeyPath, format_path
 from gateway.database import schema_version
 from gateway.dicom.encoding.syntaxes import LOSSLESS_NAMES, syntax_of
@@ -24,8 +25,11 @@ from gateway.dicom.pixels.children.pool import Limits, Pool
 from gateway.dicom.pixels.facts import FrameFacts
 from gateway.errors import DeliveryError, GatewayError, UnreachableError
 from gateway.flow import clock
+from gateway.identity.discovery import ENDPOINTS, Discovery
+from gateway.identity.jwks import read_keys
 from gateway.keys.certificates import chain_of
 from gateway.network.egress import Egress
+from gateway.network.fetching import Fetcher
 from gateway.network.presence import is_ours, listeners
 from gateway.preflight import preflight
 from gateway.preflight.certificates import certificate_files, check_certificates, read_certificates, tls_tables
@@ -46,6 +50,7 @@ AREAS = (
     "codecs",
     "database",
     "store",
+    "identity",
     "destinations",
 )
 CODECS = ("jpeg-ls", "jpeg-2000", "htj2k", "rle")
@@ -91,6 +96,7 @@ def examine(config: Config, audit: AuditLog) -> list[Examined]:
         *_database(config),
         *examine_standby(config),
         *_store(config),
+        *_issuers(config),
         *_destinations(config.destinations, audit),
     ]
     troubled = {(one.area, one.where) for one in found if one.level != "ok"}
@@ -311,6 +317,25 @@ def _clock(config: Config) -> Iterator[Examined]:
         yield Examined("clock", "warning", "clock", message, "look at it (date -u), and at NTP on this machine")
     else:
         yield Examined("clock", "ok", "clock", f"{now:%Y-%m-%d %H:%M} UTC, and nothing speaks against it")
+
+
+def _issuers(config: Config) -> Iterator[Examined]:
+    """Each identity provider answers, is who it is held to be, and has keys."""
+    for path, issuer, _ in issuers(config):
+        where = format_path((*path, "issuer"))
+        if issuer.keys_file is not None and path[0] != "page":
+            continue  # it is not asked
+        try:
+            discovery = Discovery(issuer.issuer, Fetcher(issuer.issuer, issuer.trust, issuer.timeout_s))
+            for name in ENDPOINTS:
+                discovery.endpoint(name)
+            count = len(read_keys(discovery.keys(), issuer.issuer))
+        except UnreachableError as error:
+            yield Examined("identity", "error", where, error.message, error.hint, unreachable=True)
+        except GatewayError as error:
+            yield Examined("identity", "error", where, error.message, error.hint)
+        else:
+            yield Examined("identity", "ok", where, f"answers as {issuer.issuer}, with {count} keys")
 
 
 def _destinations(destinations: Iterable[Destination], audit: AuditLog) -> Iterator[Examined]:

@@ -86,8 +86,15 @@ def build_requested(config: Config, engine: Engine, store, audit: AuditLog, echo
 
     vault = open_payloads(config)
     users = config.page.users if config.page else Path()
+    proofs = None
+    if config.page is not None and config.page.oidc is not None:
+        from gateway.service.identity import proofs_of
 
-    def role_of(name: str) -> str | None:
+        proofs = proofs_of(config.page.oidc)
+
+    def role_of(name: str, proof: str) -> str | None:
+        if proof:  # whose name the identity provider gave, and no account of ours
+            return proofs.role_of(name, proof) if proofs is not None else None
         found = read_accounts(users).get(name)
         return found.role if found else None
 
