@@ -12,6 +12,7 @@ from sqlalchemy import select, text
 from gateway.config import Config
 from gateway.database import ClockRow, at_once, open_database, reading, standby, transaction
 from gateway.errors import CapacityError, ConfigError
+from gateway.flow import arrivals
 from gateway.flow.segments.log import Group
 from gateway.flow.store import FlowStore
 from gateway.preflight.standby import examine_standby
@@ -103,8 +104,15 @@ def test_what_a_standby_has_not_confirmed_is_no_success(pair: Pair, monkeypatch:
     pair.standby.start()
     pair.wait()
     write(engine, 5)
+    identity = FlowStore(engine, "worker").identity()
     pair.primary.stop()
     pair.promote()
+    assert FlowStore(open_database(pair.standby.url), "worker").identity() == identity
+    pair.standby.ask("CREATE ROLE miad_worker LOGIN")
+    plain = open_database(pair.standby.url)  # an account without any right
+    with plain.connect() as connection:
+        connection.execute(text("SET ROLE miad_worker"))
+        assert connection.scalar(text(arrivals._IDENTITY)) == identity
     there = rows(open_database(pair.standby.url))
     assert {2, 5} <= there and 1 not in there  # what was confirmed; of the others nobody was told
     engine.dispose()
