@@ -17,6 +17,7 @@ from gateway.database.engine import (
 )
 from gateway.database.tables import (
     Base,
+    ClaimRow,
     ClockRow,
     CommitmentRow,
     DeliveryRow,
@@ -36,6 +37,7 @@ __all__ = [
     "Alone",
     "Base",
     "Bell",
+    "ClaimRow",
     "ClockRow",
     "CommitmentRow",
     "DeliveryRow",

@@ -22,10 +22,10 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
-def _leased(name: str, *columns: str) -> Index:
-    """An index of the rows that somebody works on: few of a long queue."""
-    where = text("lease_owner IS NOT NULL")
-    return Index(name, *columns, sqlite_where=where, postgresql_where=where)
+def _there(name: str, column: str) -> Index:
+    """An index of the rows that have this at all."""
+    where = text(f"{column} IS NOT NULL")
+    return Index(name, column, sqlite_where=where, postgresql_where=where)
 
 
 def _batched(name: str, *columns: str) -> Index:
@@ -104,7 +104,6 @@ class InstanceRow(Base):
     __table_args__ = (
         Index("instance_work", "state", "deaths", "received_at"),  # in the order of claims
         _batched("instance_batch", "batch_key", "deaths", "received_at"),  # what waits for the mark, kind by kind
-        _leased("instance_leased", "state", "lease_until"),
         Index("instance_record", "record"),
         Index("instance_sop", "sop_instance_uid"),
         Index("instance_marked", "route", "marked_at"),
@@ -159,10 +158,27 @@ class DeliveryRow(Base):
         UniqueConstraint("instance_id", "destination"),
         Index("delivery_work", "destination", "state", "deaths", "id"),
         _uncommitted("delivery_uncommitted", "destination", "commit_state", "commit_at"),
-        Index("delivery_commitment", "commit_uid"),
-        _leased("delivery_leased", "destination", "lease_until"),
+        _there("delivery_commitment", "commit_uid"),
         _of("'sent'", "delivery_sent", "route", "destination", "sent_at"),  # to be counted
     )
+
+
+class ClaimRow(Base):
+    """One claim: the rows that a process took at once, so that their leases are found when they run out.
+
+    The leases themselves, and what has become of them, stand in the rows; no index holds them, so that they change at
+    little cost.
+    """
+
+    __tablename__ = "claim"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)  # random
+    kind: Mapped[str] = mapped_column(String(64))  # a state of instances, or to:DESTINATION
+    owner: Mapped[str] = mapped_column(String(64))
+    until: Mapped[float] = mapped_column(Float)  # when its leases run out that were not renewed
+    taken: Mapped[list] = mapped_column(JSON)  # ids of the instances, or of the deliveries
+
+    __table_args__ = (Index("claim_until", "kind", "until"),)
 
 
 class CommitmentRow(Base):
