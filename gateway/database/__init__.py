@@ -30,6 +30,8 @@ from gateway.database.tables import (
     RequestRow,
     SegmentRow,
     VaultRow,
+    has_new_study,
+    has_several,
 )
 from gateway.database.wakes import Bell, Wakes, open_wakes
 
@@ -54,6 +56,8 @@ __all__ = [
     "Wakes",
     "at_once",
     "changed",
+    "has_new_study",
+    "has_several",
     "migrate",
     "not_lasting",
     "open_database",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import (
     JSON,
     BigInteger,
+    ColumnElement,
     Float,
     ForeignKey,
     Index,
@@ -17,9 +18,28 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    func,
+    literal,
+    literal_column,
     text,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
+
+
+def _only(where: str, name: str, *columns: str) -> Index:
+    """An index of the rows of which this holds; who looks for them has to say so in the same words."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
+def has_several(column: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    """That a column of the C-FIND index holds several values: in the words of its own index of those."""
+    first = func.substr(column, literal_column("1"), literal_column("1"))
+    return first == literal("\\", literal_execute=True)
+
+
+def has_new_study(column: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    """That a copy has a study of its own: in the words of the index of those, most have none."""
+    return column != literal("", literal_execute=True)
 
 
 def _there(name: str, column: str) -> Index:
@@ -354,8 +374,10 @@ class VaultRow(Base):
         Index("vault_study", "study_uid"),
         Index("vault_series", "original_series_uid"),
         Index("vault_derived_series", "derived_series_uid"),
-        Index("vault_derived_study", "derived_study_uid"),
+        _only("derived_study_uid <> ''", "vault_derived_study", "derived_study_uid"),
         Index("vault_patient", "patient_id"),
+        _only("substr(patient_id, 1, 1) = '\\'", "vault_patients", "patient_id"),
         Index("vault_study_date", "study_date"),
         Index("vault_accession", "accession_number"),
+        _only("substr(accession_number, 1, 1) = '\\'", "vault_accessions", "accession_number"),
     )

@@ -1,4 +1,4 @@
-"""claims in a narrow table, so that no index holds leases and a claim changes none
+"""claims in a narrow table, so that no index holds leases; indexes of what C-FIND asks for beside the common case
 
 Revision ID: 0013
 Revises: 0012
@@ -16,6 +16,7 @@ branch_labels = None
 depends_on = None
 
 _TABLES = {"instance": ("state", ""), "delivery": ("destination", "to:")}
+_SEVERAL = {"vault_patients": "patient_id", "vault_accessions": "accession_number"}
 _ROOM = 50  # per cent of a page that new rows fill: the rest is for their next versions, of which then no index is told
 
 
@@ -55,9 +56,20 @@ def upgrade() -> None:
     op.drop_index("delivery_commitment", "delivery")
     there = sa.text("commit_uid IS NOT NULL")
     op.create_index("delivery_commitment", "delivery", ["commit_uid"], sqlite_where=there, postgresql_where=there)
+    for name, column in _SEVERAL.items():
+        several = sa.text(f"substr({column}, 1, 1) = '\\'")
+        op.create_index(name, "vault_record", [column], sqlite_where=several, postgresql_where=several)
+    op.drop_index("vault_derived_study", "vault_record")
+    new = sa.text("derived_study_uid <> ''")
+    columns = ["derived_study_uid"]
+    op.create_index("vault_derived_study", "vault_record", columns, sqlite_where=new, postgresql_where=new)
 
 
 def downgrade() -> None:
+    op.drop_index("vault_derived_study", "vault_record")
+    op.create_index("vault_derived_study", "vault_record", ["derived_study_uid"])
+    for name in _SEVERAL:
+        op.drop_index(name, "vault_record")
     op.drop_index("delivery_commitment", "delivery")
     op.create_index("delivery_commitment", "delivery", ["commit_uid"])
     for table, (of, _) in _TABLES.items():
