@@ -16,6 +16,7 @@ from gateway.database.engine import (
     update_each,
 )
 from gateway.database.tables import (
+    MISLED,
     Base,
     ClaimRow,
     ClockRow,
@@ -36,6 +37,7 @@ from gateway.database.tables import (
 from gateway.database.wakes import Bell, Wakes, open_wakes
 
 __all__ = [
+    "MISLED",
     "Alone",
     "Base",
     "Bell",

@@ -271,8 +271,10 @@ class RequestRow(Base):
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)  # random
     asked_at: Mapped[float] = mapped_column(Float)
-    user_name: Mapped[str] = mapped_column(String(32))
+    user_name: Mapped[str] = mapped_column(String(96))
     session_id: Mapped[str] = mapped_column(String(32))  # names the session in the audit; opens nothing
+    # ID token of who logged in by the identity provider: the worker believes it and no name; gone when it is settled
+    proof: Mapped[str] = mapped_column(Text, default="", server_default="", deferred=True)
     action: Mapped[str] = mapped_column(String(16))  # `gateway.flow.requests.Action`
     instance_id: Mapped[str | None] = mapped_column(String(32))
     reason_code: Mapped[str | None] = mapped_column(String(64))
@@ -295,6 +297,10 @@ class PausedRow(Base):
 
     destination: Mapped[str] = mapped_column(String(32), primary_key=True)
     paused_at: Mapped[float] = mapped_column(Float)
+
+
+MISLED = "networks misled"
+"""Key of a `FiguresRow.policy`: share of the answers of the mark's networks that it changed, mean over frames asked."""
 
 
 class FiguresRow(Base):

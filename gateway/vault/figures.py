@@ -19,7 +19,7 @@ class MarkFigures:
     Attributes
     ----------
     policy
-        What chose the mark: tier, mode, profile, restoration.
+        What chose the mark: tier, mode, profile, restoration; and what is counted of it (`gateway.database.MISLED`).
     psnr, psnr_windows
         Display PSNR in dB of the worst frame: primary window, and the other windows by name.
     region_share, stroke_share, roi_share

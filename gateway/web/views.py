@@ -75,8 +75,8 @@ def _decibels(value: float | None) -> str:
     return f"{value:.1f} dB" if value is not None else NONE
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def _percent(share: float | None) -> str:
+    return f"{100 * share:.1f} %" if share is not None else NONE
 
 
 def _sentence(words: str) -> str:
@@ -153,11 +153,19 @@ def overview(request: Request) -> HTMLResponse:
             "failing": sum(one.failing for one in status.deliveries),
             "oldest_at": min((one.oldest_at for one in status.routes if one.oldest_at), default=None),
         },
+        entries=_entries(sources),
         held=reading.queue(sources, Filter(HELD), 10),
         paused=sorted({one.destination: one.paused_at for one in status.deliveries if one.paused_at}.items()),
         certificates=[one for one in reading.certificates(sources) if one.days_left < SOON_DAYS],
         audit=tail(sources.audit_files, 10),
     )
+
+
+def _entries(sources: Sources) -> list[dict[str, str]]:
+    """What an archive has to be told to reach each route: for somebody whose gateway has received nothing yet."""
+    ingress = sources.config.ingress
+    port = f"{ingress.port}" + (" over TLS" if ingress.tls else "")
+    return [{"called_ae": one.called_ae, "port": port, "route": one.name} for one in sources.config.routes]
 
 
 Word = Annotated[str, Query(max_length=64, pattern="^[ -~]*$")]

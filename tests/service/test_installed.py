@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from tests.support.booted import PYTHON, SOURCE, Machine, can_boot, packages
 from tests.support.dicom.compressed import lossless_frame, wrapped
 from tests.support.dicom.samples import encode
 from tests.support.flow import ct
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1500)]
 if not can_boot():
@@ -129,10 +129,7 @@ def make_venv(machine: Machine, venv: str, *first: str) -> None:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Installed]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    ports = [free_port() for _ in range(4)]
     sink = AE("SINK")
     sink.add_supported_context(sop_class.CTImageStorage, [EXPLICIT_LITTLE, JPEGLSLossless])
     with Machine() as machine:

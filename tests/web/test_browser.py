@@ -188,6 +188,22 @@ def test_to_discard_the_id_has_to_be_typed(acting: Shown, chromium, axe, picture
         page.context.close()
 
 
+def test_all_of_it_works_without_javascript(acting: Shown, chromium) -> None:
+    with served(acting) as base:
+        page = chromium.new_context(java_script_enabled=False).new_page()
+        log_in(page, base)
+        page.goto(f"{base}/queue?state=held")
+        page.get_by_role("link", name=acting.ids["held"][:12]).click()
+        page.get_by_role("button", name="Release it").click()
+        page.get_by_text("Done: release changed 1 instance").wait_for(timeout=20_000)  # it comes again by itself
+        page.goto(f"{base}/configuration")
+        page.locator("summary").nth(4).click()  # browsers open these by themselves
+        page.locator("details").nth(4).locator("table").wait_for()
+        page.get_by_role("button", name="Log out").click()
+        page.get_by_role("link", name="Log in to act").wait_for()
+        page.context.close()
+
+
 def test_the_viewer_by_keyboard_alone_and_without_a_worker(acting: Shown, chromium, axe, pictures: Path) -> None:
     acting = with_viewer(acting)
     with served(acting) as base:

@@ -145,9 +145,11 @@ class HttpsServer:
         loop, done = asyncio.get_running_loop(), asyncio.Event()
 
         def work() -> None:
-            self._work(exchange)
-            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
-                loop.call_soon_threadsafe(done.set)
+            try:
+                self._work(exchange)
+            finally:
+                with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
+                    loop.call_soon_threadsafe(done.set)
 
         threading.Thread(target=work, name=f"exchange-{exchange.id}", daemon=True).start()
         try:

@@ -1,0 +1,31 @@
+"""Many instances that are held for one reason: one row, one click, and a queue that stays readable."""
+
+from __future__ import annotations
+
+from gateway.database import InstanceRow, transaction
+from gateway.service.wiring import build_requested
+from tests.web.conftest import Shown, log_in
+
+
+def test_two_hundred_held_for_one_reason_are_one_row_and_one_click(acting: Shown) -> None:
+    """The queue names the newest hundred and says that there are more; the release takes all of them."""
+    template = acting.flow.row(acting.ids["held"])
+    values = {column.name: getattr(template, column.name) for column in InstanceRow.__table__.columns}
+    with transaction(acting.flow.engine) as session:
+        for number in range(200):
+            more = {"id": f"{number:032x}", "sop_instance_uid": f"1.2.3.9.{number}", "record": None}
+            session.add(InstanceRow(**{**values, **more}))
+    form = log_in(acting)
+    page = acting.client.get("/").text
+    assert page.count('class="code">route-holds</a>') == 1
+    assert "Release 201" in page
+    queue = acting.client.get("/queue", params={"state": "held", "reason": "route-holds"}).text
+    assert "The newest 100; narrow the filters to see others." in queue
+    assert len(queue) < 200_000
+    asked = {"action": "release", "reason": "route-holds", "route": "asked"}
+    answer = acting.client.post("/api/v1/requests", json=asked, headers={"X-Form-Token": form})
+    assert answer.status_code in (200, 201, 202), answer.text
+    build_requested(acting.config, acting.flow.engine, acting.flow.store, acting.flow.context.audit).once()
+    (done,) = acting.client.get("/api/v1/requests").json()[:1]
+    assert (done["state"], done["done"]) == ("done", 201)
+    assert "route-holds" not in acting.client.get("/queue", params={"state": "held"}).text
