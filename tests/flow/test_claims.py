@@ -131,7 +131,7 @@ def test_a_site_is_upgraded_while_work_is_under_way(engine: Engine, store: FlowS
     config = alembic_config()
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        command.downgrade(config, "0012")
+        command.downgrade(config, "0014")
         connection.execute(text("SELECT lease_owner FROM instance"))
     migrate(engine)
     [(kind, owner, taken)] = claims(engine)
