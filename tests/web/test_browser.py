@@ -122,8 +122,11 @@ def test_every_page_as_a_person_sees_it(acting: Shown, chromium, axe, pictures: 
             page.goto(base + place)
             wrong += look(page, axe, pictures / f"{name}-{scheme}-{width}.png")
         log_in(page, base)
-        for name in ("flow", "instance-held", "instance-failing"):
+        places["together"] = "/queue?state=held&route=relay"
+        for name in ("flow", "instance-held", "instance-failing", "together"):
             page.goto(base + places[name])
+            if name == "together":
+                page.locator(".together summary").click()
             wrong += look(page, axe, pictures / f"{name}-operator-{scheme}-{width}.png")
         for name in ("both", "difference", "zones"):
             page.goto(f"{base}/instances/{failing}/view?view={name}")
