@@ -24,7 +24,7 @@ class Arrivals(Leases):
         May be called again with the same groups: what has its row keeps it.
         """
         with transaction(self._engine) as session:
-            rows = [_row(place, facts) for group in groups for place, facts in _untold(session, group)]
+            rows = [_row(place, facts) for group in _whole(groups) for place, facts in _untold(session, group)]
             if rows:
                 session.execute(insert(InstanceRow), rows)
         if rows:
@@ -49,6 +49,14 @@ class Arrivals(Leases):
         """Every segment that a row is kept of."""
         with reading(self._engine) as session:
             return list(session.scalars(select(SegmentRow.id)))
+
+    def finished_segments(self, limit: int = 500) -> list[str]:
+        """Segments with rows of which no instance needs anything any more."""
+        with reading(self._engine) as session:
+            needed = select(InstanceRow.id).where(
+                InstanceRow.spool_file >= SegmentRow.id + "@", InstanceRow.spool_file < SegmentRow.id + "A"
+            )
+            return list(session.scalars(select(SegmentRow.id).where(~needed.exists()).limit(limit)))
 
     def forget_segment(self, segment: str) -> None:
         """Note that a segment is gone."""
@@ -84,6 +92,16 @@ class Arrivals(Leases):
             return session.scalar(select(InstanceRow.spool_file).where(InstanceRow.id == instance_id))
 
 
+def _whole(groups: Sequence[Group]) -> list[Group]:
+    """Groups of one segment as one, so that it is looked at once."""
+    records: dict[str, list[tuple[Place, dict[str, object]]]] = {}
+    ends: dict[str, int] = {}
+    for group in groups:
+        records.setdefault(group.segment, []).extend(group.records)
+        ends[group.segment] = max(ends.get(group.segment, 0), group.end)
+    return [Group(segment, ends[segment], records[segment]) for segment in records]
+
+
 def _untold(session: Session, group: Group) -> Sequence[tuple[Place, Mapping[str, Any]]]:
     """The records of a group that have no row yet; notes that they will have."""
     segment = session.get(SegmentRow, group.segment, with_for_update=True)
@@ -91,7 +109,9 @@ def _untold(session: Session, group: Group) -> Sequence[tuple[Place, Mapping[str
     if segment is None:
         session.add(SegmentRow(id=group.segment, rows_until=group.end))
     else:
-        segment.rows_until = max(told, group.end)
+        # a write even where nothing changes: rows that another process has just written are confirmed with it
+        until = max(told, group.end)
+        session.execute(update(SegmentRow).where(SegmentRow.id == group.segment).values(rows_until=until))
     session.flush()
     records = [(place, facts) for place, facts in group.records if place.offset >= told]
     if segment is None:  # its own row may be lost while those of its instances are not: an old backup, a folder moved

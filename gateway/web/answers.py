@@ -183,6 +183,10 @@ class MarkFigures(BaseModel):
     region_share: float = Field(description="where a mark was allowed")
     stroke_share: float = Field(description="covered by lettering")
     roi_share: float = Field(description="in the region of interest, untouched")
+    misled_share: float | None = Field(
+        description="strength: of the answers of the networks that the mark was made against, those that it changed, "
+        "0 to 1; null: not asked, as of slices that began from a neighbour's mark"
+    )
 
 
 class StudyLine(BaseModel):
@@ -252,6 +256,7 @@ class MarkSummary(BaseModel):
     region_share: float = Field(description="mean")
     stroke_share: float = Field(description="mean")
     roi_share: float = Field(description="mean")
+    misled_share: float | None = Field(description="mean over those that were asked")
     unchanged: int = Field(description="copies in which nothing was changed: blank, or even air")
 
 

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import threading
+from functools import partial
 
 import pytest
 
@@ -14,6 +15,7 @@ from gateway.database import InstanceRow, reading
 from gateway.errors import CapacityError
 from gateway.flow import receive
 from gateway.flow.receive import SpoolReceiver
+from gateway.flow.segments.file import SegmentFile
 from gateway.flow.segments.log import Group, SegmentLog
 from gateway.flow.segments.recovery import take_over
 from gateway.flow.segments.rows import RowWriter
@@ -159,7 +161,7 @@ def test_who_waits_for_a_segment_to_close_is_told_when_the_flusher_dies(tmp_path
     def breaks(*_):
         raise MemoryError
 
-    segments = SegmentLog(tmp_path, 1 << 20, lambda group: None, tell)
+    segments = SegmentLog(partial(SegmentFile, tmp_path), 1 << 20, lambda group: None, tell)
     monkeypatch.setattr(os, "fdatasync", breaks)
 
     def append() -> None:

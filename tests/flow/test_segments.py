@@ -461,3 +461,16 @@ def test_what_cannot_be_cut_after_a_failed_write_ends_the_segment(tmp_path, monk
     monkeypatch.setattr(os, "ftruncate", full)
     with pytest.raises(FlushFailed):
         segment.append([[b"x"]])
+
+
+def test_rows_of_a_stream_share_transactions_and_a_lone_one_waits_for_none(monkeypatch):
+    monkeypatch.setattr("gateway.flow.segments.rows.GATHER_S", 3.0)  # longer than ten calls take on any machine
+    taken: list[list[str]] = []
+    writer = RowWriter(lambda groups: taken.append([group.segment for group in groups]))
+    writer.put(Group("alone", 1, []))
+    assert writer.settle(30)
+    for number in range(10):
+        writer.put(Group(str(number), 1, []))
+    assert writer.settle(30)
+    writer.stop()
+    assert taken == [["alone"], [str(number) for number in range(10)]]

@@ -16,7 +16,7 @@ from gateway.audit import events
 from gateway.config.models import Peer
 from gateway.errors import CapacityError, DicomError, TransientError, VaultError
 from gateway.network.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
-from gateway.network.ingress import sentence_of, status_of
+from gateway.network.incoming import sentence_of, status_of
 from gateway.network.scu import Peer as Called
 from gateway.network.scu import ScuAssociation
 from gateway.network.upper_layer import GatewayAssociation, GatewayDul

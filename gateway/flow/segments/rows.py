@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import structlog
 
@@ -14,8 +15,25 @@ from gateway.flow.segments.log import Group
 MOST_ROWS = 500
 MOST_BEHIND = 5000
 LONGEST_PAUSE_S = 5.0
+GATHER_S = 0.02  # from one transaction to the next: a stream of instances shares them, and a lone one waits for none
 
 log = structlog.get_logger(__name__)
+
+
+class Rows(Protocol):
+    """What writes the rows of groups that are durable."""
+
+    def put(self, group: Group) -> None:
+        """Take a group whose records are durable."""
+
+    def check(self) -> None:
+        """CapacityError when rows do not keep up."""
+
+    def settle(self, timeout_s: float | None = None) -> bool:
+        """Wait until every group so far has its rows. False: the time has passed before."""
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Write what waits."""
 
 
 class RowWriter:
@@ -100,6 +118,7 @@ class RowWriter:
                     return
                 groups = self._take()
                 self._busy = True
+                begun = time.monotonic()
             try:
                 self._add(groups)
                 failures, self._error = 0, None
@@ -113,8 +132,8 @@ class RowWriter:
                 with self._changed:
                     self._busy = False
                     self._changed.notify_all()
-            if failures:
-                self._pause(min(LONGEST_PAUSE_S, 0.1 * 2**failures))
+            pause = min(LONGEST_PAUSE_S, 0.1 * 2**failures) if failures else GATHER_S - (time.monotonic() - begun)
+            self._pause(pause)
 
     def _take(self) -> list[Group]:
         taken, rows = 0, 0

@@ -33,7 +33,7 @@ from gateway.network.callers import (
 from gateway.network.door import Door, DoorLimits
 from gateway.network.http import Answered, Exchange, HttpListen, HttpsServer
 from gateway.network.http.media import accepted
-from gateway.network.ingress import OUT_OF_RESOURCES, PROCESSING_FAILURE, status_of
+from gateway.network.incoming import OUT_OF_RESOURCES, PROCESSING_FAILURE, status_of
 from gateway.network.refusals import Refusals
 from gateway.network.stow.parts import Body, Stored, Wanted, boundary_of
 from gateway.network.tls import PeerCertificate, server_context

@@ -14,6 +14,7 @@ from gateway.dicom.pixels.children.pool import Limits
 from gateway.network.admission import Counts
 from gateway.network.retrieve import RestoreScp
 from gateway.network.retrieve.dicomweb import RestoreWeb
+from gateway.network.retrieve.dicomweb.bearer import Bearer
 from gateway.network.tls import certificate_facts
 from gateway.restore import Viewer
 from tests.network.conftest import ReadableAudit
@@ -76,11 +77,15 @@ def start_web(audit: ReadableAudit, site: Site, server_tls: Tls, viewer: Viewer)
     started: list[RestoreWeb] = []
 
     def start(
-        *workstations: Workstation, of: Site = site, after: RestoreWeb | None = None, **settings: object
+        *workstations: Workstation,
+        of: Site = site,
+        after: RestoreWeb | None = None,
+        bearer: Bearer | None = None,
+        **settings: object,
     ) -> RestoreWeb:
         settings = {"idle_timeout_s": 30, "handshake_timeout_s": 5, "tls": server_tls, "dicomweb_port": 1, **settings}
         config = Restore(workstations=workstations, **settings).model_copy(update={"dicomweb_port": 0})
-        web = RestoreWeb(config, of.index, of.restorer, audit, Counts(), viewer)
+        web = RestoreWeb(config, of.index, of.restorer, audit, Counts(), viewer, bearer)
         web.bind(after)
         web.start()
         started.append(web)
