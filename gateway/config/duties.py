@@ -30,7 +30,13 @@ _KEYS: dict[str, tuple[frozenset[str], bool]] = {
     "restore_private_key": (frozenset({"restore"}), True),
 }
 
-_OF_STORE = ("worker", "restore")  # roles that speak to the object store
+
+def speaks_to_store(config: Config, role: Role) -> bool:
+    """Whether a role asks the object store: for sealed originals, or, where it keeps what is received, for that."""
+    return config.store is not None and (
+        role in ("all", "worker", "restore") or (role == "ingress" and config.durability == "cluster")
+    )
+
 
 # Folders below the state folder that a role writes (rwx), and that it reads only.
 WRITES: dict[str, tuple[str, ...]] = {
@@ -69,13 +75,16 @@ def role_of(process: str) -> Role:
 
 
 def secrets_of(config: Config, role: Role) -> Iterator[tuple[KeyPath, SecretRef, bool]]:
-    """The references of [keys] and [store] that `role` resolves: path, reference, whether it must be closed to others.
+    """The references to secrets that `role` resolves: path, reference, whether it must be closed to others.
 
     For role ``all``, the process that starts the others and holds no key itself: all but the restore private key,
     which is looked at for role ``restore`` only. The proof of the restore keys is named even where none need be.
     """
-    if config.store is not None and role in ("all", *_OF_STORE):
+    if config.store is not None and speaks_to_store(config, role):
         yield from (((("store", name), reference, True)) for name, reference in config.store.references())
+    oidc = config.page.oidc if config.page is not None else None
+    if oidc is not None and oidc.client_secret is not None and role in ("all", "page"):
+        yield ("page", "oidc", "client_secret"), oidc.client_secret, True
     for name in type(config.keys).model_fields:
         holders, private = _KEYS[name]
         if role not in holders and not (role == "all" and name != "restore_private_key"):
@@ -113,7 +122,7 @@ def roles_of(path: KeyPath) -> tuple[Role, ...]:
     if table in ("routes", "destinations", "surrogates", "worker", "retention", "commitment"):
         return ("worker",)
     if table == "store":
-        return _OF_STORE  # type: ignore[return-value]
+        return ("worker", "restore")
     if table == "keys" and len(path) > 1 and path[1] in _KEYS:
         return tuple(role for role in ROLES if role in _KEYS[path[1]][0])
     return ROLES

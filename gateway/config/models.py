@@ -31,7 +31,9 @@ from gateway.config.base import (
 )
 from gateway.config.commitment import COMMIT_STATEMENT, Commitment, Reports
 from gateway.config.destination import CLINICAL_STATEMENT, Destination
+from gateway.config.durability import Durability, durability_problems
 from gateway.config.fallbacks import fallback_problems
+from gateway.config.identity import Tokens
 from gateway.config.marking import Mark
 from gateway.config.page import Page
 from gateway.config.passing import PASS_STATEMENT, TRUST_STATEMENT, BreakGlass
@@ -258,6 +260,7 @@ class Restore(Model):
     dicomweb_port: Port | None = None  # QIDO-RS and WADO-RS over TLS, for the same workstations
     dicomweb_url: HttpsUrl = ""  # as workstations know it; empty: by the name that they call it
     tls: Tls | None = None
+    tokens: Tokens | None = None  # over DICOMweb each request shows one besides the certificate
     workstations: tuple[Workstation, ...] = ()
     balancers: tuple[Address, ...] = ()  # each connection from there has to name its client in a PROXY header
     max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
@@ -288,6 +291,8 @@ class Restore(Model):
             )
         if self.dicomweb_port is not None and self.tls is None:
             yield ("dicomweb_port",), "DICOMweb needs TLS, and there is no [restore.tls] table"
+        if self.tokens is not None and self.dicomweb_port is None:
+            yield ("tokens",), "tokens are shown over DICOMweb, and there is no dicomweb_port"
         for index, workstation in enumerate(self.workstations):
             here = ("workstations", index)
             if workstation.plain and self.plain_port is None:
@@ -323,6 +328,7 @@ class Config(Model):
     """The whole configuration of one site."""
 
     version: Literal[1] = 1
+    durability: Durability = "disk"
     site: Site = Site()
     database: Database = Database()
     store: Store | None = None
@@ -361,6 +367,7 @@ class Config(Model):
         return checked(self, self._disagreements())
 
     def _disagreements(self) -> Iterator[Problem]:
+        yield from durability_problems(self.durability, self.database.url, self.store)
         yield from doubled("routes", "name", [r.name for r in self.routes])
         yield from doubled("routes", "called_ae", [r.called_ae for r in self.routes])
         yield from doubled("destinations", "name", [d.name for d in self.destinations])

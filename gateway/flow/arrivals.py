@@ -50,6 +50,14 @@ class Arrivals(Leases):
         with reading(self._engine) as session:
             return list(session.scalars(select(SegmentRow.id)))
 
+    def finished_segments(self, limit: int = 500) -> list[str]:
+        """Segments with rows of which no instance needs anything any more."""
+        with reading(self._engine) as session:
+            needed = select(InstanceRow.id).where(
+                InstanceRow.spool_file >= SegmentRow.id + "@", InstanceRow.spool_file < SegmentRow.id + "A"
+            )
+            return list(session.scalars(select(SegmentRow.id).where(~needed.exists()).limit(limit)))
+
     def forget_segment(self, segment: str) -> None:
         """Note that a segment is gone."""
         with transaction(self._engine) as session:
@@ -101,7 +109,9 @@ def _untold(session: Session, group: Group) -> Sequence[tuple[Place, Mapping[str
     if segment is None:
         session.add(SegmentRow(id=group.segment, rows_until=group.end))
     else:
-        segment.rows_until = max(told, group.end)
+        # a write even where nothing changes: rows that another process has just written are confirmed with it
+        until = max(told, group.end)
+        session.execute(update(SegmentRow).where(SegmentRow.id == group.segment).values(rows_until=until))
     session.flush()
     records = [(place, facts) for place, facts in group.records if place.offset >= told]
     if segment is None:  # its own row may be lost while those of its instances are not: an old backup, a folder moved

@@ -14,7 +14,7 @@ import structlog
 
 from gateway.audit import AuditLog, events
 from gateway.config.models import Retention
-from gateway.flow.segments.reclaim import Reclaimer
+from gateway.flow.durability import durability_of
 from gateway.flow.segments.spool import ReceivedSpool
 from gateway.flow.spool import Spool
 from gateway.flow.store import FlowStore
@@ -59,7 +59,7 @@ class Retainer:
         self._believed = believed
         self._audit = audit
         self._has_swept = False
-        self._reclaimer = Reclaimer(spool, store)
+        self._reclaimer = durability_of(spool, store).reclaimer()
 
     def once(self, now: float | None = None) -> int:
         """Delete one batch of everything that is due. Returns how many files were deleted."""

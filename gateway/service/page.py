@@ -16,6 +16,7 @@ from gateway.config.page import Page
 from gateway.errors import ConfigError
 from gateway.keys.certificate_files import certificate_files, read_certificates, tls_tables
 from gateway.network.presence import is_ours, listeners
+from gateway.service.identity import provider_of
 from gateway.service.places import page_database, places
 from gateway.service.viewing import ViewClient, view_folder
 from gateway.web.app import create_app
@@ -64,7 +65,7 @@ class PagePart:
 
 def _logins(page: Page) -> tuple[object, ...]:
     """What of the table says who may log in, and for how long."""
-    return page.users, page.session_minutes
+    return page.users, page.session_minutes, page.oidc
 
 
 def page_sources(config: Config, engine: Callable[[], Engine] | None = None) -> Sources:
@@ -78,6 +79,7 @@ def page_sources(config: Config, engine: Callable[[], Engine] | None = None) -> 
         listeners=lambda: [Listener(str(path[0]), f"{h}:{p}", is_ours(h, p)) for path, h, p in listeners(config)],
         audit=AuditLog(where.audit("page")),
         version=__version__,
+        sign_on=provider_of(config.page.oidc) if config.page and config.page.oidc else None,
         viewer=ViewClient(view_folder(config)) if config.page and config.page.viewer else None,
     )
 

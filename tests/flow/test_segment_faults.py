@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import threading
+from functools import partial
 
 import pytest
 
@@ -14,11 +15,12 @@ from gateway.database import InstanceRow, reading
 from gateway.errors import CapacityError
 from gateway.flow import receive
 from gateway.flow.receive import SpoolReceiver
+from gateway.flow.segments.file import SegmentFile
 from gateway.flow.segments.log import Group, SegmentLog
 from gateway.flow.segments.recovery import take_over
 from gateway.flow.segments.rows import RowWriter
 from gateway.flow.spool import NewFile
-from tests.flow.test_segments import offer, rows
+from tests.flow.test_segments import offer, offered, rows
 from tests.support.dicom.samples import encode
 from tests.support.flow import Flow, ct, facts_of
 
@@ -95,7 +97,7 @@ def attack(flow: Flow, monkeypatch, at: int, number: int, lasts: bool) -> int:
     for row in found.values():
         if row.spool_file:
             with flow.context.spool.open(row.spool_file) as file:
-                assert file.read() == encode(ct(int(row.sop_instance_uid.rpartition(".")[2])))
+                assert file.read() == offered(int(row.sop_instance_uid.rpartition(".")[2]))[1]
     with reading(flow.engine) as session:
         session.query(InstanceRow).delete()
         session.connection().exec_driver_sql("DELETE FROM spool_segment")
@@ -159,7 +161,7 @@ def test_who_waits_for_a_segment_to_close_is_told_when_the_flusher_dies(tmp_path
     def breaks(*_):
         raise MemoryError
 
-    segments = SegmentLog(tmp_path, 1 << 20, lambda group: None, tell)
+    segments = SegmentLog(partial(SegmentFile, tmp_path), 1 << 20, lambda group: None, tell)
     monkeypatch.setattr(os, "fdatasync", breaks)
 
     def append() -> None:

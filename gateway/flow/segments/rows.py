@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import structlog
 
@@ -17,6 +18,22 @@ LONGEST_PAUSE_S = 5.0
 GATHER_S = 0.02  # from one transaction to the next: a stream of instances shares them, and a lone one waits for none
 
 log = structlog.get_logger(__name__)
+
+
+class Rows(Protocol):
+    """What writes the rows of groups that are durable."""
+
+    def put(self, group: Group) -> None:
+        """Take a group whose records are durable."""
+
+    def check(self) -> None:
+        """CapacityError when rows do not keep up."""
+
+    def settle(self, timeout_s: float | None = None) -> bool:
+        """Wait until every group so far has its rows. False: the time has passed before."""
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Write what waits."""
 
 
 class RowWriter:

@@ -1,0 +1,45 @@
+"""What is to be known of the identity providers that a configuration names; nobody is asked here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from gateway.config.duties import Role
+from gateway.config.finding import Finding
+from gateway.config.identity import Issuer
+from gateway.config.lines import KeyPath
+from gateway.config.models import Config
+from gateway.config.page import Page
+
+
+def issuers(config: Config) -> Iterator[tuple[KeyPath, Issuer, tuple[Role, ...]]]:
+    """Each table about an identity provider, and the roles that use it."""
+    if config.page is not None and config.page.oidc is not None:
+        yield ("page", "oidc"), config.page.oidc, ("page", "worker")
+    if config.restore is not None and config.restore.tokens is not None:
+        yield ("restore", "tokens"), config.restore.tokens, ("restore",)
+
+
+def identity_findings(config: Config, role: Role) -> Iterator[Finding]:
+    """Files that are not there, and a page that the provider could not send anybody back to."""
+    for path, issuer, roles in issuers(config):
+        if role not in ("all", *roles):
+            continue
+        for name in ("trust", "keys_file"):
+            place: Path | None = getattr(issuer, name)
+            if place is not None and not os.access(place, os.R_OK):
+                hint = "a PEM file or folder of authorities" if name == "trust" else "a JWK set of the issuer"
+                yield Finding("error", (*path, name), f"cannot read {place}", hint)
+    if role in ("all", "page") and config.page is not None and config.page.oidc is not None:
+        yield from _page(config.page)
+
+
+def _page(page: Page) -> Iterator[Finding]:
+    assert page.oidc is not None
+    name = urlsplit(page.oidc.page_url).hostname or ""
+    if name not in {one.lower() for one in (*page.names, page.host, "localhost", "127.0.0.1")}:
+        message = f"browsers are sent back to {name}, and the page does not answer to that name"
+        yield Finding("error", ("page", "oidc", "page_url"), message, f'names = ["{name}"] in [page]')
