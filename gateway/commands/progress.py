@@ -142,7 +142,8 @@ def _bar(what: str, unit: str) -> Iterator[Progress]:
     )
     with (
         _told(what, unit, lines=False) as moved,
-        Progress(*columns, console=messages, transient=True) as progress,
+        # results are printed above the bar where both are on the terminal; else they go where they are sent to
+        Progress(*columns, console=messages, transient=True, redirect_stdout=sys.stdout.isatty()) as progress,
     ):
         task = progress.add_task(what, total=None)
 

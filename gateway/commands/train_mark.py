@@ -78,7 +78,7 @@ def train_mark(
     with showing_progress("drafting", shown, as_json=as_json) as drafted:
         images = draft_images(requests, kind, surrogates, where, seed, progress=drafted)
     say(f"{len(images)} of {len(requests)} images can be marked and are trained on")
-    checkpoint = out.with_name(f"{out.name}.ckpt")
+    checkpoint = out.with_name(f"{out.name}{_run_of(packs)}.ckpt")
     last: list[Step] = []
     with showing_progress("training", shown, as_json=as_json) as moved:
 
@@ -108,6 +108,17 @@ def train_mark(
     if last:
         say(f"last step: mean margin {last[0].margin:.2f} logits, below 0 the surrogates have changed their answers")
     say('name the file on a route: [routes.mark] mode = "generator", generator = "..."; or mark --generator')
+
+
+def _run_of(own: Sequence[SurrogatePack]) -> str:
+    """What tells runs against one pack from those against another, which none goes on with. Packaged: empty."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for pack in own:
+        for file in pack.files:
+            digest.update(file.read_bytes())
+    return f".{digest.hexdigest()[:8]}" if own else ""
 
 
 def _surrogates(

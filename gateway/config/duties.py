@@ -64,6 +64,17 @@ def roles_to_start(config: Config) -> list[Role]:
     ]
 
 
+def processes_of(config: Config, role: Role) -> list[str]:
+    """The names of a role's processes: its own, and for further ones ``ROLE-2`` and so on."""
+    count = config.ingress.processes if role == "ingress" else 1
+    return [role if number == 1 else f"{role}-{number}" for number in range(1, count + 1)]
+
+
+def role_of(process: str) -> Role:
+    """The role of a process with a name of `processes_of`."""
+    return process.partition("-")[0]  # type: ignore[return-value]
+
+
 def secrets_of(config: Config, role: Role) -> Iterator[tuple[KeyPath, SecretRef, bool]]:
     """The references to secrets that `role` resolves: path, reference, whether it must be closed to others.
 

@@ -109,7 +109,9 @@ def _untold(session: Session, group: Group) -> Sequence[tuple[Place, Mapping[str
     if segment is None:
         session.add(SegmentRow(id=group.segment, rows_until=group.end))
     else:
-        segment.rows_until = max(told, group.end)
+        # a write even where nothing changes: rows that another process has just written are confirmed with it
+        until = max(told, group.end)
+        session.execute(update(SegmentRow).where(SegmentRow.id == group.segment).values(rows_until=until))
     session.flush()
     records = [(place, facts) for place, facts in group.records if place.offset >= told]
     if segment is None:  # its own row may be lost while those of its instances are not: an old backup, a folder moved

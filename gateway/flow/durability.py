@@ -10,6 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+import structlog
+
+from gateway.errors import CapacityError
 from gateway.flow.segments.file import SegmentFile
 from gateway.flow.segments.log import SegmentLog
 from gateway.flow.segments.reclaim import Reclaimer
@@ -19,6 +22,8 @@ from gateway.flow.segments.shared import CommittedRows, Orphans, SegmentObject, 
 from gateway.flow.segments.spool import ReceivedSpool
 from gateway.flow.shared import StoreFiles
 from gateway.flow.store import FlowStore
+
+log = structlog.get_logger(__name__)
 
 
 class Reclaiming(Protocol):
@@ -93,8 +98,12 @@ class InCluster:
         return SegmentLog(partial(SegmentObject, self._files), segment_bytes, rows.put, failed)
 
     def take_over(self) -> int:
-        """Of any replica."""
-        return self._orphans.adopt()
+        """Of any replica. Where the store is away nothing is received; once it is back, workers look every minute."""
+        try:
+            return self._orphans.adopt()
+        except CapacityError as error:
+            log.warning("objects without rows are looked for later", code=error.code)
+            return 0
 
     def reclaimer(self) -> SharedReclaimer:
         """Of the store."""

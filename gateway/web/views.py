@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +33,22 @@ PAGE_LINES = 100
 STUDIES_LINES = 25
 MARKS_LINES = 200  # of each route, in its summary
 NONE = "-"
+
+
+@dataclass(frozen=True)
+class Together:
+    """What an operator may ask for all instances of one state that fit the filters of the queue."""
+
+    action: str
+    words: str
+    note: str
+
+
+TOGETHER = {
+    "held": Together("release", "Release all of them", "Each is decided and marked again, never sent as it is."),
+    "marked": Together("retry", "Try all of them again now", "Without waiting for their next tries."),
+    "delivered": Together("replay", "Send all of them again", "The same bytes, to destinations that its route names."),
+}
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse, dependencies=[Depends(may_look)])
 
@@ -186,6 +203,7 @@ def queue(
         more=len(lines) > PAGE_LINES,
         chosen={"state": state, "reason": reason, "destination": destination, "route": route},
         states=STATES,
+        together=TOGETHER,
         routes=[one.name for one in sources.config.routes],
         destinations=[one.name for one in sources.config.destinations],
     )

@@ -11,6 +11,8 @@ from sqlalchemy import select, text
 
 from gateway.database import ClockRow, at_once, open_database, reading, standby, transaction
 from gateway.errors import CapacityError, ConfigError
+from gateway.flow.segments.log import Group
+from gateway.flow.store import FlowStore
 from tests.support.standby import Pair
 
 pytestmark = [pytest.mark.peers, pytest.mark.full]
@@ -55,6 +57,8 @@ def test_what_a_standby_has_not_confirmed_is_no_success(pair: Pair, monkeypatch:
         session.execute(text("SET synchronous_commit = off"))  # whoever had it so
         session.commit()
     write(engine, 2)
+    group = Group("ab" * 16, 100, [])
+    FlowStore(engine, "worker").add_received([group])
     pair.standby.stop()
     monkeypatch.setattr(standby, "COMMIT_S", 1.0)
     assert code_of(lambda: write(engine, 3)) == "database-unconfirmed"  # PostgreSQL itself said COMMIT, and a warning
@@ -66,6 +70,10 @@ def test_what_a_standby_has_not_confirmed_is_no_success(pair: Pair, monkeypatch:
         ):
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+    # rows that are there already, since another replica has written them, have to be confirmed as well
+    monkeypatch.setattr(standby, "COMMIT_S", 1.0)
+    assert code_of(lambda: FlowStore(engine, "ingress").add_received([group])) == "database-unconfirmed"
 
     monkeypatch.undo()
     operator = threading.Thread(target=cancel)

@@ -64,7 +64,7 @@ def test_every_command_as_it_stands(tmp_path: Path) -> None:
     assert ": 0 errors," in start, told
     assert re.search(r"11112 up.*2762 up", start), told
     assert re.search(r"^outside-pacs +outside +0 +0 +1 ", sent, re.MULTILINE), told  # queued, held, sent
-    archive, workstation = re.findall(r"^([0-9a-f]{64})", back, re.MULTILINE)
+    archive, workstation = re.findall(r"([0-9a-f]{64})  -", back)
     assert archive == workstation, told
 
 

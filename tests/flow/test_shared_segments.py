@@ -179,7 +179,9 @@ def test_a_store_that_is_away_is_no_success_and_the_next_one_is(server: SeaweedF
     with pytest.raises(CapacityError) as caught:
         replica(away, tmp_path / "a").receive(ct(1))
     assert caught.value.code == "store-unreachable"
-    flow = replica(config, tmp_path / "b")
+    flow = replica(away, tmp_path / "b")
+    assert durability_of(flow.context.spool, flow.store).take_over() == 0  # it starts, and refuses
+    flow = replica(config, tmp_path / "c")
     flow.receive(ct(1))
     flow.run()
     assert len(flow.sender.received) == 1

@@ -68,14 +68,30 @@ class Pair:
     def __init__(self) -> None:
         # pytest's own folders are closed to the user that PostgreSQL runs as
         self.folder = Path(tempfile.mkdtemp(prefix="miad-pair-"))
-        for name in ("primary", "standby"):
+        names = ("first", "second", "third")
+        for name in names:
             (self.folder / name).mkdir()
         if os.getuid() == 0:
-            for folder in (self.folder, self.folder / "primary", self.folder / "standby"):
+            for folder in (self.folder, *(self.folder / name for name in names)):
                 shutil.chown(folder, "postgres", "postgres")
-        self.primary, self.standby = (Server(self.folder / name) for name in ("primary", "standby"))
+        self.servers = [Server(self.folder / name) for name in names]
+        self.primary, self.standby = self.servers[:2]
         self.primary.run("initdb", "-D", self.primary.folder / "data", "-U", USER, "--auth=trust", "-N")
         self.primary.start()
+
+    @property
+    def url(self) -> str:
+        """Whichever of them takes what is written."""
+        hosts = "&".join(f"host=127.0.0.1:{one.port}" for one in self.servers)
+        return f"postgresql+psycopg://{USER}@/postgres?{hosts}&target_session_attrs=read-write"
+
+    def fail_over(self) -> None:
+        """The server is lost with its disk, its standby takes its place, and a third one that of the standby."""
+        self.primary.stop()
+        shutil.rmtree(self.primary.folder / "data")
+        self.promote()
+        self.primary, self.standby = self.standby, self.servers[2]
+        self.add_standby()
 
     def add_standby(self) -> None:
         """Copy the server, start the copy, and have every commit wait for it."""
@@ -108,6 +124,6 @@ class Pair:
 
     def close(self) -> None:
         """Stop both and forget what they held."""
-        self.standby.stop()
-        self.primary.stop()
+        for server in self.servers:
+            server.stop()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -122,8 +122,11 @@ def test_every_page_as_a_person_sees_it(acting: Shown, chromium, axe, pictures: 
             page.goto(base + place)
             wrong += look(page, axe, pictures / f"{name}-{scheme}-{width}.png")
         log_in(page, base)
-        for name in ("flow", "instance-held", "instance-failing"):
+        places["together"] = "/queue?state=held&route=relay"
+        for name in ("flow", "instance-held", "instance-failing", "together"):
             page.goto(base + places[name])
+            if name == "together":
+                page.locator(".together summary").click()
             wrong += look(page, axe, pictures / f"{name}-operator-{scheme}-{width}.png")
         for name in ("both", "difference", "zones"):
             page.goto(f"{base}/instances/{failing}/view?view={name}")
@@ -183,6 +186,22 @@ def test_to_discard_the_id_has_to_be_typed(acting: Shown, chromium, axe, picture
         page.goto(base)
         page.get_by_role("button", name="Try again now").click()
         page.get_by_text("Done: retry changed 1 instance").wait_for(timeout=20_000)
+        page.get_by_role("button", name="Log out").click()
+        page.get_by_role("link", name="Log in to act").wait_for()
+        page.context.close()
+
+
+def test_all_of_it_works_without_javascript(acting: Shown, chromium) -> None:
+    with served(acting) as base:
+        page = chromium.new_context(java_script_enabled=False).new_page()
+        log_in(page, base)
+        page.goto(f"{base}/queue?state=held")
+        page.get_by_role("link", name=acting.ids["held"][:12]).click()
+        page.get_by_role("button", name="Release it").click()
+        page.get_by_text("Done: release changed 1 instance").wait_for(timeout=20_000)  # it comes again by itself
+        page.goto(f"{base}/configuration")
+        page.locator("summary").nth(4).click()  # browsers open these by themselves
+        page.locator("details").nth(4).locator("table").wait_for()
         page.get_by_role("button", name="Log out").click()
         page.get_by_role("link", name="Log in to act").wait_for()
         page.context.close()
