@@ -35,6 +35,7 @@ from gateway.config.durability import Durability, durability_problems
 from gateway.config.fallbacks import fallback_problems
 from gateway.config.identity import Tokens
 from gateway.config.marking import Mark
+from gateway.config.notify import Notify
 from gateway.config.page import Page
 from gateway.config.passing import PASS_STATEMENT, TRUST_STATEMENT, BreakGlass
 from gateway.config.private_elements import PrivateElements
@@ -342,6 +343,7 @@ class Config(Model):
     commitment: Commitment | None = None
     restore: Restore | None = None
     page: Page | None = None
+    notify: Notify | None = None
     retention: Retention = Retention()
     log: Log = Log()
     reload: Reload = Reload()
@@ -395,6 +397,8 @@ class Config(Model):
             if peer.reports is not None and peer.reports.tls and (self.commitment is None or not self.commitment.tls):
                 where = ("ingress", "peers", index, "reports", "tls")
                 yield where, "reports go there over TLS but there is no [commitment.tls] table to send them with"
+        if self.notify is not None and self.page is None:
+            yield ("notify",), "role page sends notices, and there is no [page] table"
         yield from fallback_problems(self.routes, self.destinations)
         passing = {name: route.name for route in self.routes if route.passes for name in route.destinations}
         for index, destination in enumerate(self.destinations):
