@@ -32,7 +32,7 @@ GRANT SELECT, INSERT, UPDATE (asked_at) ON commitment_request TO miad_ingress;
 
 -- worker: the queue is its own; records are added and changed, never deleted
 GRANT SELECT, INSERT, UPDATE, DELETE ON instance, delivery, emergency_override, mark_figures, protection_report, clock TO miad_worker;
-GRANT SELECT, INSERT, UPDATE, DELETE ON paused_destination TO miad_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON paused_destination, claim TO miad_worker;
 GRANT USAGE ON SEQUENCE delivery_id_seq TO miad_worker;
 -- under durability cluster it also tells of objects whose receiver did not live to do it
 GRANT SELECT, INSERT, UPDATE, DELETE ON spool_segment TO miad_worker;

@@ -18,6 +18,7 @@ from gateway.database.engine import (
 from gateway.database.tables import (
     MISLED,
     Base,
+    ClaimRow,
     ClockRow,
     CommitmentRow,
     DeliveryRow,
@@ -30,6 +31,8 @@ from gateway.database.tables import (
     RequestRow,
     SegmentRow,
     VaultRow,
+    has_new_study,
+    has_several,
 )
 from gateway.database.wakes import Bell, Wakes, open_wakes
 
@@ -38,6 +41,7 @@ __all__ = [
     "Alone",
     "Base",
     "Bell",
+    "ClaimRow",
     "ClockRow",
     "CommitmentRow",
     "DeliveryRow",
@@ -54,6 +58,8 @@ __all__ = [
     "Wakes",
     "at_once",
     "changed",
+    "has_new_study",
+    "has_several",
     "migrate",
     "not_lasting",
     "open_database",

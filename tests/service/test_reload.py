@@ -79,7 +79,7 @@ def ingress(site: Site) -> Iterator[Running]:
 
 
 def called(port: int, calling_ae: str = "ARCHIVE", called_ae: str = "RELAY") -> Peer:
-    return Peer("127.0.0.1", port, called_ae, calling_ae, response_timeout_s=5, connect_timeout_s=2)
+    return Peer("127.0.0.1", port, called_ae, calling_ae, response_timeout_s=30, connect_timeout_s=20)
 
 
 def associate(port: int, calling_ae: str = "ARCHIVE", called_ae: str = "RELAY") -> ScuAssociation:
