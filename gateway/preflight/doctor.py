@@ -109,6 +109,7 @@ def examine(config: Config, audit: AuditLog) -> list[Examined]:
         "keys": "all are there, closed to others, and the restore keys are a pair",
         "codecs": f"{', '.join(CODECS)} work, in processes that can open no file and no socket",
         "names": "every host name is known",
+        "identity": "no identity provider is asked",
     }
     found += [Examined(area, "ok", area, text) for area, text in fine.items() if area not in known]
     return sorted(found, key=lambda one: AREAS.index(one.area))
