@@ -12,7 +12,7 @@ import pytest
 
 from tests.benchmarks.capacity.__main__ import stations
 from tests.benchmarks.capacity.costs import Costs
-from tests.benchmarks.capacity.simulate import BATCH, INSTANCES, Station, arrivals, delays, most_studies
+from tests.benchmarks.capacity.simulate import BATCH, INSTANCES, Station, arrivals, ceiling, delays, most_studies
 from tests.conftest import REPOSITORY
 
 COSTS = Costs(0.01, 0.01, 0.3, 7.0, 0.01, 0.002, 5e5, 2e5, 5e5, 2000, 3000)
@@ -37,6 +37,7 @@ def test_all_studies_come_within_the_day_and_most_of_them_by_day() -> None:
 def test_twice_the_servers_take_twice_the_studies_until_something_shared_is_full() -> None:
     one, two = (most_studies([Station("mark", servers, 0.3)]) for servers in (8, 16))
     assert 1.7 < two / one < 2.3
+    assert one < ceiling(Station("mark", 8, 0.3)) * 1.3
     by_hand = 86_400 * 8 / (INSTANCES * 0.3)
     assert 0.3 * by_hand < one < by_hand  # the busiest hours decide
     shared = [most_studies([Station("database", 1, 0.03), Station("mark", n, 0.3)]) for n in (64, 128)]
