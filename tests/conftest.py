@@ -28,6 +28,13 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("suite")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long by right has longer than what hangs (`timeout` in pyproject.toml)."""
+    for item in items:
+        if item.get_closest_marker("full") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(300))
+
+
 def data_folder() -> Path | None:
     """The labelled sets and DICOM files: MIAD_DATA, else ../shared/data; None when they are not there."""
     named = os.environ.get("MIAD_DATA")

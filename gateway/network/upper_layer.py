@@ -87,6 +87,7 @@ class GatewayDul(DULServiceProvider):
         self.wake_up = WakeUp()
         self.state_machine = _GatewayStateMachine(self)
         self._is_broken = False  # something was sent that ends the association; its event is under way
+        self._is_reading = False
 
     @property
     def connection(self) -> GatewaySocket:
@@ -203,6 +204,7 @@ class GatewayDul(DULServiceProvider):
             self.event_queue.put("Evt17")
             return
         try:
+            self._is_reading = True
             pdu, event = self._read_due_pdu()
         except TimeoutError:
             self._gateway_association.note_flaw("associate-timeout" if self._is_waiting else "pdu-timeout")
@@ -216,6 +218,12 @@ class GatewayDul(DULServiceProvider):
         else:
             self._recv_pdu.put(pdu)
             self.event_queue.put(event)
+        finally:
+            self._is_reading = False
+
+    def idle_timer_expired(self) -> bool:
+        """Whether nothing has come for too long; a PDU that has begun to come has a time of its own."""
+        return not self._is_reading and bool(super().idle_timer_expired())
 
     def _read_due_pdu(self) -> tuple[Any, str]:
         """The next PDU, decoded, and its event.

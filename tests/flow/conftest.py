@@ -42,7 +42,7 @@ def postgresql_url() -> str:
     port = free_port()
     run = {"check": True, "stdout": subprocess.DEVNULL, "cwd": "/", **as_user}
     subprocess.run([programs / "initdb", "-D", folder / "data", "-U", "miad", "--auth=trust", "-N"], **run)
-    options = f"-p {port} -h 127.0.0.1 -k {folder}"
+    options = f"-F -p {port} -h 127.0.0.1 -k {folder}"  # -F: it flushes nothing, for nobody cuts the power
     log = folder / "log"
     subprocess.run([programs / "pg_ctl", "-D", folder / "data", "-o", options, "-l", log, "-w", "start"], **run)
     yield f"postgresql+psycopg://miad@127.0.0.1:{port}/postgres"

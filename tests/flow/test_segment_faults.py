@@ -20,7 +20,7 @@ from gateway.flow.segments.log import Group, SegmentLog
 from gateway.flow.segments.recovery import take_over
 from gateway.flow.segments.rows import RowWriter
 from gateway.flow.spool import NewFile
-from tests.flow.test_segments import offer, rows
+from tests.flow.test_segments import offer, offered, rows
 from tests.support.dicom.samples import encode
 from tests.support.flow import Flow, ct, facts_of
 
@@ -97,7 +97,7 @@ def attack(flow: Flow, monkeypatch, at: int, number: int, lasts: bool) -> int:
     for row in found.values():
         if row.spool_file:
             with flow.context.spool.open(row.spool_file) as file:
-                assert file.read() == encode(ct(int(row.sop_instance_uid.rpartition(".")[2])))
+                assert file.read() == offered(int(row.sop_instance_uid.rpartition(".")[2]))[1]
     with reading(flow.engine) as session:
         session.query(InstanceRow).delete()
         session.connection().exec_driver_sql("DELETE FROM spool_segment")

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from gateway.config.models import Ingress
 from gateway.database import InstanceRow, reading
 from gateway.errors import CapacityError, ConfigError, SealError
+from gateway.flow.ports import ReceivedFacts
 from gateway.flow.receive import SpoolReceiver
 from gateway.flow.segments import log as segment_log
 from gateway.flow.segments.file import FlushFailed, SegmentFile
@@ -45,9 +47,15 @@ def rows(flow: Flow) -> dict[str, InstanceRow]:
         return {row.id: row for row in session.query(InstanceRow)}
 
 
+@cache
+def offered(number: int) -> tuple[ReceivedFacts, bytes]:
+    return facts_of(ct(number)), encode(ct(number))
+
+
 def offer(receiver: SpoolReceiver, number: int) -> str:
-    incoming = receiver.begin(facts_of(ct(number)))
-    incoming.write(encode(ct(number)))
+    facts, data = offered(number)
+    incoming = receiver.begin(facts)
+    incoming.write(data)
     return incoming.commit()
 
 

@@ -209,7 +209,7 @@ def newer(site: Installed) -> None:
     head = json.loads(site.gateway("database", "show", "--json").stdout)["revision"]
     site.machine.run("sh", "-c", f"""set -e
         [ -e /opt/newer ] && exit 0
-        mkdir -p /opt/newer && cp -r {SOURCE}/gateway {SOURCE}/plugins /opt/newer
+        mkdir -p /opt/newer && cp -a {SOURCE}/gateway {SOURCE}/plugins /opt/newer  # what is compiled stays valid
         sed -i 's/^__version__.*/__version__ = "9.9.0"/' /opt/newer/gateway/__init__.py""")  # fmt: skip
     file = "/opt/newer/gateway/database/migrations/versions/9990_newer.py"
     site.machine.run("tee", file, text=NEWER.format(head=head))

@@ -56,7 +56,7 @@ def start_scp(audit: ReadableAudit, site: Site) -> Iterator[Callable[..., Restor
         ports = {"plain_port": 0}
         if "tls" in settings:
             ports["tls_port"] = 0
-        settings = {"idle_timeout_s": 5, "handshake_timeout_s": 1, "tls_port": None, "plain_port": 1, **settings}
+        settings = {"idle_timeout_s": 30, "handshake_timeout_s": 5, "tls_port": None, "plain_port": 1, **settings}
         if "tls" in settings:
             settings["tls_port"] = 1
         # Port 0, any free one, is for tests only: the model asks for a number that a peer can be told.
@@ -83,7 +83,7 @@ def start_web(audit: ReadableAudit, site: Site, server_tls: Tls, viewer: Viewer)
         bearer: Bearer | None = None,
         **settings: object,
     ) -> RestoreWeb:
-        settings = {"idle_timeout_s": 5, "handshake_timeout_s": 5, "tls": server_tls, "dicomweb_port": 1, **settings}
+        settings = {"idle_timeout_s": 30, "handshake_timeout_s": 5, "tls": server_tls, "dicomweb_port": 1, **settings}
         config = Restore(workstations=workstations, **settings).model_copy(update={"dicomweb_port": 0})
         web = RestoreWeb(config, of.index, of.restorer, audit, Counts(), viewer, bearer)
         web.bind(after)
