@@ -35,6 +35,7 @@ from gateway.config.durability import Durability, durability_problems
 from gateway.config.fallbacks import fallback_problems
 from gateway.config.identity import Tokens
 from gateway.config.marking import Mark
+from gateway.config.notify import Notify
 from gateway.config.page import Page
 from gateway.config.passing import PASS_STATEMENT, TRUST_STATEMENT, BreakGlass
 from gateway.config.private_elements import PrivateElements
@@ -42,6 +43,7 @@ from gateway.config.rules import Rule
 from gateway.config.secret import SecretRef
 from gateway.config.store import Store
 from gateway.config.tls import Tls
+from gateway.config.traces import Traces
 
 
 class Site(Model):
@@ -120,6 +122,7 @@ class Ingress(Model):
     max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
     max_associations: Annotated[int, Field(ge=1)] = 50
     max_associations_per_ae: Annotated[int, Field(ge=1)] = 40  # of one calling AE title
+    processes: Annotated[int, Field(ge=1, le=64)] = 1  # that receive beside each other on this port
     async_operations: Annotated[int, Field(ge=1, le=64)] = 8  # C-STOREs under way at once where the peer asks for it
     max_connections: Annotated[int, Field(ge=1)] = 100  # sockets, before any A-ASSOCIATE
     max_connections_per_address: Annotated[int, Field(ge=1)] = 75
@@ -341,8 +344,10 @@ class Config(Model):
     commitment: Commitment | None = None
     restore: Restore | None = None
     page: Page | None = None
+    notify: Notify | None = None
     retention: Retention = Retention()
     log: Log = Log()
+    traces: Traces | None = None
     reload: Reload = Reload()
 
     @property
@@ -394,6 +399,8 @@ class Config(Model):
             if peer.reports is not None and peer.reports.tls and (self.commitment is None or not self.commitment.tls):
                 where = ("ingress", "peers", index, "reports", "tls")
                 yield where, "reports go there over TLS but there is no [commitment.tls] table to send them with"
+        if self.notify is not None and self.page is None:
+            yield ("notify",), "role page sends notices, and there is no [page] table"
         yield from fallback_problems(self.routes, self.destinations)
         passing = {name: route.name for route in self.routes if route.passes for name in route.destinations}
         for index, destination in enumerate(self.destinations):

@@ -99,6 +99,7 @@ class IngressScp:
                 balancers=config.balancers,
                 max_connections_per_address=config.max_connections_per_address,
                 max_associations_per_ae=config.max_associations_per_ae,
+                is_shared=config.processes > 1,
             ),
             audit=audit,
             admit=self._admit,

@@ -70,6 +70,7 @@ class Listen:
     balancers: tuple[str, ...] = ()
     max_connections_per_address: int | None = None
     max_associations_per_ae: int | None = None
+    is_shared: bool = False  # other processes of this user may listen on the same port
 
 
 class ScpServer:
@@ -174,7 +175,7 @@ class ScpServer:
             self._listener = (
                 Listener(self, ae, where, self._handlers, same._handed_on())
                 if same is not None
-                else Listener(self, ae, where, self._handlers, _bound(where) if own else None)
+                else Listener(self, ae, where, self._handlers, _bound(where) if own or self.listen.is_shared else None)
             )
         except OSError as error:
             raise ConfigError(
@@ -337,7 +338,7 @@ class ScpServer:
 
 
 def _bound(where: tuple[str, int]) -> socket.socket:
-    """A socket on an address of a port that this process has on another one."""
+    """A socket on a port that this user's other sockets may have too, on another address or in other processes."""
     family, kind, protocol, _, address = socket.getaddrinfo(
         where[0] or None, where[1], type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]

@@ -89,6 +89,9 @@ class Reading:
             problems.append(self.problem(("store", "url"), "what is received waits in the store of now", _DRAIN))
         if new.codecs != old.config.codecs:
             problems.append(self.problem(("codecs",), "the limits of codecs cannot change while roles run", _RESTART))
+        if new.ingress.processes != old.config.ingress.processes and role in ("all", "ingress"):
+            what = "the number of processes cannot change while they run"
+            problems.append(self.problem(("ingress", "processes"), what, _RESTART))
         before, now = set(roles_to_start(old.config)), set(roles_to_start(new))
         for one in sorted(before ^ now):
             if role in ("all", one):

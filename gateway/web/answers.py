@@ -118,6 +118,7 @@ class QueueLine(BaseModel):
     reason: str | None
     cure: str | None = Field(description="of held instances: what a person can do")
     deliveries: dict[str, str] = Field(description="destination: state")
+    study_uid: str | None = Field(description="null: not sealed yet")
 
 
 class DeliveryFacts(BaseModel):

@@ -221,6 +221,31 @@ def test_what_cannot_be_taken_over_changes_nothing_and_is_told_with_its_place(in
     assert (told["outcome"], told["configuration_sha256"]) == ("success", ingress.runner.reading.source.digest)
 
 
+def test_where_what_waits_lies_changes_with_a_restart_alone(tmp_path: Path) -> None:
+    text = """version = 1
+durability = "cluster"
+[database]
+url = "postgresql+psycopg://db.example/miad"
+[store]
+url = "s3://vault/site"
+endpoint = "https://store.example"
+access_key_id = "env:ID"
+secret_access_key = "env:KEY"
+"""
+    file = tmp_path / "gateway.toml"
+
+    def reading(change: str, to: str) -> Reading:
+        file.write_text(text.replace(change, to))
+        return Reading.of(file)
+
+    old = reading("", "")
+    for change, to, where in (('"cluster"', '"disk"', "line 2, durability"), ("/site", "/other", "line 6, store.url")):
+        with pytest.raises(InvalidConfigError) as caught:
+            reading(change, to).check_follows(old)
+        assert caught.value.code == "needs-restart" and where in str(caught.value)
+    reading("https://store.example", "https://store-2.example").check_follows(old)
+
+
 def test_no_role_comes_or_goes_without_a_restart(ingress: Running, site: Site) -> None:
     text = site.file.read_text()
     site.file.write_text(text[: text.index("[[routes]]")] + text[text.index("[restore]") :])

@@ -101,16 +101,37 @@ def log_in(page, base: str) -> None:
     page.get_by_role("button", name="Log out").wait_for()
 
 
+def places_of(shown: Shown) -> dict[str, str]:
+    """Name of a picture -> page."""
+    return {
+        "flow": "/", "queue": "/queue", "held": "/queue?state=held", "requests": "/requests", "audit": "/audit",
+        "studies": "/studies", "study": "/studies/1.2.3.1", "marks": "/marks", "restores": "/restores",
+        "configuration": "/configuration", "instance-held": f"/instances/{shown.ids['refused']}",
+        "instance-failing": f"/instances/{shown.ids['failing']}", "not-found": "/nothing", "login": "/login",
+    }  # fmt: skip
+
+
+def test_nothing_is_cut_off_where_a_desk_is_zoomed_to_400_percent(acting: Shown, chromium, pictures: Path) -> None:
+    """1280 points at 400 % are 320 (WCAG 1.4.10)."""
+    wide = []
+    with served(acting) as base:
+        page = open_page(chromium, base)
+        page.set_viewport_size({"width": 320, "height": 256})
+        log_in(page, base)
+        for name, place in places_of(acting).items():
+            page.goto(base + place)
+            page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+            page.screenshot(path=pictures / f"{name}-zoomed.png", full_page=True)
+            if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+                wide.append(name)
+        page.context.close()
+    assert wide == []
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_page_as_a_person_sees_it(acting: Shown, chromium, axe, pictures: Path, width: str, scheme: str) -> None:
-    held, failing = acting.ids["refused"], acting.ids["failing"]
-    places = {
-        "flow": "/", "queue": "/queue", "held": "/queue?state=held", "requests": "/requests", "audit": "/audit",
-        "studies": "/studies", "study": "/studies/1.2.3.1", "marks": "/marks", "restores": "/restores",
-        "configuration": "/configuration", "instance-held": f"/instances/{held}",
-        "instance-failing": f"/instances/{failing}", "not-found": "/nothing", "login": "/login",
-    }  # fmt: skip
+    failing, places = acting.ids["failing"], places_of(acting)
     wrong = []
     log = AuditLog(acting.config.site.state / "audit" / "restore.jsonl")
     log.write("original-restored", "success", calling_ae="READER", bit_exact=True, sop_instance_uid="1.2.826.0.1.99.1")

@@ -78,7 +78,13 @@ class IngressWeb:
         self._refusals = Refusals(audit)
         addresses = tuple(address for peer in config.peers for address in peer.addresses)
         self._server = HttpsServer(
-            HttpListen(config.host, config.dicomweb_port, config.handshake_timeout_s, config.idle_timeout_s),
+            HttpListen(
+                config.host,
+                config.dicomweb_port,
+                config.handshake_timeout_s,
+                config.idle_timeout_s,
+                is_shared=config.processes > 1,
+            ),
             server_context(config.tls),
             Door(
                 DoorLimits(config.max_connections, config.max_connections_per_address, addresses, config.balancers),
