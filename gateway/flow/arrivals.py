@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import delete, insert, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from gateway.database import InstanceRow, SegmentRow, reading, transaction
@@ -13,6 +13,11 @@ from gateway.flow.leases import Leases
 from gateway.flow.segments.format import Place
 from gateway.flow.segments.log import Group
 from gateway.flow.states import DISCARDED, RECEIVED
+
+_IDENTITY = (
+    "SELECT system_identifier || '/' || (SELECT oid FROM pg_database WHERE datname = current_database())"
+    " FROM pg_control_system()"
+)
 
 
 class Arrivals(Leases):
@@ -29,6 +34,13 @@ class Arrivals(Leases):
                 session.execute(insert(InstanceRow), rows)
         if rows:
             self.wakes.tell([RECEIVED])
+
+    def identity(self) -> str:
+        """Which database this is: its standby, too, and not another that its rows were read into."""
+        if self._engine.dialect.name != "postgresql":
+            return str(self._engine.url.database)
+        with reading(self._engine) as session:
+            return str(session.scalar(text(_IDENTITY)))
 
     def rows_until(self, segment: str) -> int:
         """The byte up to which a segment's records have rows; 0 for one that nothing is known of."""

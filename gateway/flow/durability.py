@@ -32,6 +32,9 @@ class Reclaiming(Protocol):
     def once(self, now: float | None = None) -> int:
         """One pass; returns how many were deleted."""
 
+    def is_ours(self) -> bool:
+        """Whether the files are this site's alone: else one that no row names may be another's."""
+
     def is_all_told(self) -> bool:
         """Whether every instance in a segment has its row: else a file that no row names may still be needed."""
 

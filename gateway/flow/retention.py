@@ -107,6 +107,8 @@ class Retainer:
     def _sweep_orphans(self) -> int:
         """Files that a crash left between writing and committing: nobody was told that they are safe."""
         deleted = self._protector.sweep(time.time() - ORPHAN_AGE_S)
+        if not self._reclaimer.is_ours():
+            return deleted
         for folder in (self._spool, self._derived):
             old = list(folder.names(ORPHAN_AGE_S))
             if folder is self._spool and not self._reclaimer.is_all_told():

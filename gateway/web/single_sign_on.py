@@ -70,7 +70,7 @@ def to_provider(request: Request, to: Annotated[str, Query(max_length=512)] = "/
     kept = json.dumps([begun.state, begun.nonce, begun.verifier, back(to)])
     value = base64.urlsafe_b64encode(kept.encode()).decode()
     # Lax: the browser comes back from another site.
-    answer.set_cookie(COOKIE, value, COOKIE_S, PLACE, httponly=True, samesite="lax", secure=_is_secure(provider))
+    answer.set_cookie(COOKIE, value, COOKIE_S, path=PLACE, httponly=True, samesite="lax", secure=_is_secure(provider))
     return answer
 
 

@@ -128,6 +128,7 @@ def restored(port: int, instances: Sequence[Instance], folder: Path) -> dict[str
         study = pydicom.dcmread(one.path).StudyInstanceUID
         keys = ["-k", "QueryRetrieveLevel=SERIES", "-k", f"StudyInstanceUID={study}", "-k", f"SeriesInstanceUID={uid}"]
         who = ["-aet", "READER", "-aec", "MIAD_RESTORE", "127.0.0.1", port]
-        done = run("getscu", "+B", "-S", "-od", folder, one.option.replace("-", "+"), *keys, *who, timeout_s=120)
+        syntax = {"-xe": "+xe", "-xi": "-xi", "-xr": "+xr"}[one.option]  # what is proposed, in getscu's words
+        done = run("getscu", "+B", "-S", "-od", folder, syntax, *keys, *who, timeout_s=120)
         assert done.returncode == 0, done.stderr
     return truth(folder)

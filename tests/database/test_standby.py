@@ -9,11 +9,15 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import select, text
 
+from gateway.config import Config
 from gateway.database import ClockRow, at_once, open_database, reading, standby, transaction
 from gateway.errors import CapacityError, ConfigError
+from gateway.flow import arrivals
 from gateway.flow.segments.log import Group
 from gateway.flow.store import FlowStore
+from gateway.preflight.standby import examine_standby
 from tests.support.standby import Pair
+from tests.support.until import until
 
 pytestmark = [pytest.mark.peers, pytest.mark.full]
 
@@ -41,6 +45,14 @@ def code_of(done) -> str:
     return caught.value.code
 
 
+def told(pair: Pair) -> list[tuple[str, str]]:
+    """What the doctor says."""
+    account = {"access_key_id": "env:ID", "secret_access_key": "env:KEY"}
+    given = {"durability": "cluster", "store": {"url": "s3://vault", "endpoint": "https://store.example", **account}}
+    config = Config.model_validate({**given, "database": {"url": pair.primary.url}})
+    return [(one.level, one.message) for one in examine_standby(config)]
+
+
 def test_what_a_standby_has_not_confirmed_is_no_success(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = open_database(pair.primary.url, synchronous=True)
     assert code_of(lambda: write(engine, 1)) == "database-alone"
@@ -51,8 +63,16 @@ def test_what_a_standby_has_not_confirmed_is_no_success(pair: Pair, monkeypatch:
             connection.execute(text("SELECT 1"))
 
     assert code_of(at_once_alone) == "database-alone"
+    ((level, message),) = told(pair)
+    assert level == "error" and "no synchronous standby" in message
 
     pair.add_standby()
+    assert told(pair) == [("ok", "commits wait for a standby (second)")]
+    pair.primary.ask("ALTER SYSTEM SET fsync = off")
+    pair.name()
+    until("it is told", lambda: ("error", False) in [(level, "standby" in text) for level, text in told(pair)])
+    pair.primary.ask("ALTER SYSTEM RESET fsync")
+    pair.name()
     with transaction(engine) as session:
         session.execute(text("SET synchronous_commit = off"))  # whoever had it so
         session.commit()
@@ -84,8 +104,15 @@ def test_what_a_standby_has_not_confirmed_is_no_success(pair: Pair, monkeypatch:
     pair.standby.start()
     pair.wait()
     write(engine, 5)
+    identity = FlowStore(engine, "worker").identity()
     pair.primary.stop()
     pair.promote()
+    assert FlowStore(open_database(pair.standby.url), "worker").identity() == identity
+    pair.standby.ask("CREATE ROLE miad_worker LOGIN")
+    plain = open_database(pair.standby.url)  # an account without any right
+    with plain.connect() as connection:
+        connection.execute(text("SET ROLE miad_worker"))
+        assert connection.scalar(text(arrivals._IDENTITY)) == identity
     there = rows(open_database(pair.standby.url))
     assert {2, 5} <= there and 1 not in there  # what was confirmed; of the others nobody was told
     engine.dispose()

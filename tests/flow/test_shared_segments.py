@@ -159,6 +159,27 @@ def test_a_database_of_yesterday_gets_back_what_waits_and_nothing_twice(config: 
         assert sorted(session.scalars(select(InstanceRow.id))) == sorted([known, lost])
 
 
+def test_a_copy_of_the_site_takes_and_deletes_nothing_of_it(config: Config, tmp_path: Path, monkeypatch) -> None:
+    """The same keys and the same bucket, another database."""
+    monkeypatch.setattr(body, "LARGE", 4096)
+    first = replica(config, tmp_path / "a")
+    first.receive(ct(1))
+    first.seal()
+    first.mark()
+    first.retainer.once()  # the segment is told of and goes, the large file does not
+    (tmp_path / "copy").mkdir()
+    copy = replica(config, tmp_path / "copy" / "a")
+    monkeypatch.setattr("gateway.flow.retention.ORPHAN_AGE_S", -1.0)
+    before = objects(config, "received"), objects(config, "derived")
+    assert len(before[0]) == 1 and len(before[1]) == 1
+    orphans = Orphans(copy.context.spool, copy.context.spool.files, copy.store)
+    assert orphans.adopt(0) == 0 and not copy.retainer._reclaimer.is_ours()
+    copy.retainer.once()
+    assert (objects(config, "received"), objects(config, "derived")) == before
+    first.retainer.once()
+    assert (objects(config, "received"), objects(config, "derived")) == before
+
+
 def test_an_orphan_that_was_changed_is_told_of_and_stays(config: Config, tmp_path: Path, monkeypatch) -> None:
     flow = replica(config, tmp_path / "a")
     flow.receive(ct(1))

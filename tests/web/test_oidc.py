@@ -121,6 +121,8 @@ def test_what_the_browser_is_sent_with(signing, provider) -> None:
     assert query["response_type"] == "code" and query["scope"] == "openid profile"
     assert query["code_challenge_method"] == "S256" and len(query["code_challenge"]) == 43
     assert query["redirect_uri"] == "http://localhost/login/oidc/back"
+    (cookie,) = signing.client.get("/login/oidc").headers.get_list("set-cookie")
+    assert all(one in cookie for one in ("HttpOnly", "SameSite=lax", "Path=/login/oidc", "Max-Age=600"))
     again = parse_qs(urlsplit(to_provider(signing)).query)
     assert all(again[name][0] != query[name] for name in ("state", "nonce", "code_challenge"))
     assert "s3cret" not in url.query

@@ -30,6 +30,7 @@ from gateway.flow.segments.spool import ReceivedSpool, segment_name
 from gateway.flow.shared import StoreFiles
 from gateway.flow.store import FlowStore
 
+OWNER = "owner"  # an object's name
 LATE_S = 60.0  # an object without rows is younger only while its commit is under way
 _SEGMENT = re.compile(rf"([0-9a-f]{{32}}){re.escape(SUFFIX)}")
 
@@ -103,8 +104,30 @@ class Orphans:
         self._files = files
         self._store = store
 
+    def is_ours(self) -> bool:
+        """Whether this database is the one that has used the bucket first, as an object there says.
+
+        A second one, of a copy of the site say, would take up what the first has in its hands, and delete what the
+        first alone knows of.
+        """
+        bucket, ours = self._files.bucket, self._store.identity()
+        try:
+            owner = bucket.range(OWNER, 0, 200).data.decode("ascii", "replace")
+        except FileNotFoundError:
+            if bucket.create(OWNER, ours.encode()):
+                return True
+            owner = bucket.range(OWNER, 0, 200).data.decode("ascii", "replace")
+        if owner != ours:
+            log.error(
+                "the object store's place is another database's: give each site a prefix of its own in [store] url, or,"
+                f" where this database has taken the other's place, delete the object {OWNER} there"
+            )
+        return owner == ours
+
     def adopt(self, late_s: float = LATE_S) -> int:
         """Write the rows of all that are older than `late_s`. Returns how many instances got theirs."""
+        if not self.is_ours():
+            return 0
         adopted = 0
         for segment, size in self.found(late_s):
             try:
@@ -158,6 +181,10 @@ class SharedReclaimer:
             self._store.forget_segment(segment)
             deleted += 1
         return deleted
+
+    def is_ours(self) -> bool:
+        """As `Orphans.is_ours`."""
+        return self._orphans.is_ours()
 
     def is_all_told(self) -> bool:
         """Whether every instance in a segment has its row."""
