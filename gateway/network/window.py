@@ -52,6 +52,12 @@ class Window:
         else:
             self._work.put((instance, finish))
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is under way."""
+        with self._changed:
+            return bool(self._under_way)
+
     def settle(self) -> None:
         """Wait until nothing is under way."""
         with self._changed:

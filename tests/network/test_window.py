@@ -14,6 +14,7 @@ import pytest
 from gateway.audit import events
 from gateway.errors import CapacityError
 from gateway.network import command as dimse
+from gateway.network.ingress import IngressAssociation
 from gateway.network.upper_layer import GatewayAssociation
 from gateway.network.window import Window
 from tests.network.test_ingress import gateway_threads, until
@@ -239,3 +240,29 @@ def test_associations_that_hang_are_waited_for_together(start_ingress, held, mon
             ingress.stop(0.3)
         held.go.set()
     assert len(patience) == 2 and patience[1] < patience[0] - 0.15
+
+
+def test_a_peer_that_waits_for_answers_is_not_idle(start_ingress, held, monkeypatch):
+    """With ack "downstream" one may wait for its place in the window, and then for its own delivery."""
+    looks: list[bool] = []
+    is_busy = IngressAssociation.is_busy
+    monkeypatch.setattr(
+        IngressAssociation, "is_busy", lambda one: looks.append(one.dul.idle_timer_expired()) or is_busy(one)
+    )
+    with association(start_ingress(idle_timeout_s=3).port, 2) as (wire, _):
+        wire.send(store(1, *ct(16)))
+        assert until(lambda: looks.count(True) > 1, WITHIN_S)
+        assert held.now
+        held.go.set()
+        assert answer(wire) == (1, 0)
+        wire.send(raw.RELEASE_RQ)
+        assert wire.read()[0] == 0x06
+
+
+def test_a_peer_that_has_its_answers_is_idle_after_its_time(start_ingress, audit):
+    with association(start_ingress(idle_timeout_s=1).port, 2) as (wire, _):
+        wire.send(store(1, *ct(16)))
+        assert answer(wire) == (1, 0)
+        assert wire.read()[0] == 0x07
+    assert until(lambda: audit.lines(events.ASSOCIATION_CLOSED), WITHIN_S)
+    assert audit.lines(events.ASSOCIATION_CLOSED)[0]["reason"] == "idle-timeout"
