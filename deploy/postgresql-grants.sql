@@ -54,5 +54,7 @@ GRANT SELECT (locator, generation, original_sop_uid, original_series_uid, study_
 -- ... and how far marks can be seen
 GRANT SELECT ON mark_figures TO miad_page;
 -- ... and may only ask: the worker looks at each request anew and does it, or does not
-GRANT SELECT, INSERT ON page_request TO miad_page;
+-- ... reading all but the tokens by which the identity provider's people are known
+GRANT SELECT (id, asked_at, user_name, session_id, action, instance_id, reason_code, route, destination, confirmation, state,
+    taken_at, done_at, done, result), INSERT ON page_request TO miad_page;
 GRANT SELECT, UPDATE, DELETE ON page_request TO miad_worker;

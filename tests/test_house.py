@@ -24,6 +24,7 @@ FLOORS: dict[str, int] = {
     "gateway.errors": -1,  # the ground: everyone raises from it
     "gateway.config": 0,
     "gateway.log": 1,
+    "gateway.tracing": 1,
     "gateway.bucket": 1,
     "gateway.database": 1,
     "gateway.audit": 1,

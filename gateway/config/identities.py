@@ -1,9 +1,10 @@
-"""What is to be known of identity providers, and of those who get notices; nobody is asked here."""
+"""What is to be known of identity providers, and of those who get notices and traces; nobody is asked here."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -36,6 +37,9 @@ def identity_findings(config: Config, role: Role) -> Iterator[Finding]:
                 yield Finding("error", (*path, name), f"cannot read {place}", hint)
     if role in ("all", "page") and config.page is not None and config.page.oidc is not None:
         yield from _page(config.page)
+    if config.traces is not None and find_spec("opentelemetry.sdk") is None:
+        message = "the libraries of OpenTelemetry are not installed: nothing is traced"
+        yield Finding("warning", ("traces",), message, "pip install 'miad-gateway[otel]', or take the table out")
     if role in ("all", "page") and config.notify is not None:
         yield from _notices(config.notify)
 

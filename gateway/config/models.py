@@ -43,6 +43,7 @@ from gateway.config.rules import Rule
 from gateway.config.secret import SecretRef
 from gateway.config.store import Store
 from gateway.config.tls import Tls
+from gateway.config.traces import Traces
 
 
 class Site(Model):
@@ -346,6 +347,7 @@ class Config(Model):
     notify: Notify | None = None
     retention: Retention = Retention()
     log: Log = Log()
+    traces: Traces | None = None
     reload: Reload = Reload()
 
     @property

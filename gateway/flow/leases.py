@@ -69,6 +69,7 @@ _of_this_process: set[str] = set()
 # Of attempts and deaths: a row that says it has all that its column can hold must not end the statement for the others.
 _MOST_COUNTED = 1_000_000
 _HIGHEST_TOKEN = 1 << 62  # the same; from there it begins anew
+_REPLACE = insert(ClaimRow).prefix_with("OR REPLACE")
 log = structlog.get_logger(__name__)
 _PID_DIGITS = 7  # Linux counts to 4,194,304 (proc(5), pid_max)
 
@@ -195,28 +196,22 @@ class Leases:
     ) -> Sequence[Any]:
         """What is free now, and the claim that says who took it; those that are finished go."""
         finished, now = self._claims.finished(), time.time()
-        claim = {"claim": secrets.token_hex(16), "claims": kind_of(table, of)}
         given = {"kind": of, "limit": limit, "now": now, "owner": self.owner, "until": now + lease_s}
+        claim, named = secrets.token_hex(16), kind_of(table, of)
         with at_once(self._engine, lasting=False) as connection:
             if connection.dialect.name == "postgresql":
-                given |= claim | {"finished": finished}
-            rows = connection.execute(statements[connection.dialect.name], given).all()
-            if connection.dialect.name != "postgresql" and rows:
-                connection.execute(
-                    insert(ClaimRow),
-                    {
-                        "id": claim["claim"],
-                        "kind": claim["claims"],
-                        "owner": self.owner,
-                        "until": now + lease_s,
-                        "taken": [row.id for row in rows],
-                    },
-                )
-                if finished:
-                    connection.execute(delete(ClaimRow).where(ClaimRow.id.in_(finished)))
-            if connection.dialect.name == "postgresql" or rows:
-                self._claims.forget(finished)
-        self._claims.took(claim["claim"], [row.id for row in rows])
+                noted = {"claim": claim, "claims": named, "finished": finished}
+                rows = connection.execute(statements["postgresql"], given | noted).all()
+            elif rows := connection.execute(statements["sqlite"], given).all():
+                claim, *others = finished or [claim]  # what is finished makes room: one statement, not two
+                taken = {"id": claim, "kind": named, "owner": self.owner, "until": now + lease_s}
+                connection.execute(_REPLACE, taken | {"taken": [row.id for row in rows]})
+                if others:
+                    connection.execute(delete(ClaimRow).where(ClaimRow.id.in_(others)))
+            else:
+                return rows
+        self._claims.forget(finished)
+        self._claims.took(claim, [row.id for row in rows])
         return rows
 
     def _over(self, failed: Sequence[Exception | None], rows: Sequence[RowId]) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from gateway import tracing
 from gateway.config.models import Ingress, Route
 from gateway.dicom.encoding.encoded import InstanceHeader, read_header
 from gateway.errors import CapacityError, DicomError
@@ -180,6 +181,7 @@ class _SpoolIncoming:
         self._digest = hashlib.sha256()
         self._size = 0
         self._prefix = bytearray()
+        self._begun = tracing.now()
 
     def write(self, data: bytes | memoryview) -> None:
         """Append a fragment.
@@ -213,7 +215,10 @@ class _SpoolIncoming:
         try:
             self._body.complete()
             self._check(self._header_in_prefix() or self._whole_header())
-            return self._receiver.acknowledge(self._facts, self._body, self._digest.hexdigest(), self._size)
+            one = self._receiver.acknowledge(self._facts, self._body, self._digest.hexdigest(), self._size)
+            told: dict[str, tracing.Value] = {"association_id": self._facts.association_id, "bytes": self._size}
+            tracing.add(tracing.FIRST, one, self._begun, told)
+            return one
         except OSError as error:
             raise CapacityError("disk-full", f"cannot write to the spool: {error.strerror}") from None
         finally:

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from gateway.errors import ConfigError, UnreachableError
-from gateway.identity.jwks import FRESH_S
+from gateway.errors import ConfigError, GatewayError, UnreachableError
+from gateway.identity.jwks import FAILED_S, FRESH_S
 
 ENDPOINTS = ("authorization_endpoint", "token_endpoint", "jwks_uri")
 
@@ -44,6 +44,8 @@ class Discovery:
         self._lock = threading.Lock()
         self._found: Mapping[str, str] = {}
         self._at = -FRESH_S
+        self._failed: GatewayError | None = None
+        self._failed_at = -FAILED_S
 
     def endpoint(self, name: str) -> str:
         """The URL of one of `ENDPOINTS`.
@@ -55,7 +57,7 @@ class Discovery:
         """
         with self._lock:
             if self._clock() - self._at >= FRESH_S:
-                self._found, self._at = self._read(), self._clock()
+                self._found, self._at = self._ask(), self._clock()
             found = self._found.get(name, "")
         if not found:
             raise ConfigError("issuer-unusable", f"{self._issuer} names no {name}", "is it the right issuer?")
@@ -64,6 +66,18 @@ class Discovery:
     def keys(self) -> bytes:
         """Its JWK set, as bytes."""
         return get(self._asks, self.endpoint("jwks_uri"), self._issuer)
+
+    def _ask(self) -> Mapping[str, str]:
+        """Once for all who wait here: the next one asks `FAILED_S` after it failed."""
+        if self._failed is not None and self._clock() - self._failed_at < FAILED_S:
+            raise self._failed
+        try:
+            found = self._read()
+        except GatewayError as error:
+            self._failed, self._failed_at = error, self._clock()
+            raise
+        self._failed = None
+        return found
 
     def _read(self) -> Mapping[str, str]:
         data = get(self._asks, f"{self._issuer.rstrip('/')}/.well-known/openid-configuration", self._issuer)

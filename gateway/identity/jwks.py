@@ -55,7 +55,7 @@ def _key(entry: Any) -> AnyKey | None:
     try:
         key = import_key({name: value for name, value in entry.items() if name not in ("d", "key_ops")})
         is_short = isinstance(key, RSAKey) and key.public_key.key_size < 2048
-    except (JoseError, ValueError, TypeError):
+    except (JoseError, ValueError, TypeError, KeyError):  # KeyError: a curve that is not known, as brainpool's
         return None
     return None if is_short or not isinstance(key, AnyKey) else key
 
@@ -75,28 +75,43 @@ class KeySource:
         self._fetch = fetch
         self._where = where
         self._clock = clock
-        self._lock = threading.Lock()
-        self._keys: list[AnyKey] = []
-        self._at = -FRESH_S  # when the keys came
+        self._asking = threading.Lock()  # one asks at a time; who knows the key already does not wait for it
+        self._kept: tuple[list[AnyKey], float] = ([], -FRESH_S)  # the keys, and when they came
         self._tried = -AGAIN_S
         self._failed: GatewayError | None = None
 
     def of(self, key_id: str | None) -> list[AnyKey]:
         """See `Keys`; GatewayError where no key could be had at all."""
-        with self._lock:
-            now = self._clock()
-            if now - self._at >= FRESH_S:
-                self._keys = []  # nobody vouches for them any more
-            wait_s = AGAIN_S if self._keys else FAILED_S
-            if not self._named(key_id) and now - self._tried >= wait_s:
-                self._tried, self._failed = now, None
-                try:
-                    self._keys, self._at = read_keys(self._fetch(), self._where), self._clock()
-                except GatewayError as error:
-                    self._failed = error
-            if not self._keys:
+        if found := _named(self._fresh(), key_id):
+            return found
+        with self._asking:
+            keys = self._fresh()
+            wait_s = AGAIN_S if keys else FAILED_S
+            if not _named(keys, key_id) and self._clock() - self._tried >= wait_s:
+                keys = self._ask(keys)
+            if not keys:
                 raise self._failed or UnreachableError("issuer-unreachable", f"{self._where}: no keys yet")
-            return self._named(key_id)
+            return _named(keys, key_id)
 
-    def _named(self, key_id: str | None) -> list[AnyKey]:
-        return [key for key in self._keys if key_id is None or key.kid == key_id]
+    def _fresh(self) -> list[AnyKey]:
+        """The keys that the issuer still vouches for."""
+        keys, came = self._kept
+        return keys if self._clock() - came < FRESH_S else []
+
+    def _ask(self, before: list[AnyKey]) -> list[AnyKey]:
+        """The issuer's keys now, or those from before where it does not give them."""
+        self._failed = None
+        try:
+            keys = read_keys(self._fetch(), self._where)
+        except GatewayError as error:
+            self._failed = error
+            return before
+        else:
+            self._kept = keys, self._clock()
+            return keys
+        finally:
+            self._tried = self._clock()  # after it: else those who waited would each ask a slow issuer in turn
+
+
+def _named(keys: list[AnyKey], key_id: str | None) -> list[AnyKey]:
+    return [key for key in keys if key_id is None or key.kid == key_id]

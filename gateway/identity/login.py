@@ -8,7 +8,9 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote_plus, urlencode
@@ -20,6 +22,7 @@ from gateway.identity.discovery import Asks, Discovery
 from gateway.identity.tokens import Claims, TokenRules, verify
 
 PREFIX = "oidc:"  # of names: no local account has a colon in its own, so nobody is taken for another
+MOST_ASKING = 8  # logins that wait for the provider at once: the page's other threads stay free for everybody else
 _USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@+-]{0,89}")
 _CODE = re.compile(r"[ -~]{1,2048}")
 
@@ -66,6 +69,7 @@ class Provider:
         self._rules = rules
         self._asks = asks
         self._secret = secret
+        self._places = threading.BoundedSemaphore(MOST_ASKING)
 
     @property
     def page_url(self) -> str:
@@ -92,7 +96,8 @@ class Provider:
             "code_challenge": challenge,
             "code_challenge_method": "S256",
         }
-        endpoint = self._discovery.endpoint("authorization_endpoint")
+        with self._place():
+            endpoint = self._discovery.endpoint("authorization_endpoint")
         return Begun(f"{endpoint}{'&' if '?' in endpoint else '?'}{urlencode(query)}", state, nonce, verifier)
 
     def finish(self, code: str, nonce: str, verifier: str) -> Identity:
@@ -115,8 +120,9 @@ class Provider:
             "redirect_uri": self._oidc.redirect_uri,
             "code_verifier": verifier,
         }
-        token = self._redeemed(form)
-        claims = verify(token, self._rules)
+        with self._place():
+            token = self._redeemed(form)
+            claims = verify(token, self._rules)
         said = claims.get("nonce")
         if not isinstance(said, str) or not hmac.compare_digest(said.encode(), nonce.encode()):
             raise LoginRefusedError("token-nonce", "the token was made for another login")
@@ -125,6 +131,17 @@ class Provider:
             raise LoginRefusedError("token-audience", "the token is meant for somebody else")
         user, role = who(claims, self._oidc)
         return Identity(user, role, token)
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of the few that may wait for the provider; who finds none is told so at once."""
+        if not self._places.acquire(blocking=False):
+            message = f"{self._oidc.issuer} is slow: {MOST_ASKING} logins wait for its answer"
+            raise UnreachableError("issuer-unreachable", message, "try again in a moment")
+        try:
+            yield
+        finally:
+            self._places.release()
 
     def _redeemed(self, form: dict[str, str]) -> str:
         headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}

@@ -264,6 +264,7 @@ class _StoreDimse(DIMSEServiceProvider):
         response = incoming.finish()
         self._ingress_association.count(incoming.status, incoming.size)
         self.dul.send_pdu(_one_fragment(incoming.context_id, b"\x03" + response))
+        self._ingress_association.dul.begin_idle_time()
 
 
 class IngressAssociation(GatewayAssociation):
@@ -303,6 +304,9 @@ class IngressAssociation(GatewayAssociation):
 
     def before_release(self) -> None:
         self.window.settle()
+
+    def is_busy(self) -> bool:
+        return self.window.is_busy
 
     def connection_ended(self) -> None:
         if isinstance(self.dimse, _StoreDimse):

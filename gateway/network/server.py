@@ -215,9 +215,10 @@ class ScpServer:
             left = list(self._live)
         for association in left:
             association.acse.send_abort(0x00)
+        deadline = time.monotonic() + 2 * drain_s + 1  # of all together: a disk that hangs hangs for each of them
         for association in left:
             if association.ident is not None:
-                association.join(2 * drain_s + 1)
+                association.join(max(0.0, deadline - time.monotonic()))
         self.refusals.sum_up(all_of_them=True)
 
     def pause(self) -> None:

@@ -221,6 +221,10 @@ class GatewayDul(DULServiceProvider):
         finally:
             self._is_reading = False
 
+    def begin_idle_time(self) -> None:
+        """From now on the peer may be silent for as long as it may."""
+        self._idle_timer.restart()
+
     def idle_timer_expired(self) -> bool:
         """Whether nothing has come for too long; a PDU that has begun to come has a time of its own."""
         return not self._is_reading and bool(super().idle_timer_expired())
@@ -353,6 +357,10 @@ class GatewayAssociation(Association):
     def before_release(self) -> None:
         """Called in the association's thread before a release is answered: what is under way is answered first."""
 
+    def is_busy(self) -> bool:
+        """Whether the peer waits for an answer of ours: then its silence says nothing."""
+        return False
+
     def connection_ended(self) -> None:
         """Called in the socket's own thread after its last event, whatever ended the association."""
 
@@ -424,7 +432,7 @@ class GatewayAssociation(Association):
                 return
             if not self.dul.is_alive():
                 return
-            if self.dul.idle_timer_expired():
+            if not self.is_busy() and self.dul.idle_timer_expired():  # in this order: an answer begins its time anew
                 self.note_flaw("idle-timeout")
                 self.abort(block=False)
                 return

@@ -6,9 +6,9 @@ read after that. With more, each is finished by a thread of the window, so that 
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 
 class Window:
@@ -27,7 +27,8 @@ class Window:
         self._failed = failed
         self._changed = threading.Condition()
         self._under_way: list[str] = []
-        self._pool = ThreadPoolExecutor(most, "window") if most > 1 else None
+        self._work: queue.SimpleQueue[tuple[str, Callable[[], None]] | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
 
     def run(self, instance: str, finish: Callable[[], None]) -> None:
         """Finish a request; of one SOP instance they are finished one after the other, in the order they came in.
@@ -39,13 +40,23 @@ class Window:
         finish
             Finishes and answers it.
         """
-        if self._pool is None:
+        if self.most == 1:
             finish()
             return
         with self._changed:
             self._changed.wait_for(lambda: len(self._under_way) < self.most and instance not in self._under_way)
             self._under_way.append(instance)
-        self._pool.submit(self._finish, instance, finish)
+            is_short = len(self._under_way) > len(self._threads)
+        if is_short and not self._has_one_more() and not self._threads:
+            self._finish(instance, finish)
+        else:
+            self._work.put((instance, finish))
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is under way."""
+        with self._changed:
+            return bool(self._under_way)
 
     def settle(self) -> None:
         """Wait until nothing is under way."""
@@ -55,8 +66,25 @@ class Window:
     def end(self) -> None:
         """Wait until nothing is under way, and end the threads."""
         self.settle()
-        if self._pool is not None:
-            self._pool.shutdown()
+        for _ in self._threads:
+            self._work.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _has_one_more(self) -> bool:
+        """Start a thread; not where the system has none left: then those that are there do it all."""
+        # A daemon, unlike those of concurrent.futures: a commit that hangs must not keep the process from ending.
+        thread = threading.Thread(target=self._serve, name="window", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            return False
+        self._threads.append(thread)
+        return True
+
+    def _serve(self) -> None:
+        while (work := self._work.get()) is not None:
+            self._finish(*work)
 
     def _finish(self, instance: str, finish: Callable[[], None]) -> None:
         try:

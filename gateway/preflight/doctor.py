@@ -107,6 +107,7 @@ def examine(config: Config, audit: AuditLog) -> list[Examined]:
     fine = {
         "configuration": "nothing in it stands against its use",
         "keys": "all are there, closed to others, and the restore keys are a pair",
+        "identity": "no identity provider is to be asked",
         "codecs": f"{', '.join(CODECS)} work, in processes that can open no file and no socket",
         "names": "every host name is known",
         "identity": "no identity provider is asked",

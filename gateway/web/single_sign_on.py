@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import re
 from typing import Annotated, Protocol
 
 from fastapi import APIRouter, Query, Request
@@ -69,7 +70,7 @@ def to_provider(request: Request, to: Annotated[str, Query(max_length=512)] = "/
     kept = json.dumps([begun.state, begun.nonce, begun.verifier, back(to)])
     value = base64.urlsafe_b64encode(kept.encode()).decode()
     # Lax: the browser comes back from another site.
-    answer.set_cookie(COOKIE, value, COOKIE_S, PLACE, httponly=True, samesite="lax", secure=_is_secure(provider))
+    answer.set_cookie(COOKIE, value, COOKIE_S, path=PLACE, httponly=True, samesite="lax", secure=_is_secure(provider))
     return answer
 
 
@@ -144,7 +145,8 @@ def _begun(request: Request) -> tuple[str, str, str, str] | None:
         state, nonce, verifier, to = (str(one) for one in (state, nonce, verifier, to))
     except (ValueError, TypeError, RecursionError):
         return None
-    return (state, nonce, verifier, back(to)) if state and nonce and verifier else None
+    are_ours = all(re.fullmatch("[A-Za-z0-9_-]{1,128}", one) for one in (state, nonce, verifier))
+    return (state, nonce, verifier, back(to)) if are_ours else None
 
 
 def _is_secure(provider: SignOn) -> bool:

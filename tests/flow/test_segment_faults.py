@@ -72,7 +72,7 @@ def sent(receiver: SpoolReceiver, numbers) -> list[str]:
 
     thread = threading.Thread(target=send, name="sender", daemon=True)
     thread.start()
-    thread.join(30)
+    thread.join(50)
     assert not thread.is_alive(), "somebody waits without end"
     return acknowledged
 
@@ -142,7 +142,7 @@ def test_what_nobody_thought_of_ends_the_role_and_leaves_nobody_waiting(flow, mo
     with monkeypatch.context() as patched:
         patched.setattr(os, what, breaks)
         assert sent(receiver, [1, 2]) == []
-    assert failed.wait(30) and receiver.failed
+    assert failed.wait(50) and receiver.failed
     receiver.roll()
     receiver.close()
     receiver.close()
@@ -155,7 +155,7 @@ def test_who_waits_for_a_segment_to_close_is_told_when_the_flusher_dies(tmp_path
 
     def tell() -> None:  # the flusher is alive until someone waits for it, then it dies
         told.set()
-        assert rolling.wait(30)
+        assert rolling.wait(50)
         raise RuntimeError
 
     def breaks(*_):
@@ -170,7 +170,7 @@ def test_who_waits_for_a_segment_to_close_is_told_when_the_flusher_dies(tmp_path
 
     appending = threading.Thread(target=append)
     appending.start()
-    assert told.wait(30)
+    assert told.wait(50)
     wait = segments._changed.wait_for
 
     def waits(*arguments, **keywords):
@@ -180,9 +180,9 @@ def test_who_waits_for_a_segment_to_close_is_told_when_the_flusher_dies(tmp_path
     monkeypatch.setattr(segments._changed, "wait_for", waits)
     roll = threading.Thread(target=segments.roll, daemon=True)
     roll.start()
-    roll.join(30)
+    roll.join(50)
     assert not roll.is_alive() and segments.failed
-    appending.join(30)
+    appending.join(50)
     assert not appending.is_alive()
 
 
@@ -200,7 +200,7 @@ def test_a_role_is_told_to_begin_anew_though_nothing_else_goes_well(tmp_path, mo
     with pytest.raises(CapacityError) as caught:
         segments.append([b"record"], {})
     assert caught.value.code == "flush-failed"
-    assert told.wait(30)
+    assert told.wait(50)
     segments.roll()
     segments.stop()
 
@@ -265,6 +265,6 @@ def test_who_waits_for_rows_is_told_when_the_database_is_full(flow, monkeypatch)
 
     thread = threading.Thread(target=roll, daemon=True)
     thread.start()
-    thread.join(30)
+    thread.join(50)
     assert [error.code for error in caught] == ["database-full"]
     receiver.close()

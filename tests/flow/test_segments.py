@@ -231,7 +231,7 @@ def test_a_flush_that_fails_is_final(flow, monkeypatch):
         with pytest.raises(CapacityError) as caught:
             offer(receiver, 2)
     assert caught.value.code == "flush-failed"
-    assert failed.wait(30) and receiver.failed
+    assert failed.wait(50) and receiver.failed
     for again in (lambda: offer(receiver, 3), lambda: receiver.admit("RELAY", "ARCHIVE", "1.2")):
         with pytest.raises(CapacityError) as caught:
             again()

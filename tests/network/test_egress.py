@@ -399,7 +399,7 @@ def test_several_threads_on_one_destination_take_turns(egress, scp):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(50)
     assert sorted(scp.received) == sorted(sent.values()) and scp.associations == 1
 
 
@@ -415,7 +415,7 @@ def test_associations_that_cannot_be_looked_after_are_used_all_the_same(egress, 
     monkeypatch.setattr("gateway.network.egress._Link.release_if_idle", breaks)
     sender = egress({"idle_release_s": 0.04}, outside=scp.port)
     for number in range(2):
-        assert looked.wait(30)
+        assert looked.wait(50)
         looked.clear()
         assert sender.send("outside", outgoing(b"x" * 10, f"1.2.{number}")) == 0
     assert sender._janitor.is_alive()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +14,8 @@ import pytest
 from gateway.audit import events
 from gateway.errors import CapacityError
 from gateway.network import command as dimse
+from gateway.network.ingress import IngressAssociation
+from gateway.network.upper_layer import GatewayAssociation
 from gateway.network.window import Window
 from tests.network.test_ingress import gateway_threads, until
 from tests.support.network import raw
@@ -183,3 +188,81 @@ def test_a_window_of_one_has_no_threads():
     window.run("1.2", lambda: told.write(threading.current_thread().name) and None)
     window.end()
     assert told.getvalue() == threading.current_thread().name and threading.active_count() == begun
+
+
+def test_a_commit_that_hangs_does_not_keep_the_process_from_ending():
+    """A file system that is away for good; a supervisor would have to kill the role."""
+    script = (
+        "import threading; from gateway.network.window import Window; begun = threading.Event()\n"
+        "Window(2).run('1.2', lambda: begun.set() or threading.Event().wait()); begun.wait(); print('at the end')"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], timeout=50, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "at the end\n")
+
+
+def test_where_no_thread_is_to_be_had_a_request_is_finished_all_the_same(monkeypatch):
+    """The limit of a unit or a container (TasksMax, pids.max)."""
+    done: list[str] = []
+    starts = iter([False, True, False, False])
+    start = threading.Thread.start
+
+    def limited(thread) -> None:
+        if thread.name == "window" and not next(starts):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    window, go = Window(4), threading.Event()
+    window.run("1.1", lambda: done.append(threading.current_thread().name))
+    assert done == [threading.current_thread().name]
+    for uid in ("1.2", "1.3", "1.4"):  # one thread for all of them
+        window.run(uid, lambda: go.wait(WITHIN_S) and done.append(threading.current_thread().name))
+    go.set()
+    window.end()
+    assert done[1:] == ["window"] * 3
+
+
+def test_associations_that_hang_are_waited_for_together(start_ingress, held, monkeypatch):
+    """Else a stop takes seconds for each, and the supervisor kills the role."""
+    patience: list[float] = []
+
+    def join(association, timeout=None) -> None:
+        patience.append(timeout)
+        time.sleep(0.2)
+
+    ingress = start_ingress()
+    with association(ingress.port, 2) as (one, _), association(ingress.port, 2) as (other, _):
+        one.send(store(1, *ct(16)))
+        other.send(store(1, *ct(16)))
+        assert until(lambda: len(held.now) == 2, WITHIN_S)
+        with monkeypatch.context() as patched:
+            patched.setattr(GatewayAssociation, "join", join)
+            ingress.stop(0.3)
+        held.go.set()
+    assert len(patience) == 2 and patience[1] < patience[0] - 0.15
+
+
+def test_a_peer_that_waits_for_answers_is_not_idle(start_ingress, held, monkeypatch):
+    """With ack "downstream" one may wait for its place in the window, and then for its own delivery."""
+    looks: list[bool] = []
+    is_busy = IngressAssociation.is_busy
+    monkeypatch.setattr(
+        IngressAssociation, "is_busy", lambda one: looks.append(one.dul.idle_timer_expired()) or is_busy(one)
+    )
+    with association(start_ingress(idle_timeout_s=3).port, 2) as (wire, _):
+        wire.send(store(1, *ct(16)))
+        assert until(lambda: looks.count(True) > 1, WITHIN_S)
+        assert held.now
+        held.go.set()
+        assert answer(wire) == (1, 0)
+        wire.send(raw.RELEASE_RQ)
+        assert wire.read()[0] == 0x06
+
+
+def test_a_peer_that_has_its_answers_is_idle_after_its_time(start_ingress, audit):
+    with association(start_ingress(idle_timeout_s=1).port, 2) as (wire, _):
+        wire.send(store(1, *ct(16)))
+        assert answer(wire) == (1, 0)
+        assert wire.read()[0] == 0x07
+    assert until(lambda: audit.lines(events.ASSOCIATION_CLOSED), WITHIN_S)
+    assert audit.lines(events.ASSOCIATION_CLOSED)[0]["reason"] == "idle-timeout"

@@ -279,11 +279,11 @@ def test_who_prepared_and_is_gone_leaves_nothing_behind(ingress: Running) -> Non
     other.listen(lambda link, message: wishes.put(Wish("message", link=link, message=message)))
     flushers = _flushers()
     ours.send({"do": "prepare", "by": "command"})
-    desk.do(wishes.get(5))
+    desk.do(wishes.get(50))
     assert ours.receive(5)["ok"] and ingress.runner._ready is not None
     assert _flushers() == flushers + 1
     ours.close()
-    desk.do(wishes.get(5))
+    desk.do(wishes.get(50))
     assert ingress.runner._ready is None and _flushers() == flushers
     associate(ingress.site.port).release()
 
@@ -314,15 +314,15 @@ def test_changed_files_ask_for_one_reload_and_what_was_refused_for_no_second(sit
     try:
         assert wishes.get(0.5) is None
         site.renew()
-        assert wishes.get(5) == Wish("reload", "watch")
+        assert wishes.get(50) == Wish("reload", "watch")
         assert wishes.get(0.5) is None  # it was refused, say: not until it changes again
         (site.folder / "conf.d").mkdir()
         (site.folder / "conf.d" / "a.toml").write_text("[log]\nlevel = 'debug'\n")
-        assert wishes.get(5) == Wish("reload", "watch")
+        assert wishes.get(50) == Wish("reload", "watch")
         reading = Reading.of(site.file)
         assert wishes.get(0.5) is None
         site.file.write_text(site.file.read_text().replace("watch = true", "watch = false"))
-        assert wishes.get(5) == Wish("reload", "watch")
+        assert wishes.get(50) == Wish("reload", "watch")
         reading = Reading.of(site.file)
         site.renew()
         assert wishes.get(0.5) is None

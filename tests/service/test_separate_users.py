@@ -238,6 +238,7 @@ def retrieve(site: Site, ds) -> list[bytes]:
     return got
 
 
+@pytest.mark.timeout(300)
 def test_the_whole_way_of_an_image_works(four: Site) -> None:
     ds = ct(1)
     data = encode(ds)

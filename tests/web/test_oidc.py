@@ -121,6 +121,8 @@ def test_what_the_browser_is_sent_with(signing, provider) -> None:
     assert query["response_type"] == "code" and query["scope"] == "openid profile"
     assert query["code_challenge_method"] == "S256" and len(query["code_challenge"]) == 43
     assert query["redirect_uri"] == "http://localhost/login/oidc/back"
+    (cookie,) = signing.client.get("/login/oidc").headers.get_list("set-cookie")
+    assert all(one in cookie for one in ("HttpOnly", "SameSite=lax", "Path=/login/oidc", "Max-Age=600"))
     again = parse_qs(urlsplit(to_provider(signing)).query)
     assert all(again[name][0] != query[name] for name in ("state", "nonce", "code_challenge"))
     assert "s3cret" not in url.query
@@ -211,9 +213,11 @@ def test_nobody_brings_back_what_was_not_begun_here(signing, provider, authority
         assert answer.status_code == 401 and "not begun here" in answer.text
     to_provider(signing)
     assert signing.client.get(theirs).status_code == 401  # another login's state
-    for cookie in ("", "x", base64.b64encode(b"[1]").decode(), base64.b64encode(b'["","","",""]').decode()):
+    written = (b"[1]", b'["","","",""]', b'["\\ud800","n","v","/"]', b'["s","\\ud800","\\ud800","/"]')
+    for cookie in ("", "x", *(base64.b64encode(one).decode() for one in written)):
         client = TestClient(signing.client.app, base_url="http://localhost", cookies={COOKIE: cookie})
         assert client.get("/login/oidc/back?state=&code=x").status_code == 401
+        assert client.get("/login/oidc/back?state=s&code=x").status_code == 401
     assert provider.asked.count("/token") == asked_before
     assert {line["reason"] for line in told(signing, "page-login")} == {"login-not-begun"}
 

@@ -1,6 +1,6 @@
 """Studies a day against replicas and devices, up to 10^9 instances: from what is measured here, by simulation.
 
-    python -m tests.benchmarks.capacity [--images 24] [--strong-images 3] [--costs FILE] [--device-s SECONDS]
+    python -m tests.benchmarks.capacity [--images 24] [--strong-images 9] [--costs FILE] [--device-s SECONDS]
         [--json FILE] [--picture FILE]
 
 First what one CT of 512x512x16 bit costs on this machine (`costs.py`), then a day of a site (`simulate.py`): studies of
@@ -16,14 +16,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import platform
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+import structlog
+
 from tests.benchmarks.capacity.costs import Costs, measure
-from tests.benchmarks.capacity.simulate import INSTANCES, Station, most_studies
+from tests.benchmarks.capacity.simulate import INSTANCES, Station, ceiling, most_studies
 from tests.benchmarks.receive import flush_seconds
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)  # worker cores, or devices
@@ -90,12 +93,15 @@ def main() -> None:
     """Measure, simulate, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=24)
-    parser.add_argument("--strong-images", type=int, default=3)
+    parser.add_argument(
+        "--strong-images", type=int, default=9, help="the first warms up; of each eight one is a key slice"
+    )
     parser.add_argument("--costs", type=Path)
     parser.add_argument("--device-s", type=float, help="seconds a mark on one device: measured elsewhere, or assumed")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with tempfile.TemporaryDirectory() as name:
         if arguments.costs:
             found = json.loads(arguments.costs.read_text("utf-8"))
@@ -113,13 +119,15 @@ def main() -> None:
     rows = table(costs, arguments.device_s)
     for row in rows:
         print(f"{row['kind']:32} {row['size']:3}  {row['studies_a_day']:7} studies a day  (slowest: {row['slowest']})")
+    shared = ceiling(Station("database", 1, costs.transitions_s))
+    print(f"one PostgreSQL connection's changes of state alone: {shared} studies a day")
     held = years(costs, rows)
     for row in held:
         print(f"{row['studies_a_day']:7} studies a day: 10^9 instances in {row['years']:7.1f} years")
     if held:
         print(", ".join(f"{name} {held[0][name]} TB" for name in ("vault_tb", "records_tb", "queue_tb")))
     if arguments.json:
-        facts = {"costs": asdict(costs), "machine": machine, "studies": rows, "years": held}
+        facts = {"costs": asdict(costs), "machine": machine, "studies": rows, "database_alone": shared, "years": held}
         arguments.json.write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
     if arguments.picture:
         draw(rows, arguments.picture)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from sqlalchemy import text
 
 from gateway.audit import AuditLog
 from gateway.config.models import Destination, Mark, Route
-from gateway.database import open_database, sqlite_url
+from gateway.database import open_database
 from gateway.keys.generate import make_keys
 from gateway.network.egress import Egress
 from tests.benchmarks.many_records import fill
@@ -65,7 +64,7 @@ def measure(folder: Path, images: int, strong_images: int) -> Costs:
     found = _steps(folder / "generator", files, Mark(mode="generator"))
     strong = _steps(folder / "strong", files[:strong_images], Mark())
     rate = _receive(folder / "ingress", files)
-    transitions, queue_row = _queue()
+    transitions, queue_row, record = _queue(folder)
     return Costs(
         receive_s=rate,
         seal_s=found["seal"],
@@ -77,7 +76,7 @@ def measure(folder: Path, images: int, strong_images: int) -> Costs:
         vault_bytes=found["vault_bytes"],
         copy_bytes=found["copy_bytes"],
         queue_row_bytes=queue_row,
-        record_bytes=_record(folder),
+        record_bytes=record,
     )
 
 
@@ -121,30 +120,20 @@ def _receive(home: Path, files: list[Path]) -> float:
         return send(files, port, 8) / len(files)
 
 
-def _queue() -> tuple[float, float]:
-    """Seconds of all transitions of a row on PostgreSQL, and the bytes that it keeps there."""
+def _queue(folder: Path) -> tuple[float, float, float]:
+    """Seconds of all transitions of a row on PostgreSQL, and the bytes that queue and vault record keep there."""
     with tempfile.TemporaryDirectory() as name, postgresql(Path(name)) as url:
         taken = ours(url, ROWS, 32)
+        home = folder / "records"
+        home.mkdir()
         engine = open_database(url)
+        fill(engine, home, ROWS, analyze=False)
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM FULL"))  # what is left of versions between goes to autovacuum in time
-            sizes = "SELECT pg_total_relation_size('instance') + pg_total_relation_size('delivery')"
-            size = connection.scalar(text(sizes))
+            tables = (("instance", "delivery"), ("vault_record",))
+            sizes = [
+                sum(connection.scalar(text(f"SELECT pg_total_relation_size('{table}')")) or 0 for table in some)
+                for some in tables
+            ]
         engine.dispose()
-    return sum(1 / one.per_s for one in taken), size / ROWS
-
-
-def _record(folder: Path) -> float:
-    """Bytes of a vault record with its indexes, on SQLite."""
-    home = folder / "records"
-    home.mkdir()
-    path = home / "a.sqlite"
-    engine = open_database(sqlite_url(path))
-    with engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-    empty = os.stat(path).st_size
-    fill(engine, home, ROWS, analyze=False)
-    with engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-    engine.dispose()
-    return (os.stat(path).st_size - empty) / ROWS
+    return sum(1 / one.per_s for one in taken), sizes[0] / ROWS, sizes[1] / ROWS

@@ -61,7 +61,7 @@ def keeps_up(stations: Sequence[Station], studies: int, seed: int = 2026) -> boo
     return found[int(0.95 * (len(found) - 1))] <= LATEST_S
 
 
-def most_studies(stations: Sequence[Station], highest: int = 20_000) -> int:
+def most_studies(stations: Sequence[Station], highest: int = 60_000) -> int:
     """The most studies a day that these stations keep up with, to a twentieth; `highest`: not looked beyond."""
     if not keeps_up(stations, 1):
         return 0
@@ -76,3 +76,9 @@ def most_studies(stations: Sequence[Station], highest: int = 20_000) -> int:
         else:
             high = middle
     return low
+
+
+def ceiling(station: Station) -> int:
+    """Studies a day at which this station is busy without a pause in the busiest hour: more only wait longer."""
+    busiest = max(HOURS) / sum(HOURS)
+    return int(3600 * station.servers / (busiest * INSTANCES * station.seconds))
