@@ -110,7 +110,6 @@ def examine(config: Config, audit: AuditLog) -> list[Examined]:
         "identity": "no identity provider is to be asked",
         "codecs": f"{', '.join(CODECS)} work, in processes that can open no file and no socket",
         "names": "every host name is known",
-        "identity": "no identity provider is asked",
     }
     found += [Examined(area, "ok", area, text) for area, text in fine.items() if area not in known]
     return sorted(found, key=lambda one: AREAS.index(one.area))
