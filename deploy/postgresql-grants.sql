@@ -32,9 +32,10 @@ GRANT SELECT, INSERT, UPDATE (asked_at) ON commitment_request TO miad_ingress;
 
 -- worker: the queue is its own; records are added and changed, never deleted
 GRANT SELECT, INSERT, UPDATE, DELETE ON instance, delivery, emergency_override, mark_figures, protection_report, clock TO miad_worker;
-GRANT SELECT, INSERT, UPDATE, DELETE ON paused_destination TO miad_worker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON paused_destination, claim TO miad_worker;
 GRANT USAGE ON SEQUENCE delivery_id_seq TO miad_worker;
-GRANT SELECT, DELETE ON spool_segment TO miad_worker;
+-- under durability cluster it also tells of objects whose receiver did not live to do it
+GRANT SELECT, INSERT, UPDATE, DELETE ON spool_segment TO miad_worker;
 GRANT SELECT, INSERT, UPDATE ON vault_record TO miad_worker;
 
 -- ... it answers archives, and may ask for originals to be opened and compared, and not say what came of it
@@ -53,5 +54,7 @@ GRANT SELECT (locator, generation, original_sop_uid, original_series_uid, study_
 -- ... and how far marks can be seen
 GRANT SELECT ON mark_figures TO miad_page;
 -- ... and may only ask: the worker looks at each request anew and does it, or does not
-GRANT SELECT, INSERT ON page_request TO miad_page;
+-- ... reading all but the tokens by which the identity provider's people are known
+GRANT SELECT (id, asked_at, user_name, session_id, action, instance_id, reason_code, route, destination, confirmation, state,
+    taken_at, done_at, done, result), INSERT ON page_request TO miad_page;
 GRANT SELECT, UPDATE, DELETE ON page_request TO miad_worker;

@@ -32,6 +32,16 @@ need_programs() {
     if [ -x /etc/init.d/prometheus ]; then /etc/init.d/prometheus stop >/dev/null 2>&1 || true; fi
 }
 
+# has_memory_for_files GIB - whether /dev/shm takes so much, runs programs, and the machine has it to spare.
+has_memory_for_files() {
+    local kib=$(($1 << 20)) program=/dev/shm/miad-$$ runs=no
+    [ -w /dev/shm ] && [ "$(df --output=avail -k /dev/shm | tail -n 1)" -ge "$kib" ] &&
+        [ "$(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo)" -ge "$kib" ] || return 1
+    printf '#!/bin/sh\n' > "$program" && chmod 700 "$program" && "$program" && runs=yes
+    rm -f "$program"
+    [ "$runs" = yes ]
+}
+
 # find_python - a CPython of at least 3.11 that can make virtual environments.
 find_python() {
     local name

@@ -29,5 +29,14 @@ fi
 export OMP_NUM_THREADS=1
 unset PYTHONDONTWRITEBYTECODE # the tests start many processes: what one of them compiled the others need not
 [ "$full" = yes ] || set -- -m "not full" "$@"
+# The tests flush all the time. In memory, where there is plenty, that takes none; what a test leaves goes with it.
+# With a TMPDIR of one's own they use that, and leave there what they made.
+if [ -z "${TMPDIR:-}" ] && has_memory_for_files 6; then
+    TMPDIR=$(mktemp -d /dev/shm/miad-tests.XXXXXX)
+    trap 'rm -rf "$TMPDIR"' EXIT
+    chmod 755 "$TMPDIR" # PostgreSQL and the roles run as users of their own
+    export TMPDIR
+    set -- -o tmp_path_retention_policy=failed "$@"
+fi
 # Two files of tests at a time, a file's tests by one process, for they share peers; in the order of their names.
-exec python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder "$@"
+python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -23,6 +23,7 @@ from gateway.commands import (
     keys,
     mark,
     network,
+    notify,
     page,
     probe,
     queue,
@@ -73,6 +74,7 @@ app.command()(status.status)
 app.command()(doctor.doctor)
 app.add_typer(queue.app, name="queue")
 app.add_typer(page.app, name="page")
+app.add_typer(notify.app, name="notify")
 app.add_typer(clock.app, name="clock")
 app.add_typer(vault.app, name="vault")
 app.add_typer(database.app, name="database")

@@ -16,11 +16,23 @@ from tests.support.schema import copy_new_databases
 
 REPOSITORY = Path(__file__).parent.parent
 
-# How fast examples are made says something about the machine and what else it does, nothing about the gateway.
+# How fast examples are made and run says something about the machine and what else it does, nothing about the gateway;
+# and a run is to tell of the commit, not of luck: the same examples everywhere. tests/fuzz looks for new ones.
 hypothesis.settings.register_profile(
-    "suite", hypothesis.settings(), suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "suite",
+    hypothesis.settings(),
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("suite")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long by right has longer than what hangs (`timeout` in pyproject.toml)."""
+    for item in items:
+        if item.get_closest_marker("full") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(300))
 
 
 def data_folder() -> Path | None:

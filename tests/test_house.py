@@ -24,9 +24,12 @@ FLOORS: dict[str, int] = {
     "gateway.errors": -1,  # the ground: everyone raises from it
     "gateway.config": 0,
     "gateway.log": 1,
+    "gateway.tracing": 1,
+    "gateway.bucket": 1,
     "gateway.database": 1,
     "gateway.audit": 1,
     "gateway.keys": 1,
+    "gateway.identity": 1,
     "gateway.dicom": 1,
     "gateway.vault": 2,
     "gateway.mark": 2,
@@ -58,9 +61,11 @@ PIXEL_MODULES = {"gateway.dicom.pixels.stored_values", "gateway.dicom.copy.deriv
 FORBIDDEN: dict[str, set[str]] = {
     "gateway.config": NETWORK_LIBRARIES | DICOM_LIBRARIES | TENSOR_LIBRARIES | DATABASE_LIBRARIES | {"cryptography"},
     "gateway.log": NETWORK_LIBRARIES | DICOM_LIBRARIES | TENSOR_LIBRARIES | DATABASE_LIBRARIES,
+    "gateway.bucket": NETWORK_LIBRARIES | DICOM_LIBRARIES | TENSOR_LIBRARIES | DATABASE_LIBRARIES,
     "gateway.database": NETWORK_LIBRARIES | DICOM_LIBRARIES | TENSOR_LIBRARIES,
     "gateway.audit": NETWORK_LIBRARIES | DICOM_LIBRARIES | TENSOR_LIBRARIES | DATABASE_LIBRARIES,
     "gateway.keys": NETWORK_LIBRARIES | DICOM_LIBRARIES | TENSOR_LIBRARIES | DATABASE_LIBRARIES,
+    "gateway.identity": NETWORK_LIBRARIES | DICOM_LIBRARIES | TENSOR_LIBRARIES | DATABASE_LIBRARIES,
     "gateway.dicom": NETWORK_LIBRARIES | TENSOR_LIBRARIES | DATABASE_LIBRARIES | {"cryptography"},
     "gateway.vault": NETWORK_LIBRARIES | TENSOR_LIBRARIES | PIXEL_MODULES,
     "gateway.mark": NETWORK_LIBRARIES | DICOM_LIBRARIES | DATABASE_LIBRARIES

@@ -70,6 +70,7 @@ PROBE_SENT = "probe-sent"  # by a person: a labelled synthetic instance, no pati
 DESTINATION_PAUSED = "destination-paused"  # by a person: nothing is sent there until it is resumed
 DESTINATION_RESUMED = "destination-resumed"
 DESTINATION_ASKED = "destination-asked"  # by a person, whether it answers (C-ECHO)
+NOTICE_SENT = "notice-sent"  # by mail or webhook: counts, reasons and names of ours, nothing of a patient
 ACTION_REFUSED = "action-refused"  # by the flow, which checks anew what was asked for
 
 EVENTS: dict[str, EventCode] = {
@@ -122,5 +123,6 @@ EVENTS: dict[str, EventCode] = {
     DESTINATION_PAUSED: EventCode("110113", "110132"),
     DESTINATION_RESUMED: EventCode("110113", "110132"),
     DESTINATION_ASKED: EventCode("110113", "110126"),
+    NOTICE_SENT: EventCode("110113"),
     ACTION_REFUSED: EventCode("110113", "110132"),
 }

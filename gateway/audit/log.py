@@ -27,6 +27,7 @@ _FLUSH_AFTER_S = 1.0
 _UID = re.compile(r"[0-9.]{1,64}")
 _AE_TITLE = re.compile(r"[ -\[\]-~]{1,16}")  # PS3.5 6.2, VR AE: no backslash, no control characters
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,95}")
+_USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@+-]{0,95}")
 _KEY = re.compile(r"[A-Za-z0-9_.\[\]-]{1,128}")
 _ADDRESS = re.compile(r"[0-9A-Za-z.:%_-]{1,253}")
 
@@ -117,7 +118,7 @@ FIELDS: dict[str, Callable[[object], object]] = {
     "bit_exact": _number,
     "seconds": _number,
     "pid": _number,
-    "user": _matching(_WORD),  # a name of the page's users
+    "user": _matching(_USER),  # of the page, or of a token: a name that the site's identity provider gives
     "session_id": _matching(_WORD),
     "request_id": _matching(_WORD),
 }

@@ -289,13 +289,14 @@ def _network() -> Iterator[str]:
             ("Application context", "`1.2.840.10008.3.1.1.1`"),
             ("Implementation class UID", f"`{IMPLEMENTATION_CLASS_UID}`"),
             ("Implementation version name", IMPLEMENTATION_VERSION_NAME),
-            ("Asynchronous operations", "none"),
+            ("Asynchronous operations", "C-STORE at INGRESS: a window where the peer asks for one; else none"),
             ("SCP/SCU role selection", "for C-GET; for reports of storage commitment"),
             ("User identity, extended negotiation", "not supported"),
         ),
     )
     keys = (
-        "max_pdu", "max_associations", "max_associations_per_ae", "max_connections", "max_connections_per_address",
+        "max_pdu", "async_operations", "max_associations", "max_associations_per_ae", "max_connections",
+        "max_connections_per_address",
         "idle_timeout_s", "handshake_timeout_s", "connect_timeout_s", "response_timeout_s", "idle_release_s",
         "max_matches",
     )  # fmt: skip
@@ -309,19 +310,19 @@ def _network() -> Iterator[str]:
 
 def _statuses() -> Iterator[str]:
     from gateway.flow.statuses import TABLE
-    from gateway.network import ingress
+    from gateway.network import incoming
     from gateway.network.retrieve import deliver, find, retrieve, session, store
 
     yield "### N.7.3 Statuses"
     yield ""
     yield "C-STORE, INGRESS answers:"
     yield ""
-    own = [(_status(status), code.replace("-", " ")) for code, status in ingress.STATUS_BY_CODE.items()]
+    own = [(_status(status), code.replace("-", " ")) for code, status in incoming.STATUS_BY_CODE.items()]
     own += [
-        (_status(ingress.SUCCESS), "it is on the disk"),
-        (_status(ingress.OUT_OF_RESOURCES), "no room, too much waiting, or database away: send it again later"),
-        (_status(ingress.CANNOT_UNDERSTAND), "the data set cannot be read"),
-        (_status(ingress.PROCESSING_FAILURE), "failure of the gateway"),
+        (_status(incoming.SUCCESS), "it is on the disk"),
+        (_status(incoming.OUT_OF_RESOURCES), "no room, too much waiting, or database away: send it again later"),
+        (_status(incoming.CANNOT_UNDERSTAND), "the data set cannot be read"),
+        (_status(incoming.PROCESSING_FAILURE), "failure of the gateway"),
     ]
     yield from _table(("status", "meaning"), sorted(own))
     yield "C-STORE, what WORKER and RESTORE make of the answer:"

@@ -10,6 +10,7 @@ import typer
 from gateway.commands.exits import ExitCode
 from gateway.commands.options import AsJson, ConfigFile
 from gateway.commands.output import say, show_facts, show_json
+from gateway.commands.progress import ProgressShown, Shown, showing_progress
 
 if TYPE_CHECKING:
     from gateway.config import Config
@@ -45,14 +46,15 @@ def show(config: ConfigFile, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def upgrade(config: ConfigFile) -> None:
+def upgrade(config: ConfigFile, shown: ProgressShown = Shown.AUTO) -> None:
     """Bring the schema to this release's; any start does it too, where its account may change tables."""
     from gateway.database.engine import schema_version
     from gateway.database.upkeep import upgrade as run_upgrade
 
     settings = _settings(config)
     before = schema_version(settings.database_url)
-    run_upgrade(settings.database_url)
+    with showing_progress("revisions of the schema", shown) as progress:
+        run_upgrade(settings.database_url, progress)
     after = schema_version(settings.database_url)
     say(f"schema {before.current if before and before.current else 'none'} -> {after.current if after else '-'}")
 

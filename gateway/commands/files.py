@@ -12,7 +12,8 @@ import typer
 
 from gateway.commands.exits import ExitCode, exit_code_of_outcomes
 from gateway.commands.options import AsJson, LocalConfigFile, read_config
-from gateway.commands.output import progress_bar, say, show_facts, show_json, show_text
+from gateway.commands.output import say, show_facts, show_json, show_text
+from gateway.commands.progress import ProgressShown, Shown, showing_progress
 
 if TYPE_CHECKING:
     from gateway.files.results import FileResult
@@ -30,7 +31,13 @@ DONE = ("marked", "remapped", "restored")
 LISTED = 20  # so many files are listed one by one; of more, only those that were not done
 
 
-def protect(paths: Paths, out: Out, config: LocalConfigFile, as_json: AsJson = False) -> None:
+def protect(
+    paths: Paths,
+    out: Out,
+    config: LocalConfigFile,
+    as_json: AsJson = False,
+    progress: ProgressShown = Shown.AUTO,
+) -> None:
     """Mark DICOM files and seal their originals, as the network path does; the given files stay as they are.
 
     Output keeps the names below a given folder; what a DICOMDIR names and what an archive holds is named by its new SOP
@@ -44,7 +51,7 @@ def protect(paths: Paths, out: Out, config: LocalConfigFile, as_json: AsJson = F
     if read_proof(settings.keys) is None:
         say(f"warning: {NOT_PROVED} ({PROVE})")
     with Inputs(paths, settings.ingress.max_instance_mib << 20) as inputs:
-        _report("protecting", protect_files(settings, inputs, out), len(inputs.found), as_json)
+        _report("protecting", protect_files(settings, inputs, out), len(inputs.found), as_json, progress)
 
 
 def restore(
@@ -54,6 +61,7 @@ def restore(
     key: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help=_KEY_HELP)] = None,
     signer: Annotated[list[Path] | None, typer.Option(exists=True, dir_okay=False, help=_SIGNER_HELP)] = None,
     as_json: AsJson = False,
+    progress: ProgressShown = Shown.AUTO,
 ) -> None:
     """Restore the exact originals of marked DICOM files; needs the private key. Names as with protect.
 
@@ -71,7 +79,7 @@ def restore(
             results = restore_files(settings, inputs, out)
         elif key is not None and signer:
             results = restore_copies(key, signer, inputs, out)
-        _report("restoring", results, len(inputs.found), as_json)
+        _report("restoring", results, len(inputs.found), as_json, progress)
 
 
 def explain(
@@ -97,10 +105,10 @@ def explain(
     raise typer.Exit(exit_code_of_outcomes(explanation.outcome for explanation in explanations))
 
 
-def _report(what: str, results: Iterable[FileResult], total: int, as_json: bool) -> None:
+def _report(what: str, results: Iterable[FileResult], total: int, as_json: bool, shown: Shown) -> None:
     """Show each result as it comes (JSON) or all of them at the end (text), then leave with the code they call for."""
     seen: list[FileResult] = []
-    with progress_bar(what, quiet=as_json) as progress:
+    with showing_progress(what, shown, as_json=as_json) as progress:
         for result in results:
             seen.append(result)
             progress(len(seen), total)

@@ -237,7 +237,7 @@ def _tell(file: Path, start: Start, hosts: tuple[str, ...]) -> None:
     if start.workstation is not None:
         how = "with TLS" if start.tls else "without TLS"
         say(f"{step}. At {start.workstation.ae_title}, add a Query/Retrieve node: AE title MIAD_RESTORE, host {host},")
-        say(f"   port {start.restore_port}, {how}" + (f"; its files: {tls}/{_stem(start.workstation)}.*, ca.pem"
+        say(f"   port {start.restore_port}, {how}" + (f"; its files: {tls}/{_stem(start.workstation)}.*, {tls}/ca.pem"
             if start.tls == "tls" else ""))  # fmt: skip
         step += 1
     say(f"{step}. miad-gateway echo outside-pacs --config {file}   # does the destination answer?")
@@ -245,3 +245,4 @@ def _tell(file: Path, start: Start, hosts: tuple[str, ...]) -> None:
         step += 1
         say(f"{step}. miad-gateway serve --config {file}")
     say(f"{step + 1}. The flow in a browser on this machine: http://127.0.0.1:{start.page_port}/")
+    say(f"   to act there too: miad-gateway page user add NAME --role operator --config {file}")

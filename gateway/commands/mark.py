@@ -10,7 +10,9 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.commands.options import AsJson, Overwrite, check_outputs
-from gateway.commands.output import progress_bar, say, show_json
+from gateway.commands.output import say, show_json
+from gateway.commands.packs import OwnPacks, read_own_packs, tell_networks
+from gateway.commands.progress import ProgressShown, Shown, showing_progress
 from gateway.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ def mark(
         Path | None,
         typer.Option(exists=True, dir_okay=False, help="A generator file of train-mark; default: a packaged one."),
     ] = None,
+    own_packs: OwnPacks = None,
     text: Annotated[str | None, typer.Option(help="The lettering.")] = None,
     logo: Annotated[Path | None, typer.Option(help="An image file, drawn instead of the text.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -86,14 +89,18 @@ def mark(
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
+    shown: ProgressShown = Shown.AUTO,
 ) -> None:
     """Mark images in a NumPy file. The same key, device and library give the same marks."""
     written = {"--out": out, "--report": report, "--picture": picture}
-    check_outputs(written, [arrays, *filter(None, (logo, key_file, generator))], overwrite=overwrite)
+    check_outputs(
+        written, [arrays, *filter(None, (logo, key_file, generator)), *(own_packs or ())], overwrite=overwrite
+    )
     if seed is not None and key_file is not None:
         raise ConfigError("two-keys", "--seed and --key-file exclude each other")
     images, masks = _read(arrays)
     key = _key(seed, key_file)
+    packs = read_own_packs(own_packs or ())
     settings = _settings(
         tier=None if tier is None else tier.value,
         mode=mode,
@@ -103,17 +110,20 @@ def mark(
         text=text,
         logo=logo,
         device=device,
+        surrogates=tuple(pack.name for pack in packs),
     )
     from gateway.mark import Marker
     from gateway.mark.arrays import as_arrays, mark_all, requests_for
 
     requests = requests_for(images, masks, key)
-    with progress_bar("marking", quiet=as_json) as progress:
-        marked = mark_all(requests, profile, Marker(settings), progress)
+    marker = Marker(settings, packs or None)
+    with showing_progress("marking", shown, as_json=as_json) as progress:
+        marked = mark_all(requests, profile, marker, progress)
+    networks = tell_networks(marker.surrogates, packs)
     result = as_arrays(marked)
     _write(out, lambda file: _save_arrays(file, result), "--out")
     if report is not None:
-        _write(report, lambda file: file.write(_report(marked, profile, settings)), "--report")
+        _write(report, lambda file: file.write(_report(marked, profile, settings, networks)), "--report")
     if picture is not None:
         _write(picture, lambda file: _draw(file, requests, marked, profile), "--picture")
     psnr = result["psnr"]
@@ -203,12 +213,12 @@ def _key(seed: int | None, key_file: Path | None) -> bytes:
     return secrets.token_bytes(32)
 
 
-def _report(marked: Sequence[MarkedImage], profile: str, settings: MarkSettings) -> bytes:
-    """Settings and the quality of every image as JSON."""
+def _report(marked: Sequence[MarkedImage], profile: str, settings: MarkSettings, networks: Sequence[str]) -> bytes:
+    """Settings, the networks that it was made against, and the quality of every image as JSON."""
     import json
 
     images = [{"index": index, **one.quality.as_dict()} for index, one in enumerate(marked)]
-    whole = {"profile": profile, "settings": settings.model_dump(mode="json"), "images": images}
+    whole = {"profile": profile, "settings": settings.model_dump(mode="json"), "networks": networks, "images": images}
     return (json.dumps(whole, indent=2, allow_nan=False) + "\n").encode()
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ from typing import Any
 from rich.console import Console
 
 from gateway.errors import GatewayError
-
-Progress = Callable[[int, int], None]  # (done, total)
 
 # Paths and reasons are shown as they are: no markup in them, no line broken inside of them.
 messages = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
@@ -58,20 +55,6 @@ def show_error(error: GatewayError) -> None:
     if error.hint:
         say(f"hint: {error.hint}")
     say(f"code: {error.code}")
-
-
-@contextmanager
-def progress_bar(what: str, *, quiet: bool = False) -> Iterator[Progress]:
-    """A bar on standard error that `(done, total)` moves; nothing is drawn when `quiet` or not on a terminal."""
-    if quiet or not messages.is_terminal:
-        yield lambda done, total: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=messages, transient=True) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def _plain(value: Any) -> Any:

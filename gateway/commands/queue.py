@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -34,6 +35,7 @@ ByDestination = Annotated[str | None, typer.Option("--destination", help="Only w
 ByRoute = Annotated[str | None, typer.Option("--route", help="Only what came by this route.")]
 Older = Annotated[str | None, typer.Option("--older", metavar="SPAN", help="Only received so long ago: 30m, 2h, 3d.")]
 After = Annotated[str | None, typer.Option("--after", metavar="SPAN", help="Not now, but after so long: 30m, 2h, 3d.")]
+ByStudy = Annotated[str | None, typer.Option("--study", metavar="UID", help="Only of this study, once it is sealed.")]
 All = Annotated[bool, typer.Option("--all", help="All that this can be done with.")]
 
 
@@ -55,6 +57,7 @@ def list_queue(
     reason: ByReason = None,
     destination: ByDestination = None,
     route: ByRoute = None,
+    study: ByStudy = None,
     older: Older = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 100,
     as_json: AsJson = False,
@@ -63,7 +66,7 @@ def list_queue(
     from gateway.flow.selection import list_instances
 
     settings = _load(config)
-    only = _filter(state.value if state else None, reason, destination, route, older)
+    only = replace(_filter(state.value if state else None, reason, destination, route, older), study=study)
     entries = list_instances(_open(settings), limit=limit, only=only, destinations=settings.destinations)
     if as_json:
         for entry in entries:
@@ -79,11 +82,12 @@ def list_queue(
             " ".join(f"{name}:{reached}" for name, reached in entry.deliveries.items()) or "-",
             str(entry.attempts),
             _moment(entry.next_attempt_at),
+            entry.study_uid or "-",
             f"{entry.reason} [{entry.reason_code}]" if entry.reason_code else "-",
         ]
         for entry in entries
     ]
-    show_table(["ID", "STATE", "ROUTE", "FROM", "RECEIVED", "DELIVERIES", "TRIES", "NEXT", "REASON"], rows)
+    show_table(["ID", "STATE", "ROUTE", "FROM", "RECEIVED", "DELIVERIES", "TRIES", "NEXT", "STUDY", "REASON"], rows)
 
 
 @app.command()

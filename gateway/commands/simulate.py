@@ -14,6 +14,7 @@ import typer
 from gateway.commands.exits import ExitCode, exit_code_of_outcomes
 from gateway.commands.options import AsJson, ConfigFile
 from gateway.commands.output import say, show_json, show_table, show_text
+from gateway.commands.progress import Progress, ProgressShown, Shown, showing_progress
 from gateway.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def simulate(
         str, typer.Option("--at", metavar="TIME", help="As if received then, as 2026-11-29T22:30; now without it.")
     ] = "",
     as_json: AsJson = False,
+    shown: ProgressShown = Shown.AUTO,
 ) -> None:
     """Tell for each object and route which rule decides, what would happen, and why; from headers, nothing is sent.
 
@@ -56,8 +58,12 @@ def simulate(
         raise ConfigError("no-choice", "name files, or give --tag", "as --tag Modality=MR --tag BodyPartExamined=HEAD")
     outcomes: Counter[str] = Counter()
     rows: list[list[str]] = []
-    with Inputs(paths or [], source.parse().ingress.max_instance_mib << 20) as inputs:
-        for one in simulated(source, _samples(inputs, tags or []), arrival, called_ae):
+    with (
+        Inputs(paths or [], source.parse().ingress.max_instance_mib << 20) as inputs,
+        showing_progress("reading", shown if paths else Shown.NONE, as_json=as_json) as moved,
+    ):
+        samples = _counted(_samples(inputs, tags or []), len(inputs.found), moved)
+        for one in simulated(source, samples, arrival, called_ae):
             outcomes[one.outcome] += 1
             if as_json:
                 show_json(one)
@@ -78,6 +84,12 @@ def _samples(inputs: Inputs, tags: list[str]) -> Iterator[Sample]:
         yield Sample("tags", header=made_of(tags))
     for found in inputs.found:
         yield Sample(f"{found.path}{f' {found.member}' if found.member else ''}", found.open)
+
+
+def _counted(samples: Iterator[Sample], total: int, moved: Progress) -> Iterator[Sample]:
+    for done, sample in enumerate(samples, start=1):
+        yield sample
+        moved(done, total)
 
 
 def _moment(text: str) -> float:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.commands.options import AsJson
-from gateway.commands.output import progress_bar, say, show_json, show_text
+from gateway.commands.output import say, show_json, show_text
+from gateway.commands.progress import ProgressShown, Shown, showing_progress
 from gateway.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def train(
     limit: Annotated[int, typer.Option(min=8, help="Images to use at most.")] = 6000,
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0: torch's own choice.")] = 0,
     as_json: AsJson = False,
+    shown: ProgressShown = Shown.AUTO,
 ) -> None:
     """Train a surrogate pack; interrupted, the same command goes on and ends with the same weights."""
     if channels == 2:
@@ -58,14 +60,14 @@ def train(
     check_nets(chosen)
     if threads:
         torch.set_num_threads(threads)
-    with progress_bar("reading", quiet=as_json) as progress:
+    with showing_progress("reading", shown, as_json=as_json) as progress:
         pictures = read_pictures(folder, channels, labels, pseudo, limit, progress)
     kind = "with labels" if pictures.labels is not None else "without labels: clusters are the classes"
     say(f"{len(pictures.images)} images {kind}")
     for code, count in sorted(pictures.skipped.items()):
         say(f"{count} left out: {code}")
     plan = Plan(channels, task_name(task or folder.resolve().name), chosen, epochs, clusters)
-    with progress_bar("training", quiet=as_json) as progress:
+    with showing_progress("training", shown, as_json=as_json) as progress:
 
         def report(net: str, epoch: Epoch) -> None:
             progress(chosen.index(net) * epoch.total + epoch.number, len(chosen) * epoch.total)

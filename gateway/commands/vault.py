@@ -10,7 +10,8 @@ import typer
 
 from gateway.commands.exits import ExitCode
 from gateway.commands.options import AsJson, LocalConfigFile, read_config
-from gateway.commands.output import progress_bar, say, show_json, show_text
+from gateway.commands.output import say, show_json, show_text
+from gateway.commands.progress import ProgressShown, Shown, showing_progress
 from gateway.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ _DATABASE_HELP = (
 
 
 @app.command()
-def verify(config: LocalConfigFile, as_json: AsJson = False) -> None:
+def verify(config: LocalConfigFile, as_json: AsJson = False, shown: ProgressShown = Shown.AUTO) -> None:
     """Open every original once and compare it with its signed record, and the restore keys; needs the private key."""
     settings = _site(config)
     from gateway.audit import audited, events
@@ -46,7 +47,7 @@ def verify(config: LocalConfigFile, as_json: AsJson = False) -> None:
     audit = _audit(settings)
     audited(audit, events.KEY_USED, "success", operation="vault-verify")
     counted, wrong = 0, 0
-    with progress_bar("verifying", quiet=as_json) as progress:
+    with showing_progress("verifying", shown, as_json=as_json) as progress:
         for result in verify_vault(settings, progress, lambda text: say(f"warning: {text}")):
             counted += 1
             wrong += not result.ok
@@ -66,6 +67,7 @@ def backup(
     out: Annotated[Path, typer.Option("--out", "-o", dir_okay=False, help="The backup file.")],
     config: LocalConfigFile,
     passphrase_file: PassphraseFile = None,
+    shown: ProgressShown = Shown.AUTO,
 ) -> None:
     """Write the whole site into one encrypted file: keys, configuration, TLS files, records, sealed originals."""
     settings = _site(config)
@@ -77,7 +79,8 @@ def backup(
     audit = _audit(settings)
     audited(audit, events.KEY_USED, "success", operation="vault-backup")  # first: it takes every key along
     try:
-        write_backup(settings, out, passphrase, config)
+        with showing_progress("backing up originals", shown) as progress:
+            write_backup(settings, out, passphrase, config, progress)
     except (GatewayError, OSError):
         audited(audit, events.BACKUP, "failure")
         raise
@@ -91,12 +94,15 @@ def recover(
     folder: Annotated[Path, typer.Option("--into", file_okay=False, help="An empty or new folder.")],
     passphrase_file: PassphraseFile = None,
     database: Annotated[str, typer.Option(help=_DATABASE_HELP)] = "",
+    shown: ProgressShown = Shown.AUTO,
 ) -> None:
     """Bring a site back into an empty folder, with a configuration that `serve` and `restore` start with."""
     from gateway.audit import AuditLog, events
     from gateway.vault.recovery import recover as read_backup
 
-    made = read_backup(file, folder, _passphrase(passphrase_file, confirm=False), database)
+    passphrase = _passphrase(passphrase_file, confirm=False)
+    with showing_progress("recovering", shown, unit="MiB") as progress:
+        made = read_backup(file, folder, passphrase, database, progress)
     for note in made.notes:
         say(f"note: {note}")
     audit = AuditLog(folder / "state" / "audit" / "operator.jsonl")

@@ -18,6 +18,7 @@ from gateway.config.balancers import balancer_findings
 from gateway.config.commitments import commitment_findings
 from gateway.config.duties import PRIVATE, READS, ROLES, WRITES, Role, secrets_of
 from gateway.config.finding import Finding
+from gateway.config.identities import identity_findings
 from gateway.config.lines import KeyPath, format_path
 from gateway.config.models import Config, Route, Tls, Workstation
 from gateway.config.passing import BREAK_GLASS_HOURS
@@ -52,6 +53,7 @@ def check_config(config: Config, role: Role = "all") -> list[Finding]:
         *commitment_findings(config, role),
         *findings_without_effect(config, role),
         *store_findings(config, role),
+        *identity_findings(config, role),
         *_check_surrogates(config, role),
         *_check_restore(config, role),
         *_check_page(config, role),
@@ -429,7 +431,7 @@ def _check_page(config: Config, role: Role) -> Iterator[Finding]:
         yield from _check_file(("page", "users"), page.users)
         if page.users.stat().st_mode & stat.S_IRWXO:
             yield Finding("error", ("page", "users"), f"{page.users} is open to others", f"chmod o= {page.users}")
-    elif page.view == "login":
+    elif page.view == "login" and page.oidc is None:
         message = f"nobody can log in, and so look: there is no {page.users}"
         yield Finding("error", ("page", "view"), message, "miad-gateway page user add NAME --role viewer")
     if not _is_local(page.host):

@@ -12,6 +12,7 @@ from typing import Literal
 from gateway.config.lines import KeyPath
 from gateway.config.models import Config
 from gateway.config.named import secret_references
+from gateway.config.notify import Notify
 from gateway.config.secret import SecretRef
 
 Role = Literal["all", "ingress", "worker", "restore", "page"]
@@ -30,7 +31,13 @@ _KEYS: dict[str, tuple[frozenset[str], bool]] = {
     "restore_private_key": (frozenset({"restore"}), True),
 }
 
-_OF_STORE = ("worker", "restore")  # roles that speak to the object store
+
+def speaks_to_store(config: Config, role: Role) -> bool:
+    """Whether a role asks the object store: for sealed originals, or, where it keeps what is received, for that."""
+    return config.store is not None and (
+        role in ("all", "worker", "restore") or (role == "ingress" and config.durability == "cluster")
+    )
+
 
 # Folders below the state folder that a role writes (rwx), and that it reads only.
 WRITES: dict[str, tuple[str, ...]] = {
@@ -57,14 +64,30 @@ def roles_to_start(config: Config) -> list[Role]:
     ]
 
 
+def processes_of(config: Config, role: Role) -> list[str]:
+    """The names of a role's processes: its own, and for further ones ``ROLE-2`` and so on."""
+    count = config.ingress.processes if role == "ingress" else 1
+    return [role if number == 1 else f"{role}-{number}" for number in range(1, count + 1)]
+
+
+def role_of(process: str) -> Role:
+    """The role of a process with a name of `processes_of`."""
+    return process.partition("-")[0]  # type: ignore[return-value]
+
+
 def secrets_of(config: Config, role: Role) -> Iterator[tuple[KeyPath, SecretRef, bool]]:
-    """The references of [keys] and [store] that `role` resolves: path, reference, whether it must be closed to others.
+    """The references to secrets that `role` resolves: path, reference, whether it must be closed to others.
 
     For role ``all``, the process that starts the others and holds no key itself: all but the restore private key,
     which is looked at for role ``restore`` only. The proof of the restore keys is named even where none need be.
     """
-    if config.store is not None and role in ("all", *_OF_STORE):
+    if config.store is not None and speaks_to_store(config, role):
         yield from (((("store", name), reference, True)) for name, reference in config.store.references())
+    oidc = config.page.oidc if config.page is not None else None
+    if oidc is not None and oidc.client_secret is not None and role in ("all", "page"):
+        yield ("page", "oidc", "client_secret"), oidc.client_secret, True
+    if config.notify is not None and role in ("all", "page"):
+        yield from _of_notices(config.notify)
     for name in type(config.keys).model_fields:
         holders, private = _KEYS[name]
         if role not in holders and not (role == "all" and name != "restore_private_key"):
@@ -76,6 +99,13 @@ def secrets_of(config: Config, role: Role) -> Iterator[tuple[KeyPath, SecretRef,
             continue
         else:
             yield from ((("keys", name, index), reference, private) for index, reference in enumerate(value))
+
+
+def _of_notices(notify: Notify) -> Iterator[tuple[KeyPath, SecretRef, bool]]:
+    if notify.mail is not None and notify.mail.password is not None:
+        yield ("notify", "mail", "password"), notify.mail.password, True
+    for index, one in enumerate(notify.webhooks):
+        yield ("notify", "webhooks", index, "secret"), one.secret, True
 
 
 def foreign_variables(config: Config, role: Role) -> frozenset[str]:
@@ -99,10 +129,12 @@ def roles_of(path: KeyPath) -> tuple[Role, ...]:
     table = path[0] if path else ""
     if table in ("ingress", "restore", "page"):
         return (table,)  # type: ignore[return-value]  # they are roles, and the names of their tables
+    if table == "notify":
+        return ("page",)
     if table in ("routes", "destinations", "surrogates", "worker", "retention", "commitment"):
         return ("worker",)
     if table == "store":
-        return _OF_STORE  # type: ignore[return-value]
+        return ("worker", "restore")
     if table == "keys" and len(path) > 1 and path[1] in _KEYS:
         return tuple(role for role in ROLES if role in _KEYS[path[1]][0])
     return ROLES

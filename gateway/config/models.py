@@ -31,8 +31,11 @@ from gateway.config.base import (
 )
 from gateway.config.commitment import COMMIT_STATEMENT, Commitment, Reports
 from gateway.config.destination import CLINICAL_STATEMENT, Destination
+from gateway.config.durability import Durability, durability_problems
 from gateway.config.fallbacks import fallback_problems
+from gateway.config.identity import Tokens
 from gateway.config.marking import Mark
+from gateway.config.notify import Notify
 from gateway.config.page import Page
 from gateway.config.passing import PASS_STATEMENT, TRUST_STATEMENT, BreakGlass
 from gateway.config.private_elements import PrivateElements
@@ -40,6 +43,7 @@ from gateway.config.rules import Rule
 from gateway.config.secret import SecretRef
 from gateway.config.store import Store
 from gateway.config.tls import Tls
+from gateway.config.traces import Traces
 
 
 class Site(Model):
@@ -118,6 +122,8 @@ class Ingress(Model):
     max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
     max_associations: Annotated[int, Field(ge=1)] = 50
     max_associations_per_ae: Annotated[int, Field(ge=1)] = 40  # of one calling AE title
+    processes: Annotated[int, Field(ge=1, le=64)] = 1  # that receive beside each other on this port
+    async_operations: Annotated[int, Field(ge=1, le=64)] = 8  # C-STOREs under way at once where the peer asks for it
     max_connections: Annotated[int, Field(ge=1)] = 100  # sockets, before any A-ASSOCIATE
     max_connections_per_address: Annotated[int, Field(ge=1)] = 75
     idle_timeout_s: Annotated[float, Field(gt=0)] = 60
@@ -256,6 +262,7 @@ class Restore(Model):
     dicomweb_port: Port | None = None  # QIDO-RS and WADO-RS over TLS, for the same workstations
     dicomweb_url: HttpsUrl = ""  # as workstations know it; empty: by the name that they call it
     tls: Tls | None = None
+    tokens: Tokens | None = None  # over DICOMweb each request shows one besides the certificate
     workstations: tuple[Workstation, ...] = ()
     balancers: tuple[Address, ...] = ()  # each connection from there has to name its client in a PROXY header
     max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
@@ -286,6 +293,8 @@ class Restore(Model):
             )
         if self.dicomweb_port is not None and self.tls is None:
             yield ("dicomweb_port",), "DICOMweb needs TLS, and there is no [restore.tls] table"
+        if self.tokens is not None and self.dicomweb_port is None:
+            yield ("tokens",), "tokens are shown over DICOMweb, and there is no dicomweb_port"
         for index, workstation in enumerate(self.workstations):
             here = ("workstations", index)
             if workstation.plain and self.plain_port is None:
@@ -321,6 +330,7 @@ class Config(Model):
     """The whole configuration of one site."""
 
     version: Literal[1] = 1
+    durability: Durability = "disk"
     site: Site = Site()
     database: Database = Database()
     store: Store | None = None
@@ -334,8 +344,10 @@ class Config(Model):
     commitment: Commitment | None = None
     restore: Restore | None = None
     page: Page | None = None
+    notify: Notify | None = None
     retention: Retention = Retention()
     log: Log = Log()
+    traces: Traces | None = None
     reload: Reload = Reload()
 
     @property
@@ -359,6 +371,7 @@ class Config(Model):
         return checked(self, self._disagreements())
 
     def _disagreements(self) -> Iterator[Problem]:
+        yield from durability_problems(self.durability, self.database.url, self.store)
         yield from doubled("routes", "name", [r.name for r in self.routes])
         yield from doubled("routes", "called_ae", [r.called_ae for r in self.routes])
         yield from doubled("destinations", "name", [d.name for d in self.destinations])
@@ -386,6 +399,8 @@ class Config(Model):
             if peer.reports is not None and peer.reports.tls and (self.commitment is None or not self.commitment.tls):
                 where = ("ingress", "peers", index, "reports", "tls")
                 yield where, "reports go there over TLS but there is no [commitment.tls] table to send them with"
+        if self.notify is not None and self.page is None:
+            yield ("notify",), "role page sends notices, and there is no [page] table"
         yield from fallback_problems(self.routes, self.destinations)
         passing = {name: route.name for route in self.routes if route.passes for name in route.destinations}
         for index, destination in enumerate(self.destinations):

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from gateway.config.base import Host, Model, Port, url_or_reference
+from gateway.config.identity import Oidc
 
 
 class Page(Model):
@@ -22,5 +23,6 @@ class Page(Model):
     view: Literal["anyone", "login"] = "anyone"  # who may look; to act always takes a login
     users: Path = Path("page-users")  # made by `miad-gateway page user add`; without it nobody can act
     session_minutes: Annotated[float, Field(ge=1, le=1440)] = 30  # without a click, then one has to log in again
+    oidc: Oidc | None = None  # login by the site's identity provider, besides local accounts
     viewer: bool = False  # pictures before and after the mark, for operators: pixels may hold burned-in names
     database_url: Annotated[str, AfterValidator(url_or_reference)] = ""  # an account of its own; empty: [database] url

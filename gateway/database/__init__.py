@@ -16,7 +16,9 @@ from gateway.database.engine import (
     update_each,
 )
 from gateway.database.tables import (
+    MISLED,
     Base,
+    ClaimRow,
     ClockRow,
     CommitmentRow,
     DeliveryRow,
@@ -29,13 +31,17 @@ from gateway.database.tables import (
     RequestRow,
     SegmentRow,
     VaultRow,
+    has_new_study,
+    has_several,
 )
 from gateway.database.wakes import Bell, Wakes, open_wakes
 
 __all__ = [
+    "MISLED",
     "Alone",
     "Base",
     "Bell",
+    "ClaimRow",
     "ClockRow",
     "CommitmentRow",
     "DeliveryRow",
@@ -52,6 +58,8 @@ __all__ = [
     "Wakes",
     "at_once",
     "changed",
+    "has_new_study",
+    "has_several",
     "migrate",
     "not_lasting",
     "open_database",

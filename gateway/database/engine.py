@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,15 +36,24 @@ from sqlalchemy import (
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.orm import Session
 
+from gateway.database import standby
 from gateway.database.reach import parse_url, told, waiting
 from gateway.database.tables import Base
 
 CONNECT_TIMEOUT_S = 10
+# A server that is cut off says nothing: what it was sent (ms) and what is awaited of it (s) end after half a minute.
+_WAITS = {
+    "connect_timeout": CONNECT_TIMEOUT_S,
+    "tcp_user_timeout": 30_000,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+}
 IDLE_S = 2.0  # after which a connection is tried before it is used
 BUSY_TIMEOUT_MS = 30_000  # several processes write; a writer waits this long for its turn
 
 
-def open_database(url: str) -> Engine:
+def open_database(url: str, moved: Callable[[int, int], None] | None = None, *, synchronous: bool = False) -> Engine:
     """Open `url`, bring its schema up to date, and return the engine.
 
     Parameters
@@ -51,6 +61,10 @@ def open_database(url: str) -> Engine:
     url
         SQLAlchemy URL. For SQLite: WAL journal with ``synchronous=FULL``, so a committed row survives a power cut, and
         a `transaction` begins as a writer (``BEGIN IMMEDIATE``), so two processes never deadlock upgrading a read.
+    moved
+        Called with (revisions of the schema done, revisions to do).
+    synchronous
+        What is written counts only when a synchronous standby has it too (`gateway.database.standby`).
 
     Raises
     ------
@@ -63,8 +77,8 @@ def open_database(url: str) -> Engine:
         if engine.dialect.name == "sqlite":
             _make_file(parts)
             _make_durable(engine)
-        migrate(engine)
-    return engine
+        migrate(engine, moved)
+    return standby.make_synchronous(engine) if synchronous else engine
 
 
 def try_database(url: str) -> None:
@@ -134,10 +148,11 @@ def _engine(parts: URL) -> Engine:
     if parts.get_backend_name() == "sqlite":
         return create_engine(parts)
     # libpq waits for ever by default
-    waits = {"connect_timeout": CONNECT_TIMEOUT_S} if parts.get_backend_name() == "postgresql" else {}
+    waits = _WAITS if parts.get_backend_name() == "postgresql" else {}
     given = {name: value for name, value in waits.items() if name not in parts.query}
     engine = create_engine(parts, connect_args=given)
     _try_idle_connections(engine)
+    standby.watch(engine)
     return engine
 
 
@@ -180,14 +195,32 @@ def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-def migrate(engine: Engine) -> None:
-    """Bring the schema to the newest revision (safe to run from several processes at once)."""
+def migrate(engine: Engine, moved: Callable[[int, int], None] | None = None) -> None:
+    """Bring the schema to the newest revision (safe to run from several processes at once).
+
+    moved: called with (revisions done, revisions to do).
+    """
     config = alembic_config()
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(4948)")
         config.attributes["connection"] = connection
+        if moved is not None:
+            config.attributes["applied"] = _counting(config, connection, moved)
         command.upgrade(config, "head")
+
+
+def _counting(config: AlembicConfig, connection: Connection, moved: Callable[[int, int], None]) -> Callable[..., None]:
+    """What Alembic calls after each revision."""
+    scripts = ScriptDirectory.from_config(config)
+    current = MigrationContext.configure(connection).get_current_revision()
+    to_do = sum(1 for _ in scripts.iterate_revisions("heads", current or "base"))
+    numbers = itertools.count(1)
+
+    def applied(**_step: Any) -> None:
+        moved(next(numbers), to_do)
+
+    return applied
 
 
 def alembic_config() -> AlembicConfig:
@@ -206,7 +239,14 @@ def transaction(engine: Engine) -> Iterator[Session]:
     CapacityError
         As `gateway.database.reach.waiting`: nothing is wrong with what was to be written.
     """
-    with waiting(), Session(engine, expire_on_commit=False) as session, session.begin():
+    with (
+        waiting(),
+        standby.waited_for() as commit,
+        Session(engine, expire_on_commit=False) as session,
+        session.begin(),
+    ):
+        if standby.is_asked_for(engine):
+            commit.require(session.connection())
         yield session
 
 
@@ -238,7 +278,9 @@ def at_once(engine: Engine, lasting: bool = True) -> Iterator[Connection]:
         engine = engine.execution_options(isolation_level="AUTOCOMMIT")
     elif not lasting:
         engine = engine.execution_options(lasting=False)
-    with waiting(), engine.begin() as connection:
+    with waiting(), standby.waited_for() as commit, engine.begin() as connection:
+        if lasting and standby.is_asked_for(engine):
+            commit.require(connection)
         yield connection
 
 

@@ -92,6 +92,7 @@ _SQLITE_WAITS = {
 _POSTGRESQL_WAITS = {
     "53": ("database-full", "the database's server has no room", "make room on its disk"),
     "25006": ("database-read-only", "the database is read-only now", "is it a standby?"),
+    "57014": ("database-slow", "the database has not done it in time", "does it wait for its disk, or for a standby?"),
     "57P": ("database-unreachable", "the database's server is going down or starting", ""),
     "58": ("database-unreachable", "the database's server fails", "look at its log"),
     "08": ("database-unreachable", "the connection to the database is lost", "is the server running?"),
@@ -108,7 +109,7 @@ def waiting() -> Iterator[None]:
     Raises
     ------
     CapacityError
-        ``database-full``, ``database-read-only``, ``database-locked``, ``database-unreachable``.
+        ``database-full``, ``database-read-only``, ``database-locked``, ``database-slow``, ``database-unreachable``.
     """
     try:
         yield

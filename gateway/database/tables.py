@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import (
     JSON,
     BigInteger,
+    ColumnElement,
     Float,
     ForeignKey,
     Index,
@@ -17,15 +18,34 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    func,
+    literal,
+    literal_column,
     text,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, InstrumentedAttribute, Mapped, mapped_column
 
 
-def _leased(name: str, *columns: str) -> Index:
-    """An index of the rows that somebody works on: few of a long queue."""
-    where = text("lease_owner IS NOT NULL")
-    return Index(name, *columns, sqlite_where=where, postgresql_where=where)
+def _only(where: str, name: str, *columns: str) -> Index:
+    """An index of the rows of which this holds; who looks for them has to say so in the same words."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
+def has_several(column: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    """That a column of the C-FIND index holds several values: in the words of its own index of those."""
+    first = func.substr(column, literal_column("1"), literal_column("1"))
+    return first == literal("\\", literal_execute=True)
+
+
+def has_new_study(column: InstrumentedAttribute[str]) -> ColumnElement[bool]:
+    """That a copy has a study of its own: in the words of the index of those, most have none."""
+    return column != literal("", literal_execute=True)
+
+
+def _there(name: str, column: str) -> Index:
+    """An index of the rows that have this at all."""
+    where = text(f"{column} IS NOT NULL")
+    return Index(name, column, sqlite_where=where, postgresql_where=where)
 
 
 def _batched(name: str, *columns: str) -> Index:
@@ -104,7 +124,6 @@ class InstanceRow(Base):
     __table_args__ = (
         Index("instance_work", "state", "deaths", "received_at"),  # in the order of claims
         _batched("instance_batch", "batch_key", "deaths", "received_at"),  # what waits for the mark, kind by kind
-        _leased("instance_leased", "state", "lease_until"),
         Index("instance_record", "record"),
         Index("instance_sop", "sop_instance_uid"),
         Index("instance_marked", "route", "marked_at"),
@@ -159,10 +178,27 @@ class DeliveryRow(Base):
         UniqueConstraint("instance_id", "destination"),
         Index("delivery_work", "destination", "state", "deaths", "id"),
         _uncommitted("delivery_uncommitted", "destination", "commit_state", "commit_at"),
-        Index("delivery_commitment", "commit_uid"),
-        _leased("delivery_leased", "destination", "lease_until"),
+        _there("delivery_commitment", "commit_uid"),
         _of("'sent'", "delivery_sent", "route", "destination", "sent_at"),  # to be counted
     )
+
+
+class ClaimRow(Base):
+    """One claim: the rows that a process took at once, so that their leases are found when they run out.
+
+    The leases themselves, and what has become of them, stand in the rows; no index holds them, so that they change at
+    little cost.
+    """
+
+    __tablename__ = "claim"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)  # random
+    kind: Mapped[str] = mapped_column(String(64))  # a state of instances, or to:DESTINATION
+    owner: Mapped[str] = mapped_column(String(64))
+    until: Mapped[float] = mapped_column(Float)  # when its leases run out that were not renewed
+    taken: Mapped[list] = mapped_column(JSON)  # ids of the instances, or of the deliveries
+
+    __table_args__ = (Index("claim_until", "kind", "until"),)
 
 
 class CommitmentRow(Base):
@@ -235,8 +271,10 @@ class RequestRow(Base):
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)  # random
     asked_at: Mapped[float] = mapped_column(Float)
-    user_name: Mapped[str] = mapped_column(String(32))
+    user_name: Mapped[str] = mapped_column(String(96))
     session_id: Mapped[str] = mapped_column(String(32))  # names the session in the audit; opens nothing
+    # ID token of who logged in by the identity provider: the worker believes it and no name; gone when it is settled
+    proof: Mapped[str] = mapped_column(Text, default="", server_default="", deferred=True)
     action: Mapped[str] = mapped_column(String(16))  # `gateway.flow.requests.Action`
     instance_id: Mapped[str | None] = mapped_column(String(32))
     reason_code: Mapped[str | None] = mapped_column(String(64))
@@ -259,6 +297,10 @@ class PausedRow(Base):
 
     destination: Mapped[str] = mapped_column(String(32), primary_key=True)
     paused_at: Mapped[float] = mapped_column(Float)
+
+
+MISLED = "networks misled"
+"""Key of a `FiguresRow.policy`: share of the answers of the mark's networks that it changed, mean over frames asked."""
 
 
 class FiguresRow(Base):
@@ -338,8 +380,10 @@ class VaultRow(Base):
         Index("vault_study", "study_uid"),
         Index("vault_series", "original_series_uid"),
         Index("vault_derived_series", "derived_series_uid"),
-        Index("vault_derived_study", "derived_study_uid"),
+        _only("derived_study_uid <> ''", "vault_derived_study", "derived_study_uid"),
         Index("vault_patient", "patient_id"),
+        _only("substr(patient_id, 1, 1) = '\\'", "vault_patients", "patient_id"),
         Index("vault_study_date", "study_date"),
         Index("vault_accession", "accession_number"),
+        _only("substr(accession_number, 1, 1) = '\\'", "vault_accessions", "accession_number"),
     )

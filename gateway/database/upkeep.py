@@ -9,7 +9,7 @@ import re
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from alembic import command
@@ -203,7 +203,7 @@ def _run(parts: URL, program: str, *words: str) -> str:
     return done.stdout.decode("utf-8", "replace")
 
 
-def upgrade(url: str) -> None:
-    """Bring the schema to this release's newest revision, as any start does; errors as `open_database`."""
-    engine: Engine = open_database(url)
+def upgrade(url: str, moved: Callable[[int, int], None] | None = None) -> None:
+    """Bring the schema to this release's newest revision, as any start does; the rest as `open_database`."""
+    engine: Engine = open_database(url, moved)
     engine.dispose()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import delete, insert, or_, select, text, update
 from sqlalchemy.orm import Session
 
 from gateway.database import InstanceRow, SegmentRow, reading, transaction
@@ -13,6 +13,11 @@ from gateway.flow.leases import Leases
 from gateway.flow.segments.format import Place
 from gateway.flow.segments.log import Group
 from gateway.flow.states import DISCARDED, RECEIVED
+
+_IDENTITY = (
+    "SELECT system_identifier || '/' || (SELECT oid FROM pg_database WHERE datname = current_database())"
+    " FROM pg_control_system()"
+)
 
 
 class Arrivals(Leases):
@@ -24,11 +29,18 @@ class Arrivals(Leases):
         May be called again with the same groups: what has its row keeps it.
         """
         with transaction(self._engine) as session:
-            rows = [_row(place, facts) for group in groups for place, facts in _untold(session, group)]
+            rows = [_row(place, facts) for group in _whole(groups) for place, facts in _untold(session, group)]
             if rows:
                 session.execute(insert(InstanceRow), rows)
         if rows:
             self.wakes.tell([RECEIVED])
+
+    def identity(self) -> str:
+        """Which database this is: its standby, too, and not another that its rows were read into."""
+        if self._engine.dialect.name != "postgresql":
+            return str(self._engine.url.database)
+        with reading(self._engine) as session:
+            return str(session.scalar(text(_IDENTITY)))
 
     def rows_until(self, segment: str) -> int:
         """The byte up to which a segment's records have rows; 0 for one that nothing is known of."""
@@ -49,6 +61,14 @@ class Arrivals(Leases):
         """Every segment that a row is kept of."""
         with reading(self._engine) as session:
             return list(session.scalars(select(SegmentRow.id)))
+
+    def finished_segments(self, limit: int = 500) -> list[str]:
+        """Segments with rows of which no instance needs anything any more."""
+        with reading(self._engine) as session:
+            needed = select(InstanceRow.id).where(
+                InstanceRow.spool_file >= SegmentRow.id + "@", InstanceRow.spool_file < SegmentRow.id + "A"
+            )
+            return list(session.scalars(select(SegmentRow.id).where(~needed.exists()).limit(limit)))
 
     def forget_segment(self, segment: str) -> None:
         """Note that a segment is gone."""
@@ -84,8 +104,19 @@ class Arrivals(Leases):
             return session.scalar(select(InstanceRow.spool_file).where(InstanceRow.id == instance_id))
 
 
+def _whole(groups: Sequence[Group]) -> list[Group]:
+    """Groups of one segment as one, so that it is looked at once."""
+    records: dict[str, list[tuple[Place, dict[str, object]]]] = {}
+    ends: dict[str, int] = {}
+    for group in groups:
+        records.setdefault(group.segment, []).extend(group.records)
+        ends[group.segment] = max(ends.get(group.segment, 0), group.end)
+    return [Group(segment, ends[segment], records[segment]) for segment in records]
+
+
 def _untold(session: Session, group: Group) -> Sequence[tuple[Place, Mapping[str, Any]]]:
     """The records of a group that have no row yet; notes that they will have."""
+    # locked, which PostgreSQL counts as a write: rows that another process has just written are confirmed with it
     segment = session.get(SegmentRow, group.segment, with_for_update=True)
     told = segment.rows_until if segment else 0
     if segment is None:

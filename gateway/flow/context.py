@@ -56,11 +56,13 @@ class StepContext:
         """
 
         def open_file() -> BinaryIO:
+            with suppress(FileNotFoundError):
+                if row.spool_file is not None:
+                    return self.spool.open(row.spool_file)
             # it may have been moved since the row was read (`gateway.flow.segments.reclaim`)
-            for name in (row.spool_file, self.store.spool_file(row.id)):
-                with suppress(FileNotFoundError):
-                    if name is not None:
-                        return self.spool.open(name)
+            with suppress(FileNotFoundError):
+                if (name := self.store.spool_file(row.id)) is not None:
+                    return self.spool.open(name)
             raise HoldError("spool-purged", "the received bytes are gone", "let the archive send the instance again")
 
         return open_file

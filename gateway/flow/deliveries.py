@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Update, bindparam, insert, or_, select, update
+from sqlalchemy import Select, Update, bindparam, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from gateway.database import DeliveryRow, InstanceRow, PausedRow, at_once, changed, reading, transaction, update_each
@@ -33,7 +33,7 @@ _INSTANCES = select(InstanceRow.__table__).where(InstanceRow.id.in_(bindparam("i
 
 
 @cache
-def _claiming(suspects: bool = False) -> dict[str, Update]:
+def _claiming(suspects: bool = False) -> dict[str, Update | Select]:
     """The statement that claims deliveries to a destination; made once."""
     picked = (
         select(DeliveryRow.id)
@@ -86,7 +86,7 @@ class DeliveryTable(Leases):
             return session.scalar(waiting.limit(1)) is not None
 
     def _claim_deliveries(
-        self, destination: str, limit: int, lease_s: float, statements: dict[str, Update]
+        self, destination: str, limit: int, lease_s: float, statements: dict[str, Any]
     ) -> list[tuple[DeliveryRow, InstanceRow]]:
         deliveries = self._take(DeliveryRow, destination, statements, limit, lease_s)
         if not deliveries:
@@ -120,6 +120,7 @@ class DeliveryTable(Leases):
             if error is None and "next_attempt_at" in change.values:
                 name = change.values.get("destination", change.delivery.destination)
                 self.wakes.tell_later(to(name), change.values["next_attempt_at"] - time.time())
+        self._over(failed, [change.delivery.id for change in changes])
         return failed, delivered
 
     def _settle_deliveries(

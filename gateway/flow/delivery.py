@@ -8,6 +8,7 @@ from functools import partial
 
 import structlog
 
+from gateway import tracing
 from gateway.audit import Line, audited, audited_all, events
 from gateway.database import DeliveryRow, InstanceRow
 from gateway.errors import CapacityError, DeliveryError, GatewayError, HoldError, PermanentError, fault
@@ -89,7 +90,8 @@ class Deliverer:
             if (instead := self._instead(delivery, row)) and self._outages.was_just_tried(name):
                 return self._fell_back(delivery, instead, "outage"), True
             outgoing = self._leaving.outgoing(delivery, row)
-            with self._context.turns.turn(self._priority(name)):
+            told: dict[str, tracing.Value] = {"destination": name, "attempt": delivery.attempts}
+            with tracing.span("deliver", row.id, **told), self._context.turns.turn(self._priority(name)):
                 status = sender.send(name, outgoing)
             self._repeated.over(name)
             self._outages.over(name)

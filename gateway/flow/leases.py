@@ -16,6 +16,7 @@ import os
 import platform
 import secrets
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
@@ -24,32 +25,51 @@ from typing import Any
 
 import structlog
 from sqlalchemy import (
+    ARRAY,
+    CTE,
     ColumnElement,
     Engine,
     Float,
     Select,
+    String,
     Update,
     and_,
     bindparam,
     case,
+    delete,
+    func,
+    insert,
     select,
     tuple_,
     update,
 )
 from sqlalchemy.orm import InstrumentedAttribute
 
-from gateway.database import Alone, DeliveryRow, InstanceRow, Wakes, at_once, changed, not_lasting, transaction
+from gateway.database import (
+    Alone,
+    ClaimRow,
+    DeliveryRow,
+    InstanceRow,
+    Wakes,
+    at_once,
+    not_lasting,
+    reading,
+    transaction,
+)
 from gateway.errors import fault
+from gateway.flow.claims import AT_ONCE, Claims, Leased, RowId, free, kind_of, rows_of, tidy
 from gateway.flow.faults import Repeated
+from gateway.flow.states import QUEUED, to
 
-Leased = type[InstanceRow] | type[DeliveryRow]
-
+SWEEP_S = 600.0  # between two looks at all that waits, for leases that no claim names: of releases before claims
+SWEPT_AT_ONCE = 1000
 OVERDUE_S = 1.0  # between two looks for leases that ran out, while there is enough to take without
 
 _of_this_process: set[str] = set()
 # Of attempts and deaths: a row that says it has all that its column can hold must not end the statement for the others.
 _MOST_COUNTED = 1_000_000
 _HIGHEST_TOKEN = 1 << 62  # the same; from there it begins anew
+_REPLACE = insert(ClaimRow).prefix_with("OR REPLACE")
 log = structlog.get_logger(__name__)
 _PID_DIGITS = 7  # Linux counts to 4,194,304 (proc(5), pid_max)
 
@@ -74,6 +94,8 @@ class Leases:
         self.wakes = wakes or Wakes()
         self.alone = Alone(engine)
         self._looked: dict[tuple[Leased, str], float] = {}  # when leases that ran out were looked for
+        self._swept: dict[tuple[Leased, str], float] = {}  # when those that no claim names were looked for
+        self._claims = Claims()
         self._failing = Repeated()
 
     def _apart(self, error: Exception) -> None:
@@ -87,28 +109,29 @@ class Leases:
 
         Each of the rows counts one death.
         """
-        freed = 0
-        with transaction(self._engine) as session:
-            for table in (InstanceRow, DeliveryRow):
-                owners = session.scalars(select(table.lease_owner).where(table.lease_owner.is_not(None)).distinct())
-                dead = [owner for owner in owners if owner and owner != self.owner and is_dead(owner)]
-                if dead:
-                    freed += changed(
-                        session,
-                        update(table)
-                        .where(table.lease_owner.in_(dead))
-                        .values(lease_owner=None, lease_until=0.0, deaths=_one_more(table)),
-                    )
-        return freed
+        with reading(self._engine) as session:
+            owners = session.scalars(select(ClaimRow.owner).distinct()).all()
+        return sum(self._free_all_of(owner, died=True) for owner in owners if owner != self.owner and is_dead(owner))
 
     def end_leases(self) -> int:
         """End this process's own leases, when it stops in order: what it did not finish is no death."""
-        ended = 0
-        with transaction(self._engine) as session:
-            for table in (InstanceRow, DeliveryRow):
-                own = update(table).where(table.lease_owner == self.owner)
-                ended += changed(session, own.values(lease_owner=None, lease_until=0.0))
-        return ended
+        return self._free_all_of(self.owner, died=False)
+
+    def _free_all_of(self, owner: str, died: bool) -> int:
+        freed, behind = 0, ""
+        while True:
+            with transaction(self._engine) as session:
+                some = select(ClaimRow).where(ClaimRow.owner == owner, ClaimRow.id > behind)
+                claims = session.scalars(some.order_by(ClaimRow.id).limit(AT_ONCE)).all()
+                if not claims:
+                    return freed
+                behind = claims[-1].id
+                for table in (InstanceRow, DeliveryRow):
+                    own = [claim for claim in claims if claim.kind.startswith(to("")) == (table is DeliveryRow)]
+                    if own:
+                        deaths = _one_more(table) if died else table.deaths
+                        freed += free(session, table, owner, rows_of(own), deaths)
+                        tidy(session, table, own, time.time() + OVERDUE_S)
 
     def _end_overdue(self, table: Leased, of: str) -> int:
         """Free the leases that ran out; each of a process that is not known to live counts one death.
@@ -118,38 +141,84 @@ class Leases:
         of
             Instances in this state, or deliveries to this destination.
         """
-        with transaction(self._engine) as session:
-            now, freed = time.time(), 0
-            overdue = (table.lease_owner.is_not(None), table.lease_until <= now, _kind_of(table) == of)
-            for owner in session.scalars(select(table.lease_owner).where(*overdue).distinct()).all():
-                died = owner is not None and not _is_alive(owner)
-                free = select(table.id).where(*overdue, table.lease_owner == owner).with_for_update(skip_locked=True)
-                freed += changed(
-                    session,
-                    update(table)
-                    .where(table.id.in_(select(free.cte("overdue").c.id)))
-                    .values(lease_owner=None, lease_until=0.0, deaths=_one_more(table) if died else table.deaths)
-                    .execution_options(synchronize_session=False),
-                )
+        now = time.time()
+        ran_out = (table.lease_until <= now, _kind_of(table) == of)
+        with reading(self._engine) as session:
+            due = select(ClaimRow.id).where(ClaimRow.kind == kind_of(table, of), ClaimRow.until <= now)
+            claims = session.scalars(due.order_by(ClaimRow.until).limit(AT_ONCE)).all()
+            stray: Sequence[Any] = ()
+            if time.monotonic() - self._swept.get((table, of), -SWEEP_S) >= SWEEP_S:
+                waiting = (DeliveryRow.state == QUEUED,) if table is DeliveryRow else ()
+                left = select(table.id, table.lease_owner).where(*ran_out, *waiting, table.lease_owner.is_not(None))
+                stray = session.execute(left.limit(SWEPT_AT_ONCE)).all()
+                if len(stray) < SWEPT_AT_ONCE:
+                    self._swept[table, of] = time.monotonic()
+        freed = self._free_overdue(table, claims, stray, ran_out) if claims or stray else 0
         self._looked[table, of] = time.monotonic()
         return freed
 
-    def _take(self, table: Leased, of: str, statements: Mapping[str, Update], limit: int, lease_s: float) -> list[Any]:
+    def _free_overdue(
+        self,
+        table: Leased,
+        claims: Sequence[str],
+        stray: Sequence[Any],
+        ran_out: Sequence[ColumnElement[bool]],
+    ) -> int:
+        with transaction(self._engine) as session:
+            freed, rows = 0, defaultdict[str, set[RowId]](set)
+            found = session.scalars(select(ClaimRow).where(ClaimRow.id.in_(claims))).all()
+            for claim in found:
+                rows[claim.owner] |= set(claim.taken)
+            for row, owner in stray:
+                rows[owner].add(row)
+            for owner, theirs in sorted(rows.items()):
+                deaths = table.deaths if _is_alive(owner) else _one_more(table)
+                freed += free(session, table, owner, theirs, deaths, *ran_out)
+            tidy(session, table, found, time.time() + OVERDUE_S)
+        return freed
+
+    def _take(self, table: Leased, of: str, statements: Mapping[str, Any], limit: int, lease_s: float) -> list[Any]:
         """Take up to `limit` rows by a statement that `taking` made; as they are then, in no order.
 
         When there are fewer, or when it was a while ago, leases that ran out are freed, and then taken as well.
         """
         taken: list[Any] = []
         while True:
-            with at_once(self._engine, lasting=False) as connection:
-                now = time.time()
-                given = {"kind": of, "limit": limit, "now": now, "owner": self.owner, "until": now + lease_s}
-                taken += connection.execute(statements[connection.dialect.name], given).all()
+            taken += self._take_once(table, of, statements, limit, lease_s)
             is_full = len(taken) >= limit
             if is_full and time.monotonic() - self._looked.get((table, of), 0.0) < OVERDUE_S:
                 return taken
             if not self._end_overdue(table, of) or taken:
                 return taken
+
+    def _take_once(
+        self, table: Leased, of: str, statements: Mapping[str, Any], limit: int, lease_s: float
+    ) -> Sequence[Any]:
+        """What is free now, and the claim that says who took it; those that are finished go."""
+        finished, now = self._claims.finished(), time.time()
+        given = {"kind": of, "limit": limit, "now": now, "owner": self.owner, "until": now + lease_s}
+        claim, named = secrets.token_hex(16), kind_of(table, of)
+        with at_once(self._engine, lasting=False) as connection:
+            if connection.dialect.name == "postgresql":
+                noted = {"claim": claim, "claims": named, "finished": finished}
+                rows = connection.execute(statements["postgresql"], given | noted).all()
+            elif rows := connection.execute(statements["sqlite"], given).all():
+                claim, *others = finished or [claim]  # what is finished makes room: one statement, not two
+                taken = {"id": claim, "kind": named, "owner": self.owner, "until": now + lease_s}
+                connection.execute(_REPLACE, taken | {"taken": [row.id for row in rows]})
+                if others:
+                    connection.execute(delete(ClaimRow).where(ClaimRow.id.in_(others)))
+            else:
+                return rows
+        self._claims.forget(finished)
+        self._claims.took(claim, [row.id for row in rows])
+        return rows
+
+    def _over(self, failed: Sequence[Exception | None], rows: Sequence[RowId]) -> None:
+        """Those that did not fail have no lease any more, nor those whose lease was lost."""
+        self._claims.ended(
+            row for row, error in zip(rows, failed, strict=True) if error is None or isinstance(error, LeaseLost)
+        )
 
     def _renew(self, table: Leased, rows: Sequence[InstanceRow] | Sequence[DeliveryRow], lease_s: float) -> None:
         """Keep the leases of those rows that are still this claim's."""
@@ -165,7 +234,7 @@ class Leases:
             )
 
 
-def taking(table: Leased, picked: Select, of: Leased | None = None) -> dict[str, Update]:
+def taking(table: Leased, picked: Select, of: Leased | None = None) -> dict[str, Update | Select]:
     """The statement that takes the rows whose ids `picked` gives, for each kind of database.
 
     The attempt counts now, also when nobody lives to tell how it went. The token is raised: whoever had the row before
@@ -187,7 +256,23 @@ def taking(table: Leased, picked: Select, of: Leased | None = None) -> dict[str,
         )
         .returning(*rows.c)
     )
-    return {"sqlite": statement, "postgresql": statement.returning(not_lasting())}
+    return {"sqlite": statement, "postgresql": _with_claim(statement.cte("taken"))}
+
+
+def _with_claim(taken: CTE) -> Select:
+    """The same with its claim and without those that are finished, in one round trip of PostgreSQL."""
+    values = (
+        bindparam("claim", type_=String),
+        bindparam("claims", type_=String),
+        bindparam("owner", type_=String),
+        bindparam("until", type_=Float),
+        func.json_agg(taken.c.id),
+    )
+    noted = insert(ClaimRow).from_select(
+        ["id", "kind", "owner", "until", "taken"], select(*values).select_from(taken).having(func.count() > 0)
+    )
+    gone = delete(ClaimRow).where(ClaimRow.id == func.any(bindparam("finished", type_=ARRAY(String))))
+    return select(taken, not_lasting()).add_cte(noted.cte("noted"), gone.cte("gone"))
 
 
 def is_due(table: Leased) -> tuple[ColumnElement[bool], ...]:

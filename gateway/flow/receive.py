@@ -2,7 +2,7 @@
 
 The data set streams through SHA-256 and the cipher into memory, or, when it is large, into a file of its own. `commit`
 checks that it is what the C-STORE command said (PS3.7 9.1.1, PS3.4 B.2.3), has it appended to the segment that all
-associations share, and returns when that is flushed: success means stored. The row follows.
+associations share, and returns when that is durable: success means stored (`gateway.flow.durability` says where).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from gateway import tracing
 from gateway.config.models import Ingress, Route
 from gateway.dicom.encoding.encoded import InstanceHeader, read_header
 from gateway.errors import CapacityError, DicomError
 from gateway.flow.downstream import Downstream
+from gateway.flow.durability import durability_of
 from gateway.flow.ports import Incoming, ReceivedFacts
 from gateway.flow.segments.body import Body, Memory
 from gateway.flow.segments.format import record
-from gateway.flow.segments.log import SegmentLog
-from gateway.flow.segments.rows import RowWriter
 from gateway.flow.segments.spool import ReceivedSpool
 from gateway.flow.store import FlowStore
 
@@ -56,14 +56,14 @@ class SpoolReceiver:
         self.max_instance_mib = settings.max_instance_mib
         self.spool = spool
         self._store = store
-        # disks on which what is received will need room, on its way: each may be a volume of its own
-        self._folders = [spool.folder, *(spool.folder.parent / name for name in ("vault", "derived", "database"))]
+        durability = durability_of(spool, store)
+        self._folders = durability.folders
         self._checked_at = 0.0
         self._full: CapacityError | None = None
         self.memory = Memory(IN_MEMORY)
         self._downstream = Downstream(store)
-        self._rows = RowWriter(store.add_received)
-        self._log = SegmentLog(spool.folder, settings.segment_mib * MIB, self._rows.put, failed)
+        self._rows = durability.rows()
+        self._log = durability.log(self._rows, settings.segment_mib * MIB, failed)
 
     def admit(self, called_ae: str, calling_ae: str, sop_class_uid: str) -> None:
         """Refuse before the first byte when disks or queues are full (looked at once a second).
@@ -181,6 +181,7 @@ class _SpoolIncoming:
         self._digest = hashlib.sha256()
         self._size = 0
         self._prefix = bytearray()
+        self._begun = tracing.now()
 
     def write(self, data: bytes | memoryview) -> None:
         """Append a fragment.
@@ -214,7 +215,10 @@ class _SpoolIncoming:
         try:
             self._body.complete()
             self._check(self._header_in_prefix() or self._whole_header())
-            return self._receiver.acknowledge(self._facts, self._body, self._digest.hexdigest(), self._size)
+            one = self._receiver.acknowledge(self._facts, self._body, self._digest.hexdigest(), self._size)
+            told: dict[str, tracing.Value] = {"association_id": self._facts.association_id, "bytes": self._size}
+            tracing.add(tracing.FIRST, one, self._begun, told)
+            return one
         except OSError as error:
             raise CapacityError("disk-full", f"cannot write to the spool: {error.strerror}") from None
         finally:

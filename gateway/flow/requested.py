@@ -15,7 +15,7 @@ from sqlalchemy import Engine, delete, or_, select, update
 from gateway.audit import AuditLog, audited, events
 from gateway.config.models import Route
 from gateway.database import InstanceRow, RequestRow, changed, reading, transaction
-from gateway.errors import CapacityError, DeliveryError, GatewayError
+from gateway.errors import CapacityError, DeliveryError, GatewayError, UnreachableError
 from gateway.flow.destinations import DestinationOperator
 from gateway.flow.operations import Operator
 from gateway.flow.requests import ACTIONS, ASKED, DONE, OF_DESTINATIONS, REFUSED, TAKEN
@@ -48,7 +48,7 @@ class Requested:
     destinations
         The same for what is done to destinations.
     role_of
-        The role of a user now, or None when there is no such user any more.
+        The role of a user now, by name and proof (an ID token, or ""), or None when there is no such user any more.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Requested:
         routes: Iterable[Route],
         operator: Callable[[Mapping[str, object]], Operator],
         destinations: Callable[[Mapping[str, object]], DestinationOperator],
-        role_of: Callable[[str], str | None],
+        role_of: Callable[[str, str], str | None],
         audit: AuditLog,
     ) -> None:
         self._engine = engine
@@ -68,36 +68,48 @@ class Requested:
         self._audit = audit
 
     def once(self) -> int:
-        """Do what waits; returns how many requests there were. CapacityError: tried again later."""
+        """Do what waits; returns how many requests there were.
+
+        Raises
+        ------
+        CapacityError, UnreachableError
+            Some are tried again later.
+        """
         now = time.time()
         stale = (RequestRow.state == TAKEN) & (RequestRow.taken_at < now - TAKEN_S)
         with reading(self._engine) as session:
             waiting = or_(RequestRow.state == ASKED, stale)
-            query = select(RequestRow.id).where(waiting).order_by(RequestRow.asked_at)
+            query = select(RequestRow.id).where(waiting).order_by(RequestRow.proof != "", RequestRow.asked_at)
             # who asks whether a destination answers may have to wait long: after the others, and one at a time
             found = list(session.scalars(query.where(RequestRow.action != "echo").limit(_AT_ONCE)))
             found += session.scalars(query.where(RequestRow.action == "echo").limit(1))
-        done = 0
+        done, later = 0, None
         for one in found:
             with transaction(self._engine) as session:
                 mine = update(RequestRow).where(RequestRow.id == one, or_(RequestRow.state == ASKED, stale))
                 if not changed(session, mine.values(state=TAKEN, taken_at=now)):
                     continue  # another worker's
                 row = session.get(RequestRow, one)
+                proof = row.proof if row is not None else ""
             if row is not None:
-                self._answer(row)
-                done += 1
+                try:
+                    self._answer(row, proof)
+                    done += 1
+                except UnreachableError as error:  # who vouches for people is away: others need not wait for it
+                    later = error
         if done:
             with transaction(self._engine) as session:
                 session.execute(delete(RequestRow).where(RequestRow.done_at < now - KEPT_S))
+        if later is not None:
+            raise later
         return done
 
-    def _answer(self, row: RequestRow) -> None:
+    def _answer(self, row: RequestRow, proof: str) -> None:
         told = {"user": row.user_name, "session_id": row.session_id, "request_id": row.id}
         try:
-            ids = self._checked(row)
+            ids = self._checked(row, proof)
             count, result = self._do(row, ids, told)
-        except CapacityError:
+        except (CapacityError, UnreachableError):  # of the disk, or of who vouches for people: later
             self._settle(row, ASKED, None, None)
             raise
         except GatewayError as error:
@@ -115,14 +127,14 @@ class Requested:
             return
         self._settle(row, DONE, count, result)
 
-    def _checked(self, row: RequestRow) -> list[str]:
+    def _checked(self, row: RequestRow, proof: str) -> list[str]:
         """The instances that it is about; GatewayError when it is not to be done."""
         if row.action not in ACTIONS:
             raise GatewayError("unknown-action", f"request {row.id}: there is no such action")
-        if self._role_of(row.user_name) != MAY_ACT:
-            raise GatewayError("not-an-operator", f"request {row.id}: this user may not act, or not any more")
         if not -60 <= time.time() - row.asked_at <= TOO_OLD_S:
             raise GatewayError("too-old", f"request {row.id} waited for too long", "ask again")
+        if self._role_of(row.user_name, proof) != MAY_ACT:
+            raise GatewayError("not-an-operator", f"request {row.id}: this user may not act, or not any more")
         if row.action in OF_DESTINATIONS:
             if not row.destination or row.instance_id or row.reason_code or row.route:
                 raise GatewayError("no-choice", f"request {row.id} names no destination, or more than that")
@@ -205,6 +217,8 @@ class Requested:
 
     def _settle(self, row: RequestRow, state: str, count: int | None, result: str | None) -> None:
         values = {"state": state, "done": count, "result": result, "done_at": time.time() if state != ASKED else None}
+        if state != ASKED:
+            values["proof"] = ""
         with transaction(self._engine) as session:
             session.execute(update(RequestRow).where(RequestRow.id == row.id).values(values))
 

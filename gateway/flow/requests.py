@@ -53,7 +53,7 @@ def new_id() -> str:
     return secrets.token_hex(16)
 
 
-def ask(engine: Engine, request_id: str, wanted: Wanted, user_name: str, session_id: str) -> None:
+def ask(engine: Engine, request_id: str, wanted: Wanted, user_name: str, session_id: str, proof: str = "") -> None:
     """Put a request where the worker finds it; CapacityError while the database does not take it."""
     with transaction(engine) as session:
         session.add(
@@ -68,6 +68,7 @@ def ask(engine: Engine, request_id: str, wanted: Wanted, user_name: str, session
                 route=wanted.route,
                 destination=wanted.destination,
                 confirmation=wanted.confirmation[:32],
+                proof=proof,
                 state=ASKED,
             )
         )

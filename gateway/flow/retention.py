@@ -14,7 +14,7 @@ import structlog
 
 from gateway.audit import AuditLog, events
 from gateway.config.models import Retention
-from gateway.flow.segments.reclaim import Reclaimer
+from gateway.flow.durability import durability_of
 from gateway.flow.segments.spool import ReceivedSpool
 from gateway.flow.spool import Spool
 from gateway.flow.store import FlowStore
@@ -59,7 +59,7 @@ class Retainer:
         self._believed = believed
         self._audit = audit
         self._has_swept = False
-        self._reclaimer = Reclaimer(spool, store)
+        self._reclaimer = durability_of(spool, store).reclaimer()
 
     def once(self, now: float | None = None) -> int:
         """Delete one batch of everything that is due. Returns how many files were deleted."""
@@ -107,6 +107,8 @@ class Retainer:
     def _sweep_orphans(self) -> int:
         """Files that a crash left between writing and committing: nobody was told that they are safe."""
         deleted = self._protector.sweep(time.time() - ORPHAN_AGE_S)
+        if not self._reclaimer.is_ours():
+            return deleted
         for folder in (self._spool, self._derived):
             old = list(folder.names(ORPHAN_AGE_S))
             if folder is self._spool and not self._reclaimer.is_all_told():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, Select, func, select
@@ -28,6 +28,8 @@ class Filter:
         A reason code, of the instance or of one of its deliveries.
     older_s
         Received at least so many seconds ago.
+    study
+        A Study Instance UID, of originals or of copies; what is not sealed yet has none.
     """
 
     state: str | None = None
@@ -35,6 +37,7 @@ class Filter:
     destination: str | None = None
     route: str | None = None
     older_s: float | None = None
+    study: str | None = None
 
     def __bool__(self) -> bool:
         return self != Filter()
@@ -48,6 +51,9 @@ class Filter:
             query = query.where(state == self.state)
         if self.route is not None:
             query = query.where(func.coalesce(InstanceRow.route, "") == self.route)  # the same: a route has many
+        if self.study is not None:
+            of_it = (VaultRow.study_uid == self.study) | (VaultRow.derived_study_uid == self.study)
+            query = query.where(InstanceRow.record.in_(select(VaultRow.locator).where(of_it)))
         if self.older_s is not None:
             query = query.where(InstanceRow.received_at <= time.time() - self.older_s)
         if self.destination is not None:
@@ -85,6 +91,7 @@ class QueueEntry:
     reason_code: str | None
     reason: str | None
     deliveries: dict[str, str]  # destination -> state
+    study_uid: str | None = None  # of the original; None: not sealed yet
 
 
 def list_instances(
@@ -103,7 +110,9 @@ def list_instances(
         query = (only or Filter(state)).applied(select(InstanceRow))
         rows = session.scalars(query.order_by(InstanceRow.received_at.desc()).limit(limit)).all()
         by_instance = _deliveries(session, [row.id for row in rows])
-    return [_entry(row, by_instance.get(row.id, []), closed) for row in rows]
+        studies = _studies(session, [row.record for row in rows if row.record])
+    entries = [_entry(row, by_instance.get(row.id, []), closed) for row in rows]
+    return [replace(one, study_uid=studies.get(row.record or "")) for one, row in zip(entries, rows, strict=True)]
 
 
 def ids_of(engine: Engine, only: Filter) -> list[str]:
@@ -174,6 +183,15 @@ def facts_of(engine: Engine, instance_id: str) -> dict[str, Any]:
     return facts
 
 
+def _studies(session: Session, locators: Sequence[str]) -> dict[str, str]:
+    """Locator of a record -> its Study Instance UID."""
+    found: dict[str, str] = {}
+    for start in range(0, len(locators), 500):
+        query = select(VaultRow.locator, VaultRow.study_uid).where(VaultRow.locator.in_(locators[start : start + 500]))
+        found |= {row.locator: row.study_uid for row in session.execute(query)}
+    return found
+
+
 def _deliveries(session: Session, ids: Sequence[str]) -> dict[str, list[DeliveryRow]]:
     found: dict[str, list[DeliveryRow]] = {}
     for start in range(0, len(ids), 500):
@@ -186,7 +204,7 @@ def _deliveries(session: Session, ids: Sequence[str]) -> dict[str, list[Delivery
 
 
 def _entry(row: InstanceRow, deliveries: Sequence[DeliveryRow], closed: Mapping[str, float]) -> QueueEntry:
-    own = {"attempts", "next_attempt_at", "deliveries", "reason_code", "reason"}
+    own = {"attempts", "next_attempt_at", "deliveries", "reason_code", "reason", "study_uid"}
     shared = {name: getattr(row, name) for name in QueueEntry.__dataclass_fields__ if name not in own}
     waits = [row.next_attempt_at] if row.state not in (HELD, DISCARDED) else []
     queued = [one for one in deliveries if one.state == QUEUED]

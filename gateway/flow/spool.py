@@ -1,8 +1,8 @@
-"""A folder of encrypted files: received originals wait here until they are delivered, derived files until they expire.
+"""Encrypted files: received originals wait in them until they are delivered, derived files until they expire.
 
-A file is either there whole or not there at all: it is written under a temporary name, synced, renamed, and the folder
-synced. File names are random or record locators, never anything from the object. Contents are encrypted under the
-receiving roles' spool key (`gateway.keys.spoolfile`), each file bound to its own name.
+A file is either there whole or not there at all. Where files lie is behind `Files`: a folder of this machine here, an
+object store in `gateway.flow.shared`. Their names are random or record locators, never anything from the object.
+Contents are encrypted under the receiving roles' spool key (`gateway.keys.spoolfile`), each file bound to its own name.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, Protocol, cast
 
 from gateway.errors import SealError
 from gateway.keys.spoolfile import SpoolCipher
@@ -34,17 +34,91 @@ class Contents:
     size: int
 
 
-class Spool:
-    """Encrypted files in one folder of ours (mode 0700 when it is made here)."""
+class Unpublished(Protocol):
+    """A file being written as it is: there under its name only after `publish`, and durable then."""
 
-    def __init__(self, folder: Path, cipher: SpoolCipher) -> None:
+    name: str
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Append bytes as they are."""
+
+    def reopen(self) -> BinaryIO:
+        """What was written so far, for reading."""
+
+    def publish(self) -> None:
+        """Make it durable under its name; CapacityError where the place for it cannot be used now."""
+
+    def discard(self) -> None:
+        """Forget it; also allowed after a failed write or publish."""
+
+
+class Files(Protocol):
+    """A place for files as they are. CapacityError: the place cannot be used now."""
+
+    folder: Path  # of this machine: the files, or those on their way to a place elsewhere
+
+    def new(self, name: str) -> Unpublished:
+        """Begin a file."""
+
+    def open(self, name: str) -> BinaryIO:
+        """A published file for reading, seekable; FileNotFoundError."""
+
+    def exists(self, name: str) -> bool:
+        """Whether it is there."""
+
+    def delete(self, name: str) -> None:
+        """Delete it; one that is not there is no error (steps repeat)."""
+
+    def names(self, older_than_s: float) -> Iterator[str]:
+        """Names of all files, published or partial, last changed at least so many seconds ago."""
+
+
+class Folder:
+    """Files in one folder of ours (mode 0700 when it is made here): written under a temporary name, synced, renamed,
+    and the folder synced.
+    """
+
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._cipher = cipher
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def new(self, name: str) -> NewFile:
+        """Begin a file."""
+        return NewFile(self.folder, name)
+
+    def open(self, name: str) -> BinaryIO:
+        """A published file for reading; FileNotFoundError."""
+        return open(self.folder / name, "rb")
+
+    def exists(self, name: str) -> bool:
+        """Whether it is there."""
+        return (self.folder / name).is_file()
+
+    def delete(self, name: str) -> None:
+        """Delete it."""
+        with suppress(FileNotFoundError):
+            (self.folder / name).unlink()
+
+    def names(self, older_than_s: float) -> Iterator[str]:
+        """Names of all files, published or partial, last changed at least `older_than_s` seconds ago."""
+        limit = time.time() - older_than_s
+        for entry in os.scandir(self.folder):
+            with suppress(FileNotFoundError):
+                if entry.is_file() and entry.stat().st_mtime <= limit:
+                    yield entry.name
+
+
+class Spool:
+    """Encrypted files in one place: a folder, or what stands for one."""
+
+    def __init__(self, files: Files | Path, cipher: SpoolCipher) -> None:
+        self.files: Files = Folder(files) if isinstance(files, Path) else files
+        self.folder = self.files.folder
+        self._cipher = cipher
 
     def create(self, name: str | None = None) -> SpoolWriter:
         """Begin a file; it exists only after `SpoolWriter.publish`. `name` defaults to 128 random bits."""
-        return SpoolWriter(self.folder, self._cipher, name or secrets.token_hex(16))
+        return SpoolWriter(self.files, self._cipher, name or secrets.token_hex(16))
 
     def open(self, name: str) -> BinaryIO:
         """Open a published file for reading its plain contents.
@@ -56,15 +130,12 @@ class Spool:
         SealError
             While reading: the file was changed since it was written.
         """
-        file = open(self._path(name), "rb")  # noqa: SIM115 - the reader owns it
+        file = self.files.open(_checked(name))
         return cast(BinaryIO, self._cipher.reader(file, name))
 
     def exists(self, name: str) -> bool:
         """Whether a published file of this name is there."""
-        try:
-            return self._path(name).is_file()
-        except FileNotFoundError:
-            return False
+        return _is_name(name) and self.files.exists(name)
 
     def digest(self, name: str) -> Contents | None:
         """What a published file holds (read through once); None when there is none."""
@@ -81,23 +152,24 @@ class Spool:
         return Contents(digest.hexdigest(), size)
 
     def delete(self, name: str) -> None:
-        """Delete a file; one that is not there is no error (steps repeat), nor is what names no file of this folder."""
-        with suppress(FileNotFoundError):
-            self._path(name).unlink()
+        """Delete a file; one that is not there is no error (steps repeat), nor is what names no file of this place."""
+        if _is_name(name):
+            self.files.delete(name)
 
     def names(self, older_than_s: float) -> Iterator[str]:
         """Names of all files, published or partial, last changed at least `older_than_s` seconds ago."""
-        limit = time.time() - older_than_s
-        for entry in os.scandir(self.folder):
-            with suppress(FileNotFoundError):
-                if entry.is_file() and entry.stat().st_mtime <= limit:
-                    yield entry.name
+        return self.files.names(older_than_s)
 
-    def _path(self, name: str) -> Path:
-        """Where a file of this name lies. Names come out of rows, which other roles write: none leads elsewhere."""
-        if not _NAME.fullmatch(name):
-            raise FileNotFoundError(errno.ENOENT, "no name of a file in this folder")
-        return self.folder / name
+
+def _is_name(name: str) -> bool:
+    """Whether it can be a file's. Names come out of rows, which other roles write: none leads elsewhere."""
+    return _NAME.fullmatch(name) is not None
+
+
+def _checked(name: str) -> str:
+    if not _is_name(name):
+        raise FileNotFoundError(errno.ENOENT, "no name of a file in this folder")
+    return name
 
 
 class NewFile:
@@ -138,9 +210,9 @@ class NewFile:
 class SpoolWriter:
     """One file being written and encrypted on the way."""
 
-    def __init__(self, folder: Path, cipher: SpoolCipher, name: str) -> None:
+    def __init__(self, files: Files, cipher: SpoolCipher, name: str) -> None:
         self.name = name
-        self._file = NewFile(folder, name)
+        self._file = files.new(name)
         self._writer = cipher.writer(cast(BinaryIO, self._file), name)
 
     def write(self, data: bytes) -> None:

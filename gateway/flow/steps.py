@@ -20,6 +20,7 @@ from functools import partial
 
 import structlog
 
+from gateway import tracing
 from gateway.audit import Line, events
 from gateway.database import DeliveryRow, InstanceRow
 from gateway.flow import changes
@@ -56,7 +57,8 @@ class Steps:
             for row in rows:
                 with outcomes.of(row):
                     outcomes.check_deaths(row)
-                    outcomes.add(self._sealed(row, outcomes))
+                    with tracing.span("seal", row.id, route=row.route):
+                        outcomes.add(self._sealed(row, outcomes))
 
     def _sealed(self, row: InstanceRow, outcomes: Outcomes) -> Change:
         context = self._context
@@ -105,6 +107,7 @@ class Steps:
             if not jobs:
                 return
             outcomes.settle()  # marking may take long
+            begun = tracing.now()
             results: Sequence[Marked | LargeMarked | Remapped | Exception]
             try:
                 results = self._context.protector.mark([job for _, job in jobs])
@@ -113,8 +116,11 @@ class Steps:
             for (row, job), result in zip(jobs, results, strict=True):
                 with outcomes.of(row):
                     if isinstance(result, Exception):
+                        failed = getattr(result, "code", type(result).__name__)
+                        tracing.add("mark", row.id, begun, {"route": row.route, "batch": len(jobs)}, failed)
                         raise result
                     outcomes.add(self._commit_derived(row, job.record, result))
+                    tracing.add("mark", row.id, begun, {"route": row.route, "batch": len(jobs)})
 
     def _job(self, row: InstanceRow, record: VaultRecord) -> MarkJob:
         return MarkJob(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Update, bindparam, case, func, literal, select
+from sqlalchemy import Select, Update, bindparam, case, func, literal, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -44,7 +44,7 @@ _FREE = {"lease_owner": None, "lease_until": 0.0}
 
 
 @cache
-def _claiming(state: str, suspects: bool = False, alike: bool = False) -> dict[str, Update]:
+def _claiming(state: str, suspects: bool = False, alike: bool = False) -> dict[str, Update | Select]:
     """The statement that claims instances in `state`; made once, since making it takes longer than running it."""
     # as a word of the statement: an index of one state alone is taken only where it says so
     due = (
@@ -111,7 +111,7 @@ class FlowStore(DeliveryTable, KeptFiles, Arrivals):
             )
             return session.scalar(waiting.limit(1)) is not None
 
-    def _claim(self, state: str, limit: int, lease_s: float, statements: dict[str, Update]) -> list[InstanceRow]:
+    def _claim(self, state: str, limit: int, lease_s: float, statements: dict[str, Any]) -> list[InstanceRow]:
         rows = self._take(InstanceRow, state, statements, limit, lease_s)
         return sorted(rows, key=lambda row: (row.deaths, row.received_at))
 
@@ -141,6 +141,7 @@ class FlowStore(DeliveryTable, KeptFiles, Arrivals):
         telling = Telling(tell)
         failed = settle_apart(changes, lambda batch, counted: self._settle(batch, telling, counted), self._apart)
         self._wake([change for change, error in zip(changes, failed, strict=True) if error is None])
+        self._over(failed, [change.row.id for change in changes])
         return failed
 
     def _wake(self, changes: Sequence[Change]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy import Engine, Select, distinct, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from gateway.database import FiguresRow, InstanceRow, VaultRow, reading
+from gateway.database import MISLED, FiguresRow, InstanceRow, VaultRow, reading
 from gateway.errors import ConfigError, NotFoundError
 
 _AT_ONCE = 1000  # received instances looked at in one step back
@@ -72,6 +72,7 @@ class Figures:
     region_share: float
     stroke_share: float
     roi_share: float
+    misled_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -279,7 +280,8 @@ def _figures(session: Session, locators: Sequence[str]) -> dict[str, Figures]:
             words: dict[str, Any] = {name: str(row.policy.get(name, "")) for name in _WORDS}
             shares = {name: getattr(row, name) for name in _SHARES}
             psnr = row.psnr if math.isfinite(row.psnr) else None
-            found[row.locator] = Figures(**words, frames=row.frames, psnr=psnr, **shares)
+            misled = float(row.policy[MISLED]) if MISLED in row.policy else None
+            found[row.locator] = Figures(**words, frames=row.frames, psnr=psnr, **shares, misled_share=misled)
     return found
 
 

@@ -51,7 +51,9 @@ class Viewing:
         facts = {"instance_id": row.id, "operation": wish.view, "frame": wish.frame, **told}
         audited(self._context.audit, events.INSTANCE_VIEWED, "success", **facts)
         try:
-            return picture(self._received(row), self._copy(row), wish, partial(self._decision, row))
+            pair = (self._received(row), self._copy(row))
+            interest = partial(self._context.protector.region_of_interest, route=self._context.route(row))
+            return picture(*pair, wish, partial(self._decision, row), interest)
         except FileNotFoundError:
             error: GatewayError = NotFoundError("no-copy", "the copy has gone just now", "look again")
         except GatewayError as known:

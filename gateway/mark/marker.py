@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -12,14 +13,17 @@ from gateway.errors import ConfigError, MarkError
 from gateway.mark.device import deterministic, resolve_device
 from gateway.mark.draft import Draft
 from gateway.mark.drafting import Drafter
+from gateway.mark.grids import to_tensor, working_shape
 from gateway.mark.methods.generator_packs import GeneratorPack
 from gateway.mark.methods.method import Batch, Method, Setup
 from gateway.mark.methods.registry import METHODS
 from gateway.mark.placement.logo import load_logo
 from gateway.mark.profiles import load_profiles
+from gateway.mark.resample import resize
 from gateway.mark.settings import MarkSettings
 from gateway.mark.surrogates.half import halved
 from gateway.mark.surrogates.packs import Surrogate, SurrogatePack, load_packs, select_packs
+from gateway.mark.surrogates.strength import misled_share
 from gateway.mark.threads import FrameThreads
 from gateway.mark.types import MarkedImage, MarkRequest, ModalityProfile
 from gateway.mark.visibility.display import check_request, padding_of
@@ -80,6 +84,11 @@ class Marker:
         setup = Setup(settings, self.device, self._logo, generators, self._parallel_map)
         self._method: Method[Any] = chosen(setup)
 
+    @property
+    def surrogates(self) -> tuple[Surrogate, ...]:
+        """The networks that were read so far: those that its marks are made against."""
+        return tuple(member for members in self._loaded.values() for member in members)
+
     def licence_warnings(self, profile: ModalityProfile) -> list[str]:
         """Return the warnings of the packs that this profile would use; to be logged at start."""
         names = self.settings.surrogates or [name for names in profile.packs.values() for name in names]
@@ -133,6 +142,22 @@ class Marker:
                     if progress is not None:
                         progress(done, len(requests))
         return results  # type: ignore[return-value]  # every place is filled: groups cover all indexes
+
+    def region_of_interest(self, request: MarkRequest, profile: ModalityProfile) -> np.ndarray | None:
+        """Return where a mark of this image leaves the anatomy as it is; nothing is drawn.
+
+        Returns
+        -------
+        (H, W) bool; None where it has none: in the tier ``air``, which leaves all of the anatomy, and without anatomy.
+
+        Raises
+        ------
+        MarkError
+            as ``mark`` returns them.
+        """
+        draft = self._draft(request, profile, is_searched=False)  # no `deterministic`: marks may be at work beside it
+        zones = draft.zones if isinstance(draft, Draft) else None
+        return None if zones is None or not zones.region.any() else zones.region
 
     def _may_stay(self, result: MarkedImage | MarkError, request: MarkRequest) -> bool:
         """Return whether an image may stay unmarked: no invisible change survives rounding, and none of it is anatomy.
@@ -200,8 +225,13 @@ class Marker:
             raise MarkError("no-surrogate", f"no surrogate knows a task of profile {profile.name}")
         return fitting
 
-    def _draft(self, request: MarkRequest, profile: ModalityProfile) -> Draft | MarkedImage:
-        """Return a request's draft, or the result of a blank image; raises ``MarkError``."""
+    def _draft(
+        self, request: MarkRequest, profile: ModalityProfile, *, is_searched: bool = True
+    ) -> Draft | MarkedImage:
+        """Return a request's draft, or the result of a blank image; raises ``MarkError``.
+
+        is_searched: for the best placement of the letters, where the method wants that; else the first one serves.
+        """
         check_request(request)
         if is_blank(request, padding_of(request)):
             return left_as_it_is(request)
@@ -211,7 +241,8 @@ class Marker:
         number = self._needs.draft_networks
         surrogates = () if number == 0 else self._surrogates(profile, channels)[:number]
         self._method.load(profile, channels)
-        return Drafter(self.settings, profile, self._needs, surrogates, self.device, self._logo).draft(request)
+        needs = self._needs if is_searched else replace(self._needs, search=False)
+        return Drafter(self.settings, profile, needs, surrogates, self.device, self._logo).draft(request)
 
     def _drawn(self, drafts: Sequence[Draft], profile: ModalityProfile) -> list[Any]:
         """Return a drawing per draft, or the ``MarkError`` that says why not; halves the batch when memory is full."""
@@ -271,7 +302,19 @@ class Marker:
             None if zones is None else zones.anatomy,
             texture=done.texture,
             has_begun=done.has_begun,
+            misled_share=None if done.has_begun else self._misled(draft, image, profile),
         )
+
+    def _misled(self, draft: Draft, image: np.ndarray, profile: ModalityProfile) -> float | None:
+        """Return the share of the networks that the marked image misleads; None where the method asks none."""
+        if not self._needs.draws_with_networks:
+            return None
+        canvas = draft.canvas
+        shape = working_shape(canvas.stored.shape[:2], profile.texture_side)
+        pair = (canvas.shown, canvas.display.shown(image))
+        clean, marked = (resize(to_tensor(one, self.device), *shape).clamp(0.0, 1.0) for one in pair)
+        surrogates = self._surrogates(profile, clean.shape[1])
+        return misled_share(clean, marked, surrogates, profile.tasks, draft.answers)
 
 
 def _cut_out(requests: Sequence[MarkRequest]) -> tuple[list[MarkRequest], list[Place | None]]:

@@ -429,6 +429,9 @@ class MarkedImage:
         slices may begin from; None where the method keeps none.
     has_begun
         whether it began from ``MarkRequest.begin``.
+    misled_share
+        of the answers of the networks that it was made against, those that are not what all of them held the clean
+        image to be (0 to 1); None: not asked, as of slices that began from another's texture.
     """
 
     image: np.ndarray
@@ -444,3 +447,4 @@ class MarkedImage:
     anatomy: np.ndarray | None = None
     texture: np.ndarray | None = None
     has_begun: bool = False
+    misled_share: float | None = None

@@ -46,6 +46,7 @@ class Caller:
     port: int
     certificate: PeerCertificate | None
     balancer: str = ""  # who said in a PROXY header that it comes from `address`; empty: it came by itself
+    user: str = ""  # over HTTP: whose token it shows besides the certificate
 
     def audit_fields(self) -> dict[str, object]:
         """The fields of the audit trail that name this caller."""
@@ -57,6 +58,7 @@ class Caller:
             "tls": self.certificate is not None,
             "key_sha256": self.certificate.key_sha256 if self.certificate else None,
             **via(self.balancer),
+            **({"user": self.user} if self.user else {}),
         }
 
 

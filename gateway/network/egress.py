@@ -18,7 +18,7 @@ from typing import BinaryIO
 from gateway.audit import AuditLog, events
 from gateway.config.models import Destination
 from gateway.dicom.encoding.syntaxes import LOSSLESS_NAMES
-from gateway.errors import DeliveryError, DicomError, PermanentError, TransientError
+from gateway.errors import DeliveryError, DicomError, PermanentError, TransientError, fault
 from gateway.flow.ports import Outgoing
 from gateway.flow.statuses import Kind, delivered, kind_of
 from gateway.network import tls as tls_contexts
@@ -192,7 +192,10 @@ class Egress:
         pause = min([0.5, *(pool.config.idle_release_s / 4 for pool in self._pools.values())])
         while not self._closed.wait(pause):
             for pool in self._pools.values():
-                pool.release_idle()
+                try:
+                    pool.release_idle()
+                except Exception as error:  # the next look may go well, and the other destinations need theirs
+                    _log.error("idle associations could not be looked after: %s", fault(error))
 
     def _write_failure(self, pool: _Pool, item: Outgoing, error: DeliveryError) -> None:
         """One line per failed instance, but one per outage while nothing gets through at all."""
@@ -252,11 +255,13 @@ class _Pool:
         """Look after those that are not lent."""
         with self._changed:
             idle, self._free = self._free, []
-        for link in idle:
-            link.release_if_idle()
-        with self._changed:
-            self._free = [*idle, *self._free]
-            self._changed.notify_all()
+        try:
+            for link in idle:
+                link.release_if_idle()
+        finally:  # whatever came of it: nobody could send there any more
+            with self._changed:
+                self._free = [*idle, *self._free]
+                self._changed.notify_all()
 
     def close(self) -> None:
         """Release all, waiting for those that are lent."""

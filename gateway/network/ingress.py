@@ -6,9 +6,9 @@ whole in memory, in a temporary file, or decoded here. Success is answered only 
 
 from __future__ import annotations
 
-import errno
 import logging
 import ssl
+import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext, build_context
 
-from gateway.audit import FIELDS, AuditLog, events
+from gateway.audit import AuditLog, events
 from gateway.config.models import Ingress, Peer, Route
-from gateway.errors import CapacityError, DicomError, GatewayError, fault
-from gateway.flow.ports import Incoming, ReceivedFacts, Receiver, Requests
+from gateway.errors import DicomError, fault
+from gateway.flow.ports import Receiver, Requests
 from gateway.network import command as dimse
 from gateway.network import tls as tls_contexts
 from gateway.network.admission import Counts
@@ -39,51 +39,13 @@ from gateway.network.callers import (
 from gateway.network.commitment_request import CommitmentRequest
 from gateway.network.commitment_sets import PUSH_MODEL, SYNTAXES
 from gateway.network.contexts import storage_contexts
+from gateway.network.incoming import STATUS_BY_CODE, SUCCESS, IncomingObject
 from gateway.network.server import Listen, ScpServer
 from gateway.network.upper_layer import GatewayAssociation
+from gateway.network.window import Window
 
-SUCCESS = 0x0000
-PROCESSING_FAILURE = 0x0110  # PS3.7 C.5.10
-SOP_CLASS_NOT_SUPPORTED = 0x0122  # PS3.7 C.5.13
-OUT_OF_RESOURCES = 0xA700  # PS3.4 B.2.3, as the next two
-DATA_SET_DOES_NOT_MATCH = 0xA900
-CANNOT_UNDERSTAND = 0xC000
-
-# Stable codes out of the ranges that the standard leaves to us. Scripts and the conformance statement rely on them.
-STATUS_BY_CODE = {
-    "uid-mismatch": DATA_SET_DOES_NOT_MATCH,
-    "sop-class-mismatch": DATA_SET_DOES_NOT_MATCH,
-    "not-dicom": 0xC001,
-    "truncated": 0xC002,
-    "missing-uid": 0xC003,
-    "no-data-set": 0xC004,
-    "already-marked": 0xC010,
-    "instance-too-large": 0xC011,
-    "sop-class-not-negotiated": SOP_CLASS_NOT_SUPPORTED,
-}
-
-_MOST_WAITING = 16  # messages other than C-STORE; without an asynchronous window a peer has one under way
+_MOST_WAITING = 16  # messages other than C-STORE
 _log = logging.getLogger(__name__)
-
-
-def status_of(error: Exception) -> tuple[int, str]:
-    """The DIMSE status and the stable word for an error on the way into the spool."""
-    if isinstance(error, CapacityError):
-        return OUT_OF_RESOURCES, error.code
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return OUT_OF_RESOURCES, "disk-full"
-    if isinstance(error, DicomError):
-        return STATUS_BY_CODE.get(error.code, CANNOT_UNDERSTAND), error.code
-    if isinstance(error, GatewayError):
-        return PROCESSING_FAILURE, error.code
-    return PROCESSING_FAILURE, "internal-error"
-
-
-def sentence_of(error: Exception) -> str:
-    """What the sender's log may show: Error Comment (0000,0902), LO, at most 64 characters, and no PHI."""
-    _, word = status_of(error)
-    told = f"{word}: {error.message}" if isinstance(error, GatewayError) and error.message else word
-    return told.encode("ascii", "replace").decode()[:64].replace("\\", "/")
 
 
 class IngressScp:
@@ -137,12 +99,13 @@ class IngressScp:
                 balancers=config.balancers,
                 max_connections_per_address=config.max_connections_per_address,
                 max_associations_per_ae=config.max_associations_per_ae,
+                is_shared=config.processes > 1,
             ),
             audit=audit,
             admit=self._admit,
             contexts=self._contexts,
             handlers=[(evt.EVT_C_ECHO, lambda event: SUCCESS), (evt.EVT_C_STORE, self._store_without_data_set)],
-            association_class=lambda ae, mode: _IngressAssociation(ae, mode, self),
+            association_class=lambda ae, mode: IngressAssociation(ae, mode, self),
             tls=tls,
             on_end=self._association_ended,
             counts=counts,
@@ -214,6 +177,7 @@ class IngressScp:
 
     def _association_ended(self, ended: GatewayAssociation) -> None:
         association = _ours(ended)
+        association.window.end()
         statuses = association.statuses
         received = statuses[SUCCESS]
         self.write_audit(
@@ -232,11 +196,11 @@ class IngressScp:
 class _StoreDimse(DIMSEServiceProvider):
     """Takes C-STORE requests out of pynetdicom's way; other messages, which have no data set here, go the stock way."""
 
-    def __init__(self, assoc: _IngressAssociation) -> None:
+    def __init__(self, assoc: IngressAssociation) -> None:
         super().__init__(assoc)
         self._ingress_association = assoc
         self._command = bytearray()
-        self._object: _IncomingObject | CommitmentRequest | None = None
+        self._object: IncomingObject | CommitmentRequest | None = None
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Called in the socket's thread for each P-DATA; an exception ends the association (A-ABORT)."""
@@ -253,6 +217,8 @@ class _StoreDimse(DIMSEServiceProvider):
         """Forget an object that did not come to its end."""
         if self._object is not None:
             self._object.cut_off()
+            if isinstance(self._object, IncomingObject):
+                self._ingress_association.count(self._object.status, 0)
             self._object = None
 
     def _take_command(self, context_id: int, data: bytes, last: bool) -> None:
@@ -268,7 +234,7 @@ class _StoreDimse(DIMSEServiceProvider):
         command = dimse.decode_command(encoded)
         has_data_set = command.get(dimse.DATA_SET_TYPE) != dimse.NO_DATA_SET
         if command[dimse.COMMAND_FIELD] == dimse.C_STORE_RQ and has_data_set:
-            self._object = _IncomingObject(self._ingress_association, context_id, command)
+            self._object = self._ingress_association.incoming(context_id, command)
         elif command[dimse.COMMAND_FIELD] == dimse.N_ACTION_RQ and has_data_set:
             association = self._ingress_association
             ingress = association.ingress
@@ -281,18 +247,27 @@ class _StoreDimse(DIMSEServiceProvider):
             super().receive_primitive(_one_fragment(context_id, b"\x03" + dimse.with_plain_titles(encoded)))
 
     def _take_data(
-        self, incoming: _IncomingObject | CommitmentRequest, context_id: int, data: bytes | memoryview, last: bool
+        self, incoming: IncomingObject | CommitmentRequest, context_id: int, data: bytes | memoryview, last: bool
     ) -> None:
         if context_id != incoming.context_id:
             raise DicomError("bad-command", "a data set in another presentation context than its command")
         incoming.write(data)
-        if last:
-            response = incoming.finish()
-            self._object = None
-            self.dul.send_pdu(_one_fragment(context_id, b"\x03" + response))
+        if not last:
+            return
+        self._object = None
+        if isinstance(incoming, IncomingObject):
+            self._ingress_association.window.run(incoming.instance, lambda: self._answer_store(incoming))
+        else:
+            self.dul.send_pdu(_one_fragment(context_id, b"\x03" + incoming.finish()))
+
+    def _answer_store(self, incoming: IncomingObject) -> None:
+        response = incoming.finish()
+        self._ingress_association.count(incoming.status, incoming.size)
+        self.dul.send_pdu(_one_fragment(incoming.context_id, b"\x03" + response))
+        self._ingress_association.dul.begin_idle_time()
 
 
-class _IngressAssociation(GatewayAssociation):
+class IngressAssociation(GatewayAssociation):
     """One association with the archive; counts what came of its C-STOREs."""
 
     def __init__(self, ae: ApplicationEntity, mode: str, ingress: IngressScp) -> None:
@@ -300,145 +275,48 @@ class _IngressAssociation(GatewayAssociation):
         self.statuses: Counter[int] = Counter()
         self.bytes_received = 0
         self.began = time.monotonic()
+        self.window = Window()
+        self._counting = threading.Lock()
         super().__init__(ae, mode)
+
+    def agree_window(self, invoked: int) -> int:
+        most = self.ingress.config.async_operations
+        self.window = Window(min(invoked or most, most), self._window_failed)  # 0: no limit
+        return self.window.most
+
+    def _window_failed(self, error: Exception) -> None:
+        _log.error("C-STORE in association %s: %s", self.association_id, fault(error))
+        self.abort(block=False)
+
+    def count(self, status: int, size: int) -> None:
+        """Count what came of a C-STORE; any of the window's threads may call it."""
+        with self._counting:
+            self.statuses[status] += 1
+            self.bytes_received += size
+
+    def incoming(self, context_id: int, command: dimse.Command) -> IncomingObject:
+        """Begin to take a C-STORE request."""
+        longest = self.ingress.config.max_instance_mib << 20
+        return IncomingObject(self, context_id, command, self.ingress.receiver, longest, self.ingress.write_audit)
 
     def make_dimse(self) -> DIMSEServiceProvider:
         return _StoreDimse(self)
+
+    def before_release(self) -> None:
+        self.window.settle()
+
+    def is_busy(self) -> bool:
+        return self.window.is_busy
 
     def connection_ended(self) -> None:
         if isinstance(self.dimse, _StoreDimse):
             self.dimse.connection_ended()
 
 
-def _ours(association: Association) -> _IngressAssociation:
+def _ours(association: Association) -> IngressAssociation:
     """What `IngressScp` makes all of its associations."""
-    assert isinstance(association, _IngressAssociation)
+    assert isinstance(association, IngressAssociation)
     return association
-
-
-class _IncomingObject:
-    """One C-STORE request between its command and its response.
-
-    An error on the way in refuses the object, not the association: the rest of its fragments is let through to
-    nowhere and the response says why.
-    """
-
-    def __init__(self, association: _IngressAssociation, context_id: int, command: dimse.Command) -> None:
-        self.context_id = context_id
-        self._association = association
-        self._ingress = association.ingress
-        self._command = command
-        self._size = 0
-        self._limit = self._ingress.config.max_instance_mib << 20
-        self._incoming: Incoming | None = None
-        self._refusal: tuple[int, str] | None = None
-        self._sentence = ""
-        self._transfer_syntax = str(association._accepted_cx[context_id].transfer_syntax[0])  # KeyError: A-ABORT
-        try:
-            self._begin()
-        except Exception as error:
-            self._refuse(error)
-
-    def _begin(self) -> None:
-        sop_class = str(self._command.get(dimse.AFFECTED_SOP_CLASS_UID, ""))
-        sop_instance = str(self._command.get(dimse.AFFECTED_SOP_INSTANCE_UID, ""))
-        if sop_class != self._association._accepted_cx[self.context_id].abstract_syntax:
-            raise DicomError("sop-class-not-negotiated", "the SOP class of the command is not that of its context")
-        if not 0 < len(sop_instance) <= 64 or not set(sop_instance) <= set("0123456789."):
-            raise DicomError("missing-uid", "the command has no usable SOP Instance UID")
-        caller = self._association.known_caller
-        self._ingress.receiver.admit(caller.called_ae, caller.calling_ae, sop_class)
-        self._incoming = self._ingress.receiver.begin(
-            ReceivedFacts(
-                calling_ae=caller.calling_ae,
-                called_ae=caller.called_ae,
-                peer_address=caller.address,
-                association_id=caller.association_id,
-                sop_class_uid=sop_class,
-                sop_instance_uid=sop_instance,
-                transfer_syntax_uid=self._transfer_syntax,
-            )
-        )
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Take one fragment."""
-        self._size += len(data)
-        if self._refusal is not None:
-            return
-        try:
-            if self._size > self._limit:
-                raise DicomError("instance-too-large", f"more than {self._ingress.config.max_instance_mib} MiB")
-            assert self._incoming is not None  # or it is refused
-            self._incoming.write(data)
-        except Exception as error:
-            self._refuse(error)
-
-    def finish(self) -> bytes:
-        """Commit, and return the command set of the response (C-STORE-RSP, PS3.7 9.3.1.2)."""
-        if self._refusal is None:
-            try:
-                assert self._incoming is not None  # or it is refused
-                self._incoming.commit()
-            except Exception as error:
-                self._refuse(error)
-        # From here on the instance is durable, or refused and forgotten: nothing below may change which.
-        status, _ = self._refusal or (SUCCESS, "")
-        self._association.statuses[status] += 1
-        self._association.bytes_received += self._size
-        response: dimse.Command = {
-            dimse.COMMAND_FIELD: dimse.C_STORE_RSP,
-            dimse.MESSAGE_ID_RESPONDED_TO: self._command.get(dimse.MESSAGE_ID, 0),
-            dimse.DATA_SET_TYPE: dimse.NO_DATA_SET,
-            dimse.STATUS: status,
-        }
-        for number in (dimse.AFFECTED_SOP_CLASS_UID, dimse.AFFECTED_SOP_INSTANCE_UID):
-            uid = dimse.text_in(self._command, number)
-            if uid and uid.isascii() and len(uid) <= 64:
-                response[number] = uid
-        if self._sentence:
-            response[dimse.ERROR_COMMENT] = self._sentence
-        return dimse.encode_command(response)
-
-    def cut_off(self) -> None:
-        """The association ended in the middle of this object."""
-        if self._refusal is None:
-            self._refusal = (PROCESSING_FAILURE, "aborted-mid-object")
-            self._forget()
-            self._write_audit("failure", self._refusal)
-        self._association.statuses[self._refusal[0]] += 1
-
-    def _refuse(self, error: Exception) -> None:
-        self._refusal = refusal = status_of(error)
-        self._sentence = sentence_of(error)
-        if not isinstance(error, GatewayError):
-            _log.error("C-STORE in association %s: %s", self._association.association_id, fault(error))
-        self._forget()
-        self._write_audit("failure" if refusal[0] in (PROCESSING_FAILURE, OUT_OF_RESOURCES) else "refused", refusal)
-
-    def _forget(self) -> None:
-        if self._incoming is None:
-            return
-        try:
-            self._incoming.abort()
-        except Exception as error:
-            _log.error("could not forget an object of %s: %s", self._association.association_id, fault(error))
-
-    def _write_audit(self, outcome: str, refusal: tuple[int, str]) -> None:
-        status, reason = refusal
-        caller = self._association.known_caller.audit_fields()
-        told = " ".join(str(FIELDS[name](caller[name])) for name in ("calling_ae", "peer_address"))
-        _log.info("instance refused: %s, 0x%04X, from %s", reason, status, told)
-        self._ingress.write_audit(
-            events.INSTANCE_REFUSED,
-            outcome,
-            reason=reason,
-            status=status,
-            sop_class_uid=self._command.get(dimse.AFFECTED_SOP_CLASS_UID),
-            sop_instance_uid=self._command.get(dimse.AFFECTED_SOP_INSTANCE_UID),
-            transfer_syntax_uid=self._transfer_syntax,
-            bytes=self._size,
-            **self._association.known_caller.audit_fields(),
-        )
 
 
 def _one_fragment(context_id: int, fragment: bytes) -> P_DATA:

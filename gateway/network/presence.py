@@ -2,7 +2,8 @@
 
 A role binds, beside each of its ports, a socket in Linux's abstract name space under a name made of the port (unix(7)):
 the kernel frees it with the process, and it belongs to the same network name space as the port. Nobody connects to it.
-Whoever else takes the name gains only that a check calls a taken port right.
+Of the processes that share a port each takes the first name that is free. Whoever else takes a name gains only that a
+check calls a taken port right.
 """
 
 from __future__ import annotations
@@ -14,29 +15,30 @@ from collections.abc import Iterator
 from gateway.config import Config
 from gateway.config.lines import KeyPath
 
+MOST_PROCESSES = 64  # on one port
+
 
 class Presence:
     """The names that one running role holds; `close` gives them back."""
 
     def __init__(self) -> None:
-        self._held: dict[bytes, socket.socket] = {}
+        self._held: dict[tuple[str, int], socket.socket] = {}
 
     def hold(self, config: Config, role: str) -> None:
-        """Hold the names of the ports that `role` has by this configuration, and no others.
-
-        A replica of the role that said so already is no error.
-        """
-        wanted = {_name(host, port) for _, host, port in listeners(config, role)}
-        for name in wanted - self._held.keys():
-            each = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-            try:
-                each.bind(name)
-            except OSError:
-                each.close()
-            else:
-                self._held[name] = each
-        for name in self._held.keys() - wanted:
-            self._held.pop(name).close()
+        """Hold a name of each port that `role` has by this configuration, and no others."""
+        wanted = {(host, port) for _, host, port in listeners(config, role)}
+        for where in wanted - self._held.keys():
+            for name in _names(*where):
+                each = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+                try:
+                    each.bind(name)
+                except OSError:
+                    each.close()
+                else:
+                    self._held[where] = each
+                    break
+        for where in self._held.keys() - wanted:
+            self._held.pop(where).close()
 
     def close(self) -> None:
         """Give the names back (the kernel does so at the end of the process, too)."""
@@ -70,11 +72,13 @@ def announce(config: Config, role: str) -> Presence:
 
 def is_ours(host: str, port: int) -> bool:
     """Whether a running role of the gateway says that it holds this port."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
-        try:
-            probe.bind(_name(host, port))
-        except OSError as error:
-            return error.errno == errno.EADDRINUSE
+    for name in _names(host, port):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+            try:
+                probe.bind(name)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    return True
     return False
 
 
@@ -102,5 +106,6 @@ def reason_not_to_listen(host: str, port: int) -> str:
     return ""
 
 
-def _name(host: str, port: int) -> bytes:
-    return f"\0miad-gateway/{host}:{port}".encode()
+def _names(host: str, port: int) -> list[bytes]:
+    name = f"\0miad-gateway/{host}:{port}"
+    return [(name if number == 1 else f"{name}/{number}").encode() for number in range(1, MOST_PROCESSES + 1)]

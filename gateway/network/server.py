@@ -70,6 +70,7 @@ class Listen:
     balancers: tuple[str, ...] = ()
     max_connections_per_address: int | None = None
     max_associations_per_ae: int | None = None
+    is_shared: bool = False  # other processes of this user may listen on the same port
 
 
 class ScpServer:
@@ -174,7 +175,7 @@ class ScpServer:
             self._listener = (
                 Listener(self, ae, where, self._handlers, same._handed_on())
                 if same is not None
-                else Listener(self, ae, where, self._handlers, _bound(where) if own else None)
+                else Listener(self, ae, where, self._handlers, _bound(where) if own or self.listen.is_shared else None)
             )
         except OSError as error:
             raise ConfigError(
@@ -214,9 +215,10 @@ class ScpServer:
             left = list(self._live)
         for association in left:
             association.acse.send_abort(0x00)
+        deadline = time.monotonic() + 2 * drain_s + 1  # of all together: a disk that hangs hangs for each of them
         for association in left:
             if association.ident is not None:
-                association.join(2 * drain_s + 1)
+                association.join(max(0.0, deadline - time.monotonic()))
         self.refusals.sum_up(all_of_them=True)
 
     def pause(self) -> None:
@@ -337,7 +339,7 @@ class ScpServer:
 
 
 def _bound(where: tuple[str, int]) -> socket.socket:
-    """A socket on an address of a port that this process has on another one."""
+    """A socket on a port that this user's other sockets may have too, on another address or in other processes."""
     family, kind, protocol, _, address = socket.getaddrinfo(
         where[0] or None, where[1], type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]

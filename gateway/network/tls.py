@@ -81,6 +81,35 @@ def client_context(tls: Tls) -> ssl.SSLContext:
     return _context(ssl.PROTOCOL_TLS_CLIENT, tls)  # CERT_REQUIRED and check_hostname are this protocol's defaults
 
 
+def trusting_context(
+    trust: Path | None, certificate: Path | None = None, private_key: Path | None = None
+) -> ssl.SSLContext:
+    """Context for asking a service that need not know our certificate; its own is checked all the same.
+
+    Parameters
+    ----------
+    trust
+        Authorities of the service, file or folder; None: those of the system.
+    certificate, private_key
+        Shown to it, where both are given.
+
+    Raises
+    ------
+    ConfigError
+        As `server_context`.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    _harden(context)
+    if trust is None:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    else:
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        _load_trust(context, trust)
+    if certificate is not None and private_key is not None:
+        _load_own(context, certificate, private_key)
+    return context
+
+
 def peer_certificate(connection: ssl.SSLSocket) -> PeerCertificate | None:
     """What the peer's certificate says, or None when it showed none; call it after the handshake."""
     der = connection.getpeercert(binary_form=True)
@@ -104,20 +133,28 @@ def certificate_facts(der: bytes) -> PeerCertificate:
 
 def _context(protocol: int, tls: Tls) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(TLS_1_2_CIPHERS)
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    _check_private(tls.private_key)
-    try:
-        context.load_cert_chain(tls.certificate, tls.private_key, password=_no_password)
-    except OSError as error:  # ssl.SSLError is one
-        raise _unusable(tls.certificate, error) from None
+    _harden(context)
+    _load_own(context, tls.certificate, tls.private_key)
     # What lies in the trust is trusted as it is: an intermediate authority without its root, or one certificate alone.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     _load_trust(context, tls.trust)
     if tls.crl is not None:
         _load_revoked(context, tls.crl)
     return context
+
+
+def _harden(context: ssl.SSLContext) -> None:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(TLS_1_2_CIPHERS)
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+
+
+def _load_own(context: ssl.SSLContext, certificate: Path, private_key: Path) -> None:
+    _check_private(private_key)
+    try:
+        context.load_cert_chain(certificate, private_key, password=_no_password)
+    except OSError as error:  # ssl.SSLError is one
+        raise _unusable(certificate, error) from None
 
 
 def _load_trust(context: ssl.SSLContext, trust: Path) -> None:

@@ -14,7 +14,8 @@ machine and its negotiation (PS3.8 chapter 9) and replace the waiting, the readi
 What is changed in pynetdicom, and why there: `DULServiceProvider.run_reactor`, `_read_pdu_data`, `_send` and `stop_dul`
 (waiting and reading), `StateMachine.do_action` (a surprise ends the association, not the thread),
 `Association.run_reactor` and `_run_reactor` (no polling, no second thread left behind), `AssociationSocket`
-(deadlines). Its negotiation, its state table and its services stay.
+(deadlines), `ACSE._check_async_ops` (the window that a port grants). Its negotiation, its state table and its services
+stay.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ from collections.abc import Callable
 from typing import Any
 
 from pynetdicom import evt
+from pynetdicom.acse import ACSE
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import StateMachine
 from pynetdicom.pdu import A_ABORT_RQ, P_DATA_TF
-from pynetdicom.pdu_primitives import A_ASSOCIATE, A_P_ABORT, P_DATA
+from pynetdicom.pdu_primitives import A_ASSOCIATE, A_P_ABORT, P_DATA, AsynchronousOperationsWindowNegotiation
 
 from gateway.errors import DicomError, GatewayError
 from gateway.network.admission import Counts, Places
@@ -85,6 +87,7 @@ class GatewayDul(DULServiceProvider):
         self.wake_up = WakeUp()
         self.state_machine = _GatewayStateMachine(self)
         self._is_broken = False  # something was sent that ends the association; its event is under way
+        self._is_reading = False
 
     @property
     def connection(self) -> GatewaySocket:
@@ -201,6 +204,7 @@ class GatewayDul(DULServiceProvider):
             self.event_queue.put("Evt17")
             return
         try:
+            self._is_reading = True
             pdu, event = self._read_due_pdu()
         except TimeoutError:
             self._gateway_association.note_flaw("associate-timeout" if self._is_waiting else "pdu-timeout")
@@ -214,6 +218,16 @@ class GatewayDul(DULServiceProvider):
         else:
             self._recv_pdu.put(pdu)
             self.event_queue.put(event)
+        finally:
+            self._is_reading = False
+
+    def begin_idle_time(self) -> None:
+        """From now on the peer may be silent for as long as it may."""
+        self._idle_timer.restart()
+
+    def idle_timer_expired(self) -> bool:
+        """Whether nothing has come for too long; a PDU that has begun to come has a time of its own."""
+        return not self._is_reading and bool(super().idle_timer_expired())
 
     def _read_due_pdu(self) -> tuple[Any, str]:
         """The next PDU, decoded, and its event.
@@ -260,6 +274,21 @@ class GatewayDul(DULServiceProvider):
         return data
 
 
+class _GatewayAcse(ACSE):
+    """Answers the asynchronous operations window that a peer asks for, of which pynetdicom knows (1, 1) alone."""
+
+    def _check_async_ops(self) -> AsynchronousOperationsWindowNegotiation | None:
+        association = self.assoc
+        assert isinstance(association, GatewayAssociation)
+        agreed = association.agree_window(association.requestor.asynchronous_operations[0])
+        if agreed == 1:
+            return None  # the default, PS3.7 D.3.3.3
+        item = AsynchronousOperationsWindowNegotiation()
+        item.maximum_number_operations_invoked = agreed  # by the peer
+        item.maximum_number_operations_performed = 1  # we ask for nothing on it
+        return item
+
+
 class GatewayAssociation(Association):
     """An association that a peer has asked us for.
 
@@ -301,6 +330,7 @@ class GatewayAssociation(Association):
         super().__init__(ae, mode)
         self.dul: GatewayDul = GatewayDul(self)
         self.dimse = self.make_dimse()
+        self.acse = _GatewayAcse(self)
         # The setters hand the timeouts on to the new DUL.
         self.acse_timeout = self.ae.acse_timeout
         self.network_timeout = self.ae.network_timeout
@@ -319,6 +349,17 @@ class GatewayAssociation(Association):
     def make_dimse(self) -> DIMSEServiceProvider:
         """What puts the fragments of this association's messages together; it has no socket yet."""
         return DIMSEServiceProvider(self)
+
+    def agree_window(self, invoked: int) -> int:
+        """How many operations the peer may have under way where it asks for `invoked` (0: as many as it likes)."""
+        return 1
+
+    def before_release(self) -> None:
+        """Called in the association's thread before a release is answered: what is under way is answered first."""
+
+    def is_busy(self) -> bool:
+        """Whether the peer waits for an answer of ours: then its silence says nothing."""
+        return False
 
     def connection_ended(self) -> None:
         """Called in the socket's own thread after its last event, whatever ended the association."""
@@ -378,6 +419,7 @@ class GatewayAssociation(Association):
                 self._serve_request(message, context_id)
                 self.dul.tell_association()  # there may be more
             if self.is_established and self.acse.is_release_requested():
+                self.before_release()
                 # The places first: who has the answer may come back at once, and finds them free.
                 self.places.give_back()
                 self.acse.send_release(is_response=True)
@@ -390,7 +432,7 @@ class GatewayAssociation(Association):
                 return
             if not self.dul.is_alive():
                 return
-            if self.dul.idle_timer_expired():
+            if not self.is_busy() and self.dul.idle_timer_expired():  # in this order: an answer begins its time anew
                 self.note_flaw("idle-timeout")
                 self.abort(block=False)
                 return

@@ -11,14 +11,13 @@ import os
 import shutil
 import socket
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
 
 import numpy as np
 
 from gateway.audit import AuditLog
 from gateway.config import Config, Destination, Finding
+from gateway.config.identities import issuers
 from gateway.config.lines import KeyPath, format_path
 from gateway.database import schema_version
 from gateway.dicom.encoding.syntaxes import LOSSLESS_NAMES, syntax_of
@@ -26,15 +25,18 @@ from gateway.dicom.pixels.children.pool import Limits, Pool
 from gateway.dicom.pixels.facts import FrameFacts
 from gateway.errors import DeliveryError, GatewayError, UnreachableError
 from gateway.flow import clock
+from gateway.identity.discovery import ENDPOINTS, Discovery
+from gateway.identity.jwks import read_keys
 from gateway.keys.certificates import chain_of
 from gateway.network.egress import Egress
+from gateway.network.fetching import Fetcher
 from gateway.network.presence import is_ours, listeners
 from gateway.preflight import preflight
 from gateway.preflight.certificates import certificate_files, check_certificates, read_certificates, tls_tables
+from gateway.preflight.examined import Examined
 from gateway.preflight.machine import try_codecs, try_ports, try_the_database
+from gateway.preflight.standby import examine_standby
 from gateway.vault.objects import ObjectPayloads
-
-Level = Literal["ok", "warning", "error"]
 
 AREAS = (
     "configuration",
@@ -48,6 +50,7 @@ AREAS = (
     "codecs",
     "database",
     "store",
+    "identity",
     "destinations",
 )
 CODECS = ("jpeg-ls", "jpeg-2000", "htj2k", "rle")
@@ -71,18 +74,6 @@ CLASSES = {
 """What a destination is asked about: the storage SOP classes that leave most often."""
 
 
-@dataclass(frozen=True)
-class Examined:
-    """One thing that was looked at. unreachable: a peer or the database did not answer, which may heal by itself."""
-
-    area: str
-    level: Level
-    where: str
-    message: str
-    hint: str = ""
-    unreachable: bool = False
-
-
 def examine(config: Config, audit: AuditLog) -> list[Examined]:
     """Look at everything, in the order of `AREAS`; nothing is changed, and only C-ECHO is sent to destinations.
 
@@ -100,7 +91,14 @@ def examine(config: Config, audit: AuditLog) -> list[Examined]:
         findings += [finding for finding in rest if finding not in findings]
     found = [_as_examined(finding) for finding in findings]
     found += [*_disk(config), *_names(config), *_certificates(config), *_ports(config), *_device(config)]
-    found += [*_codecs(config), *_database(config), *_store(config), *_destinations(config.destinations, audit)]
+    found += [
+        *_codecs(config),
+        *_database(config),
+        *examine_standby(config),
+        *_store(config),
+        *_issuers(config),
+        *_destinations(config.destinations, audit),
+    ]
     troubled = {(one.area, one.where) for one in found if one.level != "ok"}
     found = [
         one for one in found if one.level != "ok" or (one.area, one.where) not in troubled or one.area == "destinations"
@@ -109,6 +107,7 @@ def examine(config: Config, audit: AuditLog) -> list[Examined]:
     fine = {
         "configuration": "nothing in it stands against its use",
         "keys": "all are there, closed to others, and the restore keys are a pair",
+        "identity": "no identity provider is to be asked",
         "codecs": f"{', '.join(CODECS)} work, in processes that can open no file and no socket",
         "names": "every host name is known",
     }
@@ -298,7 +297,11 @@ def _store(config: Config) -> Iterator[Examined]:
         yield Examined("store", "error", where, error.message, error.hint, error.code == "store-unreachable")
         return
     message = f"{name} answers; whether what it has taken outlives a power cut is for its own settings"
-    yield Examined("store", "ok", where, message)
+    if config.durability == "disk":
+        yield Examined("store", "ok", where, message)
+        return
+    hint = 'durability is cluster: let it flush, or keep copies (operations.md, "An object store"); no store tells us'
+    yield Examined("store", "ok", where, f"{message}. {hint}")
 
 
 def _clock(config: Config) -> Iterator[Examined]:
@@ -315,6 +318,25 @@ def _clock(config: Config) -> Iterator[Examined]:
         yield Examined("clock", "warning", "clock", message, "look at it (date -u), and at NTP on this machine")
     else:
         yield Examined("clock", "ok", "clock", f"{now:%Y-%m-%d %H:%M} UTC, and nothing speaks against it")
+
+
+def _issuers(config: Config) -> Iterator[Examined]:
+    """Each identity provider answers, is who it is held to be, and has keys."""
+    for path, issuer, _ in issuers(config):
+        where = format_path((*path, "issuer"))
+        if issuer.keys_file is not None and path[0] != "page":
+            continue  # it is not asked
+        try:
+            discovery = Discovery(issuer.issuer, Fetcher(issuer.issuer, issuer.trust, issuer.timeout_s))
+            for name in ENDPOINTS:
+                discovery.endpoint(name)
+            count = len(read_keys(discovery.keys(), issuer.issuer))
+        except UnreachableError as error:
+            yield Examined("identity", "error", where, error.message, error.hint, unreachable=True)
+        except GatewayError as error:
+            yield Examined("identity", "error", where, error.message, error.hint)
+        else:
+            yield Examined("identity", "ok", where, f"answers as {issuer.issuer}, with {count} keys")
 
 
 def _destinations(destinations: Iterable[Destination], audit: AuditLog) -> Iterator[Examined]:

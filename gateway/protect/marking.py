@@ -16,6 +16,7 @@ from typing import BinaryIO
 import numpy as np
 
 from gateway.config.models import Route
+from gateway.database import MISLED
 from gateway.dicom.copy.derive import DerivationFacts, derive
 from gateway.dicom.encoding.encoded import InstanceHeader
 from gateway.dicom.encoding.geometry import frame_positions
@@ -290,6 +291,7 @@ class FigureTally:
         self._windows: dict[str, float] = {}
         self._notes: Counter[str] = Counter()
         self._shares = np.zeros(3)
+        self._misled: list[float] = []  # of the frames whose networks were asked afterwards
         self.tiers: Counter[str] = Counter()  # of the marked frames
 
     def add(self, results: Iterable[MarkedImage]) -> None:
@@ -302,6 +304,8 @@ class FigureTally:
                 self.tiers[result.tier] += 1
             for name, psnr in result.quality.psnr_windows.items():
                 self._windows[name] = min(psnr, self._windows.get(name, psnr))
+            if result.misled_share is not None:
+                self._misled.append(result.misled_share)
             self._shares += (result.region.mean(), result.quality.stroke_share, result.roi.mean())
 
     @property
@@ -331,6 +335,7 @@ class FigureTally:
                     if tier != mark.tier
                 },
                 **{f"{note} frames": str(count) for note, count in sorted(self._notes.items()) if note},
+                **({MISLED: f"{sum(self._misled) / len(self._misled):.3f}"} if self._misled else {}),
             },
             frames=self._frames,
             psnr=self._psnr,

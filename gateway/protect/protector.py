@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from sqlalchemy import Engine
 
 from gateway import __version__
@@ -26,7 +27,7 @@ from gateway.dicom.encoding.syntaxes import syntax_of
 from gateway.dicom.pixels.children.pool import Limits, configure
 from gateway.errors import GatewayError, HoldError
 from gateway.keys import SealingKeys, mark_seed
-from gateway.mark import MarkedImage, Marker, MarkSettings, ModalityProfile, load_packs, load_profiles
+from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, ModalityProfile, load_packs, load_profiles
 from gateway.mark.surrogates.foreign import read_packs
 from gateway.protect.batching import Member, mark_together, member_of
 from gateway.protect.key_slices import KeyTextures, Start, is_key, slice_number, uses
@@ -399,6 +400,10 @@ class Protector:
             visible_text=route.visible_text,
             ride_along=ride_along(route),
         )
+
+    def region_of_interest(self, request: MarkRequest, profile: ModalityProfile, route: Route) -> np.ndarray | None:
+        """Where a mark of this image on this route leaves the anatomy as it is, as `Marker.region_of_interest`."""
+        return self._marker(self._settings(route)).region_of_interest(request, profile)
 
     def _settings(self, route: Route) -> MarkSettings:
         return MarkSettings(device=self._config.worker.device, **route.mark.model_dump(exclude_none=True))

@@ -21,8 +21,8 @@ from gateway.dicom.pixels.frames import FrameReader
 from gateway.dicom.pixels.shown import shown
 from gateway.dicom.pixels.stored_values import Pixels, pixels_of
 from gateway.dicom.pixels.windows import Window
-from gateway.errors import DicomError, NotFoundError
-from gateway.mark import ModalityProfile
+from gateway.errors import DicomError, MarkError, NotFoundError
+from gateway.mark import MarkRequest, ModalityProfile
 from gateway.mark.drafting import zones_of
 from gateway.mark.visibility.display import display_of, untouchable_of
 from gateway.protect.marking import Opened, how_shown, requests_of
@@ -32,7 +32,13 @@ View = Literal["before", "after", "difference", "zones"]
 VIEWS: tuple[View, ...] = ("before", "after", "difference", "zones")
 MOST_PIXELS = 64 << 20  # of one frame
 MOST_DEFLATED = 64 << 20  # bytes; a deflated data set is read whole
-COLOURS = {"air": (70, 130, 220), "anatomy": (70, 190, 110), "changed": (255, 140, 0)}  # of the zones
+Interest = Callable[[MarkRequest, ModalityProfile], np.ndarray | None]
+COLOURS = {  # of the zones
+    "air": (70, 130, 220),
+    "anatomy": (70, 190, 110),
+    "interest": (190, 60, 200),
+    "changed": (255, 140, 0),
+}
 _TINT = 0.4  # share of a zone's colour in its pixels
 _NO_KEY = bytes(32)  # zones do not depend on the mark's key
 
@@ -106,6 +112,7 @@ def picture(
     after: Stored | None,
     wish: Wish,
     decide: Callable[[InstanceHeader], Decision],
+    interest: Interest | None = None,
 ) -> Picture:
     """What was wished for, of an original and its marked copy, of which one may not be there.
 
@@ -113,6 +120,8 @@ def picture(
     ----------
     decide
         What the route decides about the original: zones are those of the profile that it names.
+    interest
+        Finds the region of interest, as the route's mark does.
 
     Raises
     ------
@@ -137,7 +146,8 @@ def picture(
         array, span = _difference(one, _frame(after, wish.frame), wish)
         window = None
     else:
-        array = _zones(one, _frame(after, wish.frame) if after else None, decide(one.header).profile, window)
+        pair = (one, _frame(after, wish.frame) if after else None)
+        array = _zones(*pair, decide(one.header).profile, window, interest)
     told = (window.center, window.width) if window else None
     return Picture(_png(array, wish.side), one.header.frames, one.header.rows, one.header.columns, told, span)
 
@@ -194,8 +204,14 @@ def _difference(before: _Frame, after: _Frame, wish: Wish) -> tuple[np.ndarray, 
     return np.rint(127.5 + 127.5 * np.clip(change / span, -1.0, 1.0)).astype(np.uint8), span
 
 
-def _zones(before: _Frame, after: _Frame | None, profile: ModalityProfile | None, window: Window | None) -> np.ndarray:
-    """The image in gray, its air and anatomy tinted, and what the mark changed in a colour of its own; (H, W, 3)."""
+def _zones(
+    before: _Frame,
+    after: _Frame | None,
+    profile: ModalityProfile | None,
+    window: Window | None,
+    interest: Interest | None,
+) -> np.ndarray:
+    """The image in gray, its air, anatomy and region of interest tinted, and what the mark changed; (H, W, 3)."""
     if profile is None:
         raise NotFoundError("no-zones", "no modality profile takes this image, so it has no zones")
     count = len(before.pixels.frames)
@@ -206,6 +222,9 @@ def _zones(before: _Frame, after: _Frame | None, profile: ModalityProfile | None
     gray = shown(before.pixels, before.index, window).astype(np.float32)
     canvas = gray if gray.ndim == 3 else np.repeat(gray[..., None], 3, axis=2)
     masks = {"air": zones.air, "anatomy": zones.anatomy}
+    region = zones.region if interest is None else _attempted(interest, request, profile)
+    if region is not None:
+        masks["interest"] = region
     if after is not None:
         if before.values.shape != after.values.shape:
             raise DicomError("no-pair", "the copy has other rows and columns than the received image")
@@ -214,6 +233,14 @@ def _zones(before: _Frame, after: _Frame | None, profile: ModalityProfile | None
     for name, mask in masks.items():
         canvas[mask] = canvas[mask] * (1.0 - _TINT) + np.array(COLOURS[name], np.float32) * _TINT
     return np.rint(canvas).astype(np.uint8)
+
+
+def _attempted(interest: Interest, request: MarkRequest, profile: ModalityProfile) -> np.ndarray | None:
+    """The region of interest; None where the image cannot be marked, and so has none."""
+    try:
+        return interest(request, profile)
+    except MarkError:
+        return None
 
 
 def _png(array: np.ndarray, side: int | None) -> bytes:

@@ -11,6 +11,7 @@ from gateway.config import Config
 from gateway.database import Wakes, open_wakes
 from gateway.errors import ConfigError, GatewayError
 from gateway.service.places import database, places
+from gateway.service.spools import received_spool
 
 if TYPE_CHECKING:
     from gateway.flow.receive import SpoolReceiver
@@ -31,21 +32,20 @@ class IngressParts:
     def build(self, config: Config, before: IngressPart | None) -> IngressPart:
         """The SCP that faces the archive; the first one also takes over what dead processes left in the spool."""
         from gateway.config.commitment import Commitment
+        from gateway.flow.durability import durability_of
         from gateway.flow.promises import RequestBook
         from gateway.flow.receive import SpoolReceiver
-        from gateway.flow.segments.recovery import take_over
-        from gateway.flow.segments.spool import ReceivedSpool
         from gateway.flow.store import FlowStore, lease_owner
         from gateway.keys.keyring import load_spool_cipher
         from gateway.network.ingress import IngressScp
 
         if not config.routes:
             raise ConfigError("no-route", "the configuration has no [[routes]]: nothing could be received", "add one")
-        spool = ReceivedSpool(places(config).spool, load_spool_cipher(config.keys))
+        spool = received_spool(config, load_spool_cipher(config.keys))
         wakes = open_wakes(self._engine)
         store = FlowStore(self._engine, lease_owner(), wakes)
         if before is None:
-            take_over(spool, store)
+            durability_of(spool, store).take_over()
         receiver = SpoolReceiver(config.ingress, config.routes, spool, store, failed=_end_soon)
         try:
             requests = RequestBook(self._engine, config.commitment or Commitment())

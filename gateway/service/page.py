@@ -14,8 +14,11 @@ from gateway.config import Config, format_path
 from gateway.config.duties import ROLES
 from gateway.config.page import Page
 from gateway.errors import ConfigError
+from gateway.flow.notices import Ending
 from gateway.keys.certificate_files import certificate_files, read_certificates, tls_tables
 from gateway.network.presence import is_ours, listeners
+from gateway.service.identity import provider_of
+from gateway.service.notifying import Notifying
 from gateway.service.places import page_database, places
 from gateway.service.viewing import ViewClient, view_folder
 from gateway.web.app import create_app
@@ -33,16 +36,24 @@ class PageParts:
         """The page, whether or not the database answers."""
         if config.page is None:
             raise ConfigError("no-page", "the configuration has no [page] table", "add one, or do not start the role")
-        app, page = create_app(page_sources(config, self._opened)), config.page
+        sources, page = page_sources(config, self._opened), config.page
+        app = create_app(sources)
         if before is not None and before.logins == _logins(page):  # who has logged in stays so
             app.state.sessions = before.app.state.sessions
-        return PagePart(app, _logins(page), PageServer(app, page.host, page.port, before.server if before else None))
+        notifying = None
+        if config.notify is not None:
+            notifying = Notifying(config, self._opened, lambda: list(_endings(sources)), sources.audit)
+        server = PageServer(app, page.host, page.port, before.server if before else None)
+        return PagePart(app, _logins(page), server, notifying)
 
 
 class PagePart:
     """The server (`gateway.service.part`)."""
 
-    def __init__(self, app: FastAPI, logins: tuple[object, ...], server: PageServer) -> None:
+    def __init__(
+        self, app: FastAPI, logins: tuple[object, ...], server: PageServer, notifying: Notifying | None = None
+    ) -> None:
+        self._notifying = notifying
         self.app = app
         self.logins = logins
         self.server = server
@@ -50,13 +61,19 @@ class PagePart:
     def start(self) -> None:
         """Answer."""
         self.server.start()
+        if self._notifying is not None:
+            self._notifying.start()
 
     def pause(self) -> None:
         """Take no more requests."""
         self.server.pause()
+        if self._notifying is not None:
+            self._notifying.stop()
 
     def finish(self) -> None:
         """Finish the answers at hand."""
+        if self._notifying is not None:
+            self._notifying.stop()
         self.server.stop()
 
     stop = discard = finish
@@ -64,7 +81,7 @@ class PagePart:
 
 def _logins(page: Page) -> tuple[object, ...]:
     """What of the table says who may log in, and for how long."""
-    return page.users, page.session_minutes
+    return page.users, page.session_minutes, page.oidc
 
 
 def page_sources(config: Config, engine: Callable[[], Engine] | None = None) -> Sources:
@@ -78,8 +95,16 @@ def page_sources(config: Config, engine: Callable[[], Engine] | None = None) -> 
         listeners=lambda: [Listener(str(path[0]), f"{h}:{p}", is_ours(h, p)) for path, h, p in listeners(config)],
         audit=AuditLog(where.audit("page")),
         version=__version__,
+        sign_on=provider_of(config.page.oidc) if config.page and config.page.oidc else None,
         viewer=ViewClient(view_folder(config)) if config.page and config.page.viewer else None,
     )
+
+
+def _endings(sources: Sources) -> Iterator[Ending]:
+    """Our own certificates: those of authorities are renewed by others, who are told by their own."""
+    for one in sources.certificates():
+        if not one.where.endswith(".trust"):
+            yield Ending(one.where, one.ends_at)
 
 
 class _Opened:

@@ -77,10 +77,10 @@ def places(config: Config) -> Places:
 def page_database(config: Config) -> Engine:
     """The same database under the page's own account, where it has one."""
     places(config)
-    return open_database(config.page_database_url)
+    return open_database(config.page_database_url, synchronous=config.durability == "cluster")
 
 
 def database(config: Config) -> Engine:
     """Open the configured database, or the embedded one in the state folder."""
     places(config)
-    return open_database(config.database_url)
+    return open_database(config.database_url, synchronous=config.durability == "cluster")

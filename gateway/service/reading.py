@@ -14,6 +14,7 @@ from gateway.config.named import State, watched
 from gateway.config.problems import shown
 from gateway.errors import ConfigError, GatewayError
 
+_DRAIN = "the old configuration stays in force: let all be delivered, then restart (operations.md, Durability)"
 _RESTART = "the old configuration stays in force: restart the gateway to change this"
 
 
@@ -82,8 +83,15 @@ class Reading:
             problems.append(self.problem(("site", "state"), "the state folder cannot change while roles run", _RESTART))
         if self.database_url and self.database_url != old.database_url:
             problems.append(self.problem(("database", "url"), "the database cannot change while roles run", _RESTART))
+        if new.durability != old.config.durability:
+            problems.append(self.problem(("durability",), "durability cannot change while roles run", _DRAIN))
+        elif new.durability == "cluster" and new.store and old.config.store and new.store.url != old.config.store.url:
+            problems.append(self.problem(("store", "url"), "what is received waits in the store of now", _DRAIN))
         if new.codecs != old.config.codecs:
             problems.append(self.problem(("codecs",), "the limits of codecs cannot change while roles run", _RESTART))
+        if new.ingress.processes != old.config.ingress.processes and role in ("all", "ingress"):
+            what = "the number of processes cannot change while they run"
+            problems.append(self.problem(("ingress", "processes"), what, _RESTART))
         before, now = set(roles_to_start(old.config)), set(roles_to_start(new))
         for one in sorted(before ^ now):
             if role in ("all", one):

@@ -70,12 +70,15 @@ class RestoreParts:
     def _web(self, config: Config, restorer: Restorer) -> RestoreWeb | None:
         from gateway.network.retrieve.dicomweb import RestoreWeb
         from gateway.restore import Viewer
+        from gateway.service.identity import bearer_of
         from gateway.vault.index import Index
 
         if config.restore is None or config.restore.dicomweb_port is None:
             return None
         viewer = Viewer(Limits.of(config.codecs))
-        return RestoreWeb(config.restore, Index(self._engine), restorer, self._audit, self._counts, viewer)
+        tokens = config.restore.tokens
+        bearer = bearer_of(tokens) if tokens is not None else None
+        return RestoreWeb(config.restore, Index(self._engine), restorer, self._audit, self._counts, viewer, bearer)
 
 
 class RestorePart:

@@ -12,7 +12,7 @@ import structlog
 
 from gateway.audit import AuditLog, audited, events
 from gateway.config import Config, Source
-from gateway.config.duties import Role, foreign_variables, roles_to_start
+from gateway.config.duties import Role, foreign_variables, processes_of
 from gateway.errors import GatewayError, fault
 from gateway.service.control import SUPERVISOR, ControlSocket
 from gateway.service.hardening import forbid_core_dumps, forget_variables
@@ -27,7 +27,7 @@ from gateway.service.restore import RestoreParts
 from gateway.service.runner import Parts, RoleRunner
 from gateway.service.supervisor import CANNOT_START, PARENT, Supervisor
 from gateway.service.watch import Watcher
-from gateway.service.whole import Whole, environment
+from gateway.service.whole import Whole, environments
 from gateway.service.wishes import Wish, Wishes
 from gateway.service.worker import WorkerParts
 
@@ -51,7 +51,7 @@ def serve(
     wishes
         What the main thread is to do; SIGHUP goes there already.
     role
-        ``all`` supervises the others as processes of their own.
+        ``all`` supervises the others as processes of their own, and a role of several processes those.
     without
         Roles that ``all`` does not start: their part of the configuration cannot be used.
     supervisor
@@ -64,8 +64,8 @@ def serve(
     """
     reading = Reading.of(source)
     forbid_core_dumps()
-    if role == "all":
-        return _supervise(reading, wishes, without)
+    if role == "all" or (supervisor is None and len(processes_of(reading.config, role)) > 1):
+        return _supervise(reading, wishes, without, role)
     forget_variables(foreign_variables(reading.config, role))
     audit = AuditLog(places(reading.config).audit(role))
     wishes.on_signals()  # before anybody can see that the role is there
@@ -111,14 +111,11 @@ def source_of(file: Path, supervisor: Link | None) -> Source:
     return Source.of_texts(message["texts"])
 
 
-def _supervise(reading: Reading, wishes: Wishes, without: Collection[str]) -> int:
+def _supervise(reading: Reading, wishes: Wishes, without: Collection[str], of: Role) -> int:
     config = reading.config
-    wanted = [one for one in roles_to_start(config) if one not in without]
-    supervisor = Supervisor(
-        reading.source.file, {one: environment(config, one) for one in wanted}, source=reading.source
-    )
-    audit = AuditLog(places(config).audit(SUPERVISOR))
-    whole = Whole(reading, supervisor, audit)
+    supervisor = Supervisor(reading.source.file, environments(config, of, without), source=reading.source)
+    audit = AuditLog(places(config).audit(SUPERVISOR if of == "all" else of))
+    whole = Whole(reading, supervisor, audit, of)
     desk = Desk(whole, audit)
     with ExitStack() as open_ones:
         _listen(open_ones, whole.role, lambda: whole.reading, wishes)

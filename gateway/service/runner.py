@@ -16,6 +16,7 @@ from gateway.network.presence import Presence, listeners
 from gateway.service.part import Part, StartAnew
 from gateway.service.reading import Reading
 from gateway.service.reload import audit_success, checked
+from gateway.service.tracing import end_tracing, set_up_tracing
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +54,7 @@ class RoleRunner:
 
     def start(self) -> None:
         """Begin to work."""
+        set_up_tracing(self._reading.config, self._role)
         self._part.start()
         self._presence.hold(self._reading.config, self._role)
 
@@ -90,6 +92,7 @@ class RoleRunner:
         reading, part, findings, by = self._ready
         audit_success(reading, self._role, self._audit, by)
         self._ready = None
+        traces = self._reading.config.traces
         old, self._part, self._reading = self._part, part, reading
         try:
             try:
@@ -99,6 +102,8 @@ class RoleRunner:
                 self._let_end(old)
             self._presence.hold(reading.config, self._role)
             set_up_logging(self._role, reading.config.log.format, reading.config.log.level)
+            if reading.config.traces != traces:
+                set_up_tracing(reading.config, self._role)
         except Exception as error:  # nobody can tell what works now, but a process that begins anew
             log.error("the new configuration did not begin to work: this role starts anew", fault=fault(error))
             raise StartAnew from error
@@ -124,6 +129,7 @@ class RoleRunner:
             for _, thread in older:
                 thread.join(40)
             self._presence.close()
+            end_tracing()
 
     def _let_end(self, part: Part) -> None:
         def end() -> None:

@@ -1,4 +1,4 @@
-"""Runs each role as a process of its own."""
+"""Runs each role as a process of its own, or as several."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from gateway.config import ConfigProblem, InvalidConfigError, Source
+from gateway.config.duties import role_of
 from gateway.service.link import VARIABLE, Link
 from gateway.service.reload import from_answer
 from gateway.service.wishes import Wish, Wishes
@@ -57,7 +58,7 @@ class Supervisor:
     config_path
         The configuration file, for the command line of each role.
     environments
-        Each role with the environment that its process gets: no secrets of other roles.
+        Each process by its name (`gateway.config.duties.processes_of`) with its environment: no secrets of other roles.
     command
         What runs a role; for tests. Default: ``miad-gateway serve --role ROLE``.
     source
@@ -121,7 +122,16 @@ class Supervisor:
         log.error("role ended, starting it again", role=role, exit_code=code, in_s=self._pause(child))
 
     def _serve(self, role: str) -> list[str]:
-        return [sys.executable, "-m", "gateway.cli", "serve", "--role", role, "--config", str(self._config_path)]
+        return [
+            sys.executable,
+            "-m",
+            "gateway.cli",
+            "serve",
+            "--role",
+            role_of(role),
+            "--config",
+            str(self._config_path),
+        ]
 
     def _start(self, role: str, child: _Child) -> subprocess.Popen:
         environment = {**self._environments[role], PARENT: str(os.getpid())}

@@ -22,6 +22,7 @@ from gateway.audit import AuditLog, audited, events
 from gateway.config.page import Page
 from gateway.errors import CapacityError, GatewayError, fault
 from gateway.flow.viewing import Viewing
+from gateway.identity.login import Proofs
 from gateway.protect.viewing import VIEWS, Wish
 from gateway.service.viewing import (
     ASKING_S,
@@ -52,9 +53,14 @@ class ViewPort:
     ----------
     sessions
         Checks passwords, and knows who has proven theirs.
+    proofs
+        Checks tokens of the site's identity provider; None: there is none.
     """
 
-    def __init__(self, folder: Path, viewing: Viewing, sessions: Sessions, audit: AuditLog) -> None:
+    def __init__(
+        self, folder: Path, viewing: Viewing, sessions: Sessions, audit: AuditLog, proofs: Proofs | None = None
+    ) -> None:
+        self._proofs = proofs
         self._path = folder / f"worker.{os.getpid()}{SUFFIX}"
         self._viewing = viewing
         self._sessions = sessions
@@ -147,6 +153,8 @@ class ViewPort:
             return {"ok": False, "code": "view-failed", "message": "it could not be shown", "hint": "see the log"}, b""
 
     def _log_in(self, message: Mapping[str, Any]) -> str:
+        if "token" in message:
+            return self._log_in_by_token(message)
         user, password, session_id = (message.get(name) for name in ("user", "password", "session_id"))
         is_whole = all(isinstance(one, str) for one in (user, password, session_id))
         if not is_whole or not _SESSION.fullmatch(str(session_id)):
@@ -156,6 +164,17 @@ class ViewPort:
             raise GatewayError(found, "this login is not taken")
         token, session = found
         session.id = str(session_id)  # lines of both roles name one session
+        return token
+
+    def _log_in_by_token(self, message: Mapping[str, Any]) -> str:
+        given, session_id = message.get("token"), message.get("session_id")
+        if not isinstance(given, str) or not isinstance(session_id, str) or not _SESSION.fullmatch(session_id):
+            raise NotUnderstoodError("not-understood", "such a login has a token and a session")
+        if self._proofs is None:
+            raise GatewayError("no-provider", "the worker knows no identity provider", "reload it")
+        found = self._proofs.identity(given)
+        token, session = self._sessions.sign_on(found.user, found.role, given)
+        session.id = session_id
         return token
 
     def _view(self, message: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:

@@ -4,12 +4,14 @@ The page holds no key and sees no file; the worker looks at the rows, the audit 
 connection, one connection at a time:
 
     {"do": "login", "user", "password", "session_id"}                        -> {"ok": true, "proof"}
+    {"do": "login", "token", "session_id"}                                   -> the same, by an identity provider
     {"do": "view", "proof", "instance", "view", "frame", "window", "side"}  -> {"ok": true, "length", ...}, PNG
     what went wrong                                                          -> {"ok": false, "code", "message", "hint"}
 
-JSON lines; the PNG follows its line. The proof is the worker's own session: it gives one only for a password that it
-has checked itself, so a page that was taken over can show nobody's pictures but those of people who log in through it
-meanwhile. The folder is the worker's; the group of the page may connect (mode 0660).
+JSON lines; the PNG follows its line. The proof is the worker's own session: it gives one only for a password, or a
+token of the site's identity provider, that it has checked itself, so a page that was taken over can show nobody's
+pictures but those of people who log in through it meanwhile. The folder is the worker's; the group of the page may
+connect (mode 0660).
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from gateway.config import Config
 from gateway.errors import CapacityError, GatewayError, NotFoundError, UnreachableError
 from gateway.service.places import places
 
-LONGEST = 4096  # bytes of a message
+LONGEST = 16_384  # bytes of a message
 LARGEST = 64 << 20  # bytes of a picture
 ASKING_S = 5.0  # in which a message has come whole
 ANSWER_S = 60.0  # so long the page waits
@@ -48,6 +50,11 @@ class ViewClient:
     def log_in(self, user: str, password: str, session_id: str) -> str:
         """Prove a password to the worker; returns what to ask by. UnreachableError, GatewayError as the worker says."""
         head, _ = self._ask({"do": "login", "user": user, "password": password, "session_id": session_id})
+        return str(head.get("proof", ""))
+
+    def log_in_by_token(self, token: str, session_id: str) -> str:
+        """The same by the token of the site's identity provider, which the worker checks itself."""
+        head, _ = self._ask({"do": "login", "token": token, "session_id": session_id})
         return str(head.get("proof", ""))
 
     def picture(self, proof: str, wish: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:

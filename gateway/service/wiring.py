@@ -14,26 +14,24 @@ from gateway.config.models import Keys
 from gateway.config.secret import SecretRef
 from gateway.dicom.pixels.children.pool import Limits, configure
 from gateway.keys.keyring import OpeningKeys, SealingKeys
-from gateway.service.places import Places, database, places
+from gateway.service.places import database, places
+from gateway.service.spools import derived_spool, received_spool
 
 
 def build_step_context(
     config: Config, keys: SealingKeys, store, engine: Engine, audit: AuditLog, folder: Path | None = None
 ):
-    """Everything that the steps work with. `folder` holds spool and derived files; default: the state folder."""
+    """Everything that the steps work with. `folder` holds spool and derived files; default: where durability says."""
     from gateway.flow.passing import Passing
-    from gateway.flow.segments.spool import ReceivedSpool
-    from gateway.flow.spool import Spool
     from gateway.flow.steps import StepContext
     from gateway.flow.turns import Turns
     from gateway.protect import Protector
 
     where = places(config)
-    base = Places(folder) if folder else where
     return StepContext(
         store=store,
-        spool=ReceivedSpool(base.spool, keys.spool),
-        derived=Spool(base.derived, keys.derived),
+        spool=received_spool(config, keys.spool, folder),
+        derived=derived_spool(config, keys.derived, folder),
         protector=Protector(config, keys, engine, where.vault),
         routes={route.name: route for route in config.routes},
         passing=Passing(config.routes, [d.name for d in config.destinations if d.trust_statement], engine, audit),
@@ -88,8 +86,15 @@ def build_requested(config: Config, engine: Engine, store, audit: AuditLog, echo
 
     vault = open_payloads(config)
     users = config.page.users if config.page else Path()
+    proofs = None
+    if config.page is not None and config.page.oidc is not None:
+        from gateway.service.identity import proofs_of
 
-    def role_of(name: str) -> str | None:
+        proofs = proofs_of(config.page.oidc)
+
+    def role_of(name: str, proof: str) -> str | None:
+        if proof:  # whose name the identity provider gave, and no account of ours
+            return proofs.role_of(name, proof) if proofs is not None else None
         found = read_accounts(users).get(name)
         return found.role if found else None
 

@@ -88,12 +88,14 @@ class WorkerParts:
         if page is None or not page.viewer:
             return None
         from gateway.flow.viewing import Viewing
+        from gateway.service.identity import proofs_of
         from gateway.service.view_port import ViewPort, sessions_of
 
-        about = (page.users, page.session_minutes)
+        about = (page.users, page.session_minutes, page.oidc)
         if self._logins is None or self._logins[0] != about:
             self._logins = (about, sessions_of(page))
-        port = ViewPort(view_folder(config), Viewing(context, self._engine), self._logins[1], self._audit)
+        proofs = proofs_of(page.oidc) if page.oidc is not None else None
+        port = ViewPort(view_folder(config), Viewing(context, self._engine), self._logins[1], self._audit, proofs)
         port.bind(before.views if before else None)
         return port
 

@@ -24,7 +24,7 @@ import struct
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,6 +57,8 @@ from gateway.vault.places import VAULT, open_payloads, restore_list
 from gateway.vault.site_files import PRIVATE, PUBLIC, SiteFiles, collect
 
 MAGIC = b"MGBK"
+Progress = Callable[[int, int], None]
+
 VERSION = 4
 HEAD = struct.Struct(">4sBBBB16s")  # magic, version, log2 of scrypt's N, r, p, salt
 _LOG_N, _R, _P = 17, 8, 1  # 128 MiB of memory, once
@@ -86,7 +88,9 @@ class _Key:
     data: bytes
 
 
-def backup(config: Config, out: Path, passphrase: str, source: Path | None = None) -> None:
+def backup(
+    config: Config, out: Path, passphrase: str, source: Path | None = None, progress: Progress | None = None
+) -> None:
     """Write a backup of the site to `out`, which appears complete or not at all.
 
     Keys that are given by `env:` or `credential:` are written as files under their usual names; the configuration file
@@ -96,6 +100,8 @@ def backup(config: Config, out: Path, passphrase: str, source: Path | None = Non
     ----------
     source
         The file that `config` was read from; None where there is none, and what comes back restores, no more.
+    progress
+        Called with (originals written, originals in all).
 
     Raises
     ------
@@ -131,7 +137,7 @@ def backup(config: Config, out: Path, passphrase: str, source: Path | None = Non
                 manifest: dict[str, Any] = {"version": VERSION, "site": config.site.name, "taken_at": time.time()}
                 manifest["about"] = {name: getattr(config.site, name) for name in ABOUT}
                 _write_site(tar, manifest, keys, site, written, source)
-                _write_vault(tar, manifest["sha256"], config, engine)
+                _write_vault(tar, manifest["sha256"], config, engine, progress)
                 data = json.dumps(manifest, sort_keys=True).encode()
                 _add(tar, {}, MANIFEST, io.BytesIO(data), len(data))
             chunks.close()
@@ -183,7 +189,9 @@ def _write_site(
     manifest["trusted_signers"] = [key.name for key in keys if key.setting[1] == "trusted_signers"]
 
 
-def _write_vault(tar: tarfile.TarFile, digests: dict[str, str], config: Config, engine: Engine) -> None:
+def _write_vault(
+    tar: tarfile.TarFile, digests: dict[str, str], config: Config, engine: Engine, progress: Progress | None
+) -> None:
     """The restore role's list, rows and payloads, in this order."""
     _write_list(tar, digests, config)
     live: list[str] = []
@@ -196,7 +204,9 @@ def _write_vault(tar: tarfile.TarFile, digests: dict[str, str], config: Config, 
             rows.seek(0)
             _add(tar, digests, name, rows, size)
     payloads = open_payloads(config)
-    for locator in live:
+    for done, locator in enumerate(live, start=1):
+        if progress is not None:
+            progress(done, len(live))
         try:
             payload = payloads.open(locator)
         except NotFoundError:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 
-from sqlalchemy import Engine, or_, select
+from sqlalchemy import Engine, and_, or_, select
 
-from gateway.database import FiguresRow, VaultRow, reading, transaction
+from gateway.database import FiguresRow, VaultRow, has_new_study, reading, transaction
 
 _PAGE = 500  # locators in one query
 
@@ -19,7 +19,7 @@ class MarkFigures:
     Attributes
     ----------
     policy
-        What chose the mark: tier, mode, profile, restoration.
+        What chose the mark: tier, mode, profile, restoration; and what is counted of it (`gateway.database.MISLED`).
     psnr, psnr_windows
         Display PSNR in dB of the worst frame: primary window, and the other windows by name.
     region_share, stroke_share, roi_share
@@ -65,7 +65,12 @@ class FigureStore:
         query = (
             select(VaultRow.locator)
             .join(FiguresRow, FiguresRow.locator == VaultRow.locator)
-            .where(or_(VaultRow.study_uid == study_uid, VaultRow.derived_study_uid == study_uid))
+            .where(
+                or_(
+                    VaultRow.study_uid == study_uid,
+                    and_(has_new_study(VaultRow.derived_study_uid), VaultRow.derived_study_uid == study_uid),
+                )
+            )
             .where(VaultRow.derived_sha256.is_not(None))
             .order_by(VaultRow.created_at, VaultRow.locator)
         )

@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
-from sqlalchemy import ColumnElement, Engine, Row, Select, and_, exists, func, or_, select
+from sqlalchemy import ColumnElement, Engine, Row, Select, and_, exists, func, or_, select, union_all
 from sqlalchemy.orm import aliased
 
-from gateway.database import VaultRow, reading
+from gateway.database import VaultRow, has_new_study, has_several, reading
 from gateway.errors import VaultError
 from gateway.vault import counts
 from gateway.vault.attributes import (
@@ -31,7 +31,6 @@ from gateway.vault.attributes import (
     LONGEST_COLUMN,
     PATIENT_ID,
     SERIES_UID,
-    SEVERAL,
     SOP_UID,
     STUDY_DATE,
     STUDY_UID,
@@ -282,20 +281,34 @@ def _above(root: Root, level: str, query: Dataset, relational: bool = False) -> 
         yield _is_one_of(above, values)
 
 
+def _any_of(*branches: Callable[[Any], ColumnElement[bool]]) -> ColumnElement[bool]:
+    """That one of the conditions holds, each found by an index of its own whatever the statistics say.
+
+    Joined by OR, one branch that looks unselective makes the planner read the whole table.
+    """
+    found = [select(row.locator).where(branch(row)) for branch in branches for row in (aliased(VaultRow),)]
+    return VaultRow.locator.in_(found[0] if len(found) == 1 else union_all(*found))
+
+
 def _is_one_of(level: str, values: Sequence[str]) -> ColumnElement[bool]:
     if level == "PATIENT":
         return VaultRow.patient_id.in_([value[:LONGEST_COLUMN] for value in values])
     if level == "STUDY":
-        return or_(VaultRow.study_uid.in_(values), VaultRow.derived_study_uid.in_(values))
+        return _any_of(
+            lambda row: row.study_uid.in_(values),
+            lambda row: and_(has_new_study(row.derived_study_uid), row.derived_study_uid.in_(values)),
+        )
     if level == "SERIES":
-        return or_(VaultRow.original_series_uid.in_(values), VaultRow.derived_series_uid.in_(values))
-    return or_(VaultRow.original_sop_uid.in_(values), VaultRow.derived_sop_uid.in_(values))
+        return _any_of(lambda row: row.original_series_uid.in_(values), lambda row: row.derived_series_uid.in_(values))
+    return _any_of(lambda row: row.original_sop_uid.in_(values), lambda row: row.derived_sop_uid.in_(values))
 
 
-def _has_one_of(column: Any, values: Sequence[str]) -> ColumnElement[bool]:
+def _has_one_of(name: str, values: Sequence[str]) -> ColumnElement[bool]:
     """The column holds one of the values, or several of which one may be it: the matchers look at those again."""
-    one = column.in_([value[:LONGEST_COLUMN] for value in values])
-    return or_(one, column.startswith(SEVERAL, autoescape=True))
+    return _any_of(
+        lambda row: getattr(row, name).in_([value[:LONGEST_COLUMN] for value in values]),
+        lambda row: has_several(getattr(row, name)),
+    )
 
 
 def _prefilters(root: Root, level: str, query: Dataset) -> Iterator[ColumnElement[bool]]:
@@ -307,15 +320,15 @@ def _prefilters(root: Root, level: str, query: Dataset) -> Iterator[ColumnElemen
     if level == "PATIENT" or (root, level) == ("STUDY", "STUDY"):
         patients = _uids(query, PATIENT_ID)
         if patients and not any(has_wildcard(one) for one in patients):
-            yield _has_one_of(VaultRow.patient_id, patients)
+            yield _has_one_of("patient_id", patients)
     if level != "STUDY":
         return
     accessions = _uids(query, ACCESSION_NUMBER)
     if accessions and not any(has_wildcard(one) for one in accessions):
-        yield _has_one_of(VaultRow.accession_number, accessions)
+        yield _has_one_of("accession_number", accessions)
     dates = _uids(query, STUDY_DATE)
     if len(dates) == 1 and (ends := date_range(dates[0])):
-        several = VaultRow.study_date.startswith(SEVERAL, autoescape=True)
+        several = has_several(VaultRow.study_date)
         if ends[0]:
             yield or_(VaultRow.study_date >= ends[0], several)
         if ends[1]:

@@ -65,6 +65,7 @@ def _whole(folder: Path, manifest: Manifest, database: str) -> tuple[str | None,
     table["site"] = {**table.get("site", {}), "state": "state"}
     table.pop("database", None)
     notes += _of_store(table.pop("store", None))
+    notes += _of_durability(table.pop("durability", "disk"))
     if database:
         table["database"] = {"url": str(database)}
     text = f"{_HEAD} from {CONFIG}, which lies beside it as it was.\n" + to_toml(table)
@@ -152,6 +153,14 @@ def _of_store(store: object) -> Iterator[str]:
         yield (
             "the sealed originals were in an object store and are now in state/vault: [store] is left out of"
             " recovered.toml; miad-gateway reads them from there"
+        )
+
+
+def _of_durability(durability: object) -> Iterator[str]:
+    if durability != "disk":
+        yield (
+            "durability was cluster and is left out of recovered.toml, which has no [store]; what still waited in the"
+            " object store is in no backup"
         )
 
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from gateway.errors import SealError, VaultError
 from gateway.keys import ChunkedReader
 from gateway.keys.generate import write_key_file
 from gateway.keys.pair import PROOF_NAME
-from gateway.vault.backup import HEAD, MAGIC, RECORDS, TABLES, Digesting, binary_columns, passphrase_key
+from gateway.vault.backup import HEAD, MAGIC, RECORDS, TABLES, Digesting, Progress, binary_columns, passphrase_key
 from gateway.vault.manifest import (
     CONFIG,
     FILES,
@@ -63,7 +63,9 @@ class Recovered:
     notes: tuple[str, ...]
 
 
-def recover(archive: Path, folder: Path, passphrase: str, database_url: str = "") -> Recovered:
+def recover(
+    archive: Path, folder: Path, passphrase: str, database_url: str = "", progress: Progress | None = None
+) -> Recovered:
     """Bring a backup back into an empty or new folder, which is filled completely or not at all.
 
     Afterwards `folder` holds `keys/`, `tls/` and `files/` (what the configuration names), `gateway.toml` as it was,
@@ -75,6 +77,8 @@ def recover(archive: Path, folder: Path, passphrase: str, database_url: str = ""
     ----------
     database_url
         As `database.url` in the configuration: a URL, or a reference to one. Empty: SQLite in the state folder.
+    progress
+        Called with (MiB of the backup that were read, MiB in all).
 
     Raises
     ------
@@ -93,7 +97,7 @@ def recover(archive: Path, folder: Path, passphrase: str, database_url: str = ""
     try:
         with open(archive, "rb") as file:
             content = _Content(made, file.read(HEAD.size))
-            content.unpack(_open_chunks(file, content.head, passphrase))
+            content.unpack(_open_chunks(file, content.head, passphrase), _watching(file, progress))
         manifest = content.manifest
         _place_files(made, manifest)
         has_list = _place_list(made, manifest)
@@ -118,6 +122,14 @@ def _open_chunks(file: BinaryIO, head: bytes, passphrase: str) -> ChunkedReader:
         raise
 
 
+def _watching(file: BinaryIO, progress: Progress | None) -> Callable[[], None]:
+    """What tells, whenever it is called, how far the backup's file was read."""
+    if progress is None:
+        return lambda: None
+    size = os.fstat(file.fileno()).st_size
+    return lambda: progress(file.tell() >> 20, size >> 20)
+
+
 class _Content:
     """Unpacks the tar of one backup into a folder, everything closed to others as long as the manifest is not read."""
 
@@ -134,8 +146,8 @@ class _Content:
             (folder / name).mkdir(mode=0o700)
         self._payloads = PayloadStore(folder / "state" / VAULT)
 
-    def unpack(self, chunks: ChunkedReader) -> None:
-        """Write everything; `manifest` is there afterwards, and everything was held against it."""
+    def unpack(self, chunks: ChunkedReader, moved: Callable[[], None]) -> None:
+        """Write everything; `manifest` is there afterwards, and everything was held against it. `moved`: after each."""
         manifest = None
         try:
             with tarfile.open(fileobj=cast(IO[bytes], chunks), mode="r|") as tar:
@@ -149,8 +161,10 @@ class _Content:
                     source = Digesting(cast(BinaryIO, content))
                     self._take(member.name, source, member.size)
                     self._digests[member.name] = source.digest.hexdigest()
+                    moved()
             while chunks.read(_PIECE):
                 pass  # up to the final chunk: a backup that was cut short is none
+            moved()
         except (tarfile.TarError, ValueError):
             raise VaultError("backup-format", "the backup's content cannot be read") from None
         if manifest is None or RECORDS not in self._digests:

@@ -45,21 +45,30 @@ def _log_in(request: Request, name: str, password: str) -> tuple[str, Session] |
     """Each try is told of; a name that is no user's is not repeated."""
     sources: Sources = request.app.state.sources
     sessions: Sessions = request.app.state.sessions
-    address = _address(request)
+    address = address_of(request)
     found = sessions.log_in(name, password, address or "", request.cookies.get(BROWSER_COOKIE))
     where = {"peer_address": address}
     if isinstance(found, str):
         audited(sources.audit, events.PAGE_LOGIN, "refused", reason=found, **where)
         return found
     audited(sources.audit, events.PAGE_LOGIN, "success", user=found[1].user, session_id=found[1].id, **where)
-    _log_out(request)  # whoever sat here before, or handed this browser a cookie
-    if sources.viewer is not None:
-        with suppress(GatewayError):  # without the worker one logs in all the same, and sees no pictures
-            found[1].proof = sources.viewer.log_in(name, password, found[1].id)
+    log_out(request)  # whoever sat here before, or handed this browser a cookie
+    prove(sources, found[1], password)
     return found
 
 
-def _address(request: Request) -> str | None:
+def prove(sources: Sources, session: Session, password: str = "") -> None:
+    """Let the worker know of a login; without the worker one logs in all the same, and sees no pictures."""
+    if sources.viewer is None:
+        return
+    with suppress(GatewayError):
+        if session.token:
+            session.proof = sources.viewer.log_in_by_token(session.token, session.id)
+        else:
+            session.proof = sources.viewer.log_in(session.user, password, session.id)
+
+
+def address_of(request: Request) -> str | None:
     """From where, as a proxy before us says; it may say anything, and what is no address is not repeated."""
     host = request.client.host if request.client else ""
     try:
@@ -68,22 +77,24 @@ def _address(request: Request) -> str | None:
         return None
 
 
-def _log_out(request: Request) -> None:
+def log_out(request: Request) -> None:
+    """End the session of this browser, if there is one."""
     sources: Sources = request.app.state.sources
     ended = request.app.state.sessions.log_out(request.cookies.get(COOKIE))
     if ended is not None:
         audited(sources.audit, events.PAGE_LOGOUT, "success", user=ended.user, session_id=ended.id)
 
 
-def _keep(request: Request, answer: Response, token: str, session: Session) -> None:
-    secure = request.url.scheme == "https"
+def keep(request: Request, answer: Response, token: str, session: Session, *, secure: bool = False) -> None:
+    """Give the browser its cookies. secure: also where a proxy with TLS before us does not say that it is one."""
+    secure = secure or request.url.scheme == "https"
     answer.set_cookie(COOKIE, token, path="/", httponly=True, samesite="strict", secure=secure)
     answer.set_cookie(
         BROWSER_COOKIE, session.browser, BROWSER_S, path="/", httponly=True, samesite="strict", secure=secure
     )
 
 
-def _back(place: str) -> str:
+def back(place: str) -> str:
     """Where to go after a login: a page of ours, or the first."""
     return place if re.fullmatch(r"/(?!/)[A-Za-z0-9/_.?=&%-]*", place) else "/"
 
@@ -92,7 +103,7 @@ def _back(place: str) -> str:
 def login_form(request: Request, to: Annotated[str, Query(max_length=512)] = "/") -> HTMLResponse:
     """Name and password."""
     has_users = request.app.state.sessions.has_users()
-    return views.render(request, "login.html", to=_back(to), wrong="", has_users=has_users)
+    return views.render(request, "login.html", to=back(to), wrong="", has_users=has_users)
 
 
 @pages.post("/login", dependencies=[Depends(from_our_page)])
@@ -105,16 +116,16 @@ def login(
     """A session, or the form again."""
     found = _log_in(request, name, password)
     if isinstance(found, str):
-        return views.render(request, "login.html", 401, to=_back(to), wrong=WRONG[found], has_users=True)
-    answer = RedirectResponse(_back(to), 303)
-    _keep(request, answer, *found)
+        return views.render(request, "login.html", 401, to=back(to), wrong=WRONG[found], has_users=True)
+    answer = RedirectResponse(back(to), 303)
+    keep(request, answer, *found)
     return answer
 
 
 @pages.post("/logout", dependencies=[Depends(from_our_page)])
 def logout(request: Request) -> Response:
     """End the session."""
-    _log_out(request)
+    log_out(request)
     answer = RedirectResponse("/", 303)
     answer.delete_cookie(COOKIE, path="/")
     return answer
@@ -208,7 +219,7 @@ def post_session(request: Request, response: Response, who: Login) -> LoggedIn:
     found = _log_in(request, who.name, who.password)
     if isinstance(found, str):
         raise LoginNeededError(found, WRONG[found].rstrip("."))
-    _keep(request, response, *found)
+    keep(request, response, *found)
     session, role = request.app.state.sessions.find(found[0])
     return LoggedIn(user=session.user, role=role, form_token=session.form_token)
 
@@ -216,7 +227,7 @@ def post_session(request: Request, response: Response, who: Login) -> LoggedIn:
 @api.delete("/session", status_code=204, dependencies=[Depends(from_our_page)])
 def delete_session(request: Request) -> None:
     """Log out."""
-    _log_out(request)
+    log_out(request)
 
 
 @api.get("/requests", dependencies=[Depends(may_look)])

@@ -118,6 +118,7 @@ class QueueLine(BaseModel):
     reason: str | None
     cure: str | None = Field(description="of held instances: what a person can do")
     deliveries: dict[str, str] = Field(description="destination: state")
+    study_uid: str | None = Field(description="null: not sealed yet")
 
 
 class DeliveryFacts(BaseModel):
@@ -183,6 +184,10 @@ class MarkFigures(BaseModel):
     region_share: float = Field(description="where a mark was allowed")
     stroke_share: float = Field(description="covered by lettering")
     roi_share: float = Field(description="in the region of interest, untouched")
+    misled_share: float | None = Field(
+        description="strength: of the answers of the networks that the mark was made against, those that it changed, "
+        "0 to 1; null: not asked, as of slices that began from a neighbour's mark"
+    )
 
 
 class StudyLine(BaseModel):
@@ -252,6 +257,7 @@ class MarkSummary(BaseModel):
     region_share: float = Field(description="mean")
     stroke_share: float = Field(description="mean")
     roi_share: float = Field(description="mean")
+    misled_share: float | None = Field(description="mean over those that were asked")
     unchanged: int = Field(description="copies in which nothing was changed: blank, or even air")
 
 

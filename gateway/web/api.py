@@ -41,10 +41,11 @@ def get_queue(
     reason: Word = None,
     destination: Word = None,
     route: Word = None,
+    study: Annotated[str | None, Query(max_length=64, pattern="^[0-9.]*$")] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> list[answers.QueueLine]:
     """The newest instances, of all or of those that the filters let through."""
-    return reading.queue(_sources(request), Filter(state, reason, destination, route), limit)
+    return reading.queue(_sources(request), Filter(state, reason, destination, route, study=study), limit)
 
 
 @router.get("/instances/{instance_id}")

@@ -12,7 +12,7 @@ from starlette.staticfiles import StaticFiles
 
 from gateway.config import Page
 from gateway.errors import CapacityError, ConfigError, GatewayError, NotFoundError, UnreachableError
-from gateway.web import acting, answers, api, viewer, views
+from gateway.web import acting, answers, api, single_sign_on, viewer, views
 from gateway.web.guard import Guard
 from gateway.web.metrics import CONTENT_TYPE, render
 from gateway.web.people import LoginNeededError, NotAllowedError
@@ -35,7 +35,7 @@ def create_app(sources: Sources) -> FastAPI:
     page = sources.config.page or Page()
     app.state.sessions = Sessions(page.users, page.session_minutes * 60)
     app.mount("/static", StaticFiles(directory=views.HERE / "static"), name="static")
-    for router in (api.router, acting.api, viewer.api, views.router, acting.pages, viewer.pages):
+    for router in (api.router, acting.api, viewer.api, views.router, acting.pages, single_sign_on.pages, viewer.pages):
         app.include_router(router)
     app.add_exception_handler(GatewayError, _told)  # type: ignore[arg-type]  # Starlette's own signature is wider
     app.add_exception_handler(HTTPException, _http_told)  # type: ignore[arg-type]

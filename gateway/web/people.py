@@ -105,7 +105,7 @@ def request_action(sources: Sources, person: Person, wanted: Wanted) -> str:
         session_id=person.session.id,
         request_id=request_id,
     )
-    ask(engine, request_id, wanted, person.session.user, person.session.id)
+    ask(engine, request_id, wanted, person.session.user, person.session.id, person.session.token)
     return request_id
 
 
@@ -114,6 +114,7 @@ def person_shown(request: Request) -> dict[str, object]:
     person = person_of(request)
     return {
         "user": person.session.user if person else "",
+        "sign_on": request.app.state.sources.sign_on is not None,
         "may_act": person is not None and person.role == "operator",
         "form_token": person.session.form_token if person else "",
     }

@@ -86,11 +86,13 @@ def _summary(route: str, figures: list[answers.MarkFigures]) -> answers.MarkSumm
         name: fmean(getattr(one, name) for one in figures) if figures else 0.0
         for name in ("region_share", "stroke_share", "roi_share")
     }
+    misled = [one.misled_share for one in figures if one.misled_share is not None]
     return answers.MarkSummary(
         route=route,
         marks=len(figures),
         psnr_lowest=min(seen, default=None),
         psnr_median=median(seen) if seen else None,
+        misled_share=fmean(misled) if misled else None,
         unchanged=len(figures) - len(seen),
         **shares,
     )

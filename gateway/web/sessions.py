@@ -34,6 +34,8 @@ class Session:
     proof: str = field(default="", repr=False)  # by which the worker knows this login; "": it does not
     password_hash: str = field(default="", repr=False)  # whose password it was; a new one ends it
     browser: str = field(default="", repr=False)  # for its cookie
+    role: UserRole | None = None  # as the identity provider's token says; None: as the file of users does
+    token: str = field(default="", repr=False)  # that token, by which the worker knows who asks
 
 
 class Sessions:
@@ -79,13 +81,26 @@ class Sessions:
         if not is_right(account.password_hash if account else None, password) or account is None:
             return "wrong-password"
         browser = self._guesses.succeeded(tried, source, browser)
+        return self._open(Session(user, password_hash=account.password_hash, browser=browser))
+
+    def may_sign_on(self, source: str, browser: str | None = None) -> bool:
+        """Whether somebody may try to come by the identity provider now; it counts as failed until `sign_on`."""
+        return self._guesses.begin(_sign_on_of(source), source, browser, is_user=True)
+
+    def sign_on(
+        self, user: str, role: UserRole, token: str, source: str = "", browser: str | None = None
+    ) -> tuple[str, Session]:
+        """A new session of somebody whom the identity provider vouches for, with the token of its cookie."""
+        browser = self._guesses.succeeded(_sign_on_of(source), source, browser)
+        return self._open(Session(user, role=role, token=token, browser=browser))
+
+    def _open(self, session: Session) -> tuple[str, Session]:
         token, now = secrets.token_urlsafe(32), self._clock()
+        session.begun = session.seen = now
         with self._lock:
             while len(self._sessions) >= MOST:
                 del self._sessions[min(self._sessions, key=lambda key: self._sessions[key].seen)]
-            session = self._sessions[_key(token)] = Session(
-                user, begun=now, seen=now, password_hash=account.password_hash, browser=browser
-            )
+            self._sessions[_key(token)] = session
         return token, session
 
     def find(self, token: str | None, *, is_click: bool = True) -> tuple[Session, UserRole] | None:
@@ -100,6 +115,9 @@ class Sessions:
             if now - session.seen > self._idle_s or now - session.begun > LONGEST_S:
                 del self._sessions[_key(token)]
                 return None
+        if session.role is not None:
+            session.seen = now if is_click else session.seen
+            return session, session.role
         account = read_accounts(self._users).get(session.user)
         if account is None or account.password_hash != session.password_hash:
             self.log_out(token)
@@ -116,6 +134,11 @@ class Sessions:
 def is_form_of(session: Session, form_token: str) -> bool:
     """Whether a form was given to this session (CSRF)."""
     return hmac.compare_digest(session.form_token.encode(), form_token.encode())
+
+
+def _sign_on_of(source: str) -> str:
+    """What tries by the identity provider are counted by: whoever fails at one address keeps out nobody elsewhere."""
+    return f"sign-on {source}"
 
 
 def _key(token: str) -> bytes:

@@ -46,6 +46,9 @@ class Viewer(Protocol):
     def log_in(self, user: str, password: str, session_id: str) -> str:
         """Prove a password; returns what to ask by."""
 
+    def log_in_by_token(self, token: str, session_id: str) -> str:
+        """The same by the token of an identity provider."""
+
     def picture(self, proof: str, wish: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
         """Facts and PNG; `wish`: instance, view, frame, window, side. GatewayError: why there is none."""
 
@@ -125,6 +128,8 @@ class Sources:
         Where the page tells of who logged in and asked for what.
     viewer
         None: switched off.
+    sign_on
+        The site's identity provider (`gateway.web.single_sign_on.SignOn`); None: there are local accounts only.
     """
 
     config: Config
@@ -135,6 +140,7 @@ class Sources:
     audit: AuditLog
     version: str = ""
     viewer: Viewer | None = None
+    sign_on: Any = None
     looks: Looks = field(init=False)
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,6 +33,22 @@ PAGE_LINES = 100
 STUDIES_LINES = 25
 MARKS_LINES = 200  # of each route, in its summary
 NONE = "-"
+
+
+@dataclass(frozen=True)
+class Together:
+    """What an operator may ask for all instances of one state that fit the filters of the queue."""
+
+    action: str
+    words: str
+    note: str
+
+
+TOGETHER = {
+    "held": Together("release", "Release all of them", "Each is decided and marked again, never sent as it is."),
+    "marked": Together("retry", "Try all of them again now", "Without waiting for their next tries."),
+    "delivered": Together("replay", "Send all of them again", "The same bytes, to destinations that its route names."),
+}
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse, dependencies=[Depends(may_look)])
 
@@ -75,8 +92,8 @@ def _decibels(value: float | None) -> str:
     return f"{value:.1f} dB" if value is not None else NONE
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def _percent(share: float | None) -> str:
+    return f"{100 * share:.1f} %" if share is not None else NONE
 
 
 def _sentence(words: str) -> str:
@@ -153,11 +170,19 @@ def overview(request: Request) -> HTMLResponse:
             "failing": sum(one.failing for one in status.deliveries),
             "oldest_at": min((one.oldest_at for one in status.routes if one.oldest_at), default=None),
         },
+        entries=_entries(sources),
         held=reading.queue(sources, Filter(HELD), 10),
         paused=sorted({one.destination: one.paused_at for one in status.deliveries if one.paused_at}.items()),
         certificates=[one for one in reading.certificates(sources) if one.days_left < SOON_DAYS],
         audit=tail(sources.audit_files, 10),
     )
+
+
+def _entries(sources: Sources) -> list[dict[str, str]]:
+    """What an archive has to be told to reach each route: for somebody whose gateway has received nothing yet."""
+    ingress = sources.config.ingress
+    port = f"{ingress.port}" + (" over TLS" if ingress.tls else "")
+    return [{"called_ae": one.called_ae, "port": port, "route": one.name} for one in sources.config.routes]
 
 
 Word = Annotated[str, Query(max_length=64, pattern="^[ -~]*$")]
@@ -178,6 +203,7 @@ def queue(
         more=len(lines) > PAGE_LINES,
         chosen={"state": state, "reason": reason, "destination": destination, "route": route},
         states=STATES,
+        together=TOGETHER,
         routes=[one.name for one in sources.config.routes],
         destinations=[one.name for one in sources.config.destinations],
     )

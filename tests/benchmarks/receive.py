@@ -10,6 +10,8 @@ Rows: `storescp` and Orthanc as they come; the ingress alone as `serve --role in
 flushes replaced by nothing, for the network path alone (`tests.benchmarks.no_flush`). A flush is measured in the same
 run, in the same folder: 512 KiB appended and `fdatasync`ed. The ceiling of one durable association, whose sender waits
 for each answer, is storescp's time and one flush an image; of eight, flushes shared by all that wait, or the disk.
+Two more rows have a sender of our own on one association (`tests.support.network.windowed`), with an asynchronous
+operations window of eight and without one, since no other sender here asks for one.
 """
 
 from __future__ import annotations
@@ -27,11 +29,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from pynetdicom.dsutils import split_dataset
+
 from tests.benchmarks.programs import free_port, listening, program, running
 from tests.benchmarks.relay import make_images, sink
 from tests.benchmarks.site import write_site
+from tests.support.network.windowed import association, send_all
 
 SENDERS = 8
+WINDOW = 8
 ENVIRONMENT = os.environ | {"TCP_NODELAY": "1"}
 
 
@@ -85,6 +91,23 @@ def send(files: Sequence[Path], port: int, senders: int) -> float:
     return time.monotonic() - begin
 
 
+def send_windowed(files: Sequence[Path], port: int, window: int) -> float:
+    """Seconds until a sender of our own has sent the files on one association, `window` of them unanswered."""
+    begin = time.monotonic()
+    with association(port, window, called=b"RELAY", calling=b"STORESCU") as (wire, granted):
+        if (granted or (1, 1))[0] < window:
+            raise SystemExit("the window was not granted")
+        statuses = send_all(wire, (_image(file) for file in files), window)
+    if any(statuses):
+        raise SystemExit("not all was acknowledged")
+    return time.monotonic() - begin
+
+
+def _image(file: Path) -> tuple[str, bytes]:
+    meta, at = split_dataset(file)
+    return str(meta.MediaStorageSOPInstanceUID), file.read_bytes()[at:]
+
+
 def flush_seconds(folder: Path, size: int, count: int = 40) -> float:
     """Median seconds to append `size` bytes and flush them."""
     taken, data = [], os.urandom(size)
@@ -126,6 +149,10 @@ def measure(folder: Path, files: list[Path], rounds: int) -> list[dict]:
                 with chain(folder / f"{number}-{senders}-{name.replace(' ', '').replace(',', '')}", *more) as port:
                     send(files[:4], port, 1)  # the first association loads what is loaded once
                     taken.setdefault((name, senders), []).append(send(files, port, senders))
+        with ingress(folder / f"{number}-window", "gateway.cli") as port:
+            send(files[:4], port, 1)
+            for window in (1, WINDOW):
+                taken.setdefault((f"ingress, window of {window}", 1), []).append(send_windowed(files, port, window))
     return [
         {
             "chain": name,
@@ -146,6 +173,9 @@ def ratios(rows: list[dict], images: int, size: int, flush_s: float, disk: float
         "network path alone, over storescp": seconds["storescp", 1] / seconds["ingress, flushes off", 1],
         "durable, one association, over storescp and one flush an image": alone / seconds["ingress", 1],
         "durable, 8 associations, over shared flushes or the disk": shared / seconds["ingress", SENDERS],
+        f"durable, one association, window of {WINDOW} over none": (
+            seconds["ingress, window of 1", 1] / seconds[f"ingress, window of {WINDOW}", 1]
+        ),
         "durable, one association, over Orthanc": seconds["Orthanc", 1] / seconds["ingress", 1],
         "durable, 8 associations, over Orthanc": seconds["Orthanc", SENDERS] / seconds["ingress", SENDERS],
     }

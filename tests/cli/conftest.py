@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from gateway.keys.generate import make_keys
+from tests.support.ports import free_port
 from tests.support.warm import Warm
 
 REPOSITORY = Path(__file__).parent.parent.parent
+QUIET = {"MIAD_GATEWAY_PROGRESS": "none"}  # the warm process writes into files, where progress is told in lines
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def run(tmp_path: Path, warm: Warm) -> Run:
 
     def run_command(*arguments: str | Path, timeout: float = 120, **variables: str) -> Done:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("MIAD_", "XDG_"))}
-        environment = {**kept, "HOME": str(home), "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", **variables}
+        environment = {**kept, "HOME": str(home), "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", **QUIET, **variables}
         words = [*map(str, arguments)]
         if "PYTHONPATH" not in variables:
             return Done(*warm.run(words, tmp_path, environment, timeout))
@@ -65,12 +66,8 @@ def run(tmp_path: Path, warm: Warm) -> Run:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on right now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    """Ports that nobody listens on."""
+    return [free_port() for _ in range(count)]
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ def protected(run, sample: Path, tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
+@pytest.mark.timeout(300)
 def test_restoring_verifying_and_backing_up_are_audited(run, sample: Path, protected: Path, tmp_path: Path) -> None:
     assert run("restore", protected, "--out", tmp_path / "back", "--config", sample).code == 0
     assert run("vault", "verify", "--config", sample).code == 0

@@ -29,6 +29,9 @@ NOT_DEFAULTS = {
     "logo",  # None: the text
     "restore_proof",  # None: beside the public key
     "url", "endpoint", "access_key_id", "secret_access_key",  # of [store]
+    "issuer", "audience", "keys_file",  # of [restore.tokens] and [page.oidc]
+    "client_id", "client_secret", "page_url", "operators", "viewers",
+    "user", "password", "sender", "to", "secret",  # of [notify]
     "mammography", "quantitative", "for_processing",  # sentences of [routes.opt_in]: nothing is given up unless written
 }  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.commands.conformance import statement
 from gateway.network.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
-from gateway.network.ingress import STATUS_BY_CODE
+from gateway.network.incoming import STATUS_BY_CODE
 from gateway.protect.policy_table import TABLE
 from tests.cli.conftest import REPOSITORY
 

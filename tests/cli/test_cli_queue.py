@@ -56,7 +56,18 @@ def test_ls_shows_the_newest_first_with_reason_and_deliveries(run, sample: Path,
     done = run("queue", "ls", "--config", sample)
     assert done.code == 0, done.err
     head, *lines = done.out.splitlines()
-    assert head.split() == ["ID", "STATE", "ROUTE", "FROM", "RECEIVED", "DELIVERIES", "TRIES", "NEXT", "REASON"]
+    assert head.split() == [
+        "ID",
+        "STATE",
+        "ROUTE",
+        "FROM",
+        "RECEIVED",
+        "DELIVERIES",
+        "TRIES",
+        "NEXT",
+        "STUDY",
+        "REASON",
+    ]
     assert [line.split()[0] for line in lines] == ["held", "delivered", "marked", "received"]
     assert "no profile [no-profile]" in lines[0]
     assert "research-pacs:sent" in lines[1]
@@ -184,6 +195,7 @@ def several(engine: Engine) -> Engine:
         (["--state", "held", "--older", "1h"], {"aaaa2", "bbbb1"}),
         (["--state", "held", "--older", "3h"], {"bbbb1"}),
         (["--route", "nowhere"], set()),
+        (["--study", "1.2.3"], set()),
         (["--state", "held", "--reason", "no-profile", "--route", "research"], {"held", "bbbb1"}),
     ],
 )

@@ -27,7 +27,7 @@ def serving(sample: Path, tmp_path: Path) -> Iterator[Path]:
         wait_until_it_listens(process, load_config(sample).ingress.port)
         yield sample
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(50) == 0
         assert not list((sample.parent / "state" / "audit").glob("*.control"))
     finally:
         process.kill()

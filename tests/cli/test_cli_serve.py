@@ -54,7 +54,7 @@ def test_a_role_starts_and_ends_in_order(run, sample: Path, role: str, tmp_path:
             wait_until_it_listens(process, port)
             time.sleep(0.1)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0, log.read_text()
+        assert process.wait(50) == 0, log.read_text()
     finally:
         process.kill()
         process.communicate()
@@ -77,7 +77,7 @@ def test_a_clinical_destination_is_audited_before_the_worker_is_ready(sample: Pa
         while not lines or lines[-1]["event"] != "ready":
             lines.append(json.loads(process.stderr.readline()))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(50) == 0
     finally:
         process.kill()
         process.communicate()
@@ -169,7 +169,7 @@ def test_the_page_starts_without_a_key_and_without_the_database(run, sample: Pat
             urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30)
         assert answer.value.code == 503 and "The database does not answer" in answer.value.read().decode()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(50) == 0
     finally:
         process.kill()
         _, log = process.communicate()

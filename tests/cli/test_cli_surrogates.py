@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -147,3 +148,42 @@ def _break(weights: Path) -> None:
         tensors, header = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
     tensors["heads.stone.bias"][0] = float("nan")
     save_file(tensors, str(weights), metadata=header)
+
+
+def test_a_site_marks_and_trains_against_its_own_pack(run, images: Path, tmp_path: Path) -> None:
+    """`surrogates train`, then `mark` and `train-mark` with what it made; which networks were asked is told."""
+    trained = run("surrogates", "train", images, "--out", "Own Pack", "--nets", "convnext", "--epochs", "1")
+    assert trained.code == 0, trained.err
+    pack = tmp_path / "Own Pack" / "pack.toml"
+    rows, columns = np.mgrid[:64, :64]
+    disc = (np.exp(-((rows - 32) ** 2 + (columns - 30) ** 2) / 500) * 200).astype(np.uint8)
+    np.savez(tmp_path / "in.npz", images=disc[None])
+    marking = ("mark", "in.npz", "--profile", "brain-mr", "--steps", "2", "--seed", "1", "--device", "cpu")
+    own = run(*marking, "--out", "own.npz", "--surrogates", pack, "--report", "own.json")
+    assert (own.code, "made against the site's own pack: own-pack/convnext\n" in own.err) == (0, True), own.err
+    assert json.loads((tmp_path / "own.json").read_text())["networks"] == ["own-pack/convnext"]
+    packaged = run(*marking, "--out", "packaged.npz")
+    assert "made against the packaged networks: gray/" in packaged.err
+    first, second = (np.load(tmp_path / name)["images"] for name in ("own.npz", "packaged.npz"))
+    assert (first != second).any()
+    plain = run(*marking, "--out", "none.npz", "--surrogates", pack, "--steps", "0")
+    assert "--surrogates had no effect" in plain.err
+
+    training = ("train-mark", images, "--profile", "generic-gray", "--steps", "1", "--device", "cpu", "--limit", "4")
+    done = run(*training, "--out", "site.safetensors", "--surrogates", pack, "--json")
+    assert done.code == 0, done.err
+    assert "made against the site's own pack: own-pack/convnext" in done.err
+    assert done.rows[-1]["networks"] == ["own-pack/convnext"]
+    generator = ("--mode", "generator", "--generator", "site.safetensors")
+    done = run("mark", "in.npz", "--profile", "generic-gray", *generator, "--seed", "1", "--out", "fast.npz")
+    assert (done.code, (tmp_path / "fast.npz").exists()) == (0, True), done.err
+
+
+def test_a_pack_of_colour_does_not_mark_gray_images(run, pack: Path, tmp_path: Path) -> None:
+    pack.write_text(pack.read_text().replace("channels = 1", "channels = 3"))
+    np.savez(tmp_path / "in.npz", images=np.arange(64 * 64).reshape(1, 64, 64).astype(np.uint8))
+    chosen = ("--profile", "brain-mr", "--surrogates", pack)
+    done = run("mark", "in.npz", *chosen, "--seed", "1", "--out", "out.npz")
+    assert (done.code, "no surrogate pack for 1-channel images among" in done.err) == (3, True), done.err
+    done = run("mark", "in.npz", "--profile", "brain-mr", "--surrogates", tmp_path / "none.toml", "--out", "out.npz")
+    assert (done.code, "none.toml" in done.err) == (2, True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.config import Config
 from gateway.config.store import Store
+from gateway.config.stores import store_findings
 
 ACCOUNT = {"access_key_id": "env:ID", "secret_access_key": "env:KEY"}
 
@@ -48,3 +50,26 @@ def test_an_account_is_given_by_reference() -> None:
     given = {"url": "s3://vault", "endpoint": "https://store.example", **ACCOUNT}
     with pytest.raises(ValueError, match="by reference"):
         Store.model_validate({**given, "secret_access_key": "the secret itself"})
+
+
+def test_durability_cluster_wants_a_store_and_postgresql() -> None:
+    given = {"url": "s3://vault", "endpoint": "https://store.example", **ACCOUNT}
+    assert Config.model_validate({"store": given}).durability == "disk"
+    for url in ("postgresql+psycopg://gateway@db.example/gateway", "env:MIAD_DATABASE_URL"):
+        Config.model_validate({"durability": "cluster", "store": given, "database": {"url": url}})
+    with pytest.raises(ValueError) as caught:
+        Config.model_validate({"durability": "cluster"})
+    assert "there is no [store] table" in str(caught.value) and "[database] url names none" in str(caught.value)
+    with pytest.raises(ValueError, match="url names none"):
+        Config.model_validate({"durability": "cluster", "store": given, "database": {"url": "sqlite:////x"}})
+
+
+def test_a_database_behind_a_reference_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"url": "s3://vault", "endpoint": "https://store.example", **ACCOUNT}
+    config = Config.model_validate(
+        {"durability": "cluster", "store": given, "database": {"url": "env:MIAD_DATABASE_URL"}}
+    )
+    monkeypatch.setenv("MIAD_DATABASE_URL", "sqlite:////x")
+    assert [(one.level, one.path) for one in store_findings(config, "ingress")] == [("error", ("database", "url"))]
+    monkeypatch.setenv("MIAD_DATABASE_URL", "postgresql+psycopg://gateway@db.example/gateway")
+    assert list(store_findings(config, "ingress")) == []

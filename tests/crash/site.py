@@ -221,7 +221,7 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 50
     while time.monotonic() < deadline and _alive(pid):
         time.sleep(0.02)
 

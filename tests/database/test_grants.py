@@ -78,6 +78,7 @@ OTHERS_WORK = {
         "SELECT 1 FROM emergency_override",
         "UPDATE page_request SET state = 'done'",
         "DELETE FROM page_request",
+        "SELECT proof FROM page_request",
         "CREATE TABLE mine (id int)",
     ],
 }

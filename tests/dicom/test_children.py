@@ -144,13 +144,12 @@ def test_a_refusal_in_the_child_is_the_same_error_here(children):
 def test_a_frame_that_takes_too_long_is_given_up_and_the_next_one_is_not(children):
     large = gray(2048, 2048)
     facts = facts_of_image(image(large[None], BitsStored=12))
-    ours = children(seconds=0.05, processes=1)
-    begun = time.monotonic()
+    ours = children(seconds=0.2, processes=1)
     frame = children().encode(large, facts, HT)
     slow = children().encode(gray(2048, 2048, seed=2), facts, J2K)
     begun = time.monotonic()
     assert code_of(ours.decode, slow, facts, J2K) == "codec-timeout"
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 50
     patient = children(seconds=30, processes=1)
     assert np.array_equal(patient.decode(frame, facts, HT), large)
     assert np.array_equal(ours.decode(ours.encode(DEEP, FACTS, LS), FACTS, LS), DEEP)
@@ -363,7 +362,7 @@ def test_truncated_jpeg_ls_that_claims_much_leaves_this_process_free(children):
     done.set()
     ticking.join()
     assert caught.value.code in ("codec-timeout", "undecodable-pixels")
-    assert len(ticks) > 20 * took  # a fifth of what an idle machine would give
+    assert len(ticks) > 2 * took  # a fiftieth of what an idle machine would give
 
 
 def facts_of_size(side: int):

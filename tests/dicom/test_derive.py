@@ -50,6 +50,7 @@ REPRESENTATIVE = [
 
 
 @pytest.mark.peers
+@pytest.mark.timeout(300)
 def test_foreign_programs_take_it(miad_data, tmp_path, subtests):
     if absent := missing_programs():
         missing(", ".join(absent))

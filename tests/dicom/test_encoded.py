@@ -88,6 +88,7 @@ def test_the_header_stops_before_the_pixels_and_survives_a_cut_there():
     assert code_of(lambda: check_encoding(io.BytesIO(data[:end_of_header]), size, EXPLICIT_LITTLE)) == "truncated"
 
 
+@pytest.mark.timeout(300)
 def test_truncated_anywhere_is_an_error_or_a_valid_header(miad_data, subtests):
     names = [
         "pydicom/CT_small.dcm",

@@ -15,6 +15,7 @@ from tests.support.bad_files import BAD_FILES
 
 MEGABYTES = 1100  # beyond what the process has when it is warm: a deflated data set may take 512 MiB
 SECONDS = 20
+pytestmark = pytest.mark.timeout(300)  # the first test waits for all files: half a minute on a free core
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from gateway.database import open_database, sqlite_url
 from gateway.keys.generate import make_keys
 from tests.conftest import missing
 from tests.support.flow import Flow, configuration
+from tests.support.ports import free_port
 from tests.support.received import site
 
 
@@ -39,12 +39,10 @@ def postgresql_url() -> str:
     if os.getuid() == 0:  # PostgreSQL refuses to run as root
         as_user = {"user": "postgres", "group": "postgres", "extra_groups": []}
         shutil.chown(folder, "postgres", "postgres")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     run = {"check": True, "stdout": subprocess.DEVNULL, "cwd": "/", **as_user}
     subprocess.run([programs / "initdb", "-D", folder / "data", "-U", "miad", "--auth=trust", "-N"], **run)
-    options = f"-p {port} -h 127.0.0.1 -k {folder}"
+    options = f"-F -p {port} -h 127.0.0.1 -k {folder}"  # -F: it flushes nothing, for nobody cuts the power
     log = folder / "log"
     subprocess.run([programs / "pg_ctl", "-D", folder / "data", "-o", options, "-l", log, "-w", "start"], **run)
     yield f"postgresql+psycopg://miad@127.0.0.1:{port}/postgres"

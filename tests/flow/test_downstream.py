@@ -11,7 +11,7 @@ import pytest
 from gateway.config.check import check_config
 from gateway.database import InstanceRow, reading
 from gateway.errors import CapacityError
-from gateway.network.ingress import sentence_of, status_of
+from gateway.network.incoming import sentence_of, status_of
 from tests.support.dicom.samples import encode
 from tests.support.flow import ROUTE, ct, facts_of
 

@@ -137,7 +137,7 @@ def test_what_another_worker_queues_with_an_older_configuration_is_not_stranded_
     worker.start()
     try:
         flow.store.end_leases()
-        until = time.monotonic() + 20
+        until = time.monotonic() + 50
         while flow.deliveries(one)["second"].state != "held" and time.monotonic() < until:
             time.sleep(0.05)
     finally:

@@ -52,6 +52,13 @@ def test_the_newest_of_many_are_found_by_their_time(engine, plans, only: Filter)
 
 
 @pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_those_of_a_study_are_found_by_their_records(engine, plans) -> None:
+    list_instances(engine, limit=100, only=Filter(study="1.2.3"))
+    assert not [one for one in plans if one in ("SCAN instance", "SCAN vault_record")]
+    assert [one for one in plans if "vault_study" in one] and [one for one in plans if "instance_record" in one]
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("state", ["received", "sealed", "marked", "held"])
 def test_the_few_of_a_state_are_found_by_it(engine, plans, state: str) -> None:
     list_instances(engine, limit=100, only=Filter(state, route="relay"))

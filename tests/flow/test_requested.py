@@ -220,7 +220,7 @@ def test_what_is_asked_for_waits_for_nobody_who_works_alone(flow: Flow) -> None:
     )
     with gate.alone():
         worker.start()
-        assert ran.wait(10)
+        assert ran.wait(50)
     worker.stop()
 
 

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import threading
+from functools import partial
 
 import pytest
 
@@ -14,10 +15,12 @@ from gateway.database import InstanceRow, reading
 from gateway.errors import CapacityError
 from gateway.flow import receive
 from gateway.flow.receive import SpoolReceiver
-from gateway.flow.segments.log import SegmentLog
+from gateway.flow.segments.file import SegmentFile
+from gateway.flow.segments.log import Group, SegmentLog
 from gateway.flow.segments.recovery import take_over
+from gateway.flow.segments.rows import RowWriter
 from gateway.flow.spool import NewFile
-from tests.flow.test_segments import offer, rows
+from tests.flow.test_segments import offer, offered, rows
 from tests.support.dicom.samples import encode
 from tests.support.flow import Flow, ct, facts_of
 
@@ -69,7 +72,7 @@ def sent(receiver: SpoolReceiver, numbers) -> list[str]:
 
     thread = threading.Thread(target=send, name="sender", daemon=True)
     thread.start()
-    thread.join(30)
+    thread.join(50)
     assert not thread.is_alive(), "somebody waits without end"
     return acknowledged
 
@@ -94,7 +97,7 @@ def attack(flow: Flow, monkeypatch, at: int, number: int, lasts: bool) -> int:
     for row in found.values():
         if row.spool_file:
             with flow.context.spool.open(row.spool_file) as file:
-                assert file.read() == encode(ct(int(row.sop_instance_uid.rpartition(".")[2])))
+                assert file.read() == offered(int(row.sop_instance_uid.rpartition(".")[2]))[1]
     with reading(flow.engine) as session:
         session.query(InstanceRow).delete()
         session.connection().exec_driver_sql("DELETE FROM spool_segment")
@@ -123,6 +126,7 @@ def test_a_call_fails(flow, monkeypatch, at):
 
 
 @pytest.mark.parametrize("what", ["writev", "fdatasync"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # it dies on purpose
 def test_what_nobody_thought_of_ends_the_role_and_leaves_nobody_waiting(flow, monkeypatch, what):
     failed = threading.Event()
 
@@ -138,25 +142,26 @@ def test_what_nobody_thought_of_ends_the_role_and_leaves_nobody_waiting(flow, mo
     with monkeypatch.context() as patched:
         patched.setattr(os, what, breaks)
         assert sent(receiver, [1, 2]) == []
-    assert failed.wait(5) and receiver.failed
+    assert failed.wait(50) and receiver.failed
     receiver.roll()
     receiver.close()
     receiver.close()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # it dies on purpose
 def test_who_waits_for_a_segment_to_close_is_told_when_the_flusher_dies(tmp_path, monkeypatch):
     """Found in CI: `roll` between a failed flush and the end of its thread waited for ever."""
     told, rolling = threading.Event(), threading.Event()
 
     def tell() -> None:  # the flusher is alive until someone waits for it, then it dies
         told.set()
-        assert rolling.wait(5)
+        assert rolling.wait(50)
         raise RuntimeError
 
     def breaks(*_):
         raise MemoryError
 
-    segments = SegmentLog(tmp_path, 1 << 20, lambda group: None, tell)
+    segments = SegmentLog(partial(SegmentFile, tmp_path), 1 << 20, lambda group: None, tell)
     monkeypatch.setattr(os, "fdatasync", breaks)
 
     def append() -> None:
@@ -165,7 +170,7 @@ def test_who_waits_for_a_segment_to_close_is_told_when_the_flusher_dies(tmp_path
 
     appending = threading.Thread(target=append)
     appending.start()
-    assert told.wait(5)
+    assert told.wait(50)
     wait = segments._changed.wait_for
 
     def waits(*arguments, **keywords):
@@ -175,10 +180,46 @@ def test_who_waits_for_a_segment_to_close_is_told_when_the_flusher_dies(tmp_path
     monkeypatch.setattr(segments._changed, "wait_for", waits)
     roll = threading.Thread(target=segments.roll, daemon=True)
     roll.start()
-    roll.join(5)
+    roll.join(50)
     assert not roll.is_alive() and segments.failed
-    appending.join(5)
+    appending.join(50)
     assert not appending.is_alive()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # it dies on purpose
+def test_a_role_is_told_to_begin_anew_though_nothing_else_goes_well(tmp_path, monkeypatch):
+    """What is done on the way, the log's line and the closing, may fail as well: the role would refuse for ever."""
+    told = threading.Event()
+    segments = SegmentLog(tmp_path, 1 << 20, lambda group: None, told.set)
+
+    def breaks(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(os, "fdatasync", breaks)
+    monkeypatch.setattr("gateway.flow.segments.file.SegmentFile.close", breaks)
+    with pytest.raises(CapacityError) as caught:
+        segments.append([b"record"], {})
+    assert caught.value.code == "flush-failed"
+    assert told.wait(50)
+    segments.roll()
+    segments.stop()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # it dies on purpose
+def test_who_waits_for_rows_is_told_when_nobody_writes_them_any_more(monkeypatch):
+    """The thread dies of what is no error of the database: nobody waits for it, and nothing more is taken."""
+
+    def breaks(*_, **__):
+        raise MemoryError
+
+    rows_written = RowWriter(breaks)
+    monkeypatch.setattr("gateway.flow.segments.rows.log.error", breaks)
+    rows_written.put(Group("ab" * 16, 100, []))
+    assert not rows_written.settle()
+    with pytest.raises(CapacityError) as caught:
+        rows_written.check()
+    assert caught.value.code == "rows-behind" and "restart" in caught.value.hint
+    rows_written.stop()
 
 
 def test_a_flusher_that_is_gone_is_told_of(flow, monkeypatch):
@@ -224,6 +265,6 @@ def test_who_waits_for_rows_is_told_when_the_database_is_full(flow, monkeypatch)
 
     thread = threading.Thread(target=roll, daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(50)
     assert [error.code for error in caught] == ["database-full"]
     receiver.close()

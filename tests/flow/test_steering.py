@@ -219,7 +219,7 @@ def test_the_most_urgent_have_their_turn_first():
             while len(turns._waiting) < len(threads):
                 inside.wait(0.001)
     for thread in threads:
-        thread.join(10)
+        thread.join(50)
     assert order == ["high", "medium", "low"]
 
 

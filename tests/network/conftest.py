@@ -107,8 +107,8 @@ def start_ingress(audit: ReadableAudit, receiver: MemoryReceiver) -> Iterator[Ca
 
     def start(counts: Counts | None = None, requests: Requests | None = None, **settings: object) -> IngressScp:
         settings.setdefault("peers", (Peer(ae_title="ARCHIVE", addresses=("127.0.0.1",)),))
-        settings.setdefault("idle_timeout_s", 10)
-        settings.setdefault("handshake_timeout_s", 1)
+        settings.setdefault("idle_timeout_s", 30)
+        settings.setdefault("handshake_timeout_s", 5)
         # The port 0, any free one, is for tests only: the model asks for a number that a peer can be told.
         config = IngressConfig(**settings).model_copy(update={"port": 0})
         routes = [Route(name=n.lower(), called_ae=n, destinations=("outside",)) for n in ("GATEWAY", "GATEWAY2")]

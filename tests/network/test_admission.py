@@ -85,7 +85,7 @@ def test_threads_take_no_more_than_there_are(tmp_path, shared):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(50)
     assert most[0] == 3 and counts.taken("x") == 0
 
 

@@ -256,7 +256,7 @@ def test_an_answer_is_understood_and_used(what):
 
 
 def _peer(port: int, **more: object) -> Peer:
-    return Peer("127.0.0.1", port, "OUTSIDE", "GATEWAY", connect_timeout_s=2, response_timeout_s=5, **more)
+    return Peer("127.0.0.1", port, "OUTSIDE", "GATEWAY", connect_timeout_s=20, response_timeout_s=30, **more)
 
 
 @pytest.mark.parametrize(

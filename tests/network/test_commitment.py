@@ -340,7 +340,7 @@ def test_orthanc_asks_and_is_told(asking):
         reports = Reports(host="127.0.0.1", port=orthanc.port, calling_ae="GATEWAY")
         scu = CommitmentScu([], [archive.model_copy(update={"reports": reports})])
         scu.answer("ARCHIVE", CommitmentReport(uid, (KEPT,), {LOST: 0x0112}))
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 50
         state: dict = {}
         while time.monotonic() < deadline and state.get("Status") in (None, "Pending"):
             state = json.loads(orthanc._get(answer["Path"]))

@@ -42,7 +42,7 @@ def egress(audit):
 
     def make(more=None, **ports) -> Egress:
         settings = {"type": "research", "ae_title": "OUTSIDE", "host": "127.0.0.1"}
-        settings.update(connect_timeout_s=2, response_timeout_s=5, idle_release_s=5)
+        settings.update(connect_timeout_s=20, response_timeout_s=30, idle_release_s=5)
         settings.update(more or {})
         made.append(Egress([Destination(name=name, port=port, **settings) for name, port in ports.items()], audit))
         return made[-1]
@@ -399,8 +399,26 @@ def test_several_threads_on_one_destination_take_turns(egress, scp):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(50)
     assert sorted(scp.received) == sorted(sent.values()) and scp.associations == 1
+
+
+def test_associations_that_cannot_be_looked_after_are_used_all_the_same(egress, scp, monkeypatch):
+    """A pool that lost one while it looked whether it is idle would let everybody wait for it for ever."""
+    scp.start()
+    looked = threading.Event()
+
+    def breaks(self) -> None:
+        looked.set()
+        raise ValueError
+
+    monkeypatch.setattr("gateway.network.egress._Link.release_if_idle", breaks)
+    sender = egress({"idle_release_s": 0.04}, outside=scp.port)
+    for number in range(2):
+        assert looked.wait(50)
+        looked.clear()
+        assert sender.send("outside", outgoing(b"x" * 10, f"1.2.{number}")) == 0
+    assert sender._janitor.is_alive()
 
 
 @pytest.mark.peers

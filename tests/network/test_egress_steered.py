@@ -43,7 +43,7 @@ def test_two_associations_send_to_dcmtk_at_the_same_time(audit, tmp_path):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(50)
         sender.close()
     assert {data_set_bytes(path) for path in (tmp_path / "out").iterdir()} == set(sent.values())
 

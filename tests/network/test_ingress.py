@@ -16,7 +16,7 @@ from gateway.audit import events
 from gateway.config.models import Peer
 from gateway.errors import CapacityError, DicomError, TransientError, VaultError
 from gateway.network.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
-from gateway.network.ingress import sentence_of, status_of
+from gateway.network.incoming import sentence_of, status_of
 from gateway.network.scu import Peer as Called
 from gateway.network.scu import ScuAssociation
 from gateway.network.upper_layer import GatewayAssociation, GatewayDul
@@ -44,7 +44,7 @@ SYNTAXES = [
 
 
 def called(ingress, **more) -> Called:
-    settings = {"called_ae": "GATEWAY", "calling_ae": "ARCHIVE", "response_timeout_s": 5, "connect_timeout_s": 2}
+    settings = {"called_ae": "GATEWAY", "calling_ae": "ARCHIVE", "response_timeout_s": 30, "connect_timeout_s": 20}
     return Called("127.0.0.1", ingress.port, **{**settings, **more})
 
 
@@ -52,7 +52,7 @@ def gateway_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if isinstance(thread, GatewayAssociation | GatewayDul)]
 
 
-def until(condition, within_s: float = 5) -> bool:
+def until(condition, within_s: float = 50) -> bool:
     deadline = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > deadline:

@@ -274,7 +274,7 @@ def test_an_answer_that_does_not_end_is_waited_for_only_so_long(egress, piece):
         with pytest.raises(TransientError) as caught:
             out.send("web", outgoing(data, uid))
         ended.set()
-        dripping.join(10)
+        dripping.join(50)
     assert caught.value.code == "no-answer"
 
 
@@ -287,7 +287,7 @@ def test_a_service_that_refuses_before_it_has_read_all_is_heard(egress):
             connection.recv(1000)
             connection.sendall(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")
             connection.shutdown(socket.SHUT_WR)
-            told.wait(10)
+            told.wait(50)
 
     told = threading.Event()
     uid, data = ct(1024)

@@ -163,7 +163,7 @@ class Running:
             return error.code, error.read()
 
     def wait(self, job: str) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 50
         while (state := json.loads(self.ask("bob", "GET", f"/jobs/{job}")[1])["State"]) in ("Pending", "Running"):
             assert time.monotonic() < deadline
             time.sleep(0.05)

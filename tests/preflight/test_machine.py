@@ -14,6 +14,7 @@ from gateway.database import open_database, sqlite_url
 from gateway.errors import ConfigError, GatewayError, UnreachableError
 from gateway.network.presence import announce, is_ours
 from gateway.preflight.machine import try_device, try_ports, try_the_database
+from tests.support.ports import free_port
 
 RESTORE = "[restore]\ntls_port = false\nplain_port = {}\n"
 
@@ -27,11 +28,6 @@ def taken():
     """A port that some program listens on."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
-
-
-def free() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 @pytest.mark.parametrize(
@@ -61,16 +57,16 @@ def test_a_port_that_our_own_role_holds_is_right(taken: int) -> None:
 
 
 def test_a_free_port_is_left_as_it_was() -> None:
-    port = free()
+    port = free_port()
     config = configured(f"[ingress]\nport = {port}\n")
     assert list(try_ports(config, "ingress")) == []
     socket.create_server(("127.0.0.1", port)).close()
 
 
 def test_an_address_that_is_not_ours() -> None:
-    (one,) = try_ports(configured(f"[ingress]\nhost = '192.0.2.1'\nport = {free()}\n"), "ingress")
+    (one,) = try_ports(configured(f"[ingress]\nhost = '192.0.2.1'\nport = {free_port()}\n"), "ingress")
     assert (one.where, one.message) == ("ingress.port", "192.0.2.1 is no address of this machine")
-    (one,) = try_ports(configured(f"[ingress]\nhost = 'no such host'\nport = {free()}\n"), "ingress")
+    (one,) = try_ports(configured(f"[ingress]\nhost = 'no such host'\nport = {free_port()}\n"), "ingress")
     assert one.message == "no such host is no address of this machine"
 
 
@@ -91,7 +87,7 @@ WRONG = {
 def test_a_database_that_cannot_be_reached(url: str, code: str, heals: bool, words: str, tmp_path: Path) -> None:
     """In the check: one finding. At a role's start: one error, of the kind that says whether waiting can heal it."""
     (tmp_path / "gateway.toml").write_text("no database, but long enough to be taken for the head of one" * 20)
-    url = url.format(port=free(), folder=tmp_path)
+    url = url.format(port=free_port(), folder=tmp_path)
     (one,) = try_the_database(configured(f"[database]\nurl = '{url}'\n", tmp_path))
     assert (one.level, one.where, one.keeps_from_starting) == ("error", "database.url", not heals)
     assert words in one.message and one.hint

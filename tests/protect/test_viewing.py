@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
-from gateway.errors import DicomError, NotFoundError
+from gateway.errors import DicomError, MarkError, NotFoundError
+from gateway.mark import load_profiles
 from gateway.protect import viewing
 from gateway.protect.viewing import Stored, Wish, picture
 from tests.support.dicom.samples import encode, image
@@ -87,3 +89,26 @@ def test_what_is_not_there_or_no_pair_is_told() -> None:
     for odd in (b"", b"\0" * 200, encode(image())[:-20]):
         with pytest.raises(DicomError):
             picture(stored(odd), None, Wish("before"), pytest.fail)
+
+
+def test_zones_show_the_region_of_interest_that_the_mark_leaves() -> None:
+    """And nothing of it where the image cannot be marked."""
+    frames = np.zeros((1, 64, 64), np.uint16)
+    frames[0, 12:52, 12:52] = 800
+    one = stored(encode(image(frames, WindowCenter=500, WindowWidth=1000, RescaleSlope=1, RescaleIntercept=0)))
+    profile = load_profiles()["ct"]
+    region = np.zeros((64, 64), bool)
+    region[30:36, 30:36] = True
+
+    def chosen(_header: object) -> SimpleNamespace:
+        return SimpleNamespace(profile=profile)
+
+    def tinted(interest: Callable) -> np.ndarray:
+        return np.asarray(Image.open(io.BytesIO(picture(one, None, Wish("zones"), chosen, interest).png)))
+
+    def cannot(*_: object) -> None:
+        raise MarkError("no-free-area", "no part of the image is free")
+
+    with_it, without = tinted(lambda *_: region), tinted(cannot)
+    assert ((with_it != without).any(axis=2) == region).all()
+    assert (without == tinted(lambda *_: None)).all()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import re
-import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from tests.support.booted import PYTHON, SOURCE, Machine, can_boot, packages
 from tests.support.dicom.compressed import lossless_frame, wrapped
 from tests.support.dicom.samples import encode
 from tests.support.flow import ct
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1500)]
 if not can_boot():
@@ -129,10 +129,7 @@ def make_venv(machine: Machine, venv: str, *first: str) -> None:
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Installed]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    ports = [free_port() for _ in range(4)]
     sink = AE("SINK")
     sink.add_supported_context(sop_class.CTImageStorage, [EXPLICIT_LITTLE, JPEGLSLossless])
     with Machine() as machine:
@@ -212,7 +209,7 @@ def newer(site: Installed) -> None:
     head = json.loads(site.gateway("database", "show", "--json").stdout)["revision"]
     site.machine.run("sh", "-c", f"""set -e
         [ -e /opt/newer ] && exit 0
-        mkdir -p /opt/newer && cp -r {SOURCE}/gateway {SOURCE}/plugins /opt/newer
+        mkdir -p /opt/newer && cp -a {SOURCE}/gateway {SOURCE}/plugins /opt/newer  # what is compiled stays valid
         sed -i 's/^__version__.*/__version__ = "9.9.0"/' /opt/newer/gateway/__init__.py""")  # fmt: skip
     file = "/opt/newer/gateway/database/migrations/versions/9990_newer.py"
     site.machine.run("tee", file, text=NEWER.format(head=head))

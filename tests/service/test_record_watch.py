@@ -30,7 +30,7 @@ def run(audit: AuditLog, monkeypatch) -> Watch:
     watch = Watch(stopping)
     thread = threading.Thread(target=restore._watch, args=(watch, audit, stopping), daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(50)
     assert not thread.is_alive()
     return watch
 

@@ -79,7 +79,7 @@ def ingress(site: Site) -> Iterator[Running]:
 
 
 def called(port: int, calling_ae: str = "ARCHIVE", called_ae: str = "RELAY") -> Peer:
-    return Peer("127.0.0.1", port, called_ae, calling_ae, response_timeout_s=5, connect_timeout_s=2)
+    return Peer("127.0.0.1", port, called_ae, calling_ae, response_timeout_s=30, connect_timeout_s=20)
 
 
 def associate(port: int, calling_ae: str = "ARCHIVE", called_ae: str = "RELAY") -> ScuAssociation:
@@ -221,6 +221,31 @@ def test_what_cannot_be_taken_over_changes_nothing_and_is_told_with_its_place(in
     assert (told["outcome"], told["configuration_sha256"]) == ("success", ingress.runner.reading.source.digest)
 
 
+def test_where_what_waits_lies_changes_with_a_restart_alone(tmp_path: Path) -> None:
+    text = """version = 1
+durability = "cluster"
+[database]
+url = "postgresql+psycopg://db.example/miad"
+[store]
+url = "s3://vault/site"
+endpoint = "https://store.example"
+access_key_id = "env:ID"
+secret_access_key = "env:KEY"
+"""
+    file = tmp_path / "gateway.toml"
+
+    def reading(change: str, to: str) -> Reading:
+        file.write_text(text.replace(change, to))
+        return Reading.of(file)
+
+    old = reading("", "")
+    for change, to, where in (('"cluster"', '"disk"', "line 2, durability"), ("/site", "/other", "line 6, store.url")):
+        with pytest.raises(InvalidConfigError) as caught:
+            reading(change, to).check_follows(old)
+        assert caught.value.code == "needs-restart" and where in str(caught.value)
+    reading("https://store.example", "https://store-2.example").check_follows(old)
+
+
 def test_no_role_comes_or_goes_without_a_restart(ingress: Running, site: Site) -> None:
     text = site.file.read_text()
     site.file.write_text(text[: text.index("[[routes]]")] + text[text.index("[restore]") :])
@@ -254,11 +279,11 @@ def test_who_prepared_and_is_gone_leaves_nothing_behind(ingress: Running) -> Non
     other.listen(lambda link, message: wishes.put(Wish("message", link=link, message=message)))
     flushers = _flushers()
     ours.send({"do": "prepare", "by": "command"})
-    desk.do(wishes.get(5))
+    desk.do(wishes.get(50))
     assert ours.receive(5)["ok"] and ingress.runner._ready is not None
     assert _flushers() == flushers + 1
     ours.close()
-    desk.do(wishes.get(5))
+    desk.do(wishes.get(50))
     assert ingress.runner._ready is None and _flushers() == flushers
     associate(ingress.site.port).release()
 
@@ -289,15 +314,15 @@ def test_changed_files_ask_for_one_reload_and_what_was_refused_for_no_second(sit
     try:
         assert wishes.get(0.5) is None
         site.renew()
-        assert wishes.get(5) == Wish("reload", "watch")
+        assert wishes.get(50) == Wish("reload", "watch")
         assert wishes.get(0.5) is None  # it was refused, say: not until it changes again
         (site.folder / "conf.d").mkdir()
         (site.folder / "conf.d" / "a.toml").write_text("[log]\nlevel = 'debug'\n")
-        assert wishes.get(5) == Wish("reload", "watch")
+        assert wishes.get(50) == Wish("reload", "watch")
         reading = Reading.of(site.file)
         assert wishes.get(0.5) is None
         site.file.write_text(site.file.read_text().replace("watch = true", "watch = false"))
-        assert wishes.get(5) == Wish("reload", "watch")
+        assert wishes.get(50) == Wish("reload", "watch")
         reading = Reading.of(site.file)
         site.renew()
         assert wishes.get(0.5) is None

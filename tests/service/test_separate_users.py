@@ -9,7 +9,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from gateway.keys.generate import make_keys
 from tests.support.dicom.samples import encode
 from tests.support.flow import ct
+from tests.support.ports import free_port
 from tests.support.units import CONFIGURATION, REPOSITORY, ROLES, STATE, Accounts, hand_over, lay_out
 
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
@@ -142,10 +142,7 @@ def four() -> Iterator[Site]:
     if os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("setpriv"):
         pytest.skip("only root can run processes as four users")
     root = Path(tempfile.mkdtemp(prefix="miad-users-"))
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    ports = [free_port() for _ in range(4)]
     received: list[tuple[str, bytes]] = []
     sink = AE("SINK")
     sink.add_supported_context(sop_class.CTImageStorage, EXPLICIT_LITTLE)
@@ -241,6 +238,7 @@ def retrieve(site: Site, ds) -> list[bytes]:
     return got
 
 
+@pytest.mark.timeout(300)
 def test_the_whole_way_of_an_image_works(four: Site) -> None:
     ds = ct(1)
     data = encode(ds)

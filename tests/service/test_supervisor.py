@@ -195,7 +195,7 @@ def test_what_a_role_gets_is_what_the_kernel_shows(role: str, monkeypatch) -> No
     supervisor = Supervisor(Path("x"), {role: _environment(config, role)}, lambda _: ["sleep", "30"])
     process = supervisor._start(role, _Child())
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 50
         while not (entries := Path(f"/proc/{process.pid}/environ").read_bytes()) and time.monotonic() < deadline:
             time.sleep(0.01)  # of a program that the kernel is still loading it shows none
     finally:
@@ -243,6 +243,11 @@ def test_the_object_stores_account_is_the_worker_s_and_the_restore_role_s() -> N
     assert holders == ["worker", "restore"]
     assert {role for role in ROLES if "STORE_KEY" in foreign_variables(config, role)} == {"ingress", "page"}
     assert roles_of(("store", "endpoint")) == ("worker", "restore")
+    cluster = config.model_copy(update={"durability": "cluster"})  # the ingress keeps there what it receives
+    assert SecretRef("env:STORE_KEY") in [ref for _, ref, _ in secrets_of(cluster, "ingress")]
+    assert "STORE_KEY" in foreign_variables(cluster, "page") and "STORE_KEY" not in foreign_variables(
+        cluster, "ingress"
+    )
 
 
 def test_what_is_wrong_is_told_to_the_roles_that_it_concerns() -> None:

@@ -44,7 +44,7 @@ class RealHost(Host):
         self.checkout(version)
         code = self.folder / "code" / version
         for name in ("gateway", "plugins"):
-            shutil.copytree(REPOSITORY / name, code / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(REPOSITORY / name, code / name)  # with what is compiled, which its times keep valid
         init = code / "gateway" / "__init__.py"
         init.write_text(re.sub(r"__version__ = .*", f'__version__ = "{version}"', init.read_text()))
         program = self.folder / "venvs" / version / "bin" / "miad-gateway"

@@ -30,8 +30,10 @@ def runs(version: str) -> tuple[str, dict[str, str], str]:
 
 def each_step(folder: Path, begin: Callable[[Host, int], int], first: int = 1) -> Iterator[tuple[int, Host]]:
     """A host for every third step, cut off there by `begin`: it gives the exit code, 0 where there is no such step."""
+    host = made(folder / "host")
+    host.keep()
     for step in itertools.count(first, 3):
-        host = made(folder / str(step))
+        host.put_back()
         if begin(host, step) == 0:
             assert step > 20
             return

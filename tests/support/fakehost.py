@@ -16,7 +16,7 @@ from tests.support.units import REPOSITORY
 
 ROLES = ("ingress", "worker", "restore")
 _COUNTED = """#!/bin/sh
-n=$(($(cat $HOST/count) + 1)); echo $n > $HOST/count; echo "$n $(basename $0) $*" >> $HOST/log
+read n < $HOST/count; n=$((n + 1)); echo $n > $HOST/count; echo "$n ${0##*/} $*" >> $HOST/log
 [ "$n" != "${KILL_AT:-0}" ] || { kill -9 $(cat $HOST/pid); exit 137; }
 [ "$n" != "${FAIL_AT:-0}" ] || exit 1
 """
@@ -52,11 +52,35 @@ esac
 """
 
 
+_CHANGES = ("active", "enabled", "etc", "state", "units", "opt", "db", "rows", "log", "count", "backups", "pid")
+"""What scripts change; the rest of a host is programs and checkouts."""
+
+
 @dataclass
 class Host:
     """The host: `run` a script of a release's checkout."""
 
     folder: Path
+
+    def keep(self) -> None:
+        """Keep it as it is now, for `put_back`."""
+        self._copy(self.folder, self.folder / "kept")
+
+    def put_back(self) -> None:
+        """Make it what it was at `keep`."""
+        self._copy(self.folder / "kept", self.folder)
+
+    @staticmethod
+    def _copy(there: Path, here: Path) -> None:
+        here.mkdir(exist_ok=True)
+        for name in _CHANGES:
+            if (here / name).is_dir():
+                shutil.rmtree(here / name)
+            (here / name).unlink(missing_ok=True)
+            if (there / name).is_dir():
+                shutil.copytree(there / name, here / name, symlinks=True)
+            elif (there / name).exists():
+                shutil.copy2(there / name, here / name)
 
     def __post_init__(self) -> None:
         for name in ("bin", "active", "enabled", "etc/keys", "state", "units", "opt", "venvs"):

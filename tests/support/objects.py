@@ -114,6 +114,16 @@ class SeaweedFs:
         for socket in self._sockets:  # it makes them there whatever it is told
             socket.unlink(missing_ok=True)
 
+    def freeze(self) -> None:
+        """Let it stand still: it takes connections and answers nothing."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGCONT)
+
     def settings(self, **changes: object) -> Store:
         """The ``[store]`` table for it; a broken connection is waited for shortly."""
         given = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
@@ -24,11 +25,11 @@ def copy_new_databases(folder: Path, patch: pytest.MonkeyPatch) -> None:
     database.open_database(database.sqlite_url(made)).dispose()
     migrate = database.migrate
 
-    def copy_and_migrate(engine: Engine) -> None:
+    def copy_and_migrate(engine: Engine, *more: Any) -> None:
         path = Path(engine.url.database or "") if engine.dialect.name == "sqlite" else None
         with _lock:
             if path and path.is_file() and not path.stat().st_size:
                 shutil.copyfile(made, path)
-        migrate(engine)
+        migrate(engine, *more)
 
     patch.setattr(database, "migrate", copy_and_migrate)

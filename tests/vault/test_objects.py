@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from gateway import bucket
 from gateway.config.secret import SecretRef
 from gateway.config.store import Store
 from gateway.errors import CapacityError, ConfigError, GatewayError, NotFoundError, VaultError
-from gateway.vault import objects
 from gateway.vault.objects import ObjectPayloads
 from gateway.vault.payloads import Payloads, PayloadStore
 from tests.support.network.certificates import Authority
@@ -115,8 +115,8 @@ def test_two_that_put_at_once_both_succeed(settings: Store, tmp_path: Path):
 
 @pytest.mark.full
 def test_a_long_payload_goes_in_parts(settings: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(objects, "LARGEST_WHOLE", 1 << 20)
-    monkeypatch.setattr(objects, "_PART", 5 << 20)
+    monkeypatch.setattr(bucket, "LARGEST_WHOLE", 1 << 20)
+    monkeypatch.setattr(bucket, "_PART", 5 << 20)
     data = os.urandom((11 << 20) + 3)
     store = ObjectPayloads(settings, tmp_path)
     store.put(LOCATOR, writes(data))

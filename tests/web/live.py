@@ -14,9 +14,9 @@ from tests.web.conftest import Shown
 
 
 @contextmanager
-def served(shown: Shown) -> Iterator[str]:
+def served(shown: Shown, port: int = 0) -> Iterator[str]:
     """The address of the page; requests are looked at five times a second."""
-    server = PageServer(create_app(page_sources(shown.config)), "127.0.0.1", 0)
+    server = PageServer(create_app(page_sources(shown.config)), "127.0.0.1", port)
     server.start()
     done = threading.Event()
     requested = build_requested(shown.config, shown.flow.engine, shown.flow.store, shown.flow.context.audit)

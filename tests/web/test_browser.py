@@ -101,16 +101,37 @@ def log_in(page, base: str) -> None:
     page.get_by_role("button", name="Log out").wait_for()
 
 
+def places_of(shown: Shown) -> dict[str, str]:
+    """Name of a picture -> page."""
+    return {
+        "flow": "/", "queue": "/queue", "held": "/queue?state=held", "requests": "/requests", "audit": "/audit",
+        "studies": "/studies", "study": "/studies/1.2.3.1", "marks": "/marks", "restores": "/restores",
+        "configuration": "/configuration", "instance-held": f"/instances/{shown.ids['refused']}",
+        "instance-failing": f"/instances/{shown.ids['failing']}", "not-found": "/nothing", "login": "/login",
+    }  # fmt: skip
+
+
+def test_nothing_is_cut_off_where_a_desk_is_zoomed_to_400_percent(acting: Shown, chromium, pictures: Path) -> None:
+    """1280 points at 400 % are 320 (WCAG 1.4.10)."""
+    wide = []
+    with served(acting) as base:
+        page = open_page(chromium, base)
+        page.set_viewport_size({"width": 320, "height": 256})
+        log_in(page, base)
+        for name, place in places_of(acting).items():
+            page.goto(base + place)
+            page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+            page.screenshot(path=pictures / f"{name}-zoomed.png", full_page=True)
+            if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+                wide.append(name)
+        page.context.close()
+    assert wide == []
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_every_page_as_a_person_sees_it(acting: Shown, chromium, axe, pictures: Path, width: str, scheme: str) -> None:
-    held, failing = acting.ids["refused"], acting.ids["failing"]
-    places = {
-        "flow": "/", "queue": "/queue", "held": "/queue?state=held", "requests": "/requests", "audit": "/audit",
-        "studies": "/studies", "study": "/studies/1.2.3.1", "marks": "/marks", "restores": "/restores",
-        "configuration": "/configuration", "instance-held": f"/instances/{held}",
-        "instance-failing": f"/instances/{failing}", "not-found": "/nothing", "login": "/login",
-    }  # fmt: skip
+    failing, places = acting.ids["failing"], places_of(acting)
     wrong = []
     log = AuditLog(acting.config.site.state / "audit" / "restore.jsonl")
     log.write("original-restored", "success", calling_ae="READER", bit_exact=True, sop_instance_uid="1.2.826.0.1.99.1")
@@ -122,8 +143,11 @@ def test_every_page_as_a_person_sees_it(acting: Shown, chromium, axe, pictures: 
             page.goto(base + place)
             wrong += look(page, axe, pictures / f"{name}-{scheme}-{width}.png")
         log_in(page, base)
-        for name in ("flow", "instance-held", "instance-failing"):
+        places["together"] = "/queue?state=held&route=relay"
+        for name in ("flow", "instance-held", "instance-failing", "together"):
             page.goto(base + places[name])
+            if name == "together":
+                page.locator(".together summary").click()
             wrong += look(page, axe, pictures / f"{name}-operator-{scheme}-{width}.png")
         for name in ("both", "difference", "zones"):
             page.goto(f"{base}/instances/{failing}/view?view={name}")
@@ -183,6 +207,22 @@ def test_to_discard_the_id_has_to_be_typed(acting: Shown, chromium, axe, picture
         page.goto(base)
         page.get_by_role("button", name="Try again now").click()
         page.get_by_text("Done: retry changed 1 instance").wait_for(timeout=20_000)
+        page.get_by_role("button", name="Log out").click()
+        page.get_by_role("link", name="Log in to act").wait_for()
+        page.context.close()
+
+
+def test_all_of_it_works_without_javascript(acting: Shown, chromium) -> None:
+    with served(acting) as base:
+        page = chromium.new_context(java_script_enabled=False).new_page()
+        log_in(page, base)
+        page.goto(f"{base}/queue?state=held")
+        page.get_by_role("link", name=acting.ids["held"][:12]).click()
+        page.get_by_role("button", name="Release it").click()
+        page.get_by_text("Done: release changed 1 instance").wait_for(timeout=20_000)  # it comes again by itself
+        page.goto(f"{base}/configuration")
+        page.locator("summary").nth(4).click()  # browsers open these by themselves
+        page.locator("details").nth(4).locator("table").wait_for()
         page.get_by_role("button", name="Log out").click()
         page.get_by_role("link", name="Log in to act").wait_for()
         page.context.close()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from starlette.testclient import TestClient
 
 from gateway.audit import AuditLog
 from gateway.config import Config, load_config
@@ -25,8 +26,9 @@ from gateway.web.audit_tail import tail
 from gateway.web.server import PageServer
 from gateway.web.settings import masked_url, settings_of
 from tests.network.test_ingress import until
+from tests.support.flow import Flow
 from tests.support.network.peers import free_port
-from tests.web.conftest import Shown
+from tests.web.conftest import Shown, with_page
 
 PAGES = ["/", "/queue", "/queue?state=held", "/studies", "/studies/1.2.3.1", "/marks", "/restores", "/audit"]
 PAGES += ["/configuration"]
@@ -294,3 +296,15 @@ def test_the_role_wants_its_table(shown: Shown) -> None:
     assert caught.value.code == "no-page"
     with pytest.raises(ConfigError):
         _build(shown.config.model_copy(update={"page": Page(host="no.such.host.example")}))
+
+
+def test_a_gateway_that_received_nothing_says_how_an_archive_reaches_it(
+    shown: Shown, tmp_path: Path, page_keys: Path
+) -> None:
+    empty = with_page(tmp_path / "state", page_keys)
+    Flow(empty)
+    page = TestClient(create_app(page_sources(empty)), base_url="http://localhost").get("/").text
+    assert "Nothing was received yet." in page
+    for route in empty.routes:
+        assert f'AE title <span class="code">{route.called_ae}</span>, port {empty.ingress.port}: route' in page
+    assert "Nothing was received yet." not in shown.client.get("/").text

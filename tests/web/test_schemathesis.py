@@ -40,11 +40,16 @@ def address(shown: Shown) -> Iterator[str]:
         yield base
 
 
+@pytest.fixture(scope="module")
+def schema(address: str):
+    return schemathesis.openapi.from_url(f"{address}/api/v1/openapi.json")
+
+
 @pytest.mark.parametrize("mode", list(GenerationMode))
 @pytest.mark.parametrize("logged_in", [False, True], ids=["nobody", "operator"])
 @pytest.mark.parametrize(("method", "path"), OPERATIONS)
-def test_whatever_is_asked_is_answered(address: str, method: str, path: str, logged_in: bool, mode) -> None:
-    operation = schemathesis.openapi.from_url(f"{address}/api/v1/openapi.json")[path][method]
+def test_whatever_is_asked_is_answered(address: str, schema, method: str, path: str, logged_in: bool, mode) -> None:
+    operation = schema[path][method]
     headers = {}
     if logged_in:
         answer = httpx2.post(f"{address}/api/v1/session", json={"name": "ops", "password": PASSWORD})

@@ -70,3 +70,12 @@ def test_a_log_that_is_closed_is_told_of(shown: Shown, tmp_path: Path) -> None:
     (tmp_path / "restore.jsonl").mkdir()  # root may read every file: what cannot be read as one stands for it
     assert restores({"restore": tmp_path / "restore.jsonl"}).closed == ["restore"]
     assert "Nobody has asked for an original yet" in shown.client.get("/restores").text
+
+
+def test_the_queue_of_a_study_holds_what_was_sealed_of_it(shown: Shown) -> None:
+    lines = shown.client.get("/api/v1/queue", params={"study": "1.2.3.1"}).json()
+    assert {one["id"] for one in lines} == {shown.ids[name] for name in ("delivered", "failing", "held", "refused")}
+    assert {one["study_uid"] for one in lines} == {"1.2.3.1"}
+    assert shown.client.get("/api/v1/queue", params={"study": "1.2.3"}).json() == []
+    of_all = {one["id"]: one["study_uid"] for one in shown.client.get("/api/v1/queue").json()}
+    assert of_all[shown.ids["waiting"]] is None

@@ -6,4 +6,5 @@ rows        rows follow
 recovery    what dead processes left gets its rows
 spool       reading
 reclaim     whole segments go, stragglers are copied forward
+shared      the same in an object store, where a group is an object (`gateway.flow.durability`)
 """

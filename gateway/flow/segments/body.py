@@ -6,10 +6,9 @@ import io
 import secrets
 import threading
 from contextlib import suppress
-from pathlib import Path
 from typing import BinaryIO, cast
 
-from gateway.flow.spool import NewFile
+from gateway.flow.spool import Files, Unpublished
 from gateway.keys.spoolfile import SpoolCipher
 
 LARGE = 32 << 20  # encrypted bytes; what is longer gets a file of its own
@@ -42,14 +41,14 @@ class Body:
     Not for several threads at once. `release` ends it in any case.
     """
 
-    def __init__(self, folder: Path, cipher: SpoolCipher, memory: Memory) -> None:
+    def __init__(self, files: Files, cipher: SpoolCipher, memory: Memory) -> None:
         self.name = secrets.token_hex(16)
-        self._folder = folder
+        self._files = files
         self._cipher = cipher
         self._memory = memory
         self._taken = 0
         self._kept = io.BytesIO()
-        self._file: NewFile | None = None
+        self._file: Unpublished | None = None
         self._published = False
         self._writer = cipher.writer(cast(BinaryIO, _Sink(self)), self.name)
 
@@ -96,7 +95,7 @@ class Body:
             self._taken += len(data)
             return self._kept.write(data)
         if self._file is None:
-            self._file = NewFile(self._folder, self.name)
+            self._file = self._files.new(self.name)
             self._file.write(self._kept.getbuffer())
             self._kept = io.BytesIO()
             self._memory.give(self._taken)

@@ -32,6 +32,8 @@ class SegmentFile:
         It cannot be made.
     """
 
+    takes_more = True
+
     def __init__(self, folder: Path, kind: int = RECEIVED) -> None:
         self.id = secrets.token_hex(16)
         self._path = folder / f"{self.id}{SUFFIX}"

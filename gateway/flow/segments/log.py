@@ -10,12 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Protocol
 
 import structlog
 
 from gateway.errors import CapacityError, fault
-from gateway.flow.segments.file import FlushFailed, SegmentFile
+from gateway.flow.segments.file import FlushFailed
 from gateway.flow.segments.format import Place
 
 MOST_BYTES = 64 << 20  # of one group, unless one record alone is longer
@@ -49,27 +49,47 @@ class Group:
     records: Sequence[tuple[Place, dict[str, object]]]
 
 
+class Segment(Protocol):
+    """A segment being written. `flushed`: the byte up to which all is durable; `end`: a mark may stand behind it."""
+
+    id: str
+    end: int
+    flushed: int
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether another group may follow."""
+
+    def append(self, records: Sequence[Sequence[bytes | memoryview]]) -> list[Place]:
+        """Make a group of records durable and return where each begins; FlushFailed, OSError, CapacityError."""
+
+    def close(self) -> None:
+        """Nothing more follows."""
+
+
 class SegmentLog:
-    """Appends records to segments in `folder`.
+    """Appends records to segments.
 
     Parameters
     ----------
+    begin
+        Makes a new segment.
     segment_bytes
         A segment that is longer is closed.
     flushed
-        Called with each group, in order, before those who wait are told.
+        Called with each group, in order, before those who wait are told; CapacityError is what they are told then.
     failed
         Called once, after a flush that failed: the process must end and be started anew.
     """
 
     def __init__(
         self,
-        folder: Path,
+        begin: Callable[[], Segment],
         segment_bytes: int,
         flushed: Callable[[Group], None],
         failed: Callable[[], None] = lambda: None,
     ) -> None:
-        self._folder = folder
+        self._begin = begin
         self._segment_bytes = segment_bytes
         self._flushed = flushed
         self._on_failure = failed
@@ -79,7 +99,7 @@ class SegmentLog:
         self._roll = False
         self._ended = False
         self.failed = False
-        self._segment: SegmentFile | None = None
+        self._segment: Segment | None = None
         self._opened_at = 0.0
         self._thread = threading.Thread(target=self._run, name="flusher", daemon=True)
         self._thread.start()
@@ -163,7 +183,7 @@ class SegmentLog:
     def _write(self, group: Sequence[Appended]) -> None:
         try:
             if self._segment is None:
-                self._segment, self._opened_at = SegmentFile(self._folder), time.monotonic()
+                self._segment, self._opened_at = self._begin(), time.monotonic()
             places = self._segment.append([item.pieces for item in group])
             for item, place in zip(group, places, strict=True):
                 item.place = place
@@ -171,6 +191,9 @@ class SegmentLog:
             self._flushed(Group(self._segment.id, self._segment.flushed, told))
         except FlushFailed as error:
             self._fail(group, error)
+        except CapacityError as error:  # a store or a database that does not confirm: the archive tries again
+            for item in group:
+                item.error = error
         except OSError as error:
             refused = CapacityError("disk-full", f"cannot write to the spool: {error.strerror}", "free some disk")
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -191,14 +214,18 @@ class SegmentLog:
         for item in (*group, *left):
             item.error = refused
             item.done.set()
-        log.error("a flush failed: nothing more is taken, this role starts anew", fault=fault(error), reason=reason)
-        self._close()
-        self._on_failure()
+        try:
+            log.error("a flush failed: nothing more is taken, this role starts anew", fault=fault(error), reason=reason)
+            self._close()
+        finally:  # a role that is not told would refuse for ever
+            self._on_failure()
 
     def _is_old(self) -> bool:
         if self._segment is None:
             return False
-        return self._segment.end >= self._segment_bytes or time.monotonic() - self._opened_at >= OLDEST_S
+        if not self._segment.takes_more or self._segment.end >= self._segment_bytes:
+            return True
+        return time.monotonic() - self._opened_at >= OLDEST_S
 
     def _close(self) -> None:
         if self._segment is not None:

@@ -59,6 +59,10 @@ class Reclaimer:
                 self._store.forget_segment(gone)
         return deleted
 
+    def is_ours(self) -> bool:
+        """The folder is this site's alone."""
+        return True
+
     def is_all_told(self) -> bool:
         """Whether every instance in a segment has its row: else a file that no row names may still be needed."""
         paths = {path for path in self._spool.segment_paths() if path.stat().st_size >= HEADER_SIZE}

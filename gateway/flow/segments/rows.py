@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import structlog
 
@@ -14,8 +15,25 @@ from gateway.flow.segments.log import Group
 MOST_ROWS = 500
 MOST_BEHIND = 5000
 LONGEST_PAUSE_S = 5.0
+GATHER_S = 0.02  # from one transaction to the next: a stream of instances shares them, and a lone one waits for none
 
 log = structlog.get_logger(__name__)
+
+
+class Rows(Protocol):
+    """What writes the rows of groups that are durable."""
+
+    def put(self, group: Group) -> None:
+        """Take a group whose records are durable."""
+
+    def check(self) -> None:
+        """CapacityError when rows do not keep up."""
+
+    def settle(self, timeout_s: float | None = None) -> bool:
+        """Wait until every group so far has its rows. False: the time has passed before."""
+
+    def stop(self, timeout_s: float = 10.0) -> None:
+        """Write what waits."""
 
 
 class RowWriter:
@@ -33,6 +51,7 @@ class RowWriter:
         self._waiting: list[Group] = []
         self._busy = False
         self._stopping = False
+        self._ended = False
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="rows", daemon=True)
         self._thread.start()
@@ -54,15 +73,21 @@ class RowWriter:
         """
         with self._changed:
             error, behind = self._error, sum(len(group.records) for group in self._waiting)
+            ended = self._ended and not self._stopping
+        if ended:
+            raise CapacityError(
+                "rows-behind", "nobody writes the rows of received instances any more", "restart this role"
+            )
         if isinstance(error, CapacityError):
             raise CapacityError(error.code, error.message, error.hint)
         if error is not None or behind >= MOST_BEHIND:
             raise CapacityError("rows-behind", f"{behind} received instances wait for their rows in the database")
 
     def settle(self, timeout_s: float | None = None) -> bool:
-        """Wait until every group so far has its rows. False: the time has passed before."""
+        """Wait until every group so far has its rows. False: the time has passed before, or nobody writes them."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._waiting and not self._busy, timeout_s)
+            self._changed.wait_for(lambda: self._ended or self._is_done(), timeout_s)
+            return self._is_done()
 
     def stop(self, timeout_s: float = 10.0) -> None:
         """Write what waits; what cannot be written in time is found in the segments at the next start."""
@@ -73,7 +98,18 @@ class RowWriter:
             self._changed.notify_all()
         self._thread.join(timeout_s)
 
+    def _is_done(self) -> bool:
+        return not self._waiting and not self._busy
+
     def _run(self) -> None:
+        try:
+            self._work()
+        finally:  # a thread that only dies wakes nobody
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def _work(self) -> None:
         failures = 0
         while True:
             with self._changed:
@@ -82,6 +118,7 @@ class RowWriter:
                     return
                 groups = self._take()
                 self._busy = True
+                begun = time.monotonic()
             try:
                 self._add(groups)
                 failures, self._error = 0, None
@@ -95,8 +132,8 @@ class RowWriter:
                 with self._changed:
                     self._busy = False
                     self._changed.notify_all()
-            if failures:
-                self._pause(min(LONGEST_PAUSE_S, 0.1 * 2**failures))
+            pause = min(LONGEST_PAUSE_S, 0.1 * 2**failures) if failures else GATHER_S - (time.monotonic() - begun)
+            self._pause(pause)
 
     def _take(self) -> list[Group]:
         taken, rows = 0, 0

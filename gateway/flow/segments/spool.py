@@ -38,6 +38,11 @@ class SegmentInfo:
     is_open: bool
 
 
+def segment_name(segment: str) -> str:
+    """The name of a segment's file."""
+    return f"{segment}{SUFFIX}"
+
+
 class ReceivedSpool(Spool):
     """A `Spool` that also reads what lies in segments; a place in one is named ``SEGMENT@OFFSET``."""
 
@@ -46,7 +51,7 @@ class ReceivedSpool(Spool):
         place = Place.parse(name)
         if place is None:
             return super().open(name)
-        file = open(self.segment_path(place.segment), "rb")  # noqa: SIM115 - the reader owns it
+        file = self.files.open(segment_name(place.segment))
         try:
             file.seek(place.offset)
             head = read_record_head(file.read(RECORD_HEADER_SIZE))
@@ -61,7 +66,7 @@ class ReceivedSpool(Spool):
     def exists(self, name: str) -> bool:
         """Whether a file, or the segment of a place, is there."""
         place = Place.parse(name)
-        return super().exists(name) if place is None else self.segment_path(place.segment).is_file()
+        return super().exists(name) if place is None else self.files.exists(segment_name(place.segment))
 
     def delete(self, name: str) -> None:
         """Delete a file. What lies in a segment goes with the whole segment (`gateway.flow.segments.reclaim`)."""
@@ -74,7 +79,7 @@ class ReceivedSpool(Spool):
 
     def new_body(self, memory: Memory) -> Body:
         """A data set on its way in."""
-        return Body(self.folder, self._cipher, memory)
+        return Body(self.files, self._cipher, memory)
 
     def seal_facts(self, facts: dict[str, object], name: str) -> bytes:
         """What a record says of the data set `name`, encrypted."""
@@ -85,8 +90,8 @@ class ReceivedSpool(Spool):
         return json.loads(self._cipher.open_facts(sealed, name))
 
     def segment_path(self, segment: str) -> Path:
-        """Where a segment lies."""
-        return self.folder / f"{segment}{SUFFIX}"
+        """Where a segment lies on this machine's disk."""
+        return self.folder / segment_name(segment)
 
     def segment_paths(self) -> list[Path]:
         """Every segment in the folder, whatever is in it. What is no plain file, or has no segment's name, is none."""

@@ -23,6 +23,7 @@ _ALWAYS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
     "accept-ranges": "none",
 }
+_LOOP_S = 5.0  # in which the loop gets to what it was given
 _LEAST = 65_536  # bytes of a body that have to come within the time of one read, but at its end
 
 
@@ -162,7 +163,8 @@ class Exchange:
         try:
             waiting = asyncio.wait_for(done, self._silence_s)
             try:
-                result = asyncio.run_coroutine_threadsafe(waiting, self._loop).result()
+                # the second limit: a loop that ends this moment takes it and never looks at it
+                result = asyncio.run_coroutine_threadsafe(waiting, self._loop).result(self._silence_s + _LOOP_S)
             except RuntimeError:  # the loop has ended
                 waiting.close()
                 done.close()

@@ -45,6 +45,7 @@ class HttpListen:
     port: int
     handshake_timeout_s: float = 5
     idle_timeout_s: float = 60
+    is_shared: bool = False  # other processes of this user may listen on the same port
 
 
 class HttpsServer:
@@ -100,7 +101,8 @@ class HttpsServer:
                 self._socket = before._socket.dup()
             else:
                 family = socket.getaddrinfo(where[0] or None, where[1], type=socket.SOCK_STREAM)[0][0]
-                self._socket = socket.create_server(where, family=family, backlog=BACKLOG)
+                shared = self._listen.is_shared
+                self._socket = socket.create_server(where, family=family, backlog=BACKLOG, reuse_port=shared)
             self._socket.setblocking(False)
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or "no address of this machine"
@@ -145,9 +147,11 @@ class HttpsServer:
         loop, done = asyncio.get_running_loop(), asyncio.Event()
 
         def work() -> None:
-            self._work(exchange)
-            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
-                loop.call_soon_threadsafe(done.set)
+            try:
+                self._work(exchange)
+            finally:
+                with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits
+                    loop.call_soon_threadsafe(done.set)
 
         threading.Thread(target=work, name=f"exchange-{exchange.id}", daemon=True).start()
         try:

@@ -33,7 +33,7 @@ from gateway.network.callers import (
 from gateway.network.door import Door, DoorLimits
 from gateway.network.http import Answered, Exchange, HttpListen, HttpsServer
 from gateway.network.http.media import accepted
-from gateway.network.ingress import OUT_OF_RESOURCES, PROCESSING_FAILURE, status_of
+from gateway.network.incoming import OUT_OF_RESOURCES, PROCESSING_FAILURE, status_of
 from gateway.network.refusals import Refusals
 from gateway.network.stow.parts import Body, Stored, Wanted, boundary_of
 from gateway.network.tls import PeerCertificate, server_context
@@ -78,7 +78,13 @@ class IngressWeb:
         self._refusals = Refusals(audit)
         addresses = tuple(address for peer in config.peers for address in peer.addresses)
         self._server = HttpsServer(
-            HttpListen(config.host, config.dicomweb_port, config.handshake_timeout_s, config.idle_timeout_s),
+            HttpListen(
+                config.host,
+                config.dicomweb_port,
+                config.handshake_timeout_s,
+                config.idle_timeout_s,
+                is_shared=config.processes > 1,
+            ),
             server_context(config.tls),
             Door(
                 DoorLimits(config.max_connections, config.max_connections_per_address, addresses, config.balancers),

@@ -14,6 +14,7 @@ from gateway.dicom.pixels.children.pool import Limits
 from gateway.network.admission import Counts
 from gateway.network.retrieve import RestoreScp
 from gateway.network.retrieve.dicomweb import RestoreWeb
+from gateway.network.retrieve.dicomweb.bearer import Bearer
 from gateway.network.tls import certificate_facts
 from gateway.restore import Viewer
 from tests.network.conftest import ReadableAudit
@@ -55,7 +56,7 @@ def start_scp(audit: ReadableAudit, site: Site) -> Iterator[Callable[..., Restor
         ports = {"plain_port": 0}
         if "tls" in settings:
             ports["tls_port"] = 0
-        settings = {"idle_timeout_s": 5, "handshake_timeout_s": 1, "tls_port": None, "plain_port": 1, **settings}
+        settings = {"idle_timeout_s": 30, "handshake_timeout_s": 5, "tls_port": None, "plain_port": 1, **settings}
         if "tls" in settings:
             settings["tls_port"] = 1
         # Port 0, any free one, is for tests only: the model asks for a number that a peer can be told.
@@ -76,11 +77,15 @@ def start_web(audit: ReadableAudit, site: Site, server_tls: Tls, viewer: Viewer)
     started: list[RestoreWeb] = []
 
     def start(
-        *workstations: Workstation, of: Site = site, after: RestoreWeb | None = None, **settings: object
+        *workstations: Workstation,
+        of: Site = site,
+        after: RestoreWeb | None = None,
+        bearer: Bearer | None = None,
+        **settings: object,
     ) -> RestoreWeb:
-        settings = {"idle_timeout_s": 5, "handshake_timeout_s": 5, "tls": server_tls, "dicomweb_port": 1, **settings}
+        settings = {"idle_timeout_s": 30, "handshake_timeout_s": 5, "tls": server_tls, "dicomweb_port": 1, **settings}
         config = Restore(workstations=workstations, **settings).model_copy(update={"dicomweb_port": 0})
-        web = RestoreWeb(config, of.index, of.restorer, audit, Counts(), viewer)
+        web = RestoreWeb(config, of.index, of.restorer, audit, Counts(), viewer, bearer)
         web.bind(after)
         web.start()
         started.append(web)

@@ -48,7 +48,7 @@ class FakeRestorer:
 
 
 def until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 50
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -104,12 +104,12 @@ def test_a_retrieval_that_ends_early_leaves_nothing_open() -> None:
 
     def slowly() -> None:
         begun.set()
-        assert go_on.wait(30)
+        assert go_on.wait(50)
 
     restorer = FakeRestorer(**{NAMES[1]: (slow := Fake(NAMES[1], slowly))})
     with Ahead(restorer, PLAN) as ahead, ahead.take() as first:
         first.verify()
-        assert begun.wait(30)
+        assert begun.wait(50)
     others = [one for one in restorer.given if one is not slow]
     assert all(one.closed for one in others)
     assert not slow.closed

@@ -43,6 +43,7 @@ def everything(miad_data, tmp_path_factory):
     return build_site(tmp_path_factory.mktemp("everything"), by_uid.values())
 
 
+@pytest.mark.timeout(300)
 def test_everything_comes_back_as_it_was(everything, start_scp, tmp_path, audit, miad_data):
     samples = everything.samples.values()
     wanted = {sample.uid: sample.data for sample in samples}

@@ -207,7 +207,7 @@ def test_a_cut_list_does_not_look_whole(start_web, reading_tls):
 
 
 def test_who_says_nothing_or_half_of_it_is_let_go(start_web, reading_tls, audit):
-    web = start_web(bound(reading_tls), handshake_timeout_s=1, max_connections=4, max_connections_per_address=4)
+    web = start_web(bound(reading_tls), handshake_timeout_s=3, max_connections=4, max_connections_per_address=4)
     silent = [socket.create_connection(("127.0.0.1", web.port)) for _ in range(2)]  # before any handshake
     with connected(reading_tls, web.port) as dumb, connected(reading_tls, web.port) as slow:
         slow.sendall(b"GET /dicomweb/studies HTTP/1.1\r\nHost: loc")
@@ -218,7 +218,7 @@ def test_who_says_nothing_or_half_of_it_is_let_go(start_web, reading_tls, audit)
             with contextlib.suppress(ConnectionError, ssl.SSLError):
                 while connection.recv(1024):
                     pass
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 40
     for one in silent:
         one.close()
     reasons = {line["reason"] for line in audit.lines(events.NODE_REFUSED)}
@@ -238,7 +238,7 @@ def test_who_does_not_read_is_let_go_and_others_are_told_to_wait(start_web, read
         session, url = session_of(reading_tls), f"https://localhost:{web.port}/dicomweb/studies?limit=1"
         busy = session.get(url)
         assert (busy.status_code, busy.headers["Retry-After"]) == (503, "2")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 50
         while session.get(url).status_code == 503:
             assert time.monotonic() < deadline
         assert audit.lines(events.RETRIEVE)[-1]["outcome"] == "failure"

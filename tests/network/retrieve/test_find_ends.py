@@ -24,7 +24,7 @@ def endless(monkeypatch) -> None:
     pages = Index._pages
 
     def again(*given):
-        until_s = time.monotonic() + 20  # a query that does not end is seen as one, and leaves no thread behind
+        until_s = time.monotonic() + 50  # a query that does not end is seen as one, and leaves no thread behind
         while time.monotonic() < until_s:
             yield from pages(*given)
 
@@ -38,7 +38,7 @@ def test_it_can_be_cancelled(endless, start_scp, audit):
         cancel.start()
         ((status, answer),) = association.send_c_find(NOTHING, FIND, msg_id=7)
     assert status.Status == 0xFE00 and answer is None
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 40
     (line,) = audit.lines(events.QUERY)
     assert (line["status"], line["matches"]) == ("0xFE00", 0)
 
@@ -56,4 +56,4 @@ def test_it_ends_with_its_association(endless, start_scp, audit, who):
     (line,) = lines_soon(audit, events.QUERY)
     assert line["matches"] == 0
     assert until(lambda: not gateway_threads())
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 40

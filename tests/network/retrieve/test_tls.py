@@ -120,7 +120,7 @@ def test_silent_clients_stall_nobody(start, reading_tls):
 
 
 def test_silent_clients_are_closed(start, reading_tls, audit):
-    scp = start(bound(reading_tls))
+    scp = start(bound(reading_tls), handshake_timeout_s=1)
     with contextlib.ExitStack() as stack:
         silent = [stack.enter_context(socket.create_connection(("127.0.0.1", scp.tls_port), 5)) for _ in range(5)]
         for client in silent:

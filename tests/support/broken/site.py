@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from gateway.keys.generate import make_keys
 from tests.support.cli_certificates import make_certificate
+from tests.support.ports import free_port
 
 SOUND = """\
 version = 1
@@ -67,10 +67,7 @@ class Site:
     def __init__(self, folder: Path, template: Path) -> None:
         self.folder, self.file = folder, folder / "gateway.toml"
         shutil.copytree(template, folder, dirs_exist_ok=True)
-        with ExitStack() as held:  # all at one time, so that none is given twice
-            sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
-            ports = [each.getsockname()[1] for each in sockets]
-        self.ports = dict(zip(("ingress", "pacs", "restore", "page"), ports, strict=True))
+        self.ports = {name: free_port() for name in ("ingress", "pacs", "restore", "page")}
         self.file.write_text(SOUND.format(**self.ports))
         self.held = ExitStack()
         """What a row keeps open while the command runs: a port, say."""

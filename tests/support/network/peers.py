@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from tests.conftest import missing
+from tests.support.ports import free_port
+
+__all__ = ["Orthanc", "free_port", "orthanc", "program", "run", "running", "storescp", "wait_for_port"]
 
 
 def program(name: str) -> str:
@@ -34,13 +36,6 @@ def program(name: str) -> str:
 def _is_script(path: str) -> bool:
     with open(path, "rb") as file:
         return file.read(2) == b"#!"
-
-
-def free_port() -> int:
-    """A port that nobody listens on right now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 def run(name: str, *arguments: object, timeout_s: float = 30) -> subprocess.CompletedProcess:
@@ -71,7 +66,7 @@ def running(name: str, *arguments: object, port: int, cwd: Path | None = None) -
         process.wait()
 
 
-def wait_for_port(port: int, process: subprocess.Popen, within_s: float = 20) -> None:
+def wait_for_port(port: int, process: subprocess.Popen, within_s: float = 50) -> None:
     """Wait until `port` is listened on, without connecting to it: some peers count that as an association."""
     deadline = time.monotonic() + within_s
     wanted = f":{port:04X}"

@@ -44,10 +44,11 @@ def launch(code: str, arguments: list[str], shared: int | None = None) -> subpro
 def unprotected() -> tuple[str, ...]:
     """What this machine cannot keep a child from, one sentence each; a process is started to see."""
     process = launch(f"import json; from {_CONFINE} import confine; print(json.dumps(confine(1 << 30)))", [])
-    told, _ = process.communicate(timeout=START_SECONDS)
     try:
-        confined = json.loads(told)
-    except ValueError:
+        confined = json.loads(process.communicate(timeout=START_SECONDS)[0])
+    except (ValueError, subprocess.TimeoutExpired):
+        process.kill()
+        process.communicate()
         confined = {}
     sentences = (why for name, why in _PROTECTIONS.items() if not confined.get(name))
     return tuple(f"compressed frames are decoded in a process of its own, but {why}" for why in sentences)

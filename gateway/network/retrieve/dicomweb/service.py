@@ -8,6 +8,7 @@ scope, the same records and checks, the same lines in the audit before anything 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from gateway.audit import AuditLog, events
 from gateway.config.models import Restore
@@ -18,6 +19,7 @@ from gateway.network.door import Door, DoorLimits
 from gateway.network.http import Answered, Exchange, HttpListen, HttpsServer
 from gateway.network.refusals import Refusals
 from gateway.network.retrieve.access import bound_to
+from gateway.network.retrieve.dicomweb.bearer import Bearer, TokenRefused
 from gateway.network.retrieve.dicomweb.originals import serve_retrieve
 from gateway.network.retrieve.dicomweb.search import serve_search
 from gateway.network.retrieve.dicomweb.targets import Kind, Target, target_of
@@ -42,6 +44,8 @@ class RestoreWeb:
     ----------
     viewer
         Makes metadata and pictures out of originals, where no key is.
+    bearer
+        Checks the token that each request has to show besides the certificate; None: none is asked for.
 
     Raises
     ------
@@ -50,13 +54,21 @@ class RestoreWeb:
     """
 
     def __init__(
-        self, settings: Restore, index: Index, restorer: Restorer, audit: AuditLog, counts: Counts, viewer: Viewer
+        self,
+        settings: Restore,
+        index: Index,
+        restorer: Restorer,
+        audit: AuditLog,
+        counts: Counts,
+        viewer: Viewer,
+        bearer: Bearer | None = None,
     ) -> None:
         if settings.dicomweb_port is None or settings.tls is None:
             raise ConfigError("no-dicomweb", "the restore role has no dicomweb_port, or no [restore.tls]")
         self._settings = settings
         self._counts = counts
         self._viewer = viewer
+        self._bearer = bearer
         self._services = Services(settings, index, restorer, audit, None, viewer=viewer)
         self._refusals = Refusals(audit)
         addresses = tuple(address for one in settings.workstations for address in one.addresses)
@@ -115,11 +127,23 @@ class RestoreWeb:
         try:
             _check(exchange)
             target = target_of(exchange.path)
+            caller = self._with_token(caller, exchange, target)
             _SERVICES[target.kind](Access(self._services, caller, workstation), exchange, target)
         except CapacityError as error:
             raise Answered(503, error.message, _LATER) from None
         finally:
             places.give_back()
+
+    def _with_token(self, caller: Caller, exchange: Exchange, target: Target) -> Caller:
+        """The caller, with whose token it shows; Answered where it shows none that counts."""
+        if self._bearer is None:
+            return caller
+        try:
+            user = self._bearer.check(exchange.header("authorization"), exchange.certificate, target.kind)
+        except TokenRefused as refused:
+            self._refuse(caller, refused.reason)
+            raise refused.answer from None
+        return replace(caller, user=user)
 
     def _refuse(self, caller: Caller, reason: str) -> None:
         fields = caller.audit_fields()

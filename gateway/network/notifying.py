@@ -1,0 +1,172 @@
+"""The ways by which notices leave: mail by SMTP (RFC 5321), and signed JSON over HTTPS."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import smtplib
+import socket
+import time
+from collections.abc import Callable, Mapping
+from email.message import EmailMessage
+from typing import Any
+
+from gateway.config.notify import Mail, Webhook
+from gateway.errors import ConfigError, UnreachableError
+from gateway.network.fetching import Fetcher
+from gateway.network.tls import trusting_context
+
+SIGNATURE = "X-MIAD-Signature"  # t=SECONDS,v1=HMAC-SHA256 of "SECONDS.BODY", hexadecimal
+
+
+class MailChannel:
+    """Tells by mail.
+
+    Parameters
+    ----------
+    password
+        Gives the password of `user`, where there is one.
+
+    Raises
+    ------
+    ConfigError
+        `trust` cannot be used.
+    """
+
+    name = "mail"
+
+    def __init__(self, mail: Mail, password: Callable[[], bytes] | None) -> None:
+        self._mail = mail
+        self._password = password
+        self._tls = None if mail.tls == "none" else trusting_context(mail.trust)
+
+    def send(self, notice: Mapping[str, Any]) -> None:
+        """Hand one mail to the server.
+
+        Raises
+        ------
+        UnreachableError, ConfigError
+            ``mail-unreachable``, ``mail-refused``; secrets that cannot be read.
+        """
+        mail = self._mail
+        message = EmailMessage()
+        message["From"], message["To"] = mail.sender, ", ".join(mail.to)
+        message["Subject"] = subject(notice)
+        message["Message-ID"] = f"<{notice['id']}@{mail.sender.partition('@')[2]}>"  # the same at each try
+        message["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's absence is answered
+        message["Date"] = time.strftime("%a, %d %b %Y %H:%M:%S +0000", time.gmtime(notice["at"]))
+        message.set_content(text(notice))
+        secret = self._password() if self._password is not None else b""
+        where = f"{mail.host} port {mail.port}"
+        try:
+            with self._connected() as server:
+                if mail.tls == "starttls":
+                    server.starttls(context=self._tls)
+                if mail.user:
+                    server.login(mail.user, secret.decode("utf-8", "replace").strip())
+                server.send_message(message)
+        except (smtplib.SMTPAuthenticationError, smtplib.SMTPNotSupportedError):
+            hint = "compare host, tls, user and password of [notify.mail]"
+            raise ConfigError("mail-refused", f"{where} does not take our login, or no TLS", hint) from None
+        except (smtplib.SMTPRecipientsRefused, smtplib.SMTPSenderRefused, smtplib.SMTPDataError):
+            raise UnreachableError("mail-refused", f"{where} does not take the mail", "see its own log") from None
+        except smtplib.SMTPException:
+            raise UnreachableError("mail-unreachable", f"{where} does not speak SMTP as it should") from None
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or getattr(error, "verify_message", "") or type(error).__name__
+            raise UnreachableError("mail-unreachable", f"cannot speak to {where}: {reason}") from None
+
+    def _connected(self) -> smtplib.SMTP:
+        mail = self._mail
+        if mail.tls == "tls":
+            assert self._tls is not None
+            return smtplib.SMTP_SSL(
+                mail.host, mail.port, socket.gethostname(), timeout=mail.timeout_s, context=self._tls
+            )
+        return smtplib.SMTP(mail.host, mail.port, socket.gethostname(), timeout=mail.timeout_s)
+
+
+class WebhookChannel:
+    """Tells one URL.
+
+    Parameters
+    ----------
+    secret
+        Gives what the receiver knows too.
+
+    Raises
+    ------
+    ConfigError
+        `trust` cannot be used.
+    """
+
+    def __init__(self, webhook: Webhook, secret: Callable[[], bytes]) -> None:
+        self._webhook = webhook
+        self._secret = secret
+        self._asks = Fetcher(webhook.url, webhook.trust, webhook.timeout_s)
+
+    @property
+    def name(self) -> str:
+        """As the configuration names it."""
+        return self._webhook.name
+
+    def send(self, notice: Mapping[str, Any]) -> None:
+        """Post it; 2xx means that they have it.
+
+        Raises
+        ------
+        UnreachableError, ConfigError
+            ``webhook-refused``, and those of `gateway.network.fetching.Fetcher.ask`; secrets that cannot be read.
+        """
+        body = json.dumps(notice, sort_keys=True).encode()
+        key = self._secret().strip()
+        if not key:
+            raise ConfigError("secret-missing", f"the secret of webhook {self.name} is empty", "make one")
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "miad-gateway",
+            "X-MIAD-Notice": str(notice["id"]),  # the same at each try
+            SIGNATURE: signature(key, body, int(time.time())),
+        }
+        status, _ = self._asks.post(self._webhook.url, body, headers)
+        if not 200 <= status < 300:
+            raise UnreachableError("webhook-refused", f"webhook {self.name} answered HTTP {status}", "see its own log")
+
+
+def signature(key: bytes, body: bytes, at: int) -> str:
+    """What `SIGNATURE` says: when, and by whom; a receiver refuses what is older than some minutes."""
+    return f"t={at},v1={hmac.digest(key, f'{at}.'.encode() + body, hashlib.sha256).hex()}"
+
+
+def subject(notice: Mapping[str, Any]) -> str:
+    """One line for a mailbox."""
+    if notice["kind"] == "test":
+        return f"MIAD Gateway {notice['site']}: a test"
+    held = sum(one["count"] for one in notice["held"])
+    parts = [f"{held} held"] if held else []
+    if endings := len(notice["certificates"]):
+        parts.append(f"{endings} certificate{'s' if endings > 1 else ''} running out")
+    return f"MIAD Gateway {notice['site']}: {', '.join(parts)}"
+
+
+def text(notice: Mapping[str, Any]) -> str:
+    """A notice for people."""
+    if notice["kind"] == "test":
+        return f"This is a test of the gateway {notice['site']}: notices arrive here.\n"
+    lines = []
+    if notice["held"]:
+        lines += [f"Newly held, and waiting for a person ({notice['held_in_all']} held in all):", ""]
+        for one in notice["held"]:
+            to = f", for {', '.join(one['destinations'])}" if one["destinations"] else ""
+            lines.append(f"  {one['count']} on route {one['route']}{to}: {one['reason']}")
+            lines.append(f"    miad-gateway queue ls --state held --reason {one['reason']}")
+            lines.append(f"    {' '.join(one['instances'])}")
+        lines.append("")
+    if notice["certificates"]:
+        lines += ["Certificates that run out:", ""]
+        for one in notice["certificates"]:
+            days = one["days_left"]
+            lines.append(f"  {one['where']}: {f'in {days:g} days' if days > 0 else 'it has ended'}")
+        lines += ["", "  miad-gateway certificates show"]
+    return "\n".join(lines) + f"\n\nNotice {notice['id']}\n"

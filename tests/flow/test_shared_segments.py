@@ -1,0 +1,252 @@
+"""Durability `cluster` without processes: groups are objects, rows come first, every replica reads and cleans up."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import delete, select
+
+from gateway.bucket import Bucket
+from gateway.config.models import Config
+from gateway.database import InstanceRow, SegmentRow, open_database, reading, sqlite_url, transaction
+from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
+from gateway.errors import CapacityError, ConfigError
+from gateway.flow import receive
+from gateway.flow.durability import durability_of
+from gateway.flow.segments import body, shared
+from gateway.flow.segments.shared import Orphans
+from gateway.flow.store import DELIVERED
+from gateway.keys.keyring import load_spool_cipher
+from gateway.network.incoming import sentence_of
+from gateway.service.spools import received_spool
+from gateway.service.wiring import build_restorer
+from tests.support.dicom.samples import encode
+from tests.support.flow import Flow, configuration, ct, facts_of
+from tests.support.objects import SeaweedFs
+
+pytestmark = pytest.mark.peers
+pytest.importorskip("obstore")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFs]:
+    server = SeaweedFs(tmp_path_factory.mktemp("objects"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def config(server: SeaweedFs, tmp_path: Path, site_keys: Path) -> Config:
+    found = configuration(tmp_path / "state", site_keys)
+    store = server.settings(url=f"s3://vault/{tmp_path.name}")
+    return found.model_copy(update={"store": store, "durability": "cluster"})
+
+
+def replica(config: Config, folder: Path) -> Flow:
+    """A machine of the site, with a state folder of its own. Rows lie in SQLite: what a standby adds is tested in
+    `tests/database/test_standby.py`, both together in `tests/service/test_cluster.py`.
+    """
+    config = config.model_copy(update={"site": config.site.model_copy(update={"state": folder})})
+    return Flow(config, open_database(sqlite_url(folder.parent / "rows.sqlite")))
+
+
+def objects(config: Config, under: str) -> list[str]:
+    return sorted(one.name for one in Bucket(config.store).list(under))
+
+
+def restored(flow: Flow, uid: str) -> bytes:
+    with build_restorer(flow.config, flow.engine).by_uid(uid) as original:
+        original.verify()
+        return b"".join(original.stream())
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for name in ("spool", "derived", "vault") for path in (folder / name).rglob("*") if path.is_file()]
+
+
+def test_what_one_machine_received_another_works_off(config: Config, tmp_path: Path) -> None:
+    first, second = replica(config, tmp_path / "a"), replica(config, tmp_path / "b")
+    datasets = [ct(number) for number in range(1, 4)]
+    for ds in datasets:
+        first.receive(ds)
+    assert len(objects(config, "received")) == 3 and files(tmp_path / "a") == []
+    second.seal()
+    third = replica(config, tmp_path / "c")
+    third.mark()
+    second.deliver()
+    assert len(second.sender.received) == 3 and len(objects(config, "derived")) == 3
+    assert files(tmp_path / "b") == files(tmp_path / "c") == []
+    second.deliver("second")
+    stored = b"".join(b"".join(Bucket(config.store).stream(name)) for name in objects(config, "received"))
+    assert bytes(datasets[0].PixelData)[:64] not in stored and b"1.2.826.0.1.99.1" not in stored
+    third.retainer.once()
+    assert objects(config, "received") == [] and third.store.told_segments() == []
+    for ds in datasets:
+        assert restored(third, ds.SOPInstanceUID) == encode(ds, EXPLICIT_LITTLE)
+    third.retainer.once(now=4e9)
+    assert objects(config, "derived") == []
+
+
+def test_many_that_wait_together_are_one_object(config: Config, tmp_path: Path, monkeypatch) -> None:
+    flow, go, begun = replica(config, tmp_path / "a"), threading.Event(), threading.Event()
+    create = Bucket.create
+
+    def slow(self: Bucket, name: str, data: bytes) -> bool:
+        begun.set()
+        assert go.wait(60)
+        return create(self, name, data)
+
+    monkeypatch.setattr(Bucket, "create", slow)
+    receiver = flow.receiver()
+
+    def send(number: int) -> None:
+        incoming = receiver.begin(facts_of(ct(number)))
+        incoming.write(encode(ct(number), EXPLICIT_LITTLE))
+        incoming.commit()
+
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(1, 7)]
+    threads[0].start()
+    assert begun.wait(60)
+    for thread in threads[1:]:
+        thread.start()
+    with receiver._log._changed:
+        assert receiver._log._changed.wait_for(lambda: len(receiver._log._waiting) == 5, 60)
+    go.set()
+    for thread in threads:
+        thread.join()
+    receiver.close()
+    assert len(objects(config, "received")) == 2
+    flow.run()
+    assert len(flow.sender.byte_strings()) == 6
+
+
+def test_rows_that_did_not_come_are_no_success_and_any_replica_finds_the_object(
+    config: Config, tmp_path: Path, monkeypatch
+) -> None:
+    first, second = replica(config, tmp_path / "a"), replica(config, tmp_path / "b")
+
+    def refuse(groups: object) -> None:
+        raise CapacityError("database-unconfirmed", "the database's standby has not confirmed a commit")
+
+    monkeypatch.setattr(first.store, "add_received", refuse)
+    with pytest.raises(CapacityError) as caught:
+        first.receive(ct(1))
+    assert caught.value.code == "database-unconfirmed"
+    assert len(objects(config, "received")) == 1
+    assert durability_of(second.context.spool, second.store).take_over() == 0  # it may be on its way
+    monkeypatch.setattr(shared, "LATE_S", 0.0)
+    orphans = Orphans(second.context.spool, second.context.spool.files, second.store)
+    assert not second.retainer._reclaimer.is_all_told()
+    assert orphans.adopt(0) == 1 and orphans.adopt(0) == 0
+    assert second.retainer._reclaimer.is_all_told()
+    second.run()
+    assert len(second.sender.received) == 1
+    assert restored(second, ct(1).SOPInstanceUID) == encode(ct(1), EXPLICIT_LITTLE)
+
+
+def test_a_database_of_yesterday_gets_back_what_waits_and_nothing_twice(config: Config, tmp_path: Path) -> None:
+    flow = replica(config, tmp_path / "a")
+    known, lost = flow.receive(ct(1)), flow.receive(ct(2))
+    with transaction(flow.engine) as session:
+        session.execute(delete(InstanceRow).where(InstanceRow.id == lost))
+        session.execute(delete(SegmentRow))
+    orphans = Orphans(flow.context.spool, flow.context.spool.files, flow.store)
+    assert orphans.adopt(0) == 2
+    with reading(flow.engine) as session:
+        assert sorted(session.scalars(select(InstanceRow.id))) == sorted([known, lost])
+
+
+def test_a_copy_of_the_site_takes_and_deletes_nothing_of_it(config: Config, tmp_path: Path, monkeypatch) -> None:
+    """The same keys and the same bucket, another database."""
+    monkeypatch.setattr(body, "LARGE", 4096)
+    first = replica(config, tmp_path / "a")
+    first.receive(ct(1))
+    first.seal()
+    first.mark()
+    first.retainer.once()  # the segment is told of and goes, the large file does not
+    (tmp_path / "copy").mkdir()
+    copy = replica(config, tmp_path / "copy" / "a")
+    monkeypatch.setattr("gateway.flow.retention.ORPHAN_AGE_S", -1.0)
+    before = objects(config, "received"), objects(config, "derived")
+    assert len(before[0]) == 1 and len(before[1]) == 1
+    orphans = Orphans(copy.context.spool, copy.context.spool.files, copy.store)
+    assert orphans.adopt(0) == 0 and not copy.retainer._reclaimer.is_ours()
+    copy.retainer.once()
+    assert (objects(config, "received"), objects(config, "derived")) == before
+    first.retainer.once()
+    assert (objects(config, "received"), objects(config, "derived")) == before
+
+
+def test_an_orphan_that_was_changed_is_told_of_and_stays(config: Config, tmp_path: Path, monkeypatch) -> None:
+    flow = replica(config, tmp_path / "a")
+    flow.receive(ct(1))
+    with transaction(flow.engine) as session:
+        session.execute(delete(InstanceRow))
+        session.execute(delete(SegmentRow))
+    [name], bucket = objects(config, "received"), Bucket(config.store)
+    data = bytearray(b"".join(bucket.stream(name)))
+    data[len(data) // 2] ^= 1
+    bucket.delete(name)
+    bucket.create(name, bytes(data))
+    orphans = Orphans(flow.context.spool, flow.context.spool.files, flow.store)
+    assert orphans.adopt(0) == 0 and objects(config, "received") == [name]
+
+
+def test_a_store_that_is_away_is_no_success_and_the_next_one_is(server: SeaweedFs, config: Config, tmp_path) -> None:
+    away = config.model_copy(update={"store": config.store.model_copy(update={"endpoint": "http://127.0.0.1:1"})})
+    with pytest.raises(CapacityError) as caught:
+        replica(away, tmp_path / "a").receive(ct(1))
+    assert sentence_of(caught.value) == "store-unreachable: the object store has not confirmed it"
+    flow = replica(away, tmp_path / "b")
+    assert durability_of(flow.context.spool, flow.store).take_over() == 0  # it starts, and refuses
+    flow = replica(config, tmp_path / "c")
+    flow.receive(ct(1))
+    flow.run()
+    assert len(flow.sender.received) == 1
+
+
+def test_a_large_data_set_is_an_object_of_its_own_and_read_in_pieces(config: Config, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(body, "LARGE", 4096)
+    monkeypatch.setattr("gateway.flow.shared.FIRST_PIECE", 1000)
+    monkeypatch.setattr("gateway.flow.shared.LARGEST_PIECE", 3000)
+    monkeypatch.setattr(receive, "PREFIX", 300)  # so that the header is read from the file on its way
+    flow = replica(config, tmp_path / "a")
+    instance = flow.receive(ct(1))
+    assert len(objects(config, "received")) == 2 and files(tmp_path / "a") == []
+    pieces = []
+    asked = Bucket.range
+
+    def noted(self: Bucket, name: str, start: int, length: int, version: str | None = None):
+        pieces.append(length)
+        return asked(self, name, start, length, version)
+
+    monkeypatch.setattr(Bucket, "range", noted)
+    other = replica(config, tmp_path / "b")
+    other.run()
+    assert other.row(instance).state == DELIVERED and max(pieces) == 3000
+    monkeypatch.undo()
+    assert restored(other, ct(1).SOPInstanceUID) == encode(ct(1), EXPLICIT_LITTLE)
+    other.retainer.once()
+    assert objects(config, "received") == []
+
+
+def test_what_still_waits_on_the_disk_is_not_left_behind(config: Config, tmp_path: Path) -> None:
+    on_disk = replica(config.model_copy(update={"durability": "disk"}), tmp_path / "a")
+    on_disk.receive(ct(1))
+    here = config.model_copy(update={"site": config.site.model_copy(update={"state": tmp_path / "a"})})
+    cipher = load_spool_cipher(config.keys)
+    with pytest.raises(ConfigError) as caught:
+        received_spool(here, cipher)
+    assert caught.value.code == "not-drained" and "1 files" in caught.value.message
+    on_disk.run()
+    on_disk.retainer.once()
+    received_spool(here, cipher)
+    moved = replica(config, tmp_path / "a")
+    moved.receive(ct(2))
+    moved.run()
+    assert len(moved.sender.received) == 1
+    assert restored(moved, ct(2).SOPInstanceUID) == encode(ct(2), EXPLICIT_LITTLE)

@@ -1,0 +1,89 @@
+"""Several receiving processes on one port: each with its segments, limits counted together, one reload for all."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from gateway.config.duties import processes_of, role_of
+from gateway.config.load import parse_config
+from gateway.errors import DeliveryError
+from gateway.network.scu import Peer, ScuAssociation
+from tests.support.network.samples import CT, EXPLICIT, ct
+from tests.support.reloading import TOML, Site
+
+TWO = TOML.replace("[ingress]\n", "[ingress]\nprocesses = 2\n")
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path / "site", text=TWO)
+
+
+def associate(site: Site) -> ScuAssociation:
+    return ScuAssociation(Peer("127.0.0.1", site.port, "RELAY", "ARCHIVE"), [(CT, EXPLICIT)])
+
+
+def store(site: Site, count: int) -> list[int]:
+    """Send images, each on an association of its own; the statuses."""
+    statuses = []
+    for _ in range(count):
+        association, (uid, data) = associate(site), ct(16)
+        statuses.append(association.store(CT, uid, EXPLICIT, io.BytesIO(data)).status)
+        association.release()
+    return statuses
+
+
+def children(pid: int) -> list[int]:
+    """The child processes of a process that receive."""
+    found = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [each for each in found if b"ingress" in Path(f"/proc/{each}/cmdline").read_bytes()]
+
+
+@pytest.mark.parametrize("role", ["ingress", pytest.param("all", marks=pytest.mark.full)])
+def test_two_receive_beside_each_other_and_one_that_is_killed_comes_back(site, role):
+    with site.running(role) as process:
+
+        def ready(count: int) -> bool:
+            return len([line for line in site.logged("ready") if line["role"] == "ingress"]) >= count
+
+        site.wait(lambda: ready(2), process)
+        assert store(site, 24) == [0] * 24  # the kernel spreads them over both: all on one is one in eight million
+        assert len(list((site.folder / "state/spool").glob("*.seg*"))) == 2
+        first = children(process.pid)[0]
+        os.kill(first, signal.SIGKILL)
+        site.wait(lambda: not Path(f"/proc/{first}").exists(), process)  # only then all it had open is closed
+        assert store(site, 8) == [0] * 8
+        site.wait(lambda: ready(3), process)
+        assert len(children(process.pid)) == 2
+        site.write(1, limit=3)
+        assert all(answer["ok"] for answer in site.reload())
+        open_ones = [associate(site) for _ in range(3)]
+        for _ in range(8):  # whichever of them is asked
+            with pytest.raises(DeliveryError):
+                associate(site)
+        for association in open_ones:
+            association.release()
+        assert store(site, 4) == [0] * 4
+        site.wait(lambda: sum(site.states().values()) == 36, process)
+
+
+def test_their_number_does_not_change_while_they_run(site):
+    with site.running("ingress") as process:
+        site.wait(lambda: len(site.logged("ready")) >= 2, process)
+        site.text = TOML
+        site.write(1)
+        (answer,) = site.reload()
+        assert not answer["ok"] and answer["code"] == "needs-restart" and "ingress.processes" in str(answer)
+        assert store(site, 2) == [0, 0]
+
+
+def test_names_of_processes():
+    config = parse_config("version = 1\n[ingress]\nprocesses = 3\n", Path("gateway.toml"))
+    assert processes_of(config, "ingress") == ["ingress", "ingress-2", "ingress-3"]
+    assert processes_of(config, "worker") == ["worker"]
+    assert [role_of(name) for name in ("ingress", "ingress-3", "page")] == ["ingress", "ingress", "page"]
