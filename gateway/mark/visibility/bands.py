@@ -84,7 +84,8 @@ def _strength(octave: Tensor, number: int) -> Tensor:
 
 def _octaves(change: Tensor) -> tuple[list[Tensor], Tensor]:
     """Return the octaves of a (B, 1, H, W) change, the finest first, and what is coarser than all of them."""
-    plane, octaves = change, []
+    plane = change
+    octaves: list[Tensor] = []
     while len(octaves) < OCTAVES and min(plane.shape[2:]) >= LEAST_SIDE:
         coarser = _half(plane)
         octaves.append(plane - _grown(coarser, plane))
@@ -122,7 +123,8 @@ def evened(change: Tensor, hides: Tensor, limit: float) -> Tensor:
         in thresholds, root mean square over a neighbourhood.
     """
     octaves, result = _octaves(change)
-    total, kept = torch.zeros_like(change), []
+    total = torch.zeros_like(change)
+    kept: list[Tensor] = []
     for number, (octave, hidden) in enumerate(zip(octaves, _hidden(hides, octaves), strict=True)):
         strength = _strength(octave / hidden, number)
         share = (EACH * limit / strength.clamp(min=1e-12) ** (1.0 / POOLED)).clamp(max=1.0)
