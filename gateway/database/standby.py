@@ -126,7 +126,7 @@ class Commit:
 
 def alone() -> CapacityError:
     """Nobody is named that a commit would wait for."""
-    message = "the database's server has no synchronous standby, and durability is cluster"
+    message = "PostgreSQL has no synchronous standby"
     hint = "start a standby and name it in synchronous_standby_names; with Patroni: synchronous_mode_strict"
     return CapacityError("database-alone", message, hint)
 
@@ -148,7 +148,7 @@ def waited_for() -> Iterator[Commit]:
         commit.end()
     if _of_thread.cancelled:
         _of_thread.cancelled = False
-        message = "the database's standby has not confirmed a commit"
+        message = "no standby has confirmed the commit"
         raise CapacityError("database-unconfirmed", message, "is a synchronous standby running and connected?")
 
 

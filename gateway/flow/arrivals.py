@@ -116,14 +116,13 @@ def _whole(groups: Sequence[Group]) -> list[Group]:
 
 def _untold(session: Session, group: Group) -> Sequence[tuple[Place, Mapping[str, Any]]]:
     """The records of a group that have no row yet; notes that they will have."""
+    # locked, which PostgreSQL counts as a write: rows that another process has just written are confirmed with it
     segment = session.get(SegmentRow, group.segment, with_for_update=True)
     told = segment.rows_until if segment else 0
     if segment is None:
         session.add(SegmentRow(id=group.segment, rows_until=group.end))
     else:
-        # a write even where nothing changes: rows that another process has just written are confirmed with it
-        until = max(told, group.end)
-        session.execute(update(SegmentRow).where(SegmentRow.id == group.segment).values(rows_until=until))
+        segment.rows_until = max(told, group.end)
     session.flush()
     records = [(place, facts) for place, facts in group.records if place.offset >= told]
     if segment is None:  # its own row may be lost while those of its instances are not: an old backup, a folder moved

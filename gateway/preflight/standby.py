@@ -26,7 +26,13 @@ def examine_standby(config: Config) -> Iterator[Examined]:
     names = settings["synchronous_standby_names"].strip()
     if not names:
         without = alone()
-        yield Examined("database", "error", where, f"{without.message}: nothing is received", without.hint)
+        yield Examined(
+            "database",
+            "error",
+            where,
+            f"{without.message}, and durability is cluster: nothing is received",
+            without.hint,
+        )
     else:
         yield Examined("database", "ok", where, f"commits wait for a standby ({names})")
     for name in _FLUSHES:

@@ -20,6 +20,7 @@ from gateway.flow.segments import body, shared
 from gateway.flow.segments.shared import Orphans
 from gateway.flow.store import DELIVERED
 from gateway.keys.keyring import load_spool_cipher
+from gateway.network.incoming import sentence_of
 from gateway.service.spools import received_spool
 from gateway.service.wiring import build_restorer
 from tests.support.dicom.samples import encode
@@ -199,7 +200,7 @@ def test_a_store_that_is_away_is_no_success_and_the_next_one_is(server: SeaweedF
     away = config.model_copy(update={"store": config.store.model_copy(update={"endpoint": "http://127.0.0.1:1"})})
     with pytest.raises(CapacityError) as caught:
         replica(away, tmp_path / "a").receive(ct(1))
-    assert caught.value.code == "store-unreachable"
+    assert sentence_of(caught.value) == "store-unreachable: the object store has not confirmed it"
     flow = replica(away, tmp_path / "b")
     assert durability_of(flow.context.spool, flow.store).take_over() == 0  # it starts, and refuses
     flow = replica(config, tmp_path / "c")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 import structlog
 from sqlalchemy.exc import IntegrityError
 
-from gateway.errors import SealError
+from gateway.errors import CapacityError, SealError
 from gateway.flow.segments.format import (
     HEADER_SIZE,
     RECEIVED,
@@ -57,14 +57,21 @@ class SegmentObject:
             (segment_header(self.id, RECEIVED), *(piece for one in records for piece in one), flushed_mark(self.id))
         )
         self.end = len(data)
-        path = self._files.path(segment_name(self.id))
-        # the name is random: one that is there is ours, sent again because the answer was lost
-        if not self._files.bucket.create(path, data) and self._files.bucket.size(path) != len(data):
-            raise self._files.bucket.away("it has another object in place of ours")
+        try:
+            self._create(self._files.path(segment_name(self.id)), data)
+        except CapacityError as error:  # the archive gets a sentence that fits, and no address of ours
+            log.warning("a group of instances was not taken", code=error.code, reason=error.message)
+            raise CapacityError(error.code, "the object store has not confirmed it", error.hint) from None
         return places
 
     def close(self) -> None:
         """Nothing is held open."""
+
+    def _create(self, path: str, data: bytes) -> None:
+        # the name is random: one that is there is ours, sent again because the answer was lost
+        bucket = self._files.bucket
+        if not bucket.create(path, data) and bucket.size(path) != len(data):
+            raise bucket.away("it has another object in place of ours")
 
 
 class CommittedRows:

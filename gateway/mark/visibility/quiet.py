@@ -1,39 +1,55 @@
 """What a texture below the threshold of visibility becomes, so that the eye sees no more of many pixels than of one.
 
-The eye adds up what neighbouring pixels do. So over a neighbourhood the root mean square of a change is at most a share
-of its amplitude. Where one stored value is a coarse step (8 bits), the pixels that matter most change by a whole one
-and the others not at all: spread thinly, and none of the energy goes into rounding.
+The eye adds up what neighbouring pixels do, the more so where they make a stripe or a blot. So of each width and
+direction there may be so much in a place and no more (``gateway.mark.visibility.bands``). Where one stored value is a
+coarse step (8 bits), a share of the pixels changes by a whole one and the others not at all, spread as evenly as can
+be: the mean of the change is kept, and what rounding adds is as fine as the picture allows.
 """
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
+import torch
 
-from gateway.mark.visibility.filters import gaussian
-from gateway.mark.visibility.threshold import SINGLE
+from gateway.mark.visibility.bands import evened, together
+from gateway.mark.visibility.region import luminance
+from gateway.mark.visibility.threshold import BASE, SINGLE
 
-CALM = 0.65
-"""Root mean square of a change over a neighbourhood, as a share of that of its amplitude, at most."""
-REACH = 2.0
-"""Standard deviation of that neighbourhood in pixels."""
-TILE = 16
-"""Side in pixels of the squares in each of which whole steps are dealt out."""
-ALIKE = 0.5
-"""A colour changes with the strongest of its pixel where its change is at least this share of that."""
+EVEN = 0.5
+"""Largest root mean square of a wave of any width and direction, in thresholds of a single pixel."""
+ROUNDED = 0.55
+"""The same of all octaves together once pixels have whole steps; where there is more, there are fewer steps."""
+ROUNDS = 3
+"""Times that steps are taken away again, at most."""
+TILE = 64
+"""Side in pixels of the pattern by which steps are spread."""
+APART = 1.5
+"""Standard deviation in pixels of the neighbourhood in which steps keep apart."""
 COARSE = 0.3
 """A stored value is a coarse step where it is more than this share of the amplitude."""
 
 
-def _dispersed(side: int) -> np.ndarray:
-    """Return a (side, side) float32 matrix of 0..1 in which values that are near lie far apart (Bayer 1973)."""
-    order = np.zeros((1, 1))
-    while len(order) < side:
-        order = np.block([[4 * order, 4 * order + 2], [4 * order + 3, 4 * order + 1]])
-    return (order / order.size).astype(np.float32)
+@cache
+def spread() -> np.ndarray:
+    """Return (TILE, TILE) float32 of 0..1: of any share of pixels with the least values none lie close together.
 
-
-_DISPERSED = np.float32(0.25) * _dispersed(TILE)
-"""By how much, in amplitudes, a pixel goes before others in its tile, so that steps keep apart."""
+    Each place is the one farthest from all before it (after Ulichney 1993, void and cluster): no lines and no squares,
+    as a regular pattern has them.
+    """
+    away = np.minimum(np.arange(TILE), TILE - np.arange(TILE))
+    near = np.exp(-(away[:, None] ** 2 + away[None, :] ** 2) / (2.0 * APART**2))
+    near = np.tile(near, (2, 2))
+    taken = np.random.default_rng(0).uniform(0.0, 1e-3, (TILE, TILE))  # of equal places one is taken by lot
+    order = np.empty(TILE**2, np.float32)
+    for number in range(TILE**2):
+        place = int(taken.argmin())
+        row, column = divmod(place, TILE)
+        order[place] = number
+        taken += near[TILE - row : 2 * TILE - row, TILE - column : 2 * TILE - column]
+        taken[row, column] = np.inf
+    return ((order + np.float32(0.5)) / np.float32(TILE**2)).reshape(TILE, TILE)
 
 
 def quiet(change: np.ndarray, amplitude: np.ndarray, unit: float | None) -> np.ndarray:
@@ -50,54 +66,42 @@ def quiet(change: np.ndarray, amplitude: np.ndarray, unit: float | None) -> np.n
     """
     if not amplitude.any():
         return change
-    coarse = np.zeros(amplitude.shape, bool)
-    if unit is not None and unit <= SINGLE:
-        coarse = (amplitude > 0) & (unit > COARSE * amplitude)
     planes = (slice(None), slice(None), *([None] * (change.ndim - 2)))
-    steps = np.zeros_like(change)
-    if unit is not None and coarse.any():
-        strongest = np.abs(change) if change.ndim == 2 else np.abs(change).max(axis=2)
-        chosen = _dealt(strongest, np.where(coarse, amplitude, np.float32(0.0)), unit)[planes]
-        takes_part = chosen & (np.abs(change) >= ALIKE * strongest[planes])
-        steps = np.where(takes_part, np.sign(change) * np.float32(unit), np.float32(0.0))
-        if np.array_equal(coarse, amplitude > 0):
-            return steps
-    square = change**2 if change.ndim == 2 else (change**2).mean(axis=2)
-    found, most = (gaussian(plane, REACH) for plane in (square, amplitude * amplitude))
-    share = np.minimum(np.float32(1.0), np.float32(CALM) * np.sqrt(most / np.maximum(found, np.float32(1e-12))))
-    result = change * share[planes]
-    np.copyto(result, steps, where=coarse[planes])
-    return result
+    open_ = amplitude > 0
+    hides = _tensor(amplitude)
+    gray = luminance(change)
+    evener = _thresholds(evened(_tensor(gray), hides, EVEN)) * np.float32(BASE)
+    # a colour keeps its hue: what its luminance loses all of its channels lose
+    calm = np.where(open_[planes], change + (evener - gray)[planes], np.float32(0.0))
+    calm = np.clip(calm, -amplitude[planes], amplitude[planes])
+    if unit is None or unit > SINGLE or not (unit > COARSE * amplitude[open_]).any():
+        return calm
+    steps = _steps(calm, unit)
+    for _ in range(ROUNDS):
+        seen = _thresholds(together(_tensor(luminance(steps)), hides))
+        if float(seen.max()) <= ROUNDED:
+            break
+        fewer = np.minimum(np.float32(1.0), (np.float32(ROUNDED) / np.maximum(seen, np.float32(1e-6))) ** 2)
+        calm = calm * fewer[planes]
+        steps = _steps(calm, unit)
+    return steps
 
 
-def _dealt(strength: np.ndarray, amplitude: np.ndarray, unit: float) -> np.ndarray:
-    """Return (H, W) bool: the pixels that change by a whole step, in each tile as many as its energy allows.
+def _steps(change: np.ndarray, unit: float) -> np.ndarray:
+    """Return a change in whole steps, more of them where there is more of it, float32."""
+    height, width = change.shape[:2]
+    side = TILE
+    bar = np.tile(spread(), (-(-height // side), -(-width // side)))[:height, :width]
+    bar = bar.reshape(height, width, *([1] * (change.ndim - 2)))
+    found: np.ndarray = np.sign(change) * np.floor(np.abs(change) / np.float32(unit) + bar) * np.float32(unit)
+    return found
 
-    Parameters
-    ----------
-    strength
-        (H, W) float32, the size of the change that is wanted; the strongest come first.
-    amplitude
-        as ``quiet``; 0 where no whole steps are dealt out.
-    unit
-        display units.
-    """
-    height, width = strength.shape
-    below, right = -height % TILE, -width % TILE
 
-    def tiles(plane: np.ndarray) -> np.ndarray:
-        padded = np.pad(plane, ((0, below), (0, right)))
-        cut = padded.reshape(padded.shape[0] // TILE, TILE, -1, TILE).swapaxes(1, 2)
-        return cut.reshape(-1, TILE * TILE)
+def _tensor(plane: np.ndarray) -> torch.Tensor:
+    """Return a plane in display units as (1, 1, H, W) thresholds of flat ground."""
+    return torch.from_numpy(np.asarray(plane, np.float32) * np.float32(1.0 / BASE))[None, None]
 
-    apart = np.tile(_DISPERSED, ((height + below) // TILE, (width + right) // TILE))[:height, :width]
-    wanted, allowed = tiles(strength + amplitude * apart), tiles(np.minimum(1.0, (CALM * amplitude / unit) ** 2))
-    open_ = (allowed > 0) & tiles(strength > 0)
-    wanted = np.where(open_, wanted, np.float32(0.0))  # what is open wants more than 0
-    count = np.rint(allowed.sum(axis=1)).astype(int)
-    ordered = np.sort(wanted, axis=1)  # the largest last; of equal ones either all come or none
-    bar = np.take_along_axis(ordered, (TILE * TILE - 1 - np.minimum(count, TILE * TILE - 1))[:, None], axis=1)
-    chosen = open_ & ((wanted > bar) | (count >= TILE * TILE)[:, None])
-    whole = chosen.reshape((height + below) // TILE, (width + right) // TILE, TILE, TILE).swapaxes(1, 2)
-    result: np.ndarray = whole.reshape(height + below, width + right)[:height, :width]
-    return result
+
+def _thresholds(plane: torch.Tensor) -> np.ndarray:
+    found: np.ndarray = plane[0, 0].numpy()
+    return found
