@@ -178,7 +178,8 @@ def test_an_issuer_that_is_down_says_so_and_a_new_key_is_learnt(start_web, autho
         tokens = Tokens(issuer=provider.url, trust=authority.trust, audience=AUDIENCE)
         bearer = bearer_of(tokens)
         now = [1000.0]
-        bearer._rules.keys._clock = lambda: now[0]
+        keys = bearer._rules.keys
+        keys._clock = keys._fetch.__self__._clock = lambda: now[0]  # of the keys, and of the discovery behind them
         web = start_web(bound(reading_tls), bearer=bearer)
         provider.is_down = True
         answer = ask(web, reading_tls, provider.token(**good))
