@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Engine, Select, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from gateway.config.models import Destination
-from gateway.database import DeliveryRow, InstanceRow, VaultRow, reading
+from gateway.database import DeliveryRow, InstanceRow, VaultRow, has_new_study, reading
 from gateway.errors import ConfigError, NotFoundError
 from gateway.flow.states import DELIVERED, DISCARDED, HELD, QUEUED, SENT
 
@@ -52,7 +52,8 @@ class Filter:
         if self.route is not None:
             query = query.where(func.coalesce(InstanceRow.route, "") == self.route)  # the same: a route has many
         if self.study is not None:
-            of_it = (VaultRow.study_uid == self.study) | (VaultRow.derived_study_uid == self.study)
+            column = VaultRow.derived_study_uid
+            of_it = (VaultRow.study_uid == self.study) | (has_new_study(column) & (column == self.study))
             query = query.where(InstanceRow.record.in_(select(VaultRow.locator).where(of_it)))
         if self.older_s is not None:
             query = query.where(InstanceRow.received_at <= time.time() - self.older_s)
