@@ -66,7 +66,14 @@ class StandIn:
         nowhere = np.zeros(marked.shape[:2], bool)
         quality = SimpleNamespace(psnr=60.0, psnr_windows={}, stroke_share=0.0)
         return SimpleNamespace(
-            image=marked, residual=residual, quality=quality, region=~nowhere, roi=nowhere, note="", tier="notice"
+            image=marked,
+            residual=residual,
+            quality=quality,
+            region=~nowhere,
+            roi=nowhere,
+            note="",
+            tier="notice",
+            misled_share=None,
         )
 
 

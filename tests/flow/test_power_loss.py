@@ -57,12 +57,13 @@ class History:
 
     def cut(self) -> None:
         with self.disk.lock:
-            acknowledged, done = list(self.acknowledged), set(self.done)
+            acknowledged = list(self.acknowledged)  # before its rows are looked at
             database = self.folder / f"{len(self.found)}.sqlite"
             source, copy = sqlite3.connect(self.flow.engine.url.database), sqlite3.connect(database)
             source.backup(copy)
             source.close()
             copy.close()
+            done = set(self.done)  # after it: of what was forgotten meanwhile the copy may know already
             self.found.append(Remains(acknowledged, done, database, self.disk.remains(self.rng)))
 
     def run(self) -> None:

@@ -86,14 +86,14 @@ def surviving(residual: np.ndarray, side: int) -> float:
 
 @pytest.mark.parametrize("classifier", [128, 224])
 def test_the_band_survives_a_classifier_s_resize(classifier: int) -> None:
-    """One texture on 512 pixels: in the profile's blocks several times as much is left as pixel by pixel."""
+    """One texture on 512 pixels: in the profile's blocks nearly twice as much is left as pixel by pixel."""
     request = MarkRequest(gray8(512, 512), KEY, roi=disc((512, 512), 0.1))
     discreet = small(FAST.model_copy(update={"tier": "discreet"}))
     (blocks,), (pixels,) = (
         discreet.mark([request], replace(GRAY, texture_side=side)) for side in (GRAY.texture_side, 512)
     )
     kept = surviving(blocks.residual, classifier)
-    assert kept > 2.5 * surviving(pixels.residual, classifier)
+    assert kept > 1.7 * surviving(pixels.residual, classifier)
     assert kept > {128: 0.08, 224: 0.2}[classifier]
 
 

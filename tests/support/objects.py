@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -72,10 +73,12 @@ class SeaweedFs:
         ports |= {f"{name}.grpc": str(free_port()) for name in ("master.port", "volume.port", "filer.port", "s3.port")}
         options = {"dir": self.folder / "data", "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "volume.max": "8"}
         options |= {"master.volumeSizeLimitMB": "64", "s3.config": self.folder / "accounts.json", **ports}
-        options |= {"s3.port": self.port, "s3.localSocket": self.folder / "s3.sock"}
-        options |= {"filer.localSocket": self.folder / "filer.sock"}
+        # a socket's name has 107 bytes at most (unix(7)), and a test's own folder may have more
+        short = Path(tempfile.gettempdir()) / f"weed-{self.port}"
+        options |= {"s3.port": self.port, "s3.localSocket": f"{short}.s3", "filer.localSocket": f"{short}.filer"}
         options |= {"s3.port.iceberg": "0", "s3.port.lance": "0"}  # no other services on fixed ports
         self._sockets = [Path(f"/tmp/seaweedfs-{name}-grpc-{ports[f'{name}.port.grpc']}.sock") for name in _SERVERS]
+        self._sockets += [short.with_suffix(f".{name}") for name in ("s3", "filer")]
         if self._tls is not None:
             options |= {"s3.cert.file": self._tls.certificate, "s3.key.file": self._tls.private_key}
         command = [weed(), "-logtostderr", "server", "-filer", "-s3"]
