@@ -29,27 +29,32 @@ def kind_of(table: Leased, of: str) -> str:
 
 
 class Claims:
-    """The claims of this process of which leases are left; safe for any number of threads."""
+    """The claims of this process of which leases are left; safe for any number of threads.
+
+    A lease is named by its row and its token: a row whose step has just been settled may be claimed for the next one
+    before the thread that settled it says so here.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._left: dict[str, set[RowId]] = {}
-        self._claim_of: dict[RowId, str] = {}
+        self._claim_of: dict[RowId, tuple[str, int]] = {}
         self._finished: list[str] = []
 
-    def took(self, claim: str, rows: Iterable[RowId]) -> None:
+    def took(self, claim: str, leases: Iterable[tuple[RowId, int]]) -> None:
         """These rows were taken by one claim; by whatever else they were, that is over."""
         with self._lock:
-            for row in rows:
+            for row, token in leases:
                 self._end(row)
-                self._claim_of[row] = claim
+                self._claim_of[row] = claim, token
                 self._left.setdefault(claim, set()).add(row)
 
-    def ended(self, rows: Iterable[RowId]) -> None:
-        """The leases of these rows were ended, or are lost."""
+    def ended(self, leases: Iterable[tuple[RowId, int]]) -> None:
+        """These leases were ended, or are lost."""
         with self._lock:
-            for row in rows:
-                self._end(row)
+            for row, token in leases:
+                if row in self._claim_of and self._claim_of[row][1] == token:
+                    self._end(row)
 
     def finished(self) -> list[str]:
         """Claims of which no lease is left, which nobody needs any more."""
@@ -62,9 +67,9 @@ class Claims:
             self._finished = [claim for claim in self._finished if claim not in set(claims)]
 
     def _end(self, row: RowId) -> None:
-        claim = self._claim_of.pop(row, None)
-        if claim is None:
+        if row not in self._claim_of:
             return
+        claim, _ = self._claim_of.pop(row)
         left = self._left[claim]
         left.discard(row)
         if not left:

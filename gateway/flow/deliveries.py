@@ -120,7 +120,7 @@ class DeliveryTable(Leases):
             if error is None and "next_attempt_at" in change.values:
                 name = change.values.get("destination", change.delivery.destination)
                 self.wakes.tell_later(to(name), change.values["next_attempt_at"] - time.time())
-        self._over(failed, [change.delivery.id for change in changes])
+        self._over(failed, [(change.delivery.id, change.delivery.lease_token) for change in changes])
         return failed, delivered
 
     def _settle_deliveries(

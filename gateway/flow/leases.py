@@ -211,13 +211,13 @@ class Leases:
             else:
                 return rows
         self._claims.forget(finished)
-        self._claims.took(claim, [row.id for row in rows])
+        self._claims.took(claim, [(row.id, row.lease_token) for row in rows])
         return rows
 
-    def _over(self, failed: Sequence[Exception | None], rows: Sequence[RowId]) -> None:
+    def _over(self, failed: Sequence[Exception | None], leases: Sequence[tuple[RowId, int]]) -> None:
         """Those that did not fail have no lease any more, nor those whose lease was lost."""
         self._claims.ended(
-            row for row, error in zip(rows, failed, strict=True) if error is None or isinstance(error, LeaseLost)
+            lease for lease, error in zip(leases, failed, strict=True) if error is None or isinstance(error, LeaseLost)
         )
 
     def _renew(self, table: Leased, rows: Sequence[InstanceRow] | Sequence[DeliveryRow], lease_s: float) -> None:

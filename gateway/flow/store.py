@@ -141,7 +141,7 @@ class FlowStore(DeliveryTable, KeptFiles, Arrivals):
         telling = Telling(tell)
         failed = settle_apart(changes, lambda batch, counted: self._settle(batch, telling, counted), self._apart)
         self._wake([change for change, error in zip(changes, failed, strict=True) if error is None])
-        self._over(failed, [change.row.id for change in changes])
+        self._over(failed, [(change.row.id, change.row.lease_token) for change in changes])
         return failed
 
     def _wake(self, changes: Sequence[Change]) -> None:

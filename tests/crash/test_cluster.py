@@ -113,8 +113,10 @@ def test_nothing_acknowledged_is_lost_with_its_machine(parts: tuple[SeaweedFs, P
     sink = copies(tmp_path)
     assert problems_of_sink(sink, instances) == []
     times = Counter(copy.sop_instance_uid for copy in sink)
-    twice = [uid for uid, count in times.items() if count > 1]
-    assert len(times) == len(instances) and len(twice) <= 3  # they were queued without success, and sent again
+    # what was refused may have been queued all the same, and was sent again: of these, so many may go out twice
+    refused = [*instances[6:11], instances[15]]
+    assert len(times) == len(instances)
+    assert sum(count > 1 for count in times.values()) <= len(refused)
 
 
 def copies(folder: Path) -> list[Delivered]:

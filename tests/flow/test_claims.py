@@ -105,6 +105,24 @@ def test_what_was_claimed_again_counts_for_the_newer_claim(engine: Engine, store
     assert len(store.claim(RECEIVED, 1, 60)) == len(claims(engine)) == 1
 
 
+def test_what_is_claimed_for_its_next_step_before_the_last_was_noted_keeps_its_claim(
+    engine: Engine, store: FlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads of a worker: else, when it dies, nobody knows of the lease for ten minutes."""
+    add_row(store)
+    [first] = store.claim(RECEIVED, 1, 60)
+    with monkeypatch.context() as patched:
+        noted = []
+        patched.setattr(store, "_over", lambda *arguments: noted.append(arguments))
+        store.settle([later(first, RECEIVED, 0, "x", "x")])
+    [again] = store.claim(RECEIVED, 1, 60)  # by another thread
+    assert again.id == first.id
+    store._over(*noted[0])
+    add_row(store)
+    store.claim(RECEIVED, 1, 60)  # takes away what is finished
+    assert {again.id} in [taken for _, _, taken in claims(engine)]
+
+
 def test_a_lease_that_no_claim_names_ends_too(engine: Engine) -> None:
     """A worker of the release before runs beside, or a row was put in by hand."""
     instance_id = add_row(FlowStore(engine, lease_owner()))
