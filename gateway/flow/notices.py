@@ -120,6 +120,7 @@ class Notices:
         self._interval_s = interval_s
         self._days = sorted(days)
         self._clock = clock
+        self._unkept: tuple[str, dict[str, Any]] | None = None  # a notice that was tried, and what is yet to be written
 
     def once(self) -> bool:
         """Look, and tell what is to be told; whether something was.
@@ -132,12 +133,22 @@ class Notices:
         with _Lock(self._file.with_suffix(".lock")) as mine:
             if not mine:
                 return False  # another process is at it
-            state = _read(self._file)
+            state = self._caught_up(_read(self._file))
             if state["outbox"] is None:
                 self._compose(state)
             if state["outbox"] is None or self._clock() < state["next_at"] <= self._clock() + LONGEST_S:
                 return False
             return self._send(state)
+
+    def _caught_up(self, state: dict[str, Any]) -> dict[str, Any]:
+        """With what could not be written after the last try: while it still cannot, nobody is told the same again."""
+        if self._unkept is not None:
+            tried, after = self._unkept
+            if state["outbox"] is not None and state["outbox"]["id"] == tried:
+                state = after
+                _write(self._file, state)
+            self._unkept = None
+        return state
 
     def _compose(self, state: dict[str, Any]) -> None:
         now = self._clock()
@@ -191,13 +202,17 @@ class Notices:
         except GatewayError as error:
             state["tries"] += 1
             state["next_at"] = self._clock() + min(FIRST_S * 2 ** min(state["tries"] - 1, 20), LONGEST_S)
-            _write(self._file, state)
+            self._unkept = notice["id"], state
             log.warning("notice not sent", channel=self._channel.name, reason=error.code, tries=state["tries"])
             audited(self._audit, events.NOTICE_SENT, "failure", reason=error.code, **facts)
+            _write(self._file, state)
+            self._unkept = None
             return False
         state.update(outbox=None, sent_at=self._clock(), tries=0, next_at=0.0)
-        _write(self._file, state)
+        self._unkept = notice["id"], state
         audited(self._audit, events.NOTICE_SENT, "success", **facts)
+        _write(self._file, state)
+        self._unkept = None
         return True
 
 

@@ -1,0 +1,31 @@
+"""Notices on damaged and full disks: nobody is flooded, and nothing falls silent."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.errors import GatewayError
+from tests.web.conftest import Shown
+from tests.web.test_notices import (  # noqa: F401  (fixtures)
+    Hook,
+    Watch,
+    authority,
+    hook,
+    secret,
+    watch,
+)
+
+
+def test_what_was_sent_goes_once_while_the_disk_is_full(own: Shown, watch: Watch, hook: Hook) -> None:  # noqa: F811
+    hook.status = 503
+    assert not watch.notices.once()
+    hook.status = 204
+    watch.file.with_suffix(".new").mkdir()  # from now on nothing can be kept
+    for _ in range(4):
+        watch.now += 4000
+        with pytest.raises(GatewayError, match="cannot write"):
+            watch.notices.once()
+    assert len(hook.got) == 2
+    watch.file.with_suffix(".new").rmdir()
+    watch.now += 4000
+    assert not watch.notices.once() and len(hook.got) == 2
