@@ -269,18 +269,47 @@ _NOTHING: Mapping[str, Any] = {
 }  # fmt: skip
 
 
+_ANEW = "what was told already cannot be read: it is told anew"
+
+
 def _read(file: Path) -> dict[str, Any]:
     """The state; as at the beginning where it cannot be read: rather told twice than not at all."""
     try:
         found = json.loads(file.read_text("utf-8"))
-        kinds = {key: type(one) for key, one in _NOTHING.items() if key != "outbox"}
-        if isinstance(found, dict) and all(type(found.get(key)) is kind for key, kind in kinds.items()):
-            return {**_NOTHING, **found}
+        if isinstance(found, dict) and _is_state(state := {**_NOTHING, **found}):
+            return state
+        log.warning(_ANEW)
     except FileNotFoundError:
         pass
-    except (OSError, ValueError):
-        log.warning("what was told already cannot be read: it is told anew")
+    except (OSError, ValueError, RecursionError):
+        log.warning(_ANEW)
     return dict(_NOTHING)
+
+
+def _is_state(state: Mapping[str, Any]) -> bool:
+    """Whether everything in it is of its kind, and its notice one that can be sent."""
+    if not all(type(state[key]) is type(one) for key, one in _NOTHING.items() if key != "outbox"):
+        return False
+    if not all(isinstance(one, str) for one in state["told"]) or not 0 <= state["tries"] < 1 << 31:
+        return False
+    if not all(isinstance(one, int) for one in state["certificates"].values()):
+        return False
+    return state["outbox"] is None or _is_notice(state["outbox"])
+
+
+def _is_notice(found: Any) -> bool:
+    try:
+        held = all(
+            {type(one["route"]), type(one["reason"])} == {str}
+            and type(one["count"]) is int
+            and all(isinstance(name, str) for name in [*one["destinations"], *one["instances"]])
+            for one in found["held"]
+        )
+        ending = all(isinstance(one["where"], str) and one["days_left"] < 1e6 for one in found["certificates"])
+        words, numbers = (found["id"], found["site"], found["kind"]), (found["at"], found["held_in_all"])
+        return held and ending and {*map(type, words)} == {str} and {*map(type, numbers)} == {int}
+    except (TypeError, KeyError):
+        return False
 
 
 def _write(file: Path, state: Mapping[str, Any]) -> None:

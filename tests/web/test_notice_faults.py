@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from gateway.errors import GatewayError
@@ -29,3 +31,24 @@ def test_what_was_sent_goes_once_while_the_disk_is_full(own: Shown, watch: Watch
     watch.file.with_suffix(".new").rmdir()
     watch.now += 4000
     assert not watch.notices.once() and len(hook.got) == 2
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"told": [[1]]},
+        {"told": [1]},
+        {"certificates": {"a 1": "x"}},
+        {"outbox": "x"},
+        {"outbox": {}},
+        {"outbox": {"id": "1", "kind": "notice", "held": 7, "certificates": []}},
+        {"tries": -1},
+        {"deep": None},
+    ],
+)
+def test_a_damaged_state_silences_nothing(own: Shown, watch: Watch, hook: Hook, damage: dict) -> None:  # noqa: F811
+    whole = {"told": [], "count": 0, "certificates": {}, "sent_at": 0.0, "outbox": None, "tries": 0, "next_at": 0.0}
+    text = json.dumps({**whole, **damage})
+    watch.file.write_text("[" * 200_000 if "deep" in damage else text)
+    assert watch.notices.once()
+    assert hook.notices[0]["held_in_all"] == 2
