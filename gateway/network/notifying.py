@@ -186,7 +186,7 @@ class WebhookChannel:
             "X-MIAD-Notice": str(notice["id"]),  # the same at each try
             SIGNATURE: signature(key, body, int(time.time())),
         }
-        status, _ = self._asks.post(self._webhook.url, body, headers)
+        status = self._asks.tell(self._webhook.url, body, headers)
         if not 200 <= status < 300:
             raise UnreachableError("webhook-refused", f"webhook {self.name} answered HTTP {status}", "see its own log")
 

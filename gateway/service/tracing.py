@@ -82,7 +82,7 @@ def open_collector(traces: Traces, site: str, role: str) -> tuple[Callable[[trac
         def export(self, spans: Sequence[Any]) -> SpanExportResult:
             body = encode_spans(spans).SerializeToString()
             try:
-                status, _ = asks.post(traces.endpoint, body, {"Content-Type": "application/x-protobuf"})
+                status = asks.tell(traces.endpoint, body, {"Content-Type": "application/x-protobuf"})
                 code = "" if 200 <= status < 300 else f"http-{status}"
             except GatewayError as error:
                 code = error.code

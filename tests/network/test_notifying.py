@@ -6,14 +6,16 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.config.notify import PLAIN_STATEMENT, Mail
+from gateway.config.notify import PLAIN_STATEMENT, Mail, Webhook
+from gateway.config.secret import SecretRef
 from gateway.errors import UnreachableError
 from gateway.flow.notices import trial_notice
-from gateway.network.notifying import MailChannel
+from gateway.network.notifying import MailChannel, WebhookChannel
 
 
 @contextmanager
@@ -115,3 +117,23 @@ def test_one_of_the_addresses_that_is_refused_is_told() -> None:
         mail_to(port).send(trial_notice("here"))
     assert len(taken) == 1
     assert [(one["event"], one["refused"], one["of"]) for one in lines] == [("mail not taken for all addresses", 1, 2)]
+
+
+@pytest.mark.parametrize("length, body", [(1 << 30, b""), (400_000, b"x" * 400_000)])
+def test_a_webhook_that_answers_2xx_has_it_whatever_its_page_holds(tmp_path: Path, length: int, body: bytes) -> None:
+    file = tmp_path / "secret"
+    file.touch(mode=0o600)
+    file.write_bytes(b"a shared secret")
+    secret = SecretRef(f"file:{file}")
+
+    def talk(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length + body)
+        connection.settimeout(30)
+        while connection.recv(65536):  # until they go
+            pass
+
+    with speaking(talk) as port:
+        url = f"http://127.0.0.1:{port}/hook"
+        webhook = Webhook(name="chat", url=url, secret=secret, plain_statement=PLAIN_STATEMENT, timeout_s=3)
+        WebhookChannel(webhook, secret.resolve).send(trial_notice("here"))
