@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from gateway.config.notify import PLAIN_STATEMENT, Mail, Webhook
@@ -137,3 +138,11 @@ def test_a_webhook_that_answers_2xx_has_it_whatever_its_page_holds(tmp_path: Pat
         url = f"http://127.0.0.1:{port}/hook"
         webhook = Webhook(name="chat", url=url, secret=secret, plain_statement=PLAIN_STATEMENT, timeout_s=3)
         WebhookChannel(webhook, secret.resolve).send(trial_notice("here"))
+
+
+@pytest.mark.parametrize(
+    "address", ["a@hospital..example", "a@-.", "a@.", "a@.example", "a@hospital.", "a..b@x", ".a@x"]
+)
+def test_an_address_that_no_mail_can_have_is_refused(address: str) -> None:
+    with pytest.raises(ValidationError, match="NAME@HOST"):
+        mail_to(25, to=("ok@hospital.example", address))
