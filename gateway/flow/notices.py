@@ -158,10 +158,10 @@ class Notices:
         told = set(state["told"]) & set(held.known)  # what was released and is held again is news
         fresh = [one for one in held.known if one not in told]
         endings, certificates = self._ending(state["certificates"], now)
-        if held.count >= MOST and held.count <= state["count"]:
-            fresh = []  # too many to be told apart, and no more than before
+        if max(held.count, state["count"] - 1) >= MOST and held.count <= state["count"]:
+            fresh, told = [], set(held.known)  # too many to be told apart now or before, and no more than before
         if not fresh and not endings:
-            if len(told) != len(state["told"]):
+            if sorted(told) != state["told"] or held.count != state["count"]:
                 _write(self._file, {**state, "told": sorted(told), "count": held.count})
             return
         notice: Notice = {
