@@ -53,7 +53,8 @@ def now() -> int:
 def add(name: str, instance_id: str, begun: int, attributes: Mapping[str, Value], failed: str = "") -> None:
     """A span that ends now and began at a moment of `now`."""
     if _sink is not None and begun:
-        _sink(Span(name, instance_id, begun, time.time_ns(), failed, attributes))
+        ended = max(begun, time.time_ns())  # the clock may have been set back meanwhile
+        _sink(Span(name, instance_id, begun, ended, failed, attributes))
 
 
 @contextmanager

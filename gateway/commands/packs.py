@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,8 +41,9 @@ def read_own_packs(descriptions: Sequence[Path]) -> tuple[SurrogatePack, ...]:
     packs: list[SurrogatePack] = []
     for number, path in enumerate(dict.fromkeys(one.resolve() for one in descriptions), start=1):
         name = re.sub(r"[^a-z0-9_-]+", "-", path.parent.name.lower()).strip("-_")[:24] or "pack"
-        if name in [pack.name for pack in packs]:
-            name = f"{name}-{number}"
+        taken = {pack.name for pack in packs}
+        if name in taken:
+            name = next(new for more in count(number) if (new := f"{name}-{more}") not in taken)
         packs.append(read_pack(path, name))
     return tuple(packs)
 

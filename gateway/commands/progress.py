@@ -92,7 +92,7 @@ def _is_log() -> bool:
     """Whether standard error goes into a file, or into the journal of systemd."""
     try:
         found = os.fstat(sys.stderr.fileno())
-    except (OSError, ValueError):  # closed, or no file at all
+    except (OSError, ValueError, AttributeError):  # closed, no file at all, or None: closed before we began
         return False
     journal = os.environ.get("JOURNAL_STREAM", "")  # "device:inode" of what systemd connected
     return stat.S_ISREG(found.st_mode) or journal == f"{found.st_dev}:{found.st_ino}"
@@ -140,10 +140,11 @@ def _bar(what: str, unit: str) -> Iterator[Progress]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
+    is_on_terminal = sys.stdout is not None and sys.stdout.isatty()
     with (
         _told(what, unit, lines=False) as moved,
         # results are printed above the bar where both are on the terminal; else they go where they are sent to
-        Progress(*columns, console=messages, transient=True, redirect_stdout=sys.stdout.isatty()) as progress,
+        Progress(*columns, console=messages, transient=True, redirect_stdout=is_on_terminal) as progress,
     ):
         task = progress.add_task(what, total=None)
 

@@ -120,6 +120,7 @@ class Notices:
         self._interval_s = interval_s
         self._days = sorted(days)
         self._clock = clock
+        self._unkept: tuple[str, dict[str, Any]] | None = None  # a notice that was tried, and what is yet to be written
 
     def once(self) -> bool:
         """Look, and tell what is to be told; whether something was.
@@ -132,12 +133,22 @@ class Notices:
         with _Lock(self._file.with_suffix(".lock")) as mine:
             if not mine:
                 return False  # another process is at it
-            state = _read(self._file)
+            state = self._caught_up(_read(self._file))
             if state["outbox"] is None:
                 self._compose(state)
             if state["outbox"] is None or self._clock() < state["next_at"] <= self._clock() + LONGEST_S:
                 return False
             return self._send(state)
+
+    def _caught_up(self, state: dict[str, Any]) -> dict[str, Any]:
+        """With what could not be written after the last try: while it still cannot, nobody is told the same again."""
+        if self._unkept is not None:
+            tried, after = self._unkept
+            if state["outbox"] is not None and state["outbox"]["id"] == tried:
+                state = after
+                _write(self._file, state)
+            self._unkept = None
+        return state
 
     def _compose(self, state: dict[str, Any]) -> None:
         now = self._clock()
@@ -147,10 +158,10 @@ class Notices:
         told = set(state["told"]) & set(held.known)  # what was released and is held again is news
         fresh = [one for one in held.known if one not in told]
         endings, certificates = self._ending(state["certificates"], now)
-        if held.count >= MOST and held.count <= state["count"]:
-            fresh = []  # too many to be told apart, and no more than before
+        if max(held.count, state["count"] - 1) >= MOST and held.count <= state["count"]:
+            fresh, told = [], set(held.known)  # too many to be told apart now or before, and no more than before
         if not fresh and not endings:
-            if len(told) != len(state["told"]):
+            if sorted(told) != state["told"] or held.count != state["count"]:
                 _write(self._file, {**state, "told": sorted(told), "count": held.count})
             return
         notice: Notice = {
@@ -191,13 +202,17 @@ class Notices:
         except GatewayError as error:
             state["tries"] += 1
             state["next_at"] = self._clock() + min(FIRST_S * 2 ** min(state["tries"] - 1, 20), LONGEST_S)
-            _write(self._file, state)
+            self._unkept = notice["id"], state
             log.warning("notice not sent", channel=self._channel.name, reason=error.code, tries=state["tries"])
             audited(self._audit, events.NOTICE_SENT, "failure", reason=error.code, **facts)
+            _write(self._file, state)
+            self._unkept = None
             return False
         state.update(outbox=None, sent_at=self._clock(), tries=0, next_at=0.0)
-        _write(self._file, state)
+        self._unkept = notice["id"], state
         audited(self._audit, events.NOTICE_SENT, "success", **facts)
+        _write(self._file, state)
+        self._unkept = None
         return True
 
 
@@ -254,18 +269,47 @@ _NOTHING: Mapping[str, Any] = {
 }  # fmt: skip
 
 
+_ANEW = "what was told already cannot be read: it is told anew"
+
+
 def _read(file: Path) -> dict[str, Any]:
     """The state; as at the beginning where it cannot be read: rather told twice than not at all."""
     try:
         found = json.loads(file.read_text("utf-8"))
-        kinds = {key: type(one) for key, one in _NOTHING.items() if key != "outbox"}
-        if isinstance(found, dict) and all(type(found.get(key)) is kind for key, kind in kinds.items()):
-            return {**_NOTHING, **found}
+        if isinstance(found, dict) and _is_state(state := {**_NOTHING, **found}):
+            return state
+        log.warning(_ANEW)
     except FileNotFoundError:
         pass
-    except (OSError, ValueError):
-        log.warning("what was told already cannot be read: it is told anew")
+    except (OSError, ValueError, RecursionError):
+        log.warning(_ANEW)
     return dict(_NOTHING)
+
+
+def _is_state(state: Mapping[str, Any]) -> bool:
+    """Whether everything in it is of its kind, and its notice one that can be sent."""
+    if not all(type(state[key]) is type(one) for key, one in _NOTHING.items() if key != "outbox"):
+        return False
+    if not all(isinstance(one, str) for one in state["told"]) or not 0 <= state["tries"] < 1 << 31:
+        return False
+    if not all(isinstance(one, int) for one in state["certificates"].values()):
+        return False
+    return state["outbox"] is None or _is_notice(state["outbox"])
+
+
+def _is_notice(found: Any) -> bool:
+    try:
+        held = all(
+            {type(one["route"]), type(one["reason"])} == {str}
+            and type(one["count"]) is int
+            and all(isinstance(name, str) for name in [*one["destinations"], *one["instances"]])
+            for one in found["held"]
+        )
+        ending = all(isinstance(one["where"], str) and one["days_left"] < 1e6 for one in found["certificates"])
+        words, numbers = (found["id"], found["site"], found["kind"]), (found["at"], found["held_in_all"])
+        return held and ending and {*map(type, words)} == {str} and {*map(type, numbers)} == {int}
+    except (TypeError, KeyError):
+        return False
 
 
 def _write(file: Path, state: Mapping[str, Any]) -> None:

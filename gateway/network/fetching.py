@@ -61,8 +61,14 @@ class Fetcher:
         """Status and body."""
         return self.ask("POST", url, body, headers)
 
-    def ask(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """One request on a connection of its own.
+    def tell(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
+        """Post; the status, and nothing of the body is read: once they say that they have it, nothing takes it back."""
+        return self.ask("POST", url, body, headers, reads=False)[0]
+
+    def ask(
+        self, method: str, url: str, body: bytes, headers: Mapping[str, str], *, reads: bool = True
+    ) -> tuple[int, bytes]:
+        """One request on a connection of its own; without `reads` the answer's body is left unread.
 
         Raises
         ------
@@ -90,7 +96,7 @@ class Fetcher:
             connection.request(method, target, body or None, {"Connection": "close", **headers})
             patient.begin(self._timeout_s)
             answer = connection.getresponse()
-            data = answer.read(LONGEST_ANSWER + 1)
+            data = answer.read(LONGEST_ANSWER + 1) if reads else b""
         except TimeoutError:
             raise UnreachableError("no-answer", f"{self.place} did not answer in {self._timeout_s:g} s") from None
         except (OSError, http.client.HTTPException, ValueError):

@@ -9,15 +9,21 @@ import smtplib
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from email.message import EmailMessage
 from typing import Any
 
+import structlog
+
 from gateway.config.notify import Mail, Webhook
 from gateway.errors import ConfigError, UnreachableError
-from gateway.network.fetching import Fetcher
+from gateway.network.fetching import LONGEST_ANSWER, Fetcher
+from gateway.network.patient_socket import PatientSocket
 from gateway.network.tls import trusting_context
 
 SIGNATURE = "X-MIAD-Signature"  # t=SECONDS,v1=HMAC-SHA256 of "SECONDS.BODY", hexadecimal
+
+log = structlog.get_logger(__name__)
 
 
 class MailChannel:
@@ -60,12 +66,14 @@ class MailChannel:
         secret = self._password() if self._password is not None else b""
         where = f"{mail.host} port {mail.port}"
         try:
-            with self._connected() as server:
+            with closing(self._connected()) as server:
                 if mail.tls == "starttls":
                     server.starttls(context=self._tls)
                 if mail.user:
                     server.login(mail.user, secret.decode("utf-8", "replace").strip())
-                server.send_message(message)
+                refused = server.send_message(message)
+                with suppress(smtplib.SMTPException, OSError):  # they have it, whatever they say to that
+                    server.quit()
         except (smtplib.SMTPAuthenticationError, smtplib.SMTPNotSupportedError):
             hint = "compare host, tls, user and password of [notify.mail]"
             raise ConfigError("mail-refused", f"{where} does not take our login, or no TLS", hint) from None
@@ -76,15 +84,64 @@ class MailChannel:
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or getattr(error, "verify_message", "") or type(error).__name__
             raise UnreachableError("mail-unreachable", f"cannot speak to {where}: {reason}") from None
+        if refused:
+            log.warning("mail not taken for all addresses", refused=len(refused), of=len(mail.to), server=where)
 
     def _connected(self) -> smtplib.SMTP:
         mail = self._mail
         if mail.tls == "tls":
             assert self._tls is not None
-            return smtplib.SMTP_SSL(
-                mail.host, mail.port, socket.gethostname(), timeout=mail.timeout_s, context=self._tls
-            )
-        return smtplib.SMTP(mail.host, mail.port, socket.gethostname(), timeout=mail.timeout_s)
+            return _ServerByTls(mail.host, mail.port, socket.gethostname(), timeout=mail.timeout_s, context=self._tls)
+        return _Server(mail.host, mail.port, socket.gethostname(), timeout=mail.timeout_s)
+
+
+class _Lines:
+    """What a server says; stock, an answer may have lines without end, each as late as the timeout allows."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._patient = PatientSocket(connection)
+        self._file = self._patient.makefile("rb")
+        self._left = 0
+
+    def begin(self, within_s: float) -> None:
+        """An answer: within so many seconds, and of no more than `LONGEST_ANSWER` bytes."""
+        self._patient.begin(within_s)
+        self._left = LONGEST_ANSWER
+
+    def readline(self, size: int) -> bytes:
+        """The next line; OSError where it comes too late, or is too much."""
+        line = self._file.readline(size)
+        self._left -= len(line)
+        if self._left < 0:
+            raise OSError("an answer without end")
+        return line
+
+    def close(self) -> None:
+        """Read no more."""
+        self._file.close()
+
+
+class _Server(smtplib.SMTP):
+    """Reads bounded answers."""
+
+    file: Any
+    sock: Any
+    timeout: float
+
+    def getreply(self) -> tuple[int, bytes]:
+        """See `smtplib.SMTP.getreply`."""
+        if self.file is None:  # at the beginning, and anew under TLS
+            self.file = _Lines(self.sock)
+        self.file.begin(self.timeout)
+        try:
+            return super().getreply()
+        finally:
+            if self.sock is not None:
+                self.sock.settimeout(self.timeout)
+
+
+class _ServerByTls(_Server, smtplib.SMTP_SSL):
+    """The same, under TLS from the beginning."""
 
 
 class WebhookChannel:
@@ -129,7 +186,7 @@ class WebhookChannel:
             "X-MIAD-Notice": str(notice["id"]),  # the same at each try
             SIGNATURE: signature(key, body, int(time.time())),
         }
-        status, _ = self._asks.post(self._webhook.url, body, headers)
+        status = self._asks.tell(self._webhook.url, body, headers)
         if not 200 <= status < 300:
             raise UnreachableError("webhook-refused", f"webhook {self.name} answered HTTP {status}", "see its own log")
 

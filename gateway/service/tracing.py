@@ -78,11 +78,14 @@ def open_collector(traces: Traces, site: str, role: str) -> tuple[Callable[[trac
 
         def __init__(self) -> None:
             self._is_failing = False
+            self.is_ending = False
 
         def export(self, spans: Sequence[Any]) -> SpanExportResult:
+            if self.is_ending and self._is_failing:
+                return SpanExportResult.FAILURE  # a stop or a reload does not wait for each batch in turn
             body = encode_spans(spans).SerializeToString()
             try:
-                status, _ = asks.post(traces.endpoint, body, {"Content-Type": "application/x-protobuf"})
+                status = asks.tell(traces.endpoint, body, {"Content-Type": "application/x-protobuf"})
                 code = "" if 200 <= status < 300 else f"http-{status}"
             except GatewayError as error:
                 code = error.code
@@ -94,8 +97,9 @@ def open_collector(traces: Traces, site: str, role: str) -> tuple[Callable[[trac
     def context_of(instance_id: str, span_id: int) -> SpanContext:
         return SpanContext(int(instance_id, 16), span_id, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
 
+    to_collector = ToCollector()
     processor = BatchSpanProcessor(
-        ToCollector(),
+        to_collector,
         max_queue_size=MOST,
         max_export_batch_size=512,
         schedule_delay_millis=EVERY_MS,
@@ -122,7 +126,11 @@ def open_collector(traces: Traces, site: str, role: str) -> tuple[Callable[[trac
         )
         processor.on_end(made)
 
-    return sink, processor.shutdown
+    def close() -> None:
+        to_collector.is_ending = True
+        processor.shutdown()
+
+    return sink, close
 
 
 def span_id_of(instance_id: str, name: str) -> int:

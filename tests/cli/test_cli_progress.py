@@ -163,3 +163,18 @@ def test_a_site_is_backed_up_and_comes_back_with_progress(run, sample: Path, tmp
     assert re.search(r"recovering: (\d+) of \1 MiB, ended", told)
     told = run("restore", "marked", "--out", "back", "--config", "new/recovered.toml", *lines).err
     assert "restoring: 1 of 1, ended" in told
+
+
+@pytest.mark.parametrize("more", ["", ", Shown.BAR"])
+def test_work_goes_on_where_standard_streams_are_closed(tmp_path: Path, more: str) -> None:
+    """As under a scheduler that closes them: `2>&-`."""
+    script = f"""
+import sys
+from gateway.commands.progress import Shown, showing_progress
+with showing_progress("counting"{more}) as moved:
+    moved(1, 1)
+open(sys.argv[1], "w").write("done")
+"""
+    command = 'exec "$0" -c "$1" "$2" >&- 2>&-'
+    subprocess.run(["sh", "-c", command, sys.executable, script, str(tmp_path / "end")], cwd=REPOSITORY, check=False)
+    assert (tmp_path / "end").exists()

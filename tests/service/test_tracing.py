@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import subprocess
 import sys
 import threading
@@ -176,3 +178,35 @@ def test_clear_text_stays_on_this_machine() -> None:
     Traces(endpoint="https://collector.example/v1/traces")
     with pytest.raises(ValidationError, match="https only"):
         Traces(endpoint="http://collector.example/v1/traces")
+
+
+def test_a_collector_that_hangs_holds_up_the_end_for_one_answer(flow: Flow) -> None:
+    asked = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    asked.append(listener.accept())  # takes each connection, and never says a word
+
+        thread = threading.Thread(target=hang, daemon=True)
+        thread.start()
+        traced(flow, f"http://127.0.0.1:{listener.getsockname()[1]}/v1/traces", "worker", timeout_s=1)
+        for number in range(2500):  # five batches
+            with tracing.span("mark", f"{number:032x}"):
+                pass
+        end_tracing()
+        until(lambda: not [one for one in threading.enumerate() if one.name.startswith("OtelBatch")])
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(60)
+    for connection, _ in asked:
+        connection.close()
+    assert 1 <= len(asked) <= 2  # the batch under way, and one more
+
+
+def test_a_clock_that_is_set_back_makes_no_span_that_ends_before_it_began(flow: Flow, collector: Collector) -> None:
+    traced(flow, collector.url, "worker")
+    tracing.add("mark", "7" * 32, tracing.now() + 10**12, {})
+    end_tracing()
+    (span,) = collector.spans
+    assert span.end_time_unix_nano == span.start_time_unix_nano
