@@ -59,8 +59,8 @@ def web(start_web, reading_tls, authority, provider):
     return start_web(bound(reading_tls), bearer=bearer_of(tokens))
 
 
-def ask(web, tls: Tls, token: str | None, path: str = "/studies?limit=1") -> requests.Response:
-    headers = {**ANY, "Authorization": f"Bearer {token}"} if token is not None else dict(ANY)
+def ask(web, tls: Tls, token: str | None, path: str = "/studies?limit=1", scheme: str = "Bearer") -> requests.Response:
+    headers = {**ANY, "Authorization": f"{scheme} {token}"} if token is not None else dict(ANY)
     if "?" in path:
         headers["Accept"] = "application/dicom+json"
     return session_of(tls).get(f"https://localhost:{web.port}/dicomweb{path}", headers=headers)
@@ -69,7 +69,7 @@ def ask(web, tls: Tls, token: str | None, path: str = "/studies?limit=1") -> req
 def test_who_shows_certificate_and_token_gets_the_original(web, site, reading_tls, provider, good, audit, tmp_path):
     ct = site.samples["ct"]
     token = provider.token(**good)
-    assert ask(web, reading_tls, token).status_code == 200
+    assert {ask(web, reading_tls, token, scheme=each).status_code for each in ("Bearer", "bearer", "BEARER")} == {200}
     answer = ask(web, reading_tls, token, f"/studies/{ct.study}")
     assert answer.status_code == 200 and ct.data in parts_of(answer)[0]
     (line,) = lines_soon(audit, events.ORIGINAL_RESTORED)

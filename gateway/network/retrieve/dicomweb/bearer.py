@@ -18,7 +18,7 @@ from gateway.network.http import Answered
 from gateway.network.retrieve.dicomweb.targets import Kind
 from gateway.network.tls import PeerCertificate
 
-_TOKEN = re.compile(r"[Bb]earer +([A-Za-z0-9._~+/-]+=*)")
+_TOKEN = re.compile(r"(?i:bearer) +([A-Za-z0-9._~+/-]+=*)")  # RFC 9110 11.1: no matter the case
 _SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@+-]{0,95}")
 
 
