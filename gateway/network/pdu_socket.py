@@ -28,6 +28,7 @@ class WakeUp:
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._lock = threading.Lock()  # so that no ring can hit a descriptor that was closed and reused
         self._open = True
+        self.is_waiting = False  # the one thread waits, or looks whether there is anything
 
     def ring(self) -> None:
         with self._lock:
@@ -40,7 +41,11 @@ class WakeUp:
         poll = select.poll()
         poll.register(sock, select.POLLIN)
         poll.register(self._reader, select.POLLIN)
-        ready = [descriptor for descriptor, _ in poll.poll(timeout_s * 1000)]
+        self.is_waiting = True
+        try:
+            ready = [descriptor for descriptor, _ in poll.poll(timeout_s * 1000)]
+        finally:
+            self.is_waiting = False
         if self._reader in ready:
             os.read(self._reader, 65536)
             ready.remove(self._reader)
@@ -74,6 +79,19 @@ class GatewaySocket(AssociationSocket):
             return dul.wake_up.wait(sock, dul.patience_s)
         except (OSError, ValueError):  # closed under our feet
             self.event_queue.put("Evt17")
+            return False
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether bytes have come that nobody has read yet, as far as the operating system knows."""
+        sock = self.socket
+        poll = select.poll()
+        try:
+            if sock is None:
+                return False
+            poll.register(sock, select.POLLIN)
+            return bool(poll.poll(0))
+        except (OSError, ValueError):  # closed under our feet
             return False
 
     def recv(self, nr_bytes: int) -> bytearray:

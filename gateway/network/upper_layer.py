@@ -137,6 +137,11 @@ class GatewayDul(DULServiceProvider):
         return super()._process_recv_primitive()
 
     @property
+    def has_read_all(self) -> bool:
+        """Whether all that has come was read and acted on."""
+        return self.wake_up.is_waiting and not self.connection.has_unread
+
+    @property
     def patience_s(self) -> float:
         """How long the socket may be waited for: not at all while there are events to act on."""
         if not self.event_queue.empty():

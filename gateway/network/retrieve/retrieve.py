@@ -24,7 +24,7 @@ from gateway.network.retrieve.deliver import CANNOT_RESTORE, ODD_LENGTH, deliver
 from gateway.network.retrieve.destination import way_to
 from gateway.network.retrieve.identifiers import MODELS, Model, read_identifier, retrieve_level, uids_of
 from gateway.network.retrieve.planning import plan
-from gateway.network.retrieve.sending import RequesterOutlet, is_alive
+from gateway.network.retrieve.sending import RequesterOutlet, is_alive, let_peer_speak
 from gateway.network.retrieve.session import UIDS_IN_ONE_LINE, Session, number_of
 from gateway.network.retrieve.suboperations import MAX_SUBOPERATIONS, Intent, Originator, Planned, Tally
 from gateway.network.scu import MOST_CONTEXTS
@@ -129,6 +129,7 @@ def serve_get(session: Session, request: C_GET, context: PresentationContext) ->
         return
     retrieval, planned_ones = prepared
     outlet = RequesterOutlet(session.association, number_of(request))
+    let_peer_speak(session.association)  # a C-CANCEL may have come with the request
     with Ahead(session.services.restorer, planned_ones) as ahead:
         for planned in planned_ones:
             if not retrieval.may_go_on():
@@ -160,6 +161,7 @@ def serve_move(session: Session, request: C_MOVE, context: PresentationContext) 
         return
     retrieval, planned_ones = prepared
     originator = Originator(session.workstation.ae_title, number_of(request))
+    let_peer_speak(session.association)
     for batch in batches(planned_ones):
         if not retrieval.may_go_on():
             break

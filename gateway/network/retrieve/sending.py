@@ -118,13 +118,16 @@ def is_alive(association: GatewayAssociation) -> bool:
 
 
 def let_peer_speak(association: GatewayAssociation) -> None:
-    """Wait until everything is sent and the reactor had a turn to read: a C-CANCEL may lie in the socket.
+    """Wait until everything is sent and all that has come is read, for a quarter of a second at most.
 
-    pynetdicom's reactor reads only while nothing waits to be sent.
+    A C-CANCEL may lie in the socket, and pynetdicom's reactor reads only while nothing waits to be sent.
     """
     while is_alive(association) and not association.dul.to_provider_queue.empty():
         time.sleep(0.0005)
     time.sleep(0.003)
+    deadline = time.monotonic() + LOOK_UP_S
+    while is_alive(association) and not association.dul.has_read_all and time.monotonic() < deadline:
+        time.sleep(0.0005)
 
 
 def hard_abort(association: GatewayAssociation) -> None:
