@@ -66,6 +66,8 @@ class Database(Model):
     url: Annotated[str, AfterValidator(url_or_reference)] = ""
 
 
+MOST_PROCESSES = 64  # of a role on one port
+
 PROOF_NAME = "restore.proof"  # beside the public restore key
 
 
@@ -122,7 +124,7 @@ class Ingress(Model):
     max_pdu: Annotated[int, Field(ge=4096, le=1_048_576)] = 131_072
     max_associations: Annotated[int, Field(ge=1)] = 50
     max_associations_per_ae: Annotated[int, Field(ge=1)] = 40  # of one calling AE title
-    processes: Annotated[int, Field(ge=1, le=64)] = 1  # that receive beside each other on this port
+    processes: Annotated[int, Field(ge=1, le=MOST_PROCESSES)] = 1  # that receive beside each other on this port
     async_operations: Annotated[int, Field(ge=1, le=64)] = 8  # C-STOREs under way at once where the peer asks for it
     max_connections: Annotated[int, Field(ge=1)] = 100  # sockets, before any A-ASSOCIATE
     max_connections_per_address: Annotated[int, Field(ge=1)] = 75

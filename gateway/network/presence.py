@@ -14,8 +14,7 @@ from collections.abc import Iterator
 
 from gateway.config import Config
 from gateway.config.lines import KeyPath
-
-MOST_PROCESSES = 64  # on one port
+from gateway.config.models import MOST_PROCESSES
 
 
 class Presence:
