@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -46,16 +47,23 @@ class Refusals:
         self._lock = threading.Lock()
         self._windows: dict[tuple[str, str, str], _Window] = {}
 
-    def write(self, event: str, reason: str, address: str, outcome: str = "refused", **fields: object) -> None:
+    def write(self, event: str, reason: str, address: str, **fields: object) -> None:
         """Write one refusal, or count it.
 
         Parameters
         ----------
-        outcome
-            The same for all of an event and reason.
         fields
             Of the audit line, besides `reason` and `peer_address`.
         """
+        self._write_or_count(event, "refused", reason, address, fields)
+
+    def write_failure(self, event: str, reason: str, address: str, **fields: object) -> None:
+        """The same for what failed by our own fault; a reason stands for one or the other."""
+        self._write_or_count(event, "failure", reason, address, fields)
+
+    def _write_or_count(
+        self, event: str, outcome: str, reason: str, address: str, fields: Mapping[str, object]
+    ) -> None:
         with self._lock:
             over_all = self._window(event, reason, "", outcome)
             own = self._window(event, reason, address, outcome) if len(self._windows) < _MOST_KINDS else over_all

@@ -126,9 +126,9 @@ def _provider(request: Request) -> SignOn:
 def _no(request: Request, error: GatewayError) -> Response:
     """Tell of it, and show the way in by a local account where there is one."""
     is_ours = isinstance(error, UnreachableError | ConfigError)
-    outcome = "failure" if is_ours else "refused"
     refusals: Refusals = request.app.state.refusals
-    refusals.write(events.PAGE_LOGIN, error.code, address_of(request) or "", outcome, operation="oidc")
+    tell = refusals.write_failure if is_ours else refusals.write
+    tell(events.PAGE_LOGIN, error.code, address_of(request) or "", operation="oidc")
     has_users = request.app.state.sessions.has_users()
     words = str(error) if not is_ours else f"The identity provider cannot be used now: {error}"
     if is_ours and has_users:
