@@ -292,7 +292,8 @@ def _network() -> Iterator[str]:
             (
                 "Asynchronous operations",
                 "C-STORE at INGRESS: a window where the peer asks for one; WORKER asks for one where "
-                "`async_operations` of the destination is more than 1, and sends one at a time where none is granted; else none",
+                "`async_operations` of the destination is more than 1, and sends one at a time where none is granted; "
+                "else none",
             ),
             ("SCP/SCU role selection", "for C-GET; for reports of storage commitment"),
             ("User identity, extended negotiation", "not supported"),

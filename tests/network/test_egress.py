@@ -251,7 +251,7 @@ def test_one_association_serves_many_and_grows_with_need(egress, scp):
 
 
 def test_more_kinds_than_contexts_still_go(egress, scp, monkeypatch):
-    monkeypatch.setattr("gateway.network.egress.MOST_CONTEXTS", 2)
+    monkeypatch.setattr("gateway.network.pool.MOST_CONTEXTS", 2)
     scp.start()
     sender = egress(outside=scp.port)
     kinds = [(CT, EXPLICIT), (MR, EXPLICIT), (CT, JPEG_LS), (CT, EXPLICIT)]
