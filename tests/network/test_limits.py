@@ -105,7 +105,7 @@ def test_sixteen_short_clients_at_once_are_all_served(start_ingress, receiver, a
                 {
                     "release": association.release,
                     "abort": association.abort,
-                    "close": association._socket.close,
+                    "close": association._wire._socket.close,
                 }[ends]()
         except Exception as error:
             failed.append(error)
