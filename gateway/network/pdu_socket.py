@@ -10,6 +10,9 @@ import ssl
 import struct
 import threading
 import time
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, cast
 
 from pynetdicom.pdu_primitives import P_DATA
@@ -18,6 +21,7 @@ from pynetdicom.transport import AssociationSocket
 if TYPE_CHECKING:
     from gateway.network.upper_layer import GatewayAssociation
 
+_MOST_PARTS = 512  # that the system takes at a time (IOV_MAX of Linux is 1024)
 CLOSING_WAIT_S = 0.02  # after our last PDU the peer may close first; then its stack has read that PDU for certain
 
 
@@ -124,6 +128,25 @@ class GatewaySocket(AssociationSocket):
             self.connected.sendall(bytestream)
         except OSError:
             self.event_queue.put("Evt17")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether threads may send and read side by side: a connection of TLS is one thread's."""
+        return not isinstance(self.socket, ssl.SSLSocket)
+
+    def send_parts(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Send parts one after the other without putting them together; OSError, and nothing is queued for it.
+
+        Only where the connection is plain.
+        """
+        sock = self.connected
+        left = deque(parts)
+        while left:
+            sent = sock.sendmsg(islice(left, _MOST_PARTS))
+            while left and sent >= len(left[0]):
+                sent -= len(left.popleft())
+            if sent:
+                left[0] = memoryview(left[0])[sent:]
 
     @property
     def connected(self) -> socket.socket:

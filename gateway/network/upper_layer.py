@@ -26,7 +26,7 @@ import secrets
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pynetdicom import evt
@@ -88,6 +88,7 @@ class GatewayDul(DULServiceProvider):
         self.state_machine = _GatewayStateMachine(self)
         self._is_broken = False  # something was sent that ends the association; its event is under way
         self._is_reading = False
+        self._acting = threading.Lock()  # who has it sends, and the state stays as it is
 
     @property
     def connection(self) -> GatewaySocket:
@@ -115,10 +116,37 @@ class GatewayDul(DULServiceProvider):
         """
         if self.artim_timer.expired:
             self.event_queue.put("Evt18")
-        if not self._process_recv_primitive() and self._is_transport_event():
+        with self._acting:
+            if self._process_recv_primitive():
+                self._act()
+                return
+        if self._is_transport_event():
             self._idle_timer.restart()
+        with self._acting:
+            self._act()
+
+    def _act(self) -> None:
         with contextlib.suppress(queue.Empty):
             self.state_machine.do_action(self.event_queue.get(block=False))
+
+    def send_data(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Send whole P-DATA-TF PDUs, in the calling thread where that is possible: when this returns, they have left.
+
+        Over TLS, and behind what waits to be sent, they are queued for the thread that owns the socket.
+        """
+        with self._acting:  # what that thread has taken from its queue, it has sent
+            if self.connection.is_plain and self.to_provider_queue.empty() and self.event_queue.empty():
+                if self._state in _SENDING:
+                    self._send_parts(parts)
+                return
+        self.send_pdu(EncodedData(b"".join(parts)))
+
+    def _send_parts(self, parts: Sequence[bytes | memoryview]) -> None:
+        try:
+            self.connection.send_parts(parts)
+        except OSError:
+            self.event_queue.put("Evt17")  # the connection has ended
+            self.wake_up.ring()
 
     def send_pdu(self, primitive: Any) -> None:
         super().send_pdu(primitive)
@@ -221,10 +249,22 @@ class GatewayDul(DULServiceProvider):
             self._gateway_association.note_flaw(error.code if isinstance(error, DicomError) else "malformed-pdu")
             self.event_queue.put("Evt19")
         else:
-            self._recv_pdu.put(pdu)
-            self.event_queue.put(event)
+            if isinstance(pdu, DataPdu) and self._state == "Sta6" and self.event_queue.empty():
+                self._indicate(pdu)
+            else:
+                self._recv_pdu.put(pdu)
+                self.event_queue.put(event)
         finally:
             self._is_reading = False
+
+    def _indicate(self, pdu: DataPdu) -> None:
+        """Hand data on at once, which is nearly all that comes (action DT-2 of PS3.8 9.2 does no more)."""
+        with self._acting:
+            try:
+                self.assoc.dimse.receive_primitive(pdu.to_primitive())
+            except Exception as error:
+                self.fail(error.code if isinstance(error, GatewayError) else "protocol-error")
+            self.tell_association()
 
     def begin_idle_time(self) -> None:
         """From now on the peer may be silent for as long as it may."""

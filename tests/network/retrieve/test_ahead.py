@@ -19,8 +19,8 @@ PLAN = [Planned(name, "", "", "") for name in NAMES]
 class Fake:
     """An original that notes what is done to it."""
 
-    def __init__(self, locator: str, verify: Callable[[], None] = lambda: None) -> None:
-        self.locator = locator
+    def __init__(self, locator: str, verify: Callable[[], None] = lambda: None, size: int = 1000) -> None:
+        self.locator, self.size = locator, size
         self.verified = self.closed = False
         self._verify = verify
 
