@@ -11,7 +11,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, cast
 
@@ -23,6 +23,23 @@ if TYPE_CHECKING:
 
 _MOST_PARTS = 512  # that the system takes at a time (IOV_MAX of Linux is 1024)
 CLOSING_WAIT_S = 0.02  # after our last PDU the peer may close first; then its stack has read that PDU for certain
+
+
+def send_parts(sock: socket.socket, parts: Iterable[bytes | memoryview]) -> None:
+    """Send parts one after the other, without putting them together where the connection is plain; raises as `sendall`.
+
+    TLS has no `sendmsg`.
+    """
+    if isinstance(sock, ssl.SSLSocket):
+        sock.sendall(b"".join(parts))
+        return
+    left = deque(parts)
+    while left:
+        sent = sock.sendmsg(left if len(left) <= _MOST_PARTS else islice(left, _MOST_PARTS))
+        while left and sent >= len(left[0]):
+            sent -= len(left.popleft())
+        if sent:
+            left[0] = memoryview(left[0])[sent:]
 
 
 class WakeUp:
@@ -139,14 +156,7 @@ class GatewaySocket(AssociationSocket):
 
         Only where the connection is plain.
         """
-        sock = self.connected
-        left = deque(parts)
-        while left:
-            sent = sock.sendmsg(islice(left, _MOST_PARTS))
-            while left and sent >= len(left[0]):
-                sent -= len(left.popleft())
-            if sent:
-                left[0] = memoryview(left[0])[sent:]
+        send_parts(self.connected, parts)
 
     @property
     def connected(self) -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import socket
 import threading
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ def ends():
     ours, theirs = socket.socketpair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     ours.settimeout(5)
-    association = SimpleNamespace(dul=SimpleNamespace(event_queue=None), _ae=None)
+    association = SimpleNamespace(dul=SimpleNamespace(event_queue=queue.SimpleQueue()), _ae=None)
     with ours, theirs:
         yield GatewaySocket(association, ours), theirs
 

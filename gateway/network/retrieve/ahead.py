@@ -20,8 +20,9 @@ from gateway.network.retrieve.suboperations import Original, Planned
 
 AHEAD = 4  # so that what takes long now and then (a flush, a large one) does not hold up those behind it
 AT_LEAST = 2
+AT_ONCE = 2  # in the making: one alone leaves a core idle while the receiver waits for it
 LARGE = 4 << 20  # bytes of those ahead, beyond which no more than `AT_LEAST` are
-LOOKED_UP = 16  # records in one statement: what is sent was looked at a moment ago
+LOOKED_UP = 32  # records in one statement: what is sent was looked at a moment ago
 _RUNNING_LOW = 4  # of those that were looked up
 
 
@@ -65,7 +66,7 @@ class Ahead:
         self._found: deque[Original | GatewayError] = deque()  # looked up, and not begun
         self._coming: Future[list[Original | GatewayError]] | None = None  # being looked up
         self._begun: deque[Ready | GatewayError] = deque()
-        self._pool = ThreadPoolExecutor(1, "verify")
+        self._pool = ThreadPoolExecutor(AT_ONCE, "verify")
 
     def take(self) -> Ready:
         """The next one of the plan.
@@ -121,6 +122,7 @@ class Ahead:
         return [found[locator] for locator in locators]
 
     def __enter__(self) -> Self:
+        self._look_further()
         return self
 
     def __exit__(

@@ -129,8 +129,8 @@ def serve_get(session: Session, request: C_GET, context: PresentationContext) ->
         return
     retrieval, planned_ones = prepared
     outlet = RequesterOutlet(session.association, number_of(request))
-    let_peer_speak(session.association)  # a C-CANCEL may have come with the request
     with Ahead(session.services.restorer, planned_ones) as ahead:
+        let_peer_speak(session.association)  # a C-CANCEL may have come with the request
         for planned in planned_ones:
             if not retrieval.may_go_on():
                 break
