@@ -104,12 +104,14 @@ class GatewaySocket(AssociationSocket):
 
     @property
     def has_unread(self) -> bool:
-        """Whether bytes have come that nobody has read yet, as far as the operating system knows."""
+        """Whether bytes have come that nobody has read yet."""
         sock = self.socket
         poll = select.poll()
         try:
             if sock is None:
                 return False
+            if isinstance(sock, ssl.SSLSocket) and sock.pending():
+                return True
             poll.register(sock, select.POLLIN)
             return bool(poll.poll(0))
         except (OSError, ValueError):  # closed under our feet
@@ -152,10 +154,7 @@ class GatewaySocket(AssociationSocket):
         return not isinstance(self.socket, ssl.SSLSocket)
 
     def send_parts(self, parts: Sequence[bytes | memoryview]) -> None:
-        """Send parts one after the other without putting them together; OSError, and nothing is queued for it.
-
-        Only where the connection is plain.
-        """
+        """Send parts one after the other, as `send_parts`; OSError, and nothing is queued for it."""
         send_parts(self.connected, parts)
 
     @property

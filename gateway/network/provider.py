@@ -9,7 +9,7 @@ import contextlib
 import queue
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pynetdicom.dul import DULServiceProvider
@@ -67,6 +67,10 @@ class GatewayDul(DULServiceProvider):
         self._is_broken = False  # something was sent that ends the association; its event is under way
         self._is_reading = False
         self._acting = threading.Lock()  # who has it sends, and the state stays as it is
+        self._turning = threading.Lock()  # who has it reads
+        self._at_home = threading.Event()  # nobody has borrowed the socket
+        self._at_home.set()
+        self._borrower: threading.Thread | None = None
 
     @property
     def connection(self) -> GatewaySocket:
@@ -79,13 +83,51 @@ class GatewayDul(DULServiceProvider):
             self._idle_timer.start()
             self._gateway_association._dul_ready.set()
             while not self._kill_thread:
-                self._turn()
+                self._at_home.wait()
+                with self._turning:
+                    self._turn()
         finally:
             self.connection._shutdown_socket()
             self.wake_up.close()
             self._gateway_association.connection_ended()
             self._gateway_association.places.give_back()
             self._gateway_association.activity.set()
+
+    @contextlib.contextmanager
+    def borrowed(self) -> Iterator[None]:
+        """The socket is the calling thread's in the block: nothing is read or sent but by what it calls here.
+
+        For an exchange of many messages: none of them waits until another thread was woken up. What others hand over
+        meanwhile, an abort above all, is sent in the next `turn`, or at the end of the block.
+        """
+        self._at_home.clear()
+        self.wake_up.ring()
+        with self._turning:
+            self._borrower = threading.current_thread()
+            try:
+                yield
+            finally:
+                self._borrower = None
+                self._at_home.set()
+
+    @property
+    def is_borrowed(self) -> bool:
+        """Whether the calling thread has borrowed the socket."""
+        return self._borrower is threading.current_thread()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the connection has ended, or is about to."""
+        return self._kill_thread or not self.is_alive()
+
+    def turn(self) -> None:
+        """Wait a moment for something to read or to send, and act on it; for who has borrowed the socket."""
+        self._turn()
+
+    def hear(self) -> None:
+        """Act on all that has come, where the calling thread has borrowed the socket: else its own thread does."""
+        while self.is_borrowed and not self.is_over and self.connection.has_unread:
+            self._turn()
 
     def _turn(self) -> None:
         """Send one primitive or read one PDU, and act on the event that came of it or waited.
@@ -113,7 +155,8 @@ class GatewayDul(DULServiceProvider):
         Over TLS, and behind what waits to be sent, they are queued for the thread that owns the socket.
         """
         with self._acting:  # what that thread has taken from its queue, it has sent
-            if self.connection.is_plain and self.to_provider_queue.empty() and self.event_queue.empty():
+            may_send = self.connection.is_plain or self.is_borrowed
+            if may_send and self.to_provider_queue.empty() and self.event_queue.empty():
                 if self._state in _SENDING:
                     self._send_parts(parts)
                 return

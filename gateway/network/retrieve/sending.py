@@ -112,7 +112,7 @@ def is_alive(association: GatewayAssociation) -> bool:
     return (
         association.is_established
         and not association._sent_abort
-        and association.dul.is_alive()
+        and not association.dul.is_over
         and not association.acse.is_aborted()
     )
 
@@ -133,9 +133,10 @@ def let_peer_speak(association: GatewayAssociation) -> None:
 def hard_abort(association: GatewayAssociation) -> None:
     """End the association at once, also when its socket's thread is stuck in sending.
 
-    An A-ABORT cannot be queued behind half a data set that nobody takes: then the connection itself is ended.
+    An A-ABORT cannot be queued behind half a data set that nobody takes: then the connection itself is ended. While this
+    thread has borrowed the socket, nothing but such an end is queued.
     """
-    if association.dul.to_provider_queue.empty():
+    if association.dul.is_borrowed or association.dul.to_provider_queue.empty():
         association.abort(block=False)
     else:
         association.dul.connection._shutdown_socket()
@@ -144,9 +145,13 @@ def hard_abort(association: GatewayAssociation) -> None:
 def _wait_for_answer(association: GatewayAssociation) -> object | None:
     """The next message, or None when it takes too long or the association ends, by the peer or by us."""
     deadline = time.monotonic() + (association.dimse_timeout or math.inf)
+    messages = association.dimse.msg_queue
     while is_alive(association) and time.monotonic() < deadline:
         with contextlib.suppress(queue.Empty):
-            return association.dimse.msg_queue.get(timeout=LOOK_UP_S)[1]
+            if not association.dul.is_borrowed:
+                return messages.get(timeout=LOOK_UP_S)[1]
+            association.dul.turn()
+            return messages.get(block=False)[1]
     return None
 
 
