@@ -133,8 +133,8 @@ def let_peer_speak(association: GatewayAssociation) -> None:
 def hard_abort(association: GatewayAssociation) -> None:
     """End the association at once, also when its socket's thread is stuck in sending.
 
-    An A-ABORT cannot be queued behind half a data set that nobody takes: then the connection itself is ended. While this
-    thread has borrowed the socket, nothing but such an end is queued.
+    An A-ABORT cannot be queued behind half a data set that nobody takes: then the connection itself is ended. While
+    this thread has borrowed the socket, nothing but such an end is queued.
     """
     if association.dul.is_borrowed or association.dul.to_provider_queue.empty():
         association.abort(block=False)
