@@ -202,8 +202,6 @@ class RecordStore:
                 part = locators[start : start + _PAGE]
                 found |= self._checked.unchanged(session, part)
                 anew = [locator for locator in part if locator not in found]
-                if not anew:
-                    continue
                 read = {row.locator: row for row in session.scalars(select(VaultRow).where(VaultRow.locator.in_(anew)))}
                 found |= {locator: self._found(read.get(locator)) for locator in anew}
         return found
