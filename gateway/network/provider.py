@@ -71,6 +71,7 @@ class GatewayDul(DULServiceProvider):
         self._at_home = threading.Event()  # nobody has borrowed the socket
         self._at_home.set()
         self._borrower: threading.Thread | None = None
+        self._held: list[bytes | memoryview] = []  # of the borrower: goes with the next
 
     @property
     def connection(self) -> GatewaySocket:
@@ -106,8 +107,10 @@ class GatewayDul(DULServiceProvider):
             self._borrower = threading.current_thread()
             try:
                 yield
+                self.flush()
             finally:
                 self._borrower = None
+                self._held.clear()
                 self._at_home.set()
 
     @property
@@ -122,7 +125,13 @@ class GatewayDul(DULServiceProvider):
 
     def turn(self) -> None:
         """Wait a moment for something to read or to send, and act on it; for who has borrowed the socket."""
+        self.flush()
         self._turn()
+
+    def flush(self) -> None:
+        """Send what waits for something to go with; for who has borrowed the socket."""
+        if self._held:
+            self.send_data(())
 
     def hear(self) -> None:
         """Act on all that has come, where the calling thread has borrowed the socket: else its own thread does."""
@@ -149,11 +158,21 @@ class GatewayDul(DULServiceProvider):
         with contextlib.suppress(queue.Empty):
             self.state_machine.do_action(self.event_queue.get(block=False))
 
-    def send_data(self, parts: Sequence[bytes | memoryview]) -> None:
+    def send_data(self, parts: Sequence[bytes | memoryview], *, may_wait: bool = False) -> None:
         """Send whole P-DATA-TF PDUs, in the calling thread where that is possible: when this returns, they have left.
 
         Over TLS, and behind what waits to be sent, they are queued for the thread that owns the socket.
+
+        Parameters
+        ----------
+        may_wait
+            They may go with the next ones, or with `flush`, where the calling thread has borrowed the socket.
         """
+        if self.is_borrowed:
+            self._held += parts
+            if may_wait:
+                return
+            parts, self._held = self._held, []
         with self._acting:  # what that thread has taken from its queue, it has sent
             may_send = self.connection.is_plain or self.is_borrowed
             if may_send and self.to_provider_queue.empty() and self.event_queue.empty():

@@ -33,6 +33,11 @@ class Ready:
         self.original = original
         self._verified = verified
 
+    @property
+    def is_verified(self) -> bool:
+        """Whether nothing has to be waited for."""
+        return self._verified.done()
+
     def verify(self) -> None:
         """Wait until it was verified; raises what `Original.verify` raises."""
         self._verified.result()
@@ -82,6 +87,12 @@ class Ahead:
         if isinstance(one, GatewayError):
             raise one
         return one
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the next one has not to be waited for."""
+        one = self._begun[0] if self._begun else None
+        return isinstance(one, GatewayError) or (one is not None and one.is_verified)
 
     def _begin(self) -> None:
         while len(self._begun) < AHEAD and (self._found or self._has_more()):

@@ -141,6 +141,8 @@ def serve_get(session: Session, request: C_GET, context: PresentationContext) ->
                 except DeliveryError:
                     break  # the requester is gone: `finish` audits how far it came
                 retrieval.count(planned, status)
+                if not ahead.is_ready:
+                    session.association.dul.flush()  # how far it is; else that goes with the next
     retrieval.finish()
 
 

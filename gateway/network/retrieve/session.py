@@ -174,7 +174,7 @@ class Session(Access):
                 **counts,
             }
         )
-        self.association.dul.send_data([data_pdu(id_of(context), WHOLE_COMMAND, encoded)])
+        self.association.dul.send_data([data_pdu(id_of(context), WHOLE_COMMAND, encoded)], may_wait=True)
 
     def respond(
         self,
