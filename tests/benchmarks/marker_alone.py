@@ -1,6 +1,6 @@
 """A relay that marks beside the marker alone on its threads: what the flow around the mark takes of it.
 
-    python -m tests.benchmarks.relay --generator 40 [--rounds 3] [--worker 'processes = 2']
+    python -m tests.benchmarks.relay --generator 32 [--rounds 3] [--processes 1,2]
 
 In each round the same CT of 512x512x16 bit are marked by `Marker.mark` in a process of its own, all in one call, and
 go through a gateway, in mode `generator`. Both have marked a few before, so that networks are loaded. A time of the
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.benchmarks.processes import cpu_of
@@ -80,36 +81,45 @@ def relayed(files: list[Path], port: int, received: Path, environment: dict, con
     return {"seconds": seconds, "cpu_s": spent.get("worker", 0.0), "ingress_cpu_s": spent.get("ingress", 0.0)}
 
 
-def compare(count: int, rounds: int, worker: str) -> list[dict[str, float]]:
-    """Rounds of both, each printed as it is done, then their medians."""
+def compare(count: int, rounds: int, processes: Sequence[int]) -> list[dict[str, float]]:
+    """Rounds of the marker and of gateways with so many worker processes, each printed, then the medians."""
     from tests.benchmarks.relay import make_images, sink
 
     environment = {**os.environ, "TCP_NODELAY": "1"}
-    found = []
+    found: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = make_images(folder, count + WARM)
         for _ in range(rounds):
             by_itself = alone(files)
-            with (
-                sink(folder, environment) as (port, received),
-                gateway_site(folder / "gateway", port, environment, ROUTE, worker) as site,
-            ):
-                through = relayed(files, site.port, received, environment, site.config)
-            found.append(
-                {
-                    "marker_per_s": count / by_itself["seconds"],
-                    "relay_per_s": count / through["seconds"],
-                    "ratio": by_itself["seconds"] / through["seconds"],
-                    "marker_cpu_ms": 1000 * by_itself["cpu_s"] / count,
-                    "worker_cpu_ms": 1000 * through["cpu_s"] / count,
-                    "ingress_cpu_ms": 1000 * through["ingress_cpu_s"] / count,
-                }
-            )
-            print(json.dumps({key: round(value, 3) for key, value in found[-1].items()}), flush=True)
-    median = {key: round(statistics.median(one[key] for one in found), 3) for key in found[0]}
-    print(json.dumps({"median of": len(found), "images": count, **median}), flush=True)
+            for several in processes:
+                worker = f"processes = {several}"
+                with (
+                    sink(folder, environment) as (port, received),
+                    gateway_site(folder / "gateway", port, environment, ROUTE, worker) as site,
+                ):
+                    through = relayed(files, site.port, received, environment, site.config)
+                found.append(
+                    {
+                        "processes": several,
+                        "marker_per_s": count / by_itself["seconds"],
+                        "relay_per_s": count / through["seconds"],
+                        "ratio": by_itself["seconds"] / through["seconds"],
+                        "marker_cpu_ms": 1000 * by_itself["cpu_s"] / count,
+                        "worker_cpu_ms": 1000 * through["cpu_s"] / count,
+                        "ingress_cpu_ms": 1000 * through["ingress_cpu_s"] / count,
+                    }
+                )
+                print(_line(found[-1]), flush=True)
+    for several in processes:
+        own = [one for one in found if one["processes"] == several]
+        medians = {key: statistics.median(one[key] for one in own) for key in own[0]}
+        print(f"median of {rounds}, {count} images: {_line(medians)}")
     return found
+
+
+def _line(figures: dict[str, float]) -> str:
+    return json.dumps({key: round(value, 3) for key, value in figures.items()})
 
 
 if __name__ == "__main__":
