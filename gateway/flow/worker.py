@@ -1,7 +1,7 @@
 """The worker role: threads that claim work in batches and run the steps until told to stop.
 
 One thread seals, one marks, one for each destination delivers, one purges. They share nothing but the database, so
-any number of worker processes may run beside each other (`[worker] processes`). A thread without work sleeps until it is woken
+any number of worker processes may run beside each other. A thread without work sleeps until it is woken
 (`gateway.database.wakes`), and looks now and then all the same.
 
 What a process died of, or beside, is done alone: no other loop of this process is at work meanwhile, so that the next
