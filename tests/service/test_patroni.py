@@ -1,4 +1,4 @@
-"""The configuration for Patroni that operators get: what durability `cluster` needs of it. It runs in tests/database."""
+"""The configuration for Patroni that operators get, and what `cluster` needs of it. It runs in tests/database."""
 
 from __future__ import annotations
 
