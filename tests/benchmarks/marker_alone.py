@@ -23,7 +23,8 @@ from tests.benchmarks.processes import cpu_of
 from tests.benchmarks.programs import program
 from tests.benchmarks.site import gateway_site
 
-WARM = 4  # images before the clock starts
+WARM = 4  # images before the clock starts ...
+WARM_EACH = 16  # ... or for each of several worker processes, so that each has marked a batch
 ROUTE = 'mark = { mode = "generator" }'
 
 
@@ -60,8 +61,10 @@ def _windows() -> dict[str, tuple[float, float]]:
     return {"lung": (-1350.0, 150.0), "bone": (-650.0, 1350.0)}
 
 
-def relayed(files: list[Path], port: int, received: Path, environment: dict, config: Path) -> dict[str, float]:
-    """Seconds and CPU seconds of ingress and worker for the files but the first `WARM`."""
+def relayed(
+    files: list[Path], port: int, received: Path, environment: dict, config: Path, warm: int
+) -> dict[str, float]:
+    """Seconds and CPU seconds of ingress and worker for the files but the first `warm`."""
     command = [program("storescu"), "--max-pdu", "131072", "-aet", "STORESCU", "-aec", "RELAY", "127.0.0.1", str(port)]
 
     def send(some: list[Path]) -> None:
@@ -73,9 +76,9 @@ def relayed(files: list[Path], port: int, received: Path, environment: dict, con
             if time.monotonic() - began > 1200:
                 raise SystemExit("not all images arrived within twenty minutes")
 
-    send(files[:WARM])
+    send(files[:warm])
     before, began = cpu_of(config), time.monotonic()
-    send(files[WARM:])
+    send(files[warm:])
     seconds = time.monotonic() - began
     spent = {role: cpu - before.get(role, 0.0) for role, cpu in cpu_of(config).items()}
     return {"seconds": seconds, "cpu_s": spent.get("worker", 0.0), "ingress_cpu_s": spent.get("ingress", 0.0)}
@@ -89,16 +92,17 @@ def compare(count: int, rounds: int, processes: Sequence[int]) -> list[dict[str,
     found: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        files = make_images(folder, count + WARM)
+        most = max(WARM if several == 1 else WARM_EACH * several for several in processes)
+        files = make_images(folder, count + most)
         for _ in range(rounds):
-            by_itself = alone(files)
+            by_itself = alone(files[most - WARM :])
             for several in processes:
-                worker = f"processes = {several}"
+                worker, warm = f"processes = {several}", WARM if several == 1 else WARM_EACH * several
                 with (
                     sink(folder, environment) as (port, received),
                     gateway_site(folder / "gateway", port, environment, ROUTE, worker) as site,
                 ):
-                    through = relayed(files, site.port, received, environment, site.config)
+                    through = relayed(files[most - warm :], site.port, received, environment, site.config, warm)
                 found.append(
                     {
                         "processes": several,
