@@ -289,7 +289,12 @@ def _network() -> Iterator[str]:
             ("Application context", "`1.2.840.10008.3.1.1.1`"),
             ("Implementation class UID", f"`{IMPLEMENTATION_CLASS_UID}`"),
             ("Implementation version name", IMPLEMENTATION_VERSION_NAME),
-            ("Asynchronous operations", "C-STORE at INGRESS: a window where the peer asks for one; else none"),
+            (
+                "Asynchronous operations",
+                "C-STORE at INGRESS: a window where the peer asks for one; WORKER asks for one where "
+                "`async_operations` of the destination is more than 1, and sends one at a time where none is granted; "
+                "else none",
+            ),
             ("SCP/SCU role selection", "for C-GET; for reports of storage commitment"),
             ("User identity, extended negotiation", "not supported"),
         ),

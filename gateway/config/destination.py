@@ -14,6 +14,7 @@ from gateway.config.schedule import WindowText, ZoneName, closed_until
 from gateway.config.syntaxes import UNCOMPRESSED, TransferSyntaxes
 from gateway.config.tls import Tls
 
+MOST_UNDER_WAY = 128  # instances at a time to one destination, each with a thread
 WEB_TITLE = "DICOMWEB"  # stands where an AE title would
 
 FailureKind = Literal[
@@ -64,6 +65,7 @@ class Destination(Model):
     response_timeout_s: Annotated[float, Field(gt=0)] = 60
     idle_release_s: Annotated[float, Field(gt=0)] = 5
     connections: Annotated[int, Field(ge=1, le=32)] = 1  # associations at a time, of each worker process
+    async_operations: Annotated[int, Field(ge=1, le=64)] = 1  # C-STOREs under way at once on each, where it agrees
     limit_kib_s: Annotated[int, Field(ge=0, le=1 << 24)] = 0  # of data sets, of each worker process; 0: no limit
     priority: Literal["low", "medium", "high"] = "medium"  # in C-STORE-RQ, and where `worker.sending` makes a queue
     schedule: tuple[WindowText, ...] = ()  # when it is sent to; empty: always
@@ -110,6 +112,13 @@ class Destination(Model):
             yield ("commitment",), 'storage commitment is asked for over DICOM: kind "dicomweb" has none'
         if is_web and set(self.transfer_syntaxes) == {"implicit"}:
             yield ("transfer_syntaxes",), 'DICOMweb has no Implicit VR: add "explicit"'
+        if is_web and self.async_operations > 1:
+            yield (
+                ("async_operations",),
+                "asynchronous operations are of DICOM associations: more connections do it here",
+            )
+        if self.at_a_time > MOST_UNDER_WAY:
+            yield ("async_operations",), f"connections x async_operations is more than {MOST_UNDER_WAY}"
         if self.fallback == self.name:
             yield ("fallback",), "a destination is no fallback of its own"
 
@@ -118,6 +127,11 @@ class Destination(Model):
         parts = urlsplit(self.url)
         own = {"ae_title": WEB_TITLE, "host": parts.hostname, "port": parts.port or (443 if self.tls else 80)}
         return bool(getattr(self, name) != own[name])
+
+    @property
+    def at_a_time(self) -> int:
+        """How many instances may be under way to it at once, of each worker process."""
+        return self.connections * self.async_operations
 
     def closed_until(self, now: float) -> float | None:
         """When it is sent to again, seconds since 1970; None: it is now."""

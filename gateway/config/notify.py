@@ -50,6 +50,8 @@ class Mail(Model):
     def _disagreements(self) -> Iterator[Problem]:
         if bool(self.user) != (self.password is not None):
             yield ("user",), "user and password go together"
+        if not self.user.isascii():
+            yield ("user",), "a login of the mail server has letters, figures and signs of ASCII alone"
         if self.tls == "none" and self.plain_statement != PLAIN_STATEMENT:
             yield ("plain_statement",), f'without TLS it must read "{PLAIN_STATEMENT}"'
         if self.tls == "none" and self.password is not None:

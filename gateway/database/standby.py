@@ -3,11 +3,14 @@
 PostgreSQL commits on its own disk first and waits for its standby afterwards. Where that wait is cancelled, by a time
 limit, an operator or a server that goes down, COMMIT succeeds all the same and only a *warning* says that the standby
 may not have it. Here that is no success. And where nobody is named to be waited for, nothing is committed at all:
-managers of clusters take the name out when the last standby is gone, unless they are told to be strict.
+managers of clusters take the name out when the last standby is gone, unless they are told to be strict; then
+they name ``*``. But that is anybody who connects: a copy in the making (pg_basebackup) confirms as well, and if the
+server is lost it is no standby. So ``*`` names nobody.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +28,7 @@ _SETTINGS = text(
     "SELECT current_setting('synchronous_standby_names'), set_config('synchronous_commit', CASE"
     " WHEN current_setting('synchronous_commit') = 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)"
 )
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')  # a name in synchronous_standby_names that is one whatever stands in it
 _of_thread = threading.local()
 
 
@@ -103,8 +107,8 @@ class Commit:
         CapacityError
             ``database-alone``: the server has no synchronous standby.
         """
-        if not connection.execute(_SETTINGS).one()[0].strip():
-            raise alone()
+        if without := alone(connection.execute(_SETTINGS).one()[0]):
+            raise without
         # PostgreSQL's own time limits end before a commit waits for its standby
         self._timer = threading.Timer(COMMIT_S, self._cancel, [connection.connection.dbapi_connection])
         self._timer.daemon = True
@@ -124,11 +128,14 @@ class Commit:
                     connection.cancel_safe(timeout=CANCEL_S)
 
 
-def alone() -> CapacityError:
-    """Nobody is named that a commit would wait for."""
-    message = "PostgreSQL has no synchronous standby"
+def alone(names: str) -> CapacityError | None:
+    """What is wrong with ``synchronous_standby_names``; None: a commit waits for a standby by its name."""
     hint = "start a standby and name it in synchronous_standby_names; with Patroni: synchronous_mode_strict"
-    return CapacityError("database-alone", message, hint)
+    if not names.strip():
+        return CapacityError("database-alone", "PostgreSQL has no synchronous standby", hint)
+    if "*" in _QUOTED.sub("", names):
+        return CapacityError("database-alone", "PostgreSQL names anybody as standby (*)", hint)
+    return None
 
 
 @contextmanager

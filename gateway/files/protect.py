@@ -159,6 +159,10 @@ class _FolderSender:
         self.relative: dict[str, Path | None] = {}
         self.written: dict[str, tuple[str, Path]] = {}
 
+    def at_a_time(self, destination: str) -> int:
+        """One file."""
+        return 1
+
     def send(self, destination: str, item: Outgoing) -> int:
         """Write one file."""
         try:

@@ -62,7 +62,10 @@ class Deliverer:
         def goes_on() -> bool:
             return reachable and not stopped()
 
-        for number, (change, is_reachable) in side_by_side(len(pairs), at_a_time, send, goes_on):
+        def places() -> int:
+            return sender.at_a_time(pairs[0][0].destination)
+
+        for number, (change, is_reachable) in side_by_side(len(pairs), at_a_time, send, goes_on, places):
             untouched.remove(number)
             waiting.append((change, pairs[number][1]))
             if is_reachable and not stopped() and time.monotonic() - since < SETTLE_S:

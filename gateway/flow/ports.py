@@ -121,6 +121,9 @@ class Sender(Protocol):
             The destination will not take it.
         """
 
+    def at_a_time(self, destination: str) -> int:
+        """How many instances may be sent side by side now; it changes with what the destination agrees to."""
+
 
 @dataclass(frozen=True)
 class Reference:

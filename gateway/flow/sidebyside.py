@@ -10,23 +10,35 @@ Result = TypeVar("Result")
 
 
 def side_by_side(
-    count: int, at_a_time: int, do: Callable[[int], Result], goes_on: Callable[[], bool]
+    count: int,
+    most: int,
+    do: Callable[[int], Result],
+    goes_on: Callable[[], bool],
+    places: Callable[[], int] | None = None,
 ) -> Iterator[tuple[int, Result]]:
     """Do it for 0, 1 … `count` - 1, begun in this order, and give each result as it ends.
 
-    goes_on: asked before each but the first; from the first no on nothing more is begun, and what is at work ends.
+    Parameters
+    ----------
+    most
+        So many at a time at most.
+    goes_on
+        Asked before each but the first; from the first no on nothing more is begun, and what is at work ends.
+    places
+        How many at a time there is room for now; None: for `most`.
     """
-    if at_a_time == 1 or count == 1:
+    if most == 1 or count == 1:
         for number in range(count):
             if number and not goes_on():
                 return
             yield number, do(number)
         return
-    with ThreadPoolExecutor(at_a_time, thread_name_prefix="send") as pool:
+    with ThreadPoolExecutor(most, thread_name_prefix="send") as pool:
         at_work: dict[Future[Result], int] = {}
         following = 0
         while True:
-            while following < count and len(at_work) < at_a_time and (following == 0 or goes_on()):
+            room = most if places is None else max(1, min(most, places()))
+            while following < count and len(at_work) < room and (following == 0 or goes_on()):
                 at_work[pool.submit(do, following)] = following
                 following += 1
             if not at_work:

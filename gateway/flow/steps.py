@@ -223,7 +223,7 @@ class Steps:
         stopped
             Whether to end after those at hand.
         at_a_time
-            Several go side by side, begun in order.
+            So many go side by side at most, begun in order; fewer where the sender has fewer places.
 
         Returns
         -------

@@ -30,7 +30,8 @@ from gateway.flow.states import to
 from gateway.flow.steps import Steps
 from gateway.flow.store import RECEIVED, SEALED, FlowStore
 
-DELIVERY_BATCH = 16
+DELIVERY_BATCH = 16  # instances claimed at once for each that may be under way
+MOST_BATCHES = 32
 RETENTION_S = 60.0
 STRANDED_S = 60.0  # between two looks for what a worker with an older configuration queued, or had claimed before
 
@@ -154,7 +155,7 @@ class FlowWorker:
         if destination.closed_until(time.time()) is not None:
             return 0  # outside its schedule nothing is claimed: it waits as it is
         with self._gate.shared():
-            most = DELIVERY_BATCH * destination.connections
+            most = DELIVERY_BATCH * min(destination.at_a_time, MOST_BATCHES)
             done = self._deliver(destination, self._store.claim_deliveries(destination.name, most, lease_s))
         if self._store.has_suspect_delivery(destination.name):
             with self._gate.alone():
@@ -168,7 +169,7 @@ class FlowWorker:
                 return self._stop.is_set() or destination.closed_until(time.time()) is not None
 
             retry, pause_s = partial(_retry, destination), destination.retry_first_s
-            return self._steps.deliver(pairs, self._sender, retry, pause_s, stopped, destination.connections)
+            return self._steps.deliver(pairs, self._sender, retry, pause_s, stopped, destination.at_a_time)
 
     def _in_shared(self, once: Callable[[], int]) -> Callable[[], int]:
         def run() -> int:

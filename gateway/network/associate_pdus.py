@@ -95,6 +95,7 @@ class AssociateAnswer:
 
     results: dict[int, tuple[int, str]]
     max_length: int  # bytes; 0: no limit
+    asynchronous: tuple[int, int] | None = None  # operations that we may invoke, and that it may; 0: no limit
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def read_answer(body: bytes | bytearray) -> AssociateAnswer:
             raise DicomError(reader.code, "a presentation context without its fixed fields")
         syntaxes = [value for kind, value in _items(content[4:], reader.code) if kind == _TRANSFER_SYNTAX]
         results.setdefault(content[0], (content[2], _uid(syntaxes[0]) if syntaxes else ""))
-    return AssociateAnswer(results, reader.user.max_length)
+    return AssociateAnswer(results, reader.user.max_length, reader.user.asynchronous)
 
 
 def read_reject(body: bytes | bytearray) -> Reject:

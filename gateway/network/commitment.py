@@ -28,7 +28,8 @@ from gateway.network.commitment_sets import (
     report_bytes,
     request_bytes,
 )
-from gateway.network.egress import failure, peer_of
+from gateway.network.egress import failure
+from gateway.network.pool import peer_of
 from gateway.network.scu import Response, ScuAssociation
 
 

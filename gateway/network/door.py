@@ -14,9 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gateway.audit import events
+from gateway.audit.refusals import Refusals
 from gateway.network.admission import Counts, Places
 from gateway.network.callers import via
-from gateway.network.refusals import Refusals
 
 UNLISTED_PLACES = 4  # connections at a time from addresses that are not listed
 

@@ -42,7 +42,7 @@ from gateway.network.contexts import storage_contexts
 from gateway.network.incoming import STATUS_BY_CODE, SUCCESS, IncomingObject
 from gateway.network.server import Listen, ScpServer
 from gateway.network.upper_layer import GatewayAssociation
-from gateway.network.window import Window
+from gateway.network.window import Window, agreed
 
 _MOST_WAITING = 16  # messages other than C-STORE
 _log = logging.getLogger(__name__)
@@ -280,8 +280,8 @@ class IngressAssociation(GatewayAssociation):
         super().__init__(ae, mode)
 
     def agree_window(self, invoked: int) -> int:
-        most = self.ingress.config.async_operations
-        self.window = Window(min(invoked or most, most), self._window_failed)  # 0: no limit
+        most = agreed(self.ingress.config.async_operations, invoked)
+        self.window = Window(most, self._window_failed)
         return self.window.most
 
     def _window_failed(self, error: Exception) -> None:

@@ -63,14 +63,17 @@ class MailChannel:
         message["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's absence is answered
         message["Date"] = time.strftime("%a, %d %b %Y %H:%M:%S +0000", time.gmtime(notice["at"]))
         message.set_content(text(notice))
-        secret = self._password() if self._password is not None else b""
+        secret = self._password().strip() if self._password is not None else b""
         where = f"{mail.host} port {mail.port}"
+        if not secret.isascii():  # smtplib has no way to say it
+            hint = "give the gateway a password of ASCII letters, figures and signs there"
+            raise ConfigError("mail-refused", f"the password for {where} has letters beyond ASCII", hint)
         try:
             with closing(self._connected()) as server:
                 if mail.tls == "starttls":
                     server.starttls(context=self._tls)
                 if mail.user:
-                    server.login(mail.user, secret.decode("utf-8", "replace").strip())
+                    server.login(mail.user, secret.decode("ascii"))
                 refused = server.send_message(message)
                 with suppress(smtplib.SMTPException, OSError):  # they have it, whatever they say to that
                     server.quit()

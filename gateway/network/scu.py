@@ -1,20 +1,18 @@
-"""A DICOM association that we ask for, driven by one thread: connect, negotiate, send, wait for the answer, release.
+"""A DICOM association that we ask for, driven by its callers: connect, negotiate, send, wait for the answer, release.
 
 pynetdicom's requestor runs two more threads that poll, holds a data set whole in its queue, and re-encodes what it
-sends. Here the caller's own thread writes to the socket and reads from it, so TLS needs no lock, a data set goes from
-its stream to the socket in PDUs, and every wait has a deadline. PDUs are encoded by pynetdicom; answers are read by
-`gateway.network.associate_pdus`, as leniently as requests are.
+sends. Here the caller's own thread writes to the socket and reads from it, a data set goes from its stream to the
+socket in PDUs, and every wait has a deadline. PDUs are encoded by pynetdicom; answers are read by
+`gateway.network.associate_pdus`, as leniently as requests are. Where the peer grants an asynchronous operations window
+(PS3.7 D.3.3.3), so many callers may each have a request under way (`gateway.network.outstanding`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import select
-import ssl
-import struct
+import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol
 
 from pynetdicom.pdu import (
@@ -28,21 +26,26 @@ from pynetdicom.pdu_primitives import (
 from gateway.errors import DicomError, PermanentError, TransientError
 from gateway.network import command as dimse
 from gateway.network import settings
-from gateway.network.associate_pdus import LONGEST_ASSOCIATE, read_answer, read_reject
-from gateway.network.connect import CERTIFICATE_FAILURES, ClientTls, Peer, connect, lost
+from gateway.network.associate_pdus import read_answer, read_reject
+from gateway.network.connect import CERTIFICATE_FAILURES, ClientTls, Peer
 from gateway.network.contexts import EXPLICIT_LITTLE, VERIFICATION
+from gateway.network.outstanding import Outstanding, Response
 from gateway.network.scu_pdus import (
     MOST_CONTEXTS,
     abort_pdu,
     associate_request,
+    data_head,
     data_pdu,
     fragments,
     numbered,
     rejected,
 )
+from gateway.network.scu_wire import ScuWire, until
+from gateway.network.window import agreed
 
 _ASSOCIATE_AC, _ASSOCIATE_RJ, _P_DATA, _RELEASE_RQ, _RELEASE_RP, _ABORT = 0x02, 0x03, 0x04, 0x05, 0x06, 0x07
-_LONGEST_PDU = 2 << 20  # bytes of a P-DATA-TF
+_SETTLE_S = 5.0  # for the answers to what else is under way, when one request cannot be sent to its end
+_AT_ONCE = 128 << 10  # bytes of fragments that go to the socket together, where they come in time
 _SMALLEST_PDU = 128  # bytes; a peer that takes less is not usable
 
 
@@ -52,16 +55,8 @@ class DataSet(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-@dataclass(frozen=True)
-class Response:
-    """What a peer answered to one request: the DIMSE status and its Error Comment, which is the peer's text."""
-
-    status: int
-    comment: str = ""
-
-
 class ScuAssociation:
-    """An open association. Not for two threads at once.
+    """An open association. As many threads may use it at once as its window has places; requests are sent one by one.
 
     Parameters
     ----------
@@ -71,6 +66,13 @@ class ScuAssociation:
         (SOP class, transfer syntax) pairs, each proposed in a presentation context of its own, 128 at most.
     as_scp
         SOP classes of which we are the SCP on this association (PS3.7 D.3.3.4).
+    window
+        How many requests we would have under way at once; 1: a window is not proposed.
+
+    Attributes
+    ----------
+    window
+        How many may be: 1 where the peer says nothing to it.
 
     Raises
     ------
@@ -82,18 +84,22 @@ class ScuAssociation:
         Codes ``association-rejected``, ``unusable-pdu-length``.
     """
 
-    def __init__(self, peer: Peer, contexts: Iterable[tuple[str, str]], as_scp: Iterable[str] = ()) -> None:
+    def __init__(
+        self, peer: Peer, contexts: Iterable[tuple[str, str]], as_scp: Iterable[str] = (), window: int = 1
+    ) -> None:
         settings.apply()
         self.peer = peer
         self._contexts = numbered(contexts)
-        self._message_id = 0
+        self._sending = threading.Lock()  # held from a command to the last fragment of its data set
+        self.window = window
         self.last_used = time.monotonic()
-        self._socket = connect(peer)
+        self._wire = ScuWire(peer)
+        self._under_way = Outstanding(lambda: self._wire.read_pdu(self._patience))
         try:
-            self._send(associate_request(peer, self._contexts, as_scp))
+            self._wire.send(associate_request(peer, self._contexts, as_scp, window))
             accepted = self._read_associate_answer()
         except BaseException:
-            self._socket.close()
+            self._wire.close()
             raise
         self.accepted = accepted
         self.usable = True
@@ -104,20 +110,14 @@ class ScuAssociation:
         return {(str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in self._contexts}
 
     def alive(self) -> bool:
-        """Whether the association can be used: between requests a peer that sends anything is saying good-bye."""
+        """Whether the association can be used: a peer that sends anything is saying good-bye. Not while requests are
+        under way.
+        """
         if not self.usable:
             return False
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        if not poll.poll(0):
+        first = self._wire.first_byte()
+        if first is None:
             return True
-        self._socket.settimeout(0)
-        try:
-            first = self._socket.recv(1)
-        except (BlockingIOError, ssl.SSLWantReadError):  # a record of TLS itself, such as a session ticket
-            return True
-        except OSError:
-            first = b""
         self._say_goodbye_back(first)
         return False
 
@@ -181,38 +181,50 @@ class ScuAssociation:
         """Release the association (PS3.8 9.2), and close the connection whatever the peer says to it."""
         if self.usable:
             self.usable = False
-            with contextlib.suppress(OSError, TransientError):
-                self._send(A_RELEASE_RQ(A_RELEASE()).encode())
-                deadline = time.monotonic() + self.peer.response_timeout_s
-                while self._read_pdu(deadline)[0] not in (_RELEASE_RP, _ABORT):
+            with contextlib.suppress(TransientError):
+                self._wire.send(A_RELEASE_RQ(A_RELEASE()).encode())
+                patience = until(time.monotonic() + self.peer.response_timeout_s)
+                while self._wire.read_pdu(patience)[0] not in (_RELEASE_RP, _ABORT):
                     pass
-        self._socket.close()
+        self._wire.close()
 
     def abort(self) -> None:
         """Abort the association (PS3.8 9.3.8, source: service user) and close the connection."""
         if self.usable:
             self.usable = False
-            with contextlib.suppress(OSError, TransientError):
-                self._send(abort_pdu())
-        self._socket.close()
+            with contextlib.suppress(TransientError):
+                self._wire.send(abort_pdu())
+        self._under_way.end(TransientError("association-ended", "the association was aborted"))
+        self._wire.close()
 
     def _request(self, sop_class: str, syntax: str, data_set: DataSet | None, command: dimse.Command) -> Response:
         context_id = self.accepted[sop_class, syntax]
-        self._message_id = self._message_id % 65535 + 1
-        command[dimse.MESSAGE_ID] = self._message_id
         if dimse.REQUESTED_SOP_CLASS_UID not in command:
             command[dimse.AFFECTED_SOP_CLASS_UID] = sop_class
         command[dimse.DATA_SET_TYPE] = dimse.NO_DATA_SET if data_set is None else dimse.WITH_DATA_SET
+        with self._sending:
+            number = command[dimse.MESSAGE_ID] = self._under_way.begin()
+            try:
+                self._wire.send(data_pdu(context_id, 0x03, dimse.encode_command(command)))
+                if data_set is not None:
+                    self._send_data_set(context_id, data_set)
+            except BaseException:
+                self._under_way.forget(number)
+                self._under_way.settle(_SETTLE_S)
+                self.abort()
+                raise
         try:
-            self._send(data_pdu(context_id, 0x03, dimse.encode_command(command)))
-            if data_set is not None:
-                self._send_data_set(context_id, data_set)
-            response = self._read_response()
+            response = self._under_way.wait(number)
         except BaseException:
             self.abort()
             raise
         self.last_used = time.monotonic()
         return response
+
+    def _patience(self) -> float:
+        """Seconds until the peer should have answered: since it was last sent anything, or has answered anything."""
+        since = max(self._wire.last_sent, self._under_way.last_answer)
+        return since + self.peer.response_timeout_s - time.monotonic()
 
     def _send_data_set(self, context_id: int, data_set: DataSet) -> None:
         """P-DATA-TF PDUs of the length that the peer takes; the last one carries the last-fragment flag."""
@@ -220,19 +232,16 @@ class ScuAssociation:
         fragment = _read(data_set, length)
         if not fragment:
             raise DicomError("no-data-set", "there is nothing to send")
+        waiting: list[bytes] = []
+        amount = 0
         while fragment:
             following = _read(data_set, length)
-            self._send(data_pdu(context_id, 0x00 if following else 0x02, fragment))
+            waiting += (data_head(context_id, 0x00 if following else 0x02, len(fragment)), fragment)
+            amount += len(fragment)
+            if amount >= _AT_ONCE or not following:
+                self._wire.send(*waiting)
+                waiting, amount = [], 0
             fragment = following
-
-    def _send(self, data: bytes) -> None:
-        self._socket.settimeout(self.peer.response_timeout_s)
-        try:
-            self._socket.sendall(data)
-        except TimeoutError:
-            raise TransientError("no-answer", "the peer does not read what it is sent") from None
-        except OSError as error:
-            raise lost(error) from None
 
     def read_request(self, deadline: float, longest: int) -> tuple[dimse.Command, bytes]:
         """A request of the peer's, with its data set of at most `longest` bytes; `deadline` by `time.monotonic`.
@@ -246,12 +255,12 @@ class ScuAssociation:
         """
         encoded, data, command = bytearray(), bytearray(), None
         while True:
-            kind, body = self._read_pdu(deadline)
+            kind, body = self._wire.read_pdu(until(deadline))
             if kind != _P_DATA:
                 if kind == _RELEASE_RQ:
                     response = A_RELEASE()
                     response.result = "affirmative"
-                    self._send(A_RELEASE_RP(response).encode())
+                    self._wire.send(A_RELEASE_RP(response).encode())
                 self.usable = False
                 raise TransientError("association-ended", "the peer ended the association")
             for _, fragment in fragments(body):
@@ -276,43 +285,14 @@ class ScuAssociation:
             if request.get(number):
                 response[number] = request[number]
         context_id = next(iter(self.accepted.values()))
-        self._send(data_pdu(context_id, 0x03, dimse.encode_command(response)))
-
-    def _read_response(self) -> Response:
-        deadline = time.monotonic() + self.peer.response_timeout_s
-        encoded = bytearray()
-        while True:
-            kind, body = self._read_pdu(deadline)
-            if kind == _ABORT:
-                raise TransientError("association-aborted", "the peer aborted the association")
-            if kind != _P_DATA:
-                raise TransientError("association-ended", "the peer ended the association before it answered")
-            for _, fragment in fragments(body):
-                if not fragment[0] & 1:
-                    raise TransientError("unexpected-answer", "the peer sent a data set where a response was due")
-                encoded += fragment[1:]
-                if len(encoded) > dimse.LONGEST_COMMAND:
-                    raise TransientError("unexpected-answer", "the peer's response has more than 64 KiB")
-                if fragment[0] & 2:
-                    return self._checked_response(bytes(encoded))
-
-    def _checked_response(self, encoded: bytes) -> Response:
-        try:
-            command = dimse.decode_command(encoded)
-        except DicomError as error:
-            raise TransientError("unexpected-answer", f"the peer's response: {error.message}") from None
-        answers_us = command.get(dimse.MESSAGE_ID_RESPONDED_TO) == self._message_id
-        status, kind = dimse.number_in(command, dimse.STATUS), dimse.number_in(command, dimse.COMMAND_FIELD)
-        if not answers_us or status is None or kind is None or kind < 0x8000:
-            raise TransientError("unexpected-answer", "the peer sent something that does not answer our request")
-        return Response(status, dimse.text_in(command, dimse.ERROR_COMMENT))
+        self._wire.send(data_pdu(context_id, 0x03, dimse.encode_command(response)))
 
     def _read_associate_answer(self) -> dict[tuple[str, str], int]:
         """The accepted (SOP class, transfer syntax) pairs with their context ids.
 
         A context that the peer accepts in a transfer syntax other than the proposed one is not accepted.
         """
-        kind, body = self._read_pdu(time.monotonic() + self.peer.response_timeout_s)
+        kind, body = self._wire.read_pdu(until(time.monotonic() + self.peer.response_timeout_s))
         if kind == _ABORT:
             raise TransientError("association-aborted", "the peer aborted the association while it was negotiated")
         if kind == _ASSOCIATE_RJ:
@@ -330,6 +310,8 @@ class ScuAssociation:
         theirs = answer.max_length or self.peer.max_pdu  # 0: no limit
         if theirs < _SMALLEST_PDU:
             raise PermanentError("unusable-pdu-length", f"the peer takes PDUs of {theirs} bytes only")
+        invoked = 1 if answer.asynchronous is None else answer.asynchronous[0]
+        self.window = agreed(self.window, invoked)
         # Less item length, context id and control header; even, as the fragments of a message are (PS3.8 E.1).
         self._longest_fragment = (min(theirs, self.peer.max_pdu) - 6) // 2 * 2
         accepted: dict[tuple[str, str], int] = {}
@@ -339,54 +321,29 @@ class ScuAssociation:
                 accepted[str(context.abstract_syntax), syntax] = number
         return accepted
 
-    def _read_pdu(self, deadline: float) -> tuple[int, bytearray]:
-        """Type and body of the next PDU."""
-        kind, _, length = struct.unpack(">BBL", self._read_exactly(6, deadline))
-        if not 0x01 <= kind <= 0x07 or length > (_LONGEST_PDU if kind == _P_DATA else LONGEST_ASSOCIATE):
-            raise TransientError("unexpected-answer", "the peer does not speak DICOM")
-        return kind, self._read_exactly(length, deadline)
-
-    def _read_exactly(self, length: int, deadline: float) -> bytearray:
-        data = bytearray(length)
-        view = memoryview(data)
-        read = 0
-        while read < length:
-            left = deadline - time.monotonic()
-            try:
-                if left <= 0:
-                    raise TimeoutError
-                self._socket.settimeout(left)
-                count = self._socket.recv_into(view[read:])
-            except TimeoutError:
-                raise TransientError("no-answer", "the peer did not answer in time") from None
-            except OSError as error:
-                raise lost(error) from None
-            if count == 0:
-                raise TransientError("connection-lost", "the peer closed the connection")
-            read += count
-        return data
-
     def _say_goodbye_back(self, first: bytes) -> None:
         """The peer has released, aborted or closed (`first` is empty then) while nothing was under way."""
         if first and first[0] == _RELEASE_RQ:
             response = A_RELEASE()
             response.result = "affirmative"
             with contextlib.suppress(TransientError):
-                self._read_exactly(9, time.monotonic() + 1)  # the rest of A-RELEASE-RQ
-                self._send(A_RELEASE_RP(response).encode())
+                self._wire.skip(9, until(time.monotonic() + 1))  # the rest of A-RELEASE-RQ
+                self._wire.send(A_RELEASE_RP(response).encode())
         self.usable = False
-        self._socket.close()
+        self._wire.close()
 
 
 def _read(stream: DataSet, length: int) -> bytes:
     """Read `length` bytes, fewer only at the end: a stream may hand out less than asked at a time."""
     data = stream.read(length)
-    while data and len(data) < length:
-        more = stream.read(length - len(data))
-        if not more:
-            break
-        data += more
-    return data
+    read = len(data)
+    if not 0 < read < length:
+        return data
+    parts = [data]
+    while read < length and (more := stream.read(length - read)):
+        parts.append(more)
+        read += len(more)
+    return b"".join(parts)
 
 
 __all__ = ["CERTIFICATE_FAILURES", "MOST_CONTEXTS", "ClientTls", "Peer", "Response", "ScuAssociation"]

@@ -10,6 +10,7 @@ from pynetdicom import _globals
 from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
+    AsynchronousOperationsWindowNegotiation,
     ImplementationClassUIDNotification,
     ImplementationVersionNameNotification,
     MaximumLengthNotification,
@@ -24,7 +25,7 @@ from gateway.network.connect import Peer
 from gateway.network.pdu_socket import DataPdu
 
 MOST_CONTEXTS = 128  # odd numbers of one byte, PS3.8 9.3.2.2
-P_DATA = 0x04
+P_DATA, ABORT = 0x04, 0x07
 
 
 def numbered(contexts: Iterable[tuple[str, str]]) -> list[PresentationContext]:
@@ -37,8 +38,8 @@ def numbered(contexts: Iterable[tuple[str, str]]) -> list[PresentationContext]:
     return proposed
 
 
-def associate_request(peer: Peer, contexts: list[PresentationContext], as_scp: Iterable[str]) -> bytes:
-    """A-ASSOCIATE-RQ (PS3.8 9.3.2)."""
+def associate_request(peer: Peer, contexts: list[PresentationContext], as_scp: Iterable[str], window: int = 1) -> bytes:
+    """A-ASSOCIATE-RQ (PS3.8 9.3.2); a window of more than one operation is asked for (PS3.7 D.3.3.3)."""
     primitive = A_ASSOCIATE()
     primitive.application_context_name = UID(_globals.APPLICATION_CONTEXT_NAME)
     primitive.calling_ae_title = peer.calling_ae
@@ -56,7 +57,13 @@ def associate_request(peer: Peer, contexts: list[PresentationContext], as_scp: I
         role.sop_class_uid = UID(sop_class)
         role.scu_role, role.scp_role = False, True
         roles.append(role)
-    primitive.user_information = [length, implementation, *roles, version]
+    asked = []
+    if window > 1:
+        operations = AsynchronousOperationsWindowNegotiation()
+        operations.maximum_number_operations_invoked = window
+        operations.maximum_number_operations_performed = 1
+        asked.append(operations)
+    primitive.user_information = [length, implementation, *asked, *roles, version]
     return A_ASSOCIATE_RQ(primitive).encode()
 
 

@@ -24,6 +24,7 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.presentation import PresentationContext
 
 from gateway.audit import AuditLog, events
+from gateway.audit.refusals import Refusals
 from gateway.errors import ConfigError
 from gateway.network import settings
 from gateway.network.admission import Counts, Places
@@ -41,7 +42,6 @@ from gateway.network.callers import (
 )
 from gateway.network.door import Door, DoorLimits
 from gateway.network.listener import Listener
-from gateway.network.refusals import Refusals
 from gateway.network.upper_layer import GatewayAssociation
 
 _WAIT_FOR_PLACE_S = 0.3  # an association that ends this moment still counts: who comes next is not sent away for it

@@ -61,6 +61,7 @@ class WebLink:
         self._bucket = bucket
         self._connection: _Connection | None = None
         self._last_used = 0.0
+        self.granted = 1  # as of an association
 
     def send(self, item: Outgoing) -> tuple[Response, str]:
         """Store one instance in the first syntax that holds it exactly and that the service takes.
@@ -96,6 +97,10 @@ class WebLink:
             f"no transfer syntax of destination {self.config.name} holds the pixels exactly",
             'add "explicit" to the transfer_syntaxes of the destination',
         )
+
+    def places(self) -> int:
+        """One request at a time."""
+        return 1
 
     def echo(self) -> None:
         """Whether a web service answers there, and does not refuse us: a search for a study that nobody has.

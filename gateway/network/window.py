@@ -1,5 +1,7 @@
 """The asynchronous operations window of one association (PS3.7 D.3.3.3): how many requests are finished side by side.
 
+What is agreed on is the same from either side; of what we ask for, `gateway.network.outstanding` keeps account.
+
 Without one (1, the default of the standard) a request is finished by the thread that has read it, and the next one is
 read after that. With more, each is finished by a thread of the window, so that those of one association share a flush.
 """
@@ -9,6 +11,11 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
+
+
+def agreed(ours: int, theirs: int) -> int:
+    """How many operations may be under way, of what each side can; 0 of theirs: it sets no limit."""
+    return min(theirs or ours, ours)
 
 
 class Window:

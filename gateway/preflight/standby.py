@@ -24,8 +24,7 @@ def examine_standby(config: Config) -> Iterator[Examined]:
             yield Examined("database", "error", where, error.message, error.hint)
         return
     names = settings["synchronous_standby_names"].strip()
-    if not names:
-        without = alone()
+    if without := alone(names):
         yield Examined(
             "database",
             "error",

@@ -43,7 +43,7 @@ class PageParts:
         notifying = None
         if config.notify is not None:
             notifying = Notifying(config, self._opened, lambda: list(_endings(sources)), sources.audit)
-        server = PageServer(app, page.host, page.port, before.server if before else None)
+        server = PageServer(app, page.host, page.port, before.server if before else None, app.state.refusals.sum_up)
         return PagePart(app, _logins(page), server, notifying)
 
 
@@ -75,6 +75,7 @@ class PagePart:
         if self._notifying is not None:
             self._notifying.stop()
         self.server.stop()
+        self.app.state.refusals.sum_up(all_of_them=True)
 
     stop = discard = finish
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import queue
 import signal
+import threading
+import time
+from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,21 +24,30 @@ class Wish:
 
 
 class Wishes:
-    """The queue. Safe in signal handlers and for any number of threads."""
+    """The queue: any number of threads and signal handlers put, one thread gets.
+
+    Not a `queue.Queue`, which a signal handler must not put to, nor a `queue.SimpleQueue`, whose `get` waits for ever
+    when a signal handler ends after its timeout (seen in CPython 3.11: then the process would not hear SIGTERM).
+    """
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Wish] = queue.SimpleQueue()
+        self._wishes: deque[Wish] = deque()
+        self._bell = threading.Lock()  # free when something was put since the last look
 
     def put(self, wish: Wish) -> None:
         """Add one."""
-        self._queue.put(wish)
+        self._wishes.append(wish)
+        with suppress(RuntimeError):  # it is free already
+            self._bell.release()
 
     def get(self, timeout_s: float) -> Wish | None:
         """The next one; None when there was none for so long."""
-        try:
-            return self._queue.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
+        deadline = time.monotonic() + timeout_s
+        while True:
+            with suppress(IndexError):
+                return self._wishes.popleft()
+            if not self._bell.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                return None
 
     def on_signals(self, *, stop: bool = True) -> Wishes:
         """SIGHUP reloads, and with `stop` SIGTERM and SIGINT end. What comes before somebody listens is kept."""

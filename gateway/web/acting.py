@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 
 from gateway.audit import audited, events
+from gateway.audit.refusals import Refusals
 from gateway.errors import GatewayError
 from gateway.flow.requests import DONE, REFUSED, Action, Wanted, list_requests
 from gateway.web import answers, views
@@ -42,16 +43,17 @@ api = APIRouter(
 
 
 def _log_in(request: Request, name: str, password: str) -> tuple[str, Session] | str:
-    """Each try is told of; a name that is no user's is not repeated."""
+    """Each try is told of, a flood of wrong ones in sum; a name that is no user's is not repeated."""
     sources: Sources = request.app.state.sources
     sessions: Sessions = request.app.state.sessions
     address = address_of(request)
     found = sessions.log_in(name, password, address or "", request.cookies.get(BROWSER_COOKIE))
-    where = {"peer_address": address}
     if isinstance(found, str):
-        audited(sources.audit, events.PAGE_LOGIN, "refused", reason=found, **where)
+        refusals: Refusals = request.app.state.refusals
+        refusals.write(events.PAGE_LOGIN, found, address or "")
         return found
-    audited(sources.audit, events.PAGE_LOGIN, "success", user=found[1].user, session_id=found[1].id, **where)
+    told = {"user": found[1].user, "session_id": found[1].id, "peer_address": address}
+    audited(sources.audit, events.PAGE_LOGIN, "success", **told)
     log_out(request)  # whoever sat here before, or handed this browser a cookie
     prove(sources, found[1], password)
     return found

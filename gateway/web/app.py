@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
+from gateway.audit.refusals import Refusals
 from gateway.config import Page
 from gateway.errors import CapacityError, ConfigError, GatewayError, NotFoundError, UnreachableError
 from gateway.web import acting, answers, api, single_sign_on, viewer, views
@@ -31,6 +32,7 @@ def create_app(sources: Sources) -> FastAPI:
         openapi_url="/api/v1/openapi.json",
     )
     app.state.sources = sources
+    app.state.refusals = Refusals(sources.audit)
     app.state.templates = views.environment()
     page = sources.config.page or Page()
     app.state.sessions = Sessions(page.users, page.session_minutes * 60)

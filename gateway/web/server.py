@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from collections.abc import Callable
 
 import uvicorn
 from fastapi import FastAPI
@@ -15,6 +16,7 @@ from gateway.errors import ConfigError
 REQUEST_S = 10.0  # in which a request has come whole, and an answer was read
 STOP_S = 5  # answers at hand have so long
 BACKLOG = 128
+MOMENT_S = 10
 
 
 class _Patient(H11Protocol):
@@ -59,6 +61,8 @@ class PageServer:
     ----------
     before
         A server of this process that this one follows: the same host and port is handed on.
+    now_and_then
+        Called every `MOMENT_S` seconds.
 
     Raises
     ------
@@ -66,7 +70,14 @@ class PageServer:
         ``cannot-listen``: nobody can listen there.
     """
 
-    def __init__(self, app: FastAPI, host: str, port: int, before: PageServer | None = None) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        host: str,
+        port: int,
+        before: PageServer | None = None,
+        now_and_then: Callable[[], None] = lambda: None,
+    ) -> None:
         self._where = (host, port)
         self._socket: socket.socket
         try:
@@ -79,6 +90,10 @@ class PageServer:
         except (OSError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or "no address of this machine"
             raise ConfigError("cannot-listen", f"the page cannot listen on {host} port {port}: {reason}") from None
+
+        async def notify() -> None:
+            await asyncio.to_thread(now_and_then)
+
         # No access log: paths hold ids. Forwarded headers are believed of a proxy on this machine alone.
         settings = uvicorn.Config(
             app,
@@ -96,6 +111,8 @@ class PageServer:
             http=_Patient,
             ws="none",
             loop="asyncio",
+            callback_notify=notify,
+            timeout_notify=MOMENT_S,
         )
         self._server = uvicorn.Server(settings)
         self._thread = threading.Thread(

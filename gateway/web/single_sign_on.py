@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from gateway.audit import audited, events
+from gateway.audit.refusals import Refusals
 from gateway.config.accounts import UserRole
 from gateway.errors import ConfigError, GatewayError, UnreachableError
 from gateway.web import views
@@ -125,10 +126,9 @@ def _provider(request: Request) -> SignOn:
 def _no(request: Request, error: GatewayError) -> Response:
     """Tell of it, and show the way in by a local account where there is one."""
     is_ours = isinstance(error, UnreachableError | ConfigError)
-    sources: Sources = request.app.state.sources
-    outcome = "failure" if is_ours else "refused"
-    address = address_of(request)
-    audited(sources.audit, events.PAGE_LOGIN, outcome, operation="oidc", reason=error.code, peer_address=address)
+    refusals: Refusals = request.app.state.refusals
+    tell = refusals.write_failure if is_ours else refusals.write
+    tell(events.PAGE_LOGIN, error.code, address_of(request) or "", operation="oidc")
     has_users = request.app.state.sessions.has_users()
     words = str(error) if not is_ours else f"The identity provider cannot be used now: {error}"
     if is_ours and has_users:

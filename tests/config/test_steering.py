@@ -54,6 +54,29 @@ def test_what_is_no_window_is_told_how_to_be_one(text):
         parse_config(PACS + f'schedule = ["{text}"]\n', Path("gateway.toml"))
 
 
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("async_operations = 0", "greater than or equal to 1"),
+        ("async_operations = 65", "less than or equal to 64"),
+        ('async_operations = "all"', "async_operations"),
+        ("async_operations = 33\nconnections = 4", "connections x async_operations is more than 128"),
+    ],
+)
+def test_a_window_that_cannot_be_is_told(lines, told):
+    with pytest.raises(InvalidConfigError, match=told):
+        parse_config(PACS + lines + "\n", Path("gateway.toml"))
+    assert (
+        parse_config(PACS + "async_operations = 32\nconnections = 4\n", Path("g.toml")).destinations[0].at_a_time == 128
+    )
+
+
+def test_a_window_is_of_dicom_associations():
+    web = '[[destinations]]\nname = "web"\ntype = "research"\nkind = "dicomweb"\nurl = "http://h/dicomweb"\n'
+    with pytest.raises(InvalidConfigError, match="more connections do it here"):
+        parse_config(web + "async_operations = 2\n", Path("gateway.toml"))
+
+
 def test_an_unknown_time_zone_is_told():
     with pytest.raises(InvalidConfigError, match="Europe/Berlin"):
         parse_config(PACS + 'time_zone = "Mars/Olympus"\n', Path("gateway.toml"))

@@ -9,6 +9,7 @@ product has no hooks: its functions are replaced here, from outside.
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import importlib
 import json
@@ -89,7 +90,8 @@ def start_roles_through_this_launcher() -> None:
 
 
 def main() -> None:
-    """Put the points of this process's role, then be the command line."""
+    """Put the points of this process's role, then be the command line. SIGUSR2: tell where each thread stands."""
+    faulthandler.register(signal.SIGUSR2)
     role = sys.argv[sys.argv.index("--role") + 1]
     if role == "all":
         start_roles_through_this_launcher()

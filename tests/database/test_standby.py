@@ -67,6 +67,18 @@ def test_what_a_standby_has_not_confirmed_is_no_success(pair: Pair, monkeypatch:
     ((level, message),) = told(pair)
     assert level == "error" and "no synchronous standby" in message
 
+    # whoever connects is named, and a copy in the making answers as a standby does: failing over to it gives nothing
+    pair.name("*")
+    with pair.copying():
+        switch = threading.Timer(1.0, lambda: pair.primary.ask("SELECT pg_switch_wal()"))
+        switch.start()
+        assert code_of(lambda: write(engine, 1)) == "database-alone"
+        switch.join()
+    assert rows(engine) == set()
+    ((level, message),) = told(pair)
+    assert level == "error" and "names anybody" in message
+    pair.name("")
+
     pair.add_standby()
     assert told(pair) == [("ok", "commits wait for a standby (second)")]
     pair.primary.ask("ALTER SYSTEM SET fsync = off")
@@ -117,6 +129,22 @@ def test_what_a_standby_has_not_confirmed_is_no_success(pair: Pair, monkeypatch:
     there = rows(open_database(pair.standby.url))
     assert {2, 5} <= there and 1 not in there  # what was confirmed; of the others nobody was told
     engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        ("", False),
+        ("*", False),
+        ("FIRST 1 (*)", False),
+        ("ANY 1 (first, *)", False),
+        ("first", True),
+        ('ANY 1 ("a*b", second)', True),
+        ('"say ""*"""', True),
+    ],
+)
+def test_a_standby_counts_by_its_name(names: str, named: bool) -> None:
+    assert (standby.alone(names) is None) == named
 
 
 def test_only_postgresql_has_a_standby() -> None:

@@ -200,7 +200,7 @@ def test_what_only_refers_to_images_is_not_compressed(make_flow, tmp_path):
 def test_a_peer_that_leaves_while_an_image_is_encoded_is_called_again(marked, tmp_path):
     _, item, _ = marked
     with peer("jpeg-ls") as (port, received), egress(port, "jpeg-ls", audit=AuditLog(tmp_path / "a")) as sender:
-        (link,) = sender._pools["outside"]._free
+        (link,) = sender._pools["outside"]._links
 
         def slow(syntax: str) -> io.BytesIO:
             link._association.abort()

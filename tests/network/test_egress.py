@@ -132,10 +132,11 @@ def test_large_objects_go_in_pdus_of_the_peers_length(egress, tmp_path, pdu):
 
 
 @pytest.mark.peers
-def test_orthanc_as_the_outside_archive(egress, tmp_path):
+@pytest.mark.parametrize("window", [1, 8])  # Orthanc grants none
+def test_orthanc_as_the_outside_archive(egress, tmp_path, window):
     items = [(EXPLICIT, *ct(128)), (IMPLICIT, *ct(64, IMPLICIT))]
     with peers.orthanc() as outside:
-        sender = egress(outside=outside.port)
+        sender = egress({"async_operations": window}, outside=outside.port)
         for syntax, uid, data in items:
             assert sender.send("outside", outgoing(data, uid, syntax)) == 0x0000
         files = [outside.file(instance) for instance in outside.instances()]
@@ -250,7 +251,7 @@ def test_one_association_serves_many_and_grows_with_need(egress, scp):
 
 
 def test_more_kinds_than_contexts_still_go(egress, scp, monkeypatch):
-    monkeypatch.setattr("gateway.network.egress.MOST_CONTEXTS", 2)
+    monkeypatch.setattr("gateway.network.pool.MOST_CONTEXTS", 2)
     scp.start()
     sender = egress(outside=scp.port)
     kinds = [(CT, EXPLICIT), (MR, EXPLICIT), (CT, JPEG_LS), (CT, EXPLICIT)]
@@ -412,7 +413,7 @@ def test_associations_that_cannot_be_looked_after_are_used_all_the_same(egress, 
         looked.set()
         raise ValueError
 
-    monkeypatch.setattr("gateway.network.egress._Link.release_if_idle", breaks)
+    monkeypatch.setattr("gateway.network.pool.Link.release_if_idle", breaks)
     sender = egress({"idle_release_s": 0.04}, outside=scp.port)
     for number in range(2):
         assert looked.wait(50)

@@ -17,9 +17,10 @@ from gateway.config.models import Peer
 from gateway.errors import CapacityError, DicomError, TransientError, VaultError
 from gateway.network.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from gateway.network.incoming import sentence_of, status_of
+from gateway.network.provider import GatewayDul
 from gateway.network.scu import Peer as Called
 from gateway.network.scu import ScuAssociation
-from gateway.network.upper_layer import GatewayAssociation, GatewayDul
+from gateway.network.upper_layer import GatewayAssociation
 from tests.support.network import peers
 from tests.support.network.samples import BIG, CT, EXPLICIT, IMPLICIT, JPEG_LS, MR, ct, data_set_bytes, pydicom_file
 
@@ -206,7 +207,7 @@ def test_an_object_cut_off_in_the_middle_leaves_nothing(start_ingress, receiver,
             if not until(lambda: receiver.kept and receiver.kept[0].data, 0.2):
                 return bytes(size)
             if way == "close":
-                association._socket.shutdown(socket.SHUT_RDWR)
+                association._wire._socket.shutdown(socket.SHUT_RDWR)
             raise RuntimeError("the sender dies")
 
     with pytest.raises(RuntimeError):
@@ -321,7 +322,7 @@ def test_success_stays_success_when_the_peer_is_gone_by_then(start_ingress, rece
     """The commit is the promise: that nobody hears of it does not undo it."""
     ingress = start_ingress()
     association = ScuAssociation(called(ingress), [(CT, EXPLICIT)])
-    receiver.on_write = association._socket.close
+    receiver.on_write = association._wire._socket.close
     uid, data = ct()
     with pytest.raises((TransientError, OSError)):
         association.store(CT, uid, EXPLICIT, io.BytesIO(data))

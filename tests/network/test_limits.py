@@ -12,9 +12,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.audit import events
+from gateway.audit.refusals import LINES_OF_ALL, LINES_OF_ONE_ADDRESS, Refusals
 from gateway.config.models import Peer
 from gateway.errors import TransientError
-from gateway.network.refusals import LINES_OF_ALL, LINES_OF_ONE_ADDRESS, Refusals
 from gateway.network.scu import ScuAssociation
 from tests.network.test_ingress import called, gateway_threads, until
 from tests.support.network import raw
@@ -105,7 +105,7 @@ def test_sixteen_short_clients_at_once_are_all_served(start_ingress, receiver, a
                 {
                     "release": association.release,
                     "abort": association.abort,
-                    "close": association._socket.close,
+                    "close": association._wire._socket.close,
                 }[ends]()
         except Exception as error:
             failed.append(error)
@@ -217,7 +217,7 @@ def test_what_would_be_collected_in_memory_ends_the_association(start_ingress, a
 
 def test_a_flood_is_summed_up_once_a_window(audit, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("gateway.network.refusals.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("gateway.audit.refusals.time", SimpleNamespace(monotonic=lambda: now[0]))
     refusals = Refusals(audit, window_s=0.3)
     for _ in range(1000):
         refusals.write(events.NODE_REFUSED, "tls-handshake-failed", "10.0.0.1")

@@ -115,8 +115,8 @@ def test_a_client_that_falls_silent_in_an_association_is_ended(start_ingress, se
     """Between PDUs and in the middle of one."""
     ingress = start_ingress(idle_timeout_s=0.5)
     association = ScuAssociation(called(ingress), [(CT, EXPLICIT)])
-    association._send(sent)
-    assert closed_within(association._socket, 60)
+    association._wire.send(sent)
+    assert closed_within(association._wire._socket, 60)
     assert until(lambda: not gateway_threads())
 
 
@@ -126,7 +126,7 @@ def test_a_client_that_drips_a_pdu_byte_by_byte_is_ended(start_ingress):
     association = ScuAssociation(called(ingress), [(CT, EXPLICIT)])
     with pytest.raises(TransientError):
         for byte in b"\x04\x00\x00\x00\x10\x00" + bytes(50):
-            association._send(bytes([byte]))
+            association._wire.send(bytes([byte]))
             time.sleep(0.1)
     assert until(lambda: not gateway_threads())
 
@@ -143,8 +143,8 @@ def test_malformed_data_ends_the_association_and_nothing_else(start_ingress, rec
     ingress = start_ingress()
     other = ScuAssociation(called(ingress), [(CT, EXPLICIT)])
     association = ScuAssociation(called(ingress), [(CT, EXPLICIT)])
-    association._send(fragments)
-    assert closed_within(association._socket, 60)
+    association._wire.send(fragments)
+    assert closed_within(association._wire._socket, 60)
     assert other.store(CT, "1.2.3", EXPLICIT, io.BytesIO(b"x" * 10)).status == 0
     other.release()
     assert until(lambda: not gateway_threads())

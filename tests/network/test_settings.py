@@ -47,7 +47,7 @@ def test_what_a_peer_sends_does_not_get_into_the_logs(start_ingress, caplog, cap
     with caplog.at_level(logging.DEBUG):
         association = ScuAssociation(called(ingress), [(CT, EXPLICIT)])
         association.store(CT, "1.2.3", EXPLICIT, io.BytesIO(b"DOE^JANE"))
-        association._send(b"\x04\x00\x00\x00\x00\x10DOE^JANEDOE^JANE")
+        association._wire.send(b"\x04\x00\x00\x00\x00\x10DOE^JANEDOE^JANE")
         association.release()
         with socket.create_connection(("127.0.0.1", ingress.port)) as client:
             client.sendall(b"\x01\x00\x00\x00\x00\x10DOE^JANEDOE^JANE")

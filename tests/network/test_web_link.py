@@ -233,7 +233,7 @@ def test_a_connection_that_the_service_closed_is_not_used_again(egress, service,
         uid, data = ct()
         service.answers.append((200, module(uid, "00081199")))
         assert out.send("web", outgoing(data, uid)) == 0x0000
-        select.select([out._pools["web"]._free[0]._connection.sock], [], [], 10)
+        select.select([out._pools["web"]._links[0]._connection.sock], [], [], 10)
     assert {line["outcome"] for line in audit.lines(events.DELIVERY)} == {"success"}
 
 

@@ -93,6 +93,10 @@ class MemorySender:
     received: list[tuple[str, Outgoing, bytes]] = field(default_factory=list)
     fail: Callable[[str, Outgoing], Exception | None] = lambda destination, item: None
     status: int = 0x0000
+    places: int = 64
+
+    def at_a_time(self, destination: str) -> int:
+        return self.places
 
     def send(self, destination: str, item: Outgoing) -> int:
         if error := self.fail(destination, item):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -101,6 +104,22 @@ class Pair:
         self.standby.start()
         self.name()
         self.wait()
+
+    @contextmanager
+    def copying(self) -> Iterator[None]:
+        """While a copy is being made, which takes the log as it is written, and is thrown away."""
+        words = [self.primary.programs / "pg_basebackup", "-D", self.standby.folder / "copy", "-X", "stream", "-N"]
+        words += ["-d", f"host=127.0.0.1 port={self.primary.port} user={USER}", "-c", "fast", "-r", "1M"]
+        copy = subprocess.Popen(
+            [*map(str, words)], cwd="/", stderr=subprocess.DEVNULL, start_new_session=True, **self.primary._as
+        )
+        deadline = time.monotonic() + 60
+        while ("streaming",) not in self.primary.ask("SELECT state FROM pg_stat_replication"):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        yield
+        os.killpg(copy.pid, signal.SIGKILL)  # it is two processes
+        copy.wait()
 
     def name(self, names: str = "second") -> None:
         """Whom commits wait for."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from gateway.audit.refusals import LINES_OF_ONE_ADDRESS
 from gateway.config.accounts import Account, read_accounts, write_accounts
 from gateway.errors import ConfigError
 from gateway.flow.requests import list_requests
@@ -74,6 +75,16 @@ def test_guessing_is_slowed_down(acting: Shown) -> None:
     assert answer.status_code == 401 and "wait some minutes" in answer.text
     assert told(acting, "page-login")[-1]["reason"] == "too-many-tries"
     assert acting.client.post("/login", data={"name": "eye", "password": PASSWORD}).status_code == 303
+
+
+def test_a_flood_of_wrong_passwords_is_summed_up(acting: Shown) -> None:
+    client = TestClient(acting.client.app, base_url="http://localhost", client=("192.0.2.7", 4000))
+    for _ in range(LINES_OF_ONE_ADDRESS + TRIES + 7):
+        client.post("/login", data={"name": "ops", "password": "wrong"})
+    assert len(told(acting, "page-login")) == LINES_OF_ONE_ADDRESS + TRIES
+    acting.client.app.state.refusals.sum_up(all_of_them=True)
+    last = told(acting, "page-login")[-1]
+    assert (last["reason"], last["count"], last["peer_address"]) == ("too-many-tries", 7, "192.0.2.7")
 
 
 def test_of_many_guesses_at_once_no_more_are_free(users: Path) -> None:

@@ -304,6 +304,8 @@ def test_clear_text_wants_its_sentence(secret: SecretRef) -> None:
     for address in ("a b@c.example", "a@b\r\nBcc: x@y.example", "a", "<a@b.example>"):
         with pytest.raises(ValidationError):
             Mail(**{**base, "to": [address]})
+    with pytest.raises(ValidationError, match="ASCII alone"):
+        Mail(**base, user="jörg", password=secret)
     with pytest.raises(ValidationError, match="nobody would be told"):
         Notify()
 
@@ -371,6 +373,7 @@ def test_mail_servers_that_cannot_be_trusted_get_nothing(authority, secret, tmp_
         cases = [
             (mail_of(port, Authority(tmp_path / "stranger"), secret), secret.resolve, "mail-unreachable"),
             (mail_of(port, authority, secret), lambda: b"wrong", "mail-refused"),
+            (mail_of(port, authority, secret), lambda: "schlüssel".encode(), "mail-refused"),
         ]
         for mail, password, code in cases:
             with pytest.raises(GatewayError) as caught:

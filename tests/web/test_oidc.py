@@ -14,6 +14,7 @@ import requests
 from joserfc.jwk import RSAKey
 from starlette.testclient import TestClient
 
+from gateway.audit.refusals import LINES_OF_ONE_ADDRESS
 from gateway.config.identity import Oidc
 from gateway.config.page import Page
 from gateway.config.secret import SecretRef
@@ -220,6 +221,18 @@ def test_nobody_brings_back_what_was_not_begun_here(signing, provider, authority
         assert client.get("/login/oidc/back?state=s&code=x").status_code == 401
     assert provider.asked.count("/token") == asked_before
     assert {line["reason"] for line in told(signing, "page-login")} == {"login-not-begun"}
+
+
+@pytest.mark.parametrize(("is_down", "place"), [(False, "/login/oidc/back?state=s&code=x"), (True, "/login/oidc")])
+def test_a_flood_of_logins_that_lead_nowhere_is_summed_up(signing, provider, is_down: bool, place: str) -> None:
+    provider.is_down = is_down
+    client = TestClient(signing.client.app, base_url="http://localhost", client=("192.0.2.7", 4000))
+    for _ in range(LINES_OF_ONE_ADDRESS + 3):
+        assert client.get(place).status_code in (401, 503)
+    assert len(told(signing, "page-login")) == LINES_OF_ONE_ADDRESS
+    signing.client.app.state.refusals.sum_up(all_of_them=True)
+    first, *_, last = told(signing, "page-login")
+    assert (last["count"], last["outcome"], last["reason"]) == (3, first["outcome"], first["reason"])
 
 
 def test_a_code_counts_once_and_for_its_verifier(signing, provider, authority) -> None:

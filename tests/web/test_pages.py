@@ -16,6 +16,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from gateway.audit import AuditLog
+from gateway.audit.refusals import LINES_OF_ONE_ADDRESS
 from gateway.config import Config, load_config
 from gateway.config.page import Page
 from gateway.errors import ConfigError
@@ -284,6 +285,36 @@ def test_a_reload_takes_over_the_port_while_somebody_asks(shown: Shown) -> None:
     thread.join()
     part.stop()
     assert set(answers) == {200}  # and nobody was refused
+
+
+def test_a_flood_is_summed_up_while_the_page_runs_and_at_its_end(
+    shown: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.web.server.MOMENT_S", 0)
+    site, page = shown.config.site.model_copy(update={"state": tmp_path}), Page(host="127.0.0.1", port=free_port())
+    config = shown.config.model_copy(update={"site": site, "page": page})
+    part = PageParts(config, AuditLog(Path("/dev/null"))).build(config, None)
+    monkeypatch.setattr(part.app.state.refusals, "_window_s", 0.0)
+    part.start()
+
+    def flood_with(reason: str) -> None:
+        for _ in range(LINES_OF_ONE_ADDRESS + 1):
+            part.app.state.refusals.write("page-login", reason, "127.0.0.1")
+
+    def sums() -> set[str]:
+        file = config.site.state / "audit" / "page.jsonl"
+        return {line["reason"] for line in map(json.loads, file.read_text().splitlines()) if "count" in line}
+
+    deadline = time.monotonic() + 60
+    flood_with("wrong-password")
+    while not sums() and time.monotonic() < deadline:
+        time.sleep(0.1)
+        flood_with("wrong-password")  # the moment may have fallen into the first flood
+    assert sums() == {"wrong-password"}
+    part.pause()
+    flood_with("too-many-tries")
+    part.finish()
+    assert sums() == {"wrong-password", "too-many-tries"}
 
 
 def _build(config: Config) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gateway.audit import AuditLog, Line, events
+from gateway.audit.refusals import Refusals
 from gateway.config.models import Ingress, Peer, Route
 from gateway.errors import ConfigError, DeliveryError, GatewayError, fault
 from gateway.flow.ports import Incoming, ReceivedFacts, Receiver
@@ -34,7 +35,6 @@ from gateway.network.door import Door, DoorLimits
 from gateway.network.http import Answered, Exchange, HttpListen, HttpsServer
 from gateway.network.http.media import accepted
 from gateway.network.incoming import OUT_OF_RESOURCES, PROCESSING_FAILURE, status_of
-from gateway.network.refusals import Refusals
 from gateway.network.stow.parts import Body, Stored, Wanted, boundary_of
 from gateway.network.tls import PeerCertificate, server_context
 

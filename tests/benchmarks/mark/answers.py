@@ -8,10 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tests.benchmarks.mark.fingerprint import fingerprint
+from tests.benchmarks.mark.run import ALONE, LEFT_OUT, WHITE_BOX
 from tests.benchmarks.mark.stats import Interval, bootstrap
 from tests.benchmarks.mark.store import Cell
 
 Chosen = Callable[["Answer"], bool]
+LEAST_ACCURACY, ABOVE_MAJORITY = 0.75, 0.2
+"""Clean accuracy from which a network counts on a set, and how much that is more than the most frequent class."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,10 @@ class Answer:
         floor in dB on the energy curve, else None.
     steps
         of the time comparison, else None.
+    part
+        number of images, where only a part of the sample was asked about in a stage; else None.
+    as_asked
+        (K,) bool, images that were marked in the tier that was asked for.
     correct
         (K,), 1 where the true label was given, else 0; of ``Answers.known`` float with NaN where an image does
         not count.
@@ -45,6 +52,8 @@ class Answer:
     setting: str
     psnr: float | None
     steps: int | None
+    part: int | None
+    as_asked: np.ndarray
     correct: np.ndarray
 
     @property
@@ -70,9 +79,30 @@ class Answers:
         self.notes = [cell for cell in mine if cell["id"].get("kind") != "answers"]
         self.all = [_answer(cell) for cell in mine if cell["id"].get("kind") == "answers"]
 
-    def where(self, chosen: Chosen, curve: bool = False) -> list[Answer]:
-        """Return the answers for which ``chosen`` holds; those of curve and time comparison only if ``curve``."""
-        return [one for one in self.all if (curve or (one.psnr is None and one.steps is None)) and chosen(one)]
+    def where(self, chosen: Chosen, curve: bool = False, parts: bool = False) -> list[Answer]:
+        """Return the answers for which ``chosen`` holds.
+
+        Those of curve and time comparison only if ``curve``, and those to a part of the images from which nothing was
+        removed only if ``parts``: else the same network would have answered twice.
+        """
+
+        def meant(one: Answer) -> bool:
+            return (curve or (one.psnr is None and one.steps is None)) and (
+                parts or one.part is None or one.removal != ""
+            )
+
+        return [one for one in self.all if meant(one) and chosen(one)]
+
+    def counts(self, answer: Answer) -> bool:
+        """Return whether a network is good enough on a set to count there; those that the mark is made on always do.
+
+        At least ``LEAST_ACCURACY`` of the set's test images right when clean, and ``ABOVE_MAJORITY`` more than the
+        most frequent class would give. One whose accuracy was not noted does not count.
+        """
+        if answer.held in (WHITE_BOX, ALONE):
+            return True
+        cell = self.note("victim", set=answer.set, reader=answer.reader.removesuffix(LEFT_OUT))
+        return cell is not None and is_good(cell)
 
     def interval(self, chosen: Chosen, curve: bool = False) -> Interval | None:
         """Return the mean over sets and networks of the chosen answers; None when there are none.
@@ -101,6 +131,12 @@ class Answers:
         )
         return found[0] if found else None
 
+    @staticmethod
+    def marked_as_asked(found: Iterable[Answer]) -> list[Answer]:
+        """Return the answers with only those images counted that were marked in the tier that was asked for."""
+        counted = [replace(one, correct=np.where(one.as_asked, one.correct, np.nan)) for one in found]
+        return [one for one in counted if one.as_asked.any()]
+
     def known(self, found: Iterable[Answer]) -> list[Answer]:
         """Return the answers with only those images counted that the same network knows when they are clean.
 
@@ -109,14 +145,15 @@ class Answers:
         know none of the images, or were not asked about the clean ones, are left out.
         """
         clean = {
-            (one.set, one.tier, one.reader): one.correct
-            for one in self.where(lambda one: one.method == "clean" and one.removal == "")
+            (one.set, one.tier, one.reader, one.part): one.correct
+            for one in self.where(lambda one: one.method == "clean" and one.removal == "", parts=True)
         }
         counted = []
         for one in found:
-            right = clean.get((one.set, one.tier, one.reader))
-            if right is not None and len(right) == len(one.correct) and right.any():
-                counted.append(replace(one, correct=np.where(right == 1, one.correct, np.nan)))
+            right = clean.get((one.set, one.tier, one.reader, one.part))
+            if right is not None and len(right) == len(one.correct):
+                correct = np.where(right == 1, one.correct, np.nan)
+                counted += [replace(one, correct=correct)] * (not np.isnan(correct).all())
         return counted
 
     def note(self, kind: str, **where: object) -> Cell | None:
@@ -126,6 +163,12 @@ class Answers:
             if identity.get("kind") == kind and all(identity.get(key) == value for key, value in where.items()):
                 return cell
         return None
+
+
+def is_good(cell: Cell) -> bool:
+    """Return whether a noted victim (``accuracy``, ``majority``) is good enough on its set to count."""
+    accuracy, majority = float(cell["accuracy"]), float(cell["majority"])
+    return accuracy >= LEAST_ACCURACY and accuracy >= majority + ABOVE_MAJORITY
 
 
 def averaged(answers: Iterable[Answer]) -> Interval | None:
@@ -149,5 +192,7 @@ def _answer(cell: Cell) -> Answer:
         setting=identity.get("setting", ""),
         psnr=identity.get("psnr"),
         steps=identity.get("steps"),
+        part=identity.get("part"),
+        as_asked=np.array(cell.get("as_asked", [1] * len(cell["correct"])), bool),
         correct=np.array(cell["correct"], np.int64),
     )

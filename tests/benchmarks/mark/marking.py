@@ -16,8 +16,12 @@ from gateway.errors import MarkError
 from gateway.mark import MarkedImage, Marker, MarkRequest, ModalityProfile
 from gateway.mark.marker import GPU_BATCH
 
+ARRAYS = ("images", "strokes", "region", "roi", "anatomy", "tiers", "exact")
+"""What of the marks is one row an image."""
 CHUNK = GPU_BATCH
-"""Images marked and written down together."""
+"""Images marked and written down together ..."""
+CPU_CHUNK = 4
+"""... where one of them takes seconds."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,10 @@ class Marks:
         bool (K, H, W), where a mark was allowed.
     roi
         bool (K, H, W), the region of interest, dilated.
+    anatomy
+        bool (K, H, W), what the mark's dB are counted over: the body where there is air, else the whole picture.
+    tiers
+        (K,) str, the tier that each image was marked in: without room in its air it is another than was asked for.
     exact
         bool (K,), whether image minus residual was the original, bit for bit.
     quality
@@ -51,6 +59,8 @@ class Marks:
     strokes: np.ndarray
     region: np.ndarray
     roi: np.ndarray
+    anatomy: np.ndarray
+    tiers: np.ndarray
     exact: np.ndarray
     quality: list[dict[str, object]]
     refused: dict[int, str]
@@ -58,6 +68,12 @@ class Marks:
 
     def __len__(self) -> int:
         return len(self.kept)
+
+    def rows(self, index: np.ndarray) -> Marks:
+        """Return the marks of these rows alone, as if of a stack of (n,) images that were all kept."""
+        parts = {name: getattr(self, name)[index] for name in ARRAYS}
+        quality = [self.quality[row] for row in index]
+        return Marks(kept=np.arange(len(index)), quality=quality, refused={}, seconds=self.seconds, **parts)
 
 
 def mark_stack(
@@ -92,8 +108,9 @@ def mark_stack(
     """
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
-    for start in range(0, len(requests), CHUNK):
-        end = min(start + CHUNK, len(requests))
+    chunk = CHUNK if marker.device.type == "cuda" else CPU_CHUNK
+    for start in range(0, len(requests), chunk):
+        end = min(start + chunk, len(requests))
         path = folder / f"{name}-{start:05d}-{_content(requests[start:end])}.npz"
         if not path.exists():
             part = _mark_chunk(marker, requests[start:end], profile)
@@ -131,6 +148,10 @@ def _mark_chunk(marker: Marker, requests: Sequence[MarkRequest], profile: Modali
         "strokes": stack([one.strokes for _, one in good], shape[:2], np.bool_),
         "region": stack([one.region for _, one in good], shape[:2], np.bool_),
         "roi": stack([one.roi for _, one in good], shape[:2], np.bool_),
+        "anatomy": stack(
+            [np.ones(shape[:2], bool) if one.anatomy is None else one.anatomy for _, one in good], shape[:2], np.bool_
+        ),
+        "tiers": np.array([one.tier for _, one in good], np.str_),
         "exact": np.array(
             [np.array_equal(one.image.astype(np.int32) - one.residual, requests[i].image) for i, one in good], bool
         ),
@@ -150,8 +171,6 @@ def _joined(parts: Sequence[tuple[int, dict[str, np.ndarray]]], count: int) -> M
     kept = np.concatenate([start + part["kept"] for start, part in parts])
     if not len(kept):
         raise SystemExit(f"no image could be marked: {', '.join(sorted(set(refused.values())))}")
-    arrays = {
-        key: np.concatenate([part[key] for _, part in parts]) for key in ("images", "strokes", "region", "roi", "exact")
-    }
+    arrays = {key: np.concatenate([part[key] for _, part in parts]) for key in ARRAYS}
     seconds = sum(float(part["seconds"]) for _, part in parts) / count
     return Marks(kept=kept, quality=quality, refused=refused, seconds=seconds, **arrays)

@@ -21,7 +21,7 @@ from gateway.mark import Marker, MarkSettings, ModalityProfile, SurrogatePack
 from gateway.mark.methods.generator_packs import load_generator_packs
 from gateway.mark.randomness import keyed
 from tests.benchmarks.mark.attacks import missing_library, momentum_attack, universal_attack
-from tests.benchmarks.mark.data import OTHER_KEY, SITE_KEY, Sample, requests_of, shown
+from tests.benchmarks.mark.data import OTHER_KEY, SITE_KEY, Sample, balanced, requests_of, shown
 from tests.benchmarks.mark.ensemble import Ensemble
 from tests.benchmarks.mark.fingerprint import fingerprint
 from tests.benchmarks.mark.frames import Frame
@@ -69,6 +69,8 @@ class Scene:
         for marks.
     say
         told what is going on.
+    given
+        reference marks that are there already; None: they are made.
     """
 
     def __init__(
@@ -79,9 +81,10 @@ class Scene:
         pack: SurrogatePack,
         folder: Path,
         say: Callable[[str], None] = lambda text: None,
+        given: Marks | None = None,
     ) -> None:
         self.sample, self.settings, self.profile, self.pack = sample, settings, profile, pack
-        self.folder, self._say = folder, say
+        self.folder, self._say, self._given = folder, say, given
         self._markers: dict[str, Marker] = {}
 
     def marks(self, settings: MarkSettings, sample: Sample, purpose: str, key: bytes, first: int = 0) -> Marks:
@@ -119,7 +122,21 @@ class Scene:
     @cached_property
     def reference(self) -> Marks:
         """The ``strong`` marks of the sample."""
+        if self._given is not None:
+            return self._given
         return self.marks(self.settings, self.sample, "sample", SITE_KEY)
+
+    def part(self, count: int) -> Scene:
+        """Return this scene with a class-balanced part of its images, whose reference marks stay as they are."""
+        index = balanced(self.labels, min(count, len(self.labels)), 0)
+        marks = self.reference.rows(index)
+        sample = Sample(self.sample.name, self.originals[index], self.labels[index], self.sample.classes, marks.roi)
+        return Scene(sample, self.settings, self.profile, self.pack, self.folder, self._say, marks)
+
+    @cached_property
+    def as_asked(self) -> np.ndarray:
+        """Bool (K,): images that had room in their air and were marked in the tier that was asked for."""
+        return self.reference.tiers == self.settings.tier
 
     @cached_property
     def originals(self) -> np.ndarray:
@@ -198,10 +215,22 @@ def noise(scene: Scene) -> Made:
     return Made(scene.fitted(signs * difference))
 
 
+def random(scene: Scene) -> Made:
+    """The reference's settings without a step: the same letters with random texture, in the same region.
+
+    As ``tests.benchmarks.packs`` has it. What letters do to weak networks is no attack.
+    """
+    marks = scene.marks(scene.settings.model_copy(update={"steps": 0}), scene.confined, "random", SITE_KEY)
+    images, place = scene.originals.copy(), marks.kept
+    images[place] = marks.images
+    refused = len(images) - len(place)
+    return Made(images, note=f"{refused} images refused, shown unmarked" if refused else "")
+
+
 def static(scene: Scene) -> Made:
     """The reference's lettering without any texture: each stroke brighter or darker, as the reference's is in mean."""
-    if scene.settings.tier == "discreet":
-        raise Skipped("the discreet tier has no lettering")
+    if not scene.reference.strokes.any():
+        raise Skipped("there is no lettering")
     changes = []
     for frame in scene.frames:
         moved = shown(frame.reference) - shown(frame.original)
@@ -288,6 +317,7 @@ def strong(scene: Scene) -> Made:
 
 METHODS: dict[str, Callable[[Scene], Made]] = {
     "clean": clean,
+    "random": random,
     "noise": noise,
     "static": static,
     "paper": mode("paper", fit=True),
@@ -298,5 +328,7 @@ METHODS: dict[str, Callable[[Scene], Made]] = {
     "strong": strong,
 }
 """Column -> function, in the order of the table."""
-OURS = ("generator", "strong")
-"""Columns that are attacked by removal."""
+MAIN = ("clean", "random", "strong")
+"""Columns of all images."""
+OTHERS = ("noise", "static", "mi-fgsm", "di-fgsm", "universal", "paper")
+"""Every other attack in the same pixels with the same energy, and controls; what takes longest comes last."""

@@ -46,6 +46,11 @@ TUNINGS = {
 what learns reaches further down."""
 
 
+def victim_path(family: str, cache: Path, older: str | None = None) -> Path:
+    """Return where the finished victim of a family is kept, of all open sets or of an older one."""
+    return cache / f"{older or 'open'}-{family}-{digest([VERSION, asdict(TUNINGS[family])])}.safetensors"
+
+
 def pretrained_victim(
     family: str,
     data: Path,
@@ -77,7 +82,7 @@ def pretrained_victim(
         those of ``convert_victim``, ``shared_folder`` and ``fine_tune``.
     """
     tuning = TUNINGS[family]
-    path = cache / f"{'open' if older is None else older.name}-{family}-{digest([VERSION, asdict(tuning)])}.safetensors"
+    path = victim_path(family, cache, None if older is None else older.name)
     if path.exists():
         return path
     cache.mkdir(parents=True, exist_ok=True)

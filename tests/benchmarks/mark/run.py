@@ -4,100 +4,40 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from gateway.errors import ConfigError
 from gateway.mark import MarkSettings, SurrogatePack
 from gateway.mark.device import resolve_device
 from gateway.mark.surrogates.packs import Surrogate
-from tests.benchmarks.mark.data import PROFILES, Sample, draw_sample, pack_of
+from tests.benchmarks.mark import foreign
+from tests.benchmarks.mark.data import PROFILES, Sample, draw_sample, first_of, pack_of
 from tests.benchmarks.mark.fingerprint import fingerprint
 from tests.benchmarks.mark.methods import Scene
 from tests.benchmarks.mark.nets_victims import HELD
-from tests.benchmarks.mark.remover import RemoverRecipe
+from tests.benchmarks.mark.options import Options
 from tests.benchmarks.mark.store import CellStore, digest
 from tests.benchmarks.mark.victims import Recipe, Victim, answers, architecture_of, lineage_of, load_or_train
 
 WHITE_BOX = "white-box"
 ALONE = "white-box, alone"
-DATA = "data held out"
+DATA = "same family, other data"
 FAMILY = "family held out"
+FOREIGN = "foreign network"
 LEFT_OUT = ", its family left out of the pack"
 """Follows the name of a network that the pack holds the family of, where that family took no part."""
 GENERATOR = "generator"
 """Name of that column, and kind of the cells with its speed."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """What is measured.
-
-    Attributes
-    ----------
-    sets
-        names of ``data.PROFILES``.
-    tiers
-        ``lettered``, ``discreet``.
-    methods
-        names of ``methods.METHODS``.
-    sample
-        test images per set; None: all.
-    steps
-        of the ``strong`` optimiser and of library attacks.
-    averaging
-        N of the averaging attacks.
-    finetune
-        n of the victims trained on.
-    finetune_steps
-        least steps of such training.
-    pairs
-        images for the pair-trained remover.
-    curve
-        tier -> display PSNR in dB.
-    curve_sample
-        images per set for the energy curve, the time comparison and the cross-key correlation.
-    remover
-        recipe of the remover.
-    our_steps
-        of ``strong`` in the time comparison.
-    their_steps
-        of torchattacks in the time comparison.
-    settings
-        more fields of ``MarkSettings``, e.g. ``generations`` of the paper's search.
-    few
-        CI: a few treatments, one tier after the columns, and no pair-trained remover need have learned its trade.
-    device
-        as for ``MarkSettings``.
-    """
-
-    sets: tuple[str, ...]
-    tiers: tuple[str, ...]
-    methods: tuple[str, ...]
-    sample: int | None
-    steps: int
-    averaging: tuple[int, ...] = (10, 100)
-    finetune: tuple[int, ...] = (50, 200)
-    finetune_steps: int = 60
-    pairs: int = 100
-    curve: dict[str, tuple[float, ...]] = field(
-        default_factory=lambda: {"lettered": (26.0, 30.0, 34.0, 40.0), "discreet": (40.0, 44.0, 48.0)}
-    )
-    curve_sample: int = 12
-    remover: RemoverRecipe = field(default_factory=RemoverRecipe)
-    our_steps: tuple[int, ...] = (2, 4, 8, 16, 25)
-    their_steps: tuple[int, ...] = (5, 10, 20, 40, 80)
-    settings: dict[str, object] = field(default_factory=dict)
-    few: bool = False
-    device: str = "auto"
-
-    @property
-    def later_tiers(self) -> tuple[str, ...]:
-        """Tiers of the stages after the columns."""
-        return self.tiers[:1] if self.few else self.tiers
+class OutOfTime(Exception):
+    """The run's time is up; what is finished is kept, and the run goes on where it was when it is started again."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +49,8 @@ class Reader:
     name
         as in tables.
     held
-        ``WHITE_BOX`` (one of the networks that the mark is made against), ``ALONE`` (the only one), ``DATA`` or
-        ``FAMILY``.
+        ``WHITE_BOX`` (one of the networks that the mark is made against), ``ALONE`` (the only one), ``DATA``,
+        ``FAMILY`` or ``FOREIGN``.
     lineage
         ``imagenet`` or ``scratch``.
     identity
@@ -134,7 +74,7 @@ class Run:
     options
         what is measured.
     recipes
-        of the victims.
+        of the victims of the open sets.
     data
         folder of the sets.
     out
@@ -143,6 +83,8 @@ class Run:
         folder of victims and removers.
     say
         told what is going on.
+    older_recipes
+        of the victims of older sets, which are trained there.
     """
 
     def __init__(
@@ -153,41 +95,73 @@ class Run:
         out: Path,
         cache: Path,
         say: Callable[[str], None] = lambda text: None,
+        older_recipes: Sequence[Recipe] = (),
     ) -> None:
         self.options, self.recipes, self.data, self.out, self.cache, self.say = options, recipes, data, out, cache, say
+        self.older_recipes = older_recipes
+        self._end = time.monotonic() + 3600.0 * options.hours if options.hours else None
         self.device = resolve_device(options.device)
         self.store = CellStore(out / "cells.jsonl")
         self.skipped: dict[str, str] = {}
         self._samples: dict[str, Sample] = {}
         self._scenes: dict[str, Scene] = {}
+        self._parts: dict[tuple[str, str], Scene] = {}
         self._victims: dict[str, list[Victim]] = {}
         self._surrogates: dict[int, tuple[Surrogate, ...]] = {}
+        self._foreign: dict[str, list[Reader]] = {}
+        self._right: dict[tuple[str, str, str], list[int]] = {}
 
     @cached_property
     def identity(self) -> str:
         """What every mark of this run depends on, in 16 digits; part of every cell."""
-        return digest([fingerprint(), self.options.sample, self.options.steps, self.options.settings, self.device.type])
+        options = self.options
+        numbers = [options.sample, options.part, options.steps]
+        return digest([fingerprint(), *numbers, options.settings, self.device.type])
 
     def sample(self, name: str) -> Sample:
-        """Return the set's sample."""
+        """Return the set's sample; of an older set only a part."""
         if name not in self._samples:
-            self._samples[name] = draw_sample(self.data, name, self.options.sample)
+            count = self.options.part if name in self.options.older else self.options.sample
+            self._samples[name] = draw_sample(self.data, name, count)
         return self._samples[name]
+
+    def part(self, name: str) -> Sample:
+        """Return a class-balanced part of the set's sample, for stages that mark it anew."""
+        sample = self.sample(name)
+        return first_of(sample, min(self.options.part, len(sample)))
 
     def settings(self, tier: str) -> MarkSettings:
         """Return the settings of the reference marks."""
         return MarkSettings(tier=tier, steps=self.options.steps, device=self.options.device, **self.options.settings)
 
     def scene(self, name: str, tier: str) -> Scene:
-        """Return the scene of one set in one tier."""
+        """Return the scene of one set in one tier; in one of ``other_tiers`` with a part of the sample."""
         if name + tier not in self._scenes:
-            self._scenes[name + tier] = self.other_scene(self.sample(name), self.settings(tier))
+            sample = self.part(name) if tier in self.options.other_tiers else self.sample(name)
+            self._scenes[name + tier] = self.other_scene(sample, self.settings(tier))
         return self._scenes[name + tier]
+
+    def part_scene(self, name: str, tier: str) -> Scene:
+        """Return a part of the images of one set in one tier, whose marks are those of the whole."""
+        if (name, tier) not in self._parts:
+            self._parts[name, tier] = self.scene(name, tier).part(self.options.part)
+        return self._parts[name, tier]
+
+    def finished_scenes(self) -> list[Scene]:
+        """Return the scenes of the open sets whose marks are made."""
+        return [
+            one for one in self._scenes.values() if "reference" in vars(one) and one.sample.name in self.options.sets
+        ]
 
     def other_scene(self, sample: Sample, settings: MarkSettings, pack: SurrogatePack | None = None) -> Scene:
         """Return a scene with other settings, another sample or another pack."""
         pack = pack_of(sample.channels) if pack is None else pack
-        return Scene(sample, settings, PROFILES[sample.name], pack, self.out / "marks", self.say)
+        return Scene(sample, settings, PROFILES[sample.name], pack, self.out / "marks", self._told)
+
+    def _told(self, text: str) -> None:
+        """Pass on what a scene says of each piece that it keeps; after it there may be no time for another."""
+        self.say(text)
+        self.in_time()
 
     def surrogates(self, channels: int) -> tuple[Surrogate, ...]:
         """Return the pack's networks."""
@@ -198,10 +172,37 @@ class Run:
     def victims(self, name: str) -> list[Victim]:
         """Return the set's victims, trained where the cache has none."""
         if name not in self._victims:
-            self._victims[name] = [
-                load_or_train(recipe, self.data, name, self.cache, self.device, self.say) for recipe in self.recipes
-            ]
+            found = []
+            for recipe in self.older_recipes if name in self.options.older else self.recipes:
+                self.in_time()
+                found.append(load_or_train(recipe, self.data, name, self.cache, self.device, self.say))
+            self._victims[name] = found
         return self._victims[name]
+
+    def in_time(self) -> None:
+        """Raise ``OutOfTime`` where nothing new may be begun."""
+        if self._end is not None and time.monotonic() > self._end:
+            raise OutOfTime
+
+    def judges(self, name: str) -> list[Reader]:
+        """Return everybody who took no part in the marks: victims, and the foreign network where it knows the set."""
+        return self.held_out(name) + self.foreign(name)
+
+    def foreign(self, name: str) -> list[Reader]:
+        """Return the foreign network as a reader, where it knows the set and can be had; else nothing."""
+        if self.options.foreign and name not in self._foreign and name in foreign.SETS:
+            try:
+                predict = foreign.predictor(self.cache / "packages", self.sample(name).classes, self.device)
+            except ConfigError as error:
+                self.skipped[foreign.NAME] = str(error)
+                return []
+            identity = foreign.SOURCE.sha256[:16]
+            self._foreign[name] = [Reader(foreign.NAME, FOREIGN, "imagenet", identity, predict)]
+        return self._foreign.get(name, [])
+
+    def has_foreign_family(self, name: str) -> bool:
+        """Return whether the pack holds other weights of the foreign network's family, which share its start."""
+        return any(one.net.family == foreign.FAMILY for one in self.surrogates(self.sample(name).channels))
 
     def held_out(self, name: str) -> list[Reader]:
         """Return the set's victims as readers, with what of them is held out from the pack."""
@@ -273,6 +274,7 @@ class Run:
         readers: Sequence[Reader],
         images: Callable[[], np.ndarray],
         labels: np.ndarray,
+        as_asked: np.ndarray | None = None,
     ) -> None:
         """Put one cell per reader into the store: which of the images it answers rightly.
 
@@ -286,22 +288,40 @@ class Run:
             makes the display images float32 (K, H, W[, 3]); called only when a cell is missing.
         labels
             int64 (K,), true.
+        as_asked
+            bool (K,), images that were marked in the tier that was asked for (``Scene.as_asked``); None: all.
+
+        Raises
+        ------
+        OutOfTime
+            a cell is missing, and the run's time is up.
         """
-        made: list[np.ndarray] = []
+        made: list[tuple[np.ndarray, str]] = []
+        asked = np.ones(len(labels), bool) if as_asked is None else as_asked
         for reader in readers:
             identity = {"kind": "answers", **self._whole(where), "reader": reader.name, "net": reader.identity}
 
             def ask(reader: Reader = reader) -> dict[str, object]:
+                self.in_time()
                 if not made:
-                    made.append(images())
-                right = reader.predict(made[0]) == labels
-                return {"held": reader.held, "lineage": reader.lineage, "correct": [int(one) for one in right]}
+                    shown = images()
+                    made.append((shown, sha256(np.ascontiguousarray(shown)).hexdigest()))
+                known = (reader.name, reader.identity, made[0][1])
+                if known not in self._right:
+                    self._right[known] = [int(one) for one in reader.predict(made[0][0]) == labels]
+                told = {"held": reader.held, "lineage": reader.lineage, "as_asked": [int(one) for one in asked]}
+                return {**told, "correct": self._right[known]}
 
             self.store.once(identity, ask)
 
     def note(self, where: dict[str, object], make: Callable[[], dict[str, object]]) -> dict[str, object]:
-        """Return a cell of this run that holds anything but answers, made when there is none."""
-        return self.store.once(self._whole(where), make)
+        """Return a cell of this run that holds anything but answers, made when there is none (``OutOfTime``)."""
+
+        def made() -> dict[str, object]:
+            self.in_time()
+            return make()
+
+        return self.store.once(self._whole(where), made)
 
     def _whole(self, where: dict[str, object]) -> dict[str, object]:
         """Return an identity with all that its cell depends on: the run, and for a generator its code and weights."""
@@ -309,16 +329,19 @@ class Run:
         return {"run": self.identity, **own, **where}
 
     def seconds(self, work: Callable[[], object]) -> tuple[object, float]:
-        """Return what ``work`` returns and the seconds that it took, the device's queue included."""
-        began = time.perf_counter()
+        """Return what ``work`` returns and the seconds it took: of the processors, or with CUDA on the clock."""
+        clock = time.process_time if self.device.type == "cpu" else time.perf_counter
+        began = clock()
         result = work()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return result, time.perf_counter() - began
+        return result, clock() - began
 
     def described(self) -> dict[str, object]:
         """Return options and recipes as JSON-able values, for the report."""
-        return {"options": asdict(self.options), "victims": [asdict(one) for one in self.recipes]}
+        options = {**asdict(self.options), "folder": None}  # a path of this machine says nothing
+        victims = [[asdict(one) for one in recipes] for recipes in (self.recipes, self.older_recipes)]
+        return {"options": options, "victims": victims[0], "victims of older sets": victims[1]}
 
 
 def without_lineage(pack: SurrogatePack, surrogates: Sequence[Surrogate], lineage: str) -> SurrogatePack | None:

@@ -1,11 +1,11 @@
-"""What removal gets back: treatments, the pair-trained remover, averaging, retraining; and the positive control.
+"""What removal gets back: treatments, blanked backgrounds, remover, averaging, retraining; and the positive control.
 
 Held-out networks answer, for every setting, to marked images and to clean images after the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import numpy as np
@@ -13,51 +13,90 @@ import numpy as np
 from tests.benchmarks.mark import averaging, control
 from tests.benchmarks.mark.data import OTHER_KEY, SITE_KEY, Sample, draw_pool, shown
 from tests.benchmarks.mark.finetune import retrained
-from tests.benchmarks.mark.methods import OURS, Scene, Skipped
+from tests.benchmarks.mark.methods import Scene
 from tests.benchmarks.mark.remover import UNet, at_side, remove, train_remover
 from tests.benchmarks.mark.run import Reader, Run
 from tests.benchmarks.mark.store import digest
-from tests.benchmarks.mark.treatments import all_treatments, few_treatments, treated
+from tests.benchmarks.mark.treatments import (
+    CROP,
+    DENOISE,
+    GRID,
+    INPAINT,
+    Treatment,
+    background_treatments,
+    foreground_of,
+    treated,
+    treatments_of,
+)
 from tests.benchmarks.mark.victims import Victim
 
 POOL_FIRST = 100_000
 """Number of a pool's first image: its keys are not the sample's."""
 
 
-def _ours(run: Run, scene: Scene) -> dict[str, np.ndarray]:
-    """Return the display images of the columns that are attacked."""
-    found = {}
-    for method in OURS:
-        if method in run.options.methods:
-            try:
-                found[method] = shown(scene.made(method).images)
-            except Skipped:
-                continue
-    return found
+def _ours(scene: Scene) -> dict[str, np.ndarray]:
+    """Return the display images that removal is turned on, by column: clean and marked."""
+    return {"clean": shown(scene.originals), "strong": shown(scene.reference.images)}
+
+
+def _part(run: Run, name: str, tier: str) -> tuple[Scene, dict[str, object]]:
+    """Return the part of a scene that removal is measured on, and what of it is part of cells' identity.
+
+    The same networks answer to its images as they are, so that those that they know are known.
+    """
+    run.in_time()
+    scene = run.part_scene(name, tier)
+    part = {"part": len(scene.labels)}
+    for method, images in _ours(scene).items():
+        where = {"set": name, "tier": tier, "method": method, **part}
+        run.answer(where, run.held_out(name), lambda i=images: i, scene.labels, scene.as_asked)
+    return scene, part
+
+
+def backgrounds(run: Run) -> None:
+    """Put the answers of everybody, white-box too, to images without their background down."""
+    for name in run.options.sets:
+        readers = run.white_box(name) + run.judges(name)
+        for tier in run.options.tiers:
+            _treat(run, run.scene(name, tier), background_treatments(), readers, {})
+
+
+def grid(run: Run) -> None:
+    """Put the answers after formats and simple processing (A1) down."""
+    _removals(run, (GRID,))
 
 
 def treatments(run: Run) -> None:
-    """Put the answers after every treatment down."""
-    chosen = few_treatments() if run.options.few else all_treatments()
+    """Put the answers after denoisers, inpainting and cropping to the region of interest down."""
+    _removals(run, (DENOISE, INPAINT, CROP))
+
+
+def _removals(run: Run, groups: Sequence[str]) -> None:
     for name in run.options.sets:
-        readers = run.held_out(name)
         for tier in run.options.later_tiers:
-            scene = run.scene(name, tier)
-            marks = scene.reference
-            stacks = {"clean": shown(scene.originals), **_ours(run, scene)}
-            for treatment in chosen:
-                if treatment.needs_strokes and not marks.strokes.any():
-                    continue
-                for method, images in stacks.items():
-                    where = {"set": name, "tier": tier, "method": method}
-                    where |= {"removal": treatment.group, "setting": treatment.setting}
-                    run.answer(
-                        where,
-                        readers,
-                        lambda t=treatment, i=images, m=marks: treated(t, i, m.strokes, m.roi),
-                        scene.labels,
-                    )
-            run.say(f"{name} {tier}: {len(chosen)} treatments")
+            scene, part = _part(run, name, tier)
+            _treat(run, scene, treatments_of(groups, run.options.grid), run.held_out(name), part)
+
+
+def _treat(
+    run: Run, scene: Scene, chosen: Sequence[Treatment], readers: Sequence[Reader], part: dict[str, object]
+) -> None:
+    marks, name, tier = scene.reference, scene.sample.name, scene.settings.tier
+    foregrounds = np.stack([foreground_of(image) for image in shown(scene.originals)])
+    for treatment in chosen:
+        if treatment.needs_strokes and not marks.strokes.any():
+            continue
+        for method, images in _ours(scene).items():
+            where = {"set": name, "tier": tier, "method": method, **part}
+            where |= {"removal": treatment.group, "setting": treatment.setting}
+            run.answer(
+                where,
+                readers,
+                lambda t=treatment, i=images: treated(t, i, marks.strokes, marks.roi, foregrounds),
+                scene.labels,
+                scene.as_asked,
+            )
+    run.say(f"{name} {tier}: {len(chosen)} treatments")
 
 
 def learned(run: Run) -> None:
@@ -65,7 +104,7 @@ def learned(run: Run) -> None:
     for name in run.options.sets:
         positive_control(run, name)
         for tier in run.options.later_tiers:
-            scene = run.scene(name, tier)
+            scene, _ = _part(run, name, tier)
             _remover(run, scene)
             _averaging(run, scene)
             _retraining(run, scene)
@@ -83,15 +122,16 @@ def _asked(
     run: Run, scene: Scene, readers: list[Reader], group: str, setting: str, clean: Callable, ours: Callable
 ) -> None:
     """Put the answers to clean and marked images after one removal down."""
-    where = {"set": scene.sample.name, "tier": scene.settings.tier, "removal": group, "setting": setting}
-    run.answer({**where, "method": "clean"}, readers, clean, scene.labels)
-    for method in _ours(run, scene):
-        run.answer({**where, "method": method}, readers, lambda method=method: ours(method), scene.labels)
+    where = {"set": scene.sample.name, "tier": scene.settings.tier, "part": len(scene.labels)}
+    where |= {"removal": group, "setting": setting}
+    for method in _ours(scene):
+        made = clean if method == "clean" else lambda method=method: ours(method)
+        run.answer({**where, "method": method}, readers, made, scene.labels, scene.as_asked)
 
 
 def _remover(run: Run, scene: Scene) -> None:
     readers, recipe = run.held_out(scene.sample.name), run.options.remover
-    images = {"clean": shown(scene.originals), **_ours(run, scene)}
+    images = _ours(scene)
     nets: list[UNet] = []
 
     def freed(method: str) -> np.ndarray:
@@ -109,7 +149,7 @@ def _remover(run: Run, scene: Scene) -> None:
 
 def _averaging(run: Run, scene: Scene) -> None:
     readers = run.held_out(scene.sample.name)
-    images = {"clean": shown(scene.originals), **_ours(run, scene)}
+    images = _ours(scene)
     for count in run.options.averaging:
         marked, clean = _pool(run, scene, count, SITE_KEY, seed=2)
         done: dict[str, dict[str, np.ndarray]] = {}
@@ -134,7 +174,7 @@ def _averaging(run: Run, scene: Scene) -> None:
 
 def _retraining(run: Run, scene: Scene) -> None:
     name = scene.sample.name
-    images = {"clean": shown(scene.originals), **_ours(run, scene)}
+    images = _ours(scene)
     for count in run.options.finetune:
         marked, _ = _pool(run, scene, count, SITE_KEY, seed=2)
         for victim, reader in zip(run.victims(name), run.held_out(name), strict=True):
@@ -148,11 +188,12 @@ def _retraining(run: Run, scene: Scene) -> None:
                     answered.update(zip(images, found, strict=True))
                 return answered[method]
 
+            told = f"{reader.identity}, {scene.settings.tier}, {count}"
             for method in images:
-                pupil = Reader(reader.name, reader.held, reader.lineage, reader.identity, lambda _, m=method: taught(m))
-                where = {"set": name, "tier": scene.settings.tier, "method": method}
+                pupil = Reader(reader.name, reader.held, reader.lineage, told, lambda _, m=method: taught(m))
+                where = {"set": name, "tier": scene.settings.tier, "method": method, "part": len(scene.labels)}
                 where |= {"removal": f"retrained {count}", "setting": f"{count} marked images"}
-                run.answer(where, [pupil], lambda m=method: images[m], scene.labels)
+                run.answer(where, [pupil], lambda m=method: images[m], scene.labels, scene.as_asked)
         run.say(f"{name} {scene.settings.tier}: victims retrained on {count} marked images")
 
 

@@ -1,5 +1,6 @@
 """What an adversary may do to an image without having seen pairs: the grid of formats and processing (A1 of mark,
-section 4), off-the-shelf denoisers (A2), and cutting everything but the region of interest away (A5).
+section 4), off-the-shelf denoisers (A2), cutting everything but the region of interest away (A5), and blackening the
+background or cropping to the anatomy, which takes letters in the air away.
 
 Every treatment takes display images float32 in 0..1 and gives such images back. The same treatment is applied to
 unmarked images, so that its cost is seen; the report takes the setting that is best *for the adversary*. Denoisers:
@@ -9,7 +10,7 @@ scikit-image and OpenCV. Inpainting is given the true strokes of each image, mor
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -18,10 +19,20 @@ from PIL import Image
 from scipy import ndimage
 from skimage import restoration
 
+from gateway.mark.visibility.region import find_foreground
+
 GRID = "a1"
 DENOISE = "denoiser"
 INPAINT = "inpaint"
 CROP = "crop"
+BLANK = "blanked"
+ANATOMY = "cropped to the anatomy"
+TRUE, FOUND = "true foreground", "foreground found in the copy"
+"""Settings of both: the foreground of the original, more than an adversary has, and what the copy shows of it."""
+LETTER = 9
+"""Pixels across which strokes of letters, and no anatomy that matters, disappear."""
+SPECK = 0.1
+"""Share of the largest piece below which another is no anatomy."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +47,14 @@ class Shown:
         bool (H, W), true strokes.
     roi
         bool (H, W), region of interest.
+    foreground
+        bool (H, W), of the unmarked image.
     """
 
     image: np.ndarray
     strokes: np.ndarray
     roi: np.ndarray
+    foreground: np.ndarray
 
     @property
     def channel_axis(self) -> int | None:
@@ -55,7 +69,7 @@ class Treatment:
     Attributes
     ----------
     group
-        ``a1``, ``denoiser``, ``inpaint`` or ``crop``.
+        ``a1``, ``denoiser``, ``inpaint``, ``crop``, ``blanked`` or ``cropped to the anatomy``.
     setting
         e.g. ``jpeg-75``.
     apply
@@ -164,11 +178,53 @@ def inpaint(radius: float, method: int, grown: int) -> Callable[[Shown], np.ndar
 
 def crop_box(one: Shown) -> np.ndarray:
     """Return the bounding box of the region of interest, scaled to the whole image."""
-    if not one.roi.any():
-        return one.image
-    rows, columns = np.flatnonzero(one.roi.any(axis=1)), np.flatnonzero(one.roi.any(axis=0))
-    box = one.image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return np.clip(cv2.resize(box, one.image.shape[1::-1], interpolation=cv2.INTER_LINEAR), 0.0, 1.0)
+    return _box(one.image, one.roi)
+
+
+def _box(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    if not mask.any():
+        return image
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    box = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return np.clip(cv2.resize(box, image.shape[1::-1], interpolation=cv2.INTER_LINEAR), 0.0, 1.0)
+
+
+def foreground_of(image: np.ndarray) -> np.ndarray:
+    """Return the (H, W) bool foreground of an unmarked display image (H, W[, 3])."""
+    return find_foreground(image, np.zeros(image.shape[:2], bool))
+
+
+def found_foreground(image: np.ndarray) -> np.ndarray:
+    """Return the (H, W) bool foreground that a marked display image shows to somebody who knows that letters are thin.
+
+    A grey opening takes bright strokes away, and of what is left large pieces count.
+    """
+    opened = ndimage.grey_opening(image, (LETTER, LETTER) + (1,) * (image.ndim - 2))
+    mask = ndimage.binary_fill_holes(foreground_of(opened))
+    pieces, count = ndimage.label(mask)
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    sizes[0] = 0
+    return (sizes >= SPECK * sizes.max(initial=1))[pieces] & (pieces > 0)
+
+
+def blanked(mask: Callable[[Shown], np.ndarray]) -> Callable[[Shown], np.ndarray]:
+    """Return blackening of all that is no foreground."""
+
+    def apply(one: Shown) -> np.ndarray:
+        kept = mask(one)
+        return np.where(kept if one.image.ndim == 2 else kept[..., None], one.image, np.float32(0.0))
+
+    return apply
+
+
+def background_treatments() -> list[Treatment]:
+    """Return what takes the letters in the air away: blanking, and cropping to the anatomy."""
+    masks: dict[str, Callable[[Shown], np.ndarray]] = {
+        TRUE: lambda one: one.foreground,
+        FOUND: lambda one: found_foreground(one.image),
+    }
+    found = [Treatment(BLANK, setting, blanked(mask)) for setting, mask in masks.items()]
+    return [*found, Treatment(ANATOMY, TRUE, lambda one: _box(one.image, one.foreground))]
 
 
 def keep_roi(fill: str) -> Callable[[Shown], np.ndarray]:
@@ -207,13 +263,29 @@ def all_treatments() -> list[Treatment]:
     return found + [Treatment(INPAINT, setting, apply, needs_strokes=True) for setting, apply in painted]
 
 
-def few_treatments() -> list[Treatment]:
-    """Return one or two settings of each group, for CI."""
-    wanted = {"jpeg-75", "blur-1", "median-3", "bilateral-0.15-3", "telea-3-grown-1", "box"}
-    return [treatment for treatment in all_treatments() if treatment.setting in wanted]
+FEW = {
+    GRID: ("jpeg-75", "jpeg-50", "resize-128", "blur-1", "blur-2", "median-3", "median-5", "bits-4"),
+    DENOISE: ("nlm-2", "tv-0.1", "bilateral-0.15-3"),
+    INPAINT: ("telea-3-grown-1", "navier-stokes-5-grown-2"),
+    CROP: ("box", "outside-mean"),
+}
+"""Settings of each group that two hours of a processor have time for."""
+FEWEST = {GRID: ("jpeg-75", "median-3"), DENOISE: ("bilateral-0.15-3",), INPAINT: ("telea-3-grown-1",), CROP: ("box",)}
+"""The same for CI."""
 
 
-def treated(treatment: Treatment, images: np.ndarray, strokes: np.ndarray, rois: np.ndarray) -> np.ndarray:
+def treatments_of(groups: Sequence[str], settings: Mapping[str, Sequence[str]] | None = None) -> list[Treatment]:
+    """Return the treatments of these groups, all of them or (by group) those of the named settings."""
+    return [
+        one
+        for one in all_treatments()
+        if one.group in groups and (settings is None or one.setting in settings[one.group])
+    ]
+
+
+def treated(
+    treatment: Treatment, images: np.ndarray, strokes: np.ndarray, rois: np.ndarray, foregrounds: np.ndarray
+) -> np.ndarray:
     """Return display images float32 (N, H, W[, 3]) after a treatment.
 
     Parameters
@@ -226,8 +298,10 @@ def treated(treatment: Treatment, images: np.ndarray, strokes: np.ndarray, rois:
         bool (N, H, W).
     rois
         bool (N, H, W).
+    foregrounds
+        bool (N, H, W), of the unmarked images.
     """
-    parts = zip(images, strokes, rois, strict=True)
+    parts = zip(images, strokes, rois, foregrounds, strict=True)
     return np.stack([np.clip(treatment.apply(Shown(*part)), 0.0, 1.0).astype(np.float32) for part in parts])
 
 

@@ -26,7 +26,7 @@ from gateway.training.networks import augment, channels_first, new_net
 from gateway.training.open_sets import OPEN_SETS
 from tests.benchmarks.mark.data import Sample, balanced, train_images
 from tests.benchmarks.mark.nets_victims import VICTIM_FAMILIES
-from tests.benchmarks.mark.pretrained_victims import TUNINGS, pretrained_victim
+from tests.benchmarks.mark.pretrained_victims import TUNINGS, pretrained_victim, victim_path
 from tests.benchmarks.mark.store import digest
 from tests.benchmarks.mark.victim_sources import PRETRAINED_VICTIMS
 
@@ -103,6 +103,19 @@ def known(names: Iterable[str], recipes: dict[str, Recipe]) -> tuple[list[Recipe
             reasons.append(f"victim {name}: gateway.mark.surrogates.nets has no such family")
         else:
             found.append(recipes[name])
+    return found, reasons
+
+
+def trained(recipes: Iterable[Recipe], cache: Path) -> tuple[list[Recipe], list[str]]:
+    """Return the recipes without those of pretrained victims that the cache lacks, and why these are missing."""
+    found, reasons = [], []
+    for recipe in recipes:
+        if recipe.family in TUNINGS and not victim_path(recipe.family, cache).exists():
+            reasons.append(
+                f"victim {recipe.family}: not trained yet (python -m tests.benchmarks.mark.pretrained_victims)"
+            )
+        else:
+            found.append(recipe)
     return found, reasons
 
 

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.audit import AuditLog, events
+from gateway.audit.refusals import Refusals
 from gateway.config.models import Restore
 from gateway.errors import CapacityError, ConfigError
 from gateway.network.admission import Counts, Places
 from gateway.network.callers import Caller, Rejection
 from gateway.network.door import Door, DoorLimits
 from gateway.network.http import Answered, Exchange, HttpListen, HttpsServer
-from gateway.network.refusals import Refusals
 from gateway.network.retrieve.access import bound_to
 from gateway.network.retrieve.dicomweb.bearer import Bearer, TokenRefused
 from gateway.network.retrieve.dicomweb.originals import serve_retrieve

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import structlog
 
-from gateway.audit import FIELDS, AuditLog
+from gateway.audit.log import FIELDS, AuditLog
 
 LINES_OF_ONE_ADDRESS = 20  # of one event and reason in one window
 LINES_OF_ALL = 200  # of one event and reason, over all addresses
@@ -26,13 +27,13 @@ _log = structlog.get_logger(__name__)
 @dataclass
 class _Window:
     began: float
+    outcome: str
     written: int = 0
     kept_back: int = 0
-    fields: dict[str, object] = field(default_factory=dict)
 
 
 class Refusals:
-    """Writes refusals of one port. Safe for any number of threads.
+    """Writes refusals, or failures that anybody can bring about, of one port. Safe for any number of threads.
 
     Parameters
     ----------
@@ -54,9 +55,18 @@ class Refusals:
         fields
             Of the audit line, besides `reason` and `peer_address`.
         """
+        self._write_or_count(event, "refused", reason, address, fields)
+
+    def write_failure(self, event: str, reason: str, address: str, **fields: object) -> None:
+        """The same for what failed by our own fault; a reason stands for one or the other."""
+        self._write_or_count(event, "failure", reason, address, fields)
+
+    def _write_or_count(
+        self, event: str, outcome: str, reason: str, address: str, fields: Mapping[str, object]
+    ) -> None:
         with self._lock:
-            over_all = self._window(event, reason, "")
-            own = self._window(event, reason, address) if len(self._windows) < _MOST_KINDS else over_all
+            over_all = self._window(event, reason, "", outcome)
+            own = self._window(event, reason, address, outcome) if len(self._windows) < _MOST_KINDS else over_all
             if own.written >= LINES_OF_ONE_ADDRESS and own is not over_all:
                 own.kept_back += 1
                 return
@@ -66,7 +76,7 @@ class Refusals:
             over_all.written += 1
             if own is not over_all:
                 own.written += 1
-        self._write(event, reason=reason, **{**fields, "peer_address": address or None})
+        self._write(event, outcome, reason=reason, **{**fields, "peer_address": address or None})
 
     def sum_up(self, *, all_of_them: bool = False) -> None:
         """Write the sums of the windows that are over; called every moment by the port."""
@@ -78,20 +88,21 @@ class Refusals:
             if window.kept_back:
                 self._write(
                     event,
+                    window.outcome,
                     reason=reason,
                     peer_address=address or None,
                     count=window.kept_back,
                     seconds=round(now - window.began, 1),
                 )
 
-    def _window(self, event: str, reason: str, address: str) -> _Window:
-        return self._windows.setdefault((event, reason, address), _Window(time.monotonic()))
+    def _window(self, event: str, reason: str, address: str, outcome: str) -> _Window:
+        return self._windows.setdefault((event, reason, address), _Window(time.monotonic(), outcome))
 
-    def _write(self, event: str, **fields: object) -> None:
+    def _write(self, event: str, outcome: str, **fields: object) -> None:
         # AE titles are the peer's own words: in the log they are checked as in the audit
         told = {name: FIELDS[name](fields[name]) for name in _TOLD if fields.get(name) is not None}
         _log.info(event, **told)
         try:
-            self._audit.write(event, "refused", **fields)
+            self._audit.write(event, outcome, **fields)
         except OSError as error:
             _log.error("the audit line of a refusal could not be written", errno=error.errno)
