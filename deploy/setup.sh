@@ -30,6 +30,7 @@ need_programs() {
     # Debian starts Orthanc at once on the port that an archive would use; we start our own.
     if [ -x /etc/init.d/orthanc ]; then /etc/init.d/orthanc stop >/dev/null 2>&1 || true; fi
     if [ -x /etc/init.d/prometheus ]; then /etc/init.d/prometheus stop >/dev/null 2>&1 || true; fi
+    if [ -x /etc/init.d/etcd ]; then /etc/init.d/etcd stop >/dev/null 2>&1 || true; fi
 }
 
 # has_memory_for_files GIB - whether /dev/shm takes so much, runs programs, and the machine has it to spare.

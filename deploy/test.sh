@@ -11,7 +11,7 @@ if [ "${1:-}" = --full ]; then full=yes; shift; fi
 
 need_programs tesseract:tesseract-ocr dcmdump:dcmtk Orthanc:orthanc dciodvfy:dicom3tools node:nodejs npm:npm initdb:postgresql \
     chromium:chromium promtool:prometheus libOrthancDicomWeb.so:orthanc-dicomweb \
-    haproxy:haproxy libOrthancPython.so:orthanc-python
+    haproxy:haproxy libOrthancPython.so:orthanc-python patroni:patroni etcd:etcd-server ip:iproute2
 make_venv "[test,bench,training,postgresql,s3]"
 # Their metadata ask for torchvision, which must match the build of torch; what is used of them here does without it.
 .venv/bin/pip install --quiet --disable-pip-version-check --no-deps -c deploy/constraints.txt \

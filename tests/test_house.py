@@ -105,6 +105,7 @@ REACHES: dict[str, dict[str, tuple[set[str], str]]] = {
 # Promise 6: the words that open a sealed original, and the only modules that may say them.
 OPENING_NAMES = {
     "OpeningKeys",
+    "PayloadOpener",
     "X25519PrivateKey",
     "open_carried",
     "open_payload",

@@ -66,7 +66,7 @@ def roles_to_start(config: Config) -> list[Role]:
 
 def processes_of(config: Config, role: Role) -> list[str]:
     """The names of a role's processes: its own, and for further ones ``ROLE-2`` and so on."""
-    count = config.ingress.processes if role == "ingress" else 1
+    count = {"ingress": config.ingress.processes, "worker": config.worker.processes}.get(role, 1)
     return [role if number == 1 else f"{role}-{number}" for number in range(1, count + 1)]
 
 

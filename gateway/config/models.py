@@ -66,7 +66,8 @@ class Database(Model):
     url: Annotated[str, AfterValidator(url_or_reference)] = ""
 
 
-MOST_PROCESSES = 64  # of a role on one port
+LEAST_MIB = 1024  # of a worker process that has company: networks, and some frames
+MOST_PROCESSES = 64  # of a role
 
 PROOF_NAME = "restore.proof"  # beside the public restore key
 
@@ -213,12 +214,21 @@ class Surrogates(Model):
 class Worker(Model):
     """The role that seals, marks and delivers."""
 
+    processes: Annotated[int, Field(ge=1, le=MOST_PROCESSES)] = 1  # that seal, mark and deliver beside each other
     batch: Annotated[int, Field(ge=1, le=256)] = 8
     lease_s: Annotated[float, Field(ge=5)] = 120
     poll_s: Annotated[float, Field(gt=0)] = 2.0
     device: Device = "auto"
-    memory_mib: Annotated[int, Field(ge=0)] = 0  # that marking may take; 0: three quarters of what the machine has
+    memory_mib: Annotated[int, Field(ge=0)] = 0  # for marking, in all processes; 0: three quarters of the machine
     sending: Annotated[int, Field(ge=0, le=1024)] = 0  # instances at a time, to all destinations; 0: no limit
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Worker:
+        return checked(self, self._disagreements())
+
+    def _disagreements(self) -> Iterator[Problem]:
+        if 0 < self.memory_mib < LEAST_MIB * self.processes and self.processes > 1:
+            yield ("memory_mib",), f"{self.processes} processes share memory_mib, and each wants {LEAST_MIB} at least"
 
 
 class Codecs(Model):

@@ -1,7 +1,7 @@
 """Sealing, opening, tokens, signatures and key rings. It knows bytes, never what they mean."""
 
 from gateway.keys.canonical import canonical
-from gateway.keys.chunked import ChunkedReader, ChunkedWriter
+from gateway.keys.chunked import ChunkedReader, ChunkedWriter, Scratch
 from gateway.keys.derive import hkdf, mark_seed
 from gateway.keys.generate import make_keys
 from gateway.keys.hpke import key_id
@@ -16,6 +16,7 @@ __all__ = [
     "ChunkedWriter",
     "DerivedCipher",
     "OpeningKeys",
+    "Scratch",
     "SealingKeys",
     "Signer",
     "SpoolCipher",

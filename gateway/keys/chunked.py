@@ -15,7 +15,7 @@ import io
 import os
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -97,6 +97,19 @@ class ChunkedWriter:
             raise SealError("too-long", "more chunks than one file can number")
         self._file.write(self._cipher.encrypt(_nonce(self._prefix, self._count, final), plaintext, self._aad))
         self._count += 1
+
+
+class Scratch:
+    """Memory for one chunk, sealed and plain, that is used again and again: fresh memory costs more than decrypting."""
+
+    def __init__(self) -> None:
+        self._sealed, self._plain = bytearray(), bytearray()
+
+    def room(self, length: int) -> tuple[memoryview, memoryview]:
+        """Room for `length` sealed bytes, and for what they hold."""
+        if len(self._sealed) < length:
+            self._sealed, self._plain = bytearray(length), bytearray(length)
+        return memoryview(self._sealed)[:length], memoryview(self._plain)[: length - TAG]
 
 
 class ChunkedReader(io.RawIOBase):
@@ -197,6 +210,27 @@ class ChunkedReader(io.RawIOBase):
             raise StopIteration
         return part
 
+    def pieces(self, scratch: Scratch) -> Iterator[memoryview]:
+        """Every chunk from the first on, in memory that is used again: each is good until the next is asked for.
+
+        Parameters
+        ----------
+        scratch
+            For this alone while it runs.
+        """
+        self._file.seek(self._start)
+        for index in range(self._count):
+            length = min(self._chunk, self._size - index * self._chunk) + TAG
+            sealed, plaintext = scratch.room(length)
+            if self._file.readinto(sealed) != length:  # type: ignore[attr-defined]  # of a buffered file: all there is
+                raise SealError("truncated", "an encrypted file ends too early")
+            final = index == self._count - 1
+            try:
+                self._cipher.decrypt_into(_nonce(self._prefix, index, final), sealed, self._aad, plaintext)
+            except InvalidTag:
+                self._explain(bytes(sealed), index, final)
+            yield plaintext
+
     def close(self) -> None:
         if not self.closed and hasattr(self, "_file"):
             self._file.close()
@@ -220,11 +254,15 @@ class ChunkedReader(io.RawIOBase):
         sealed = self._file.read(self._chunk + TAG)
         plaintext = self._decrypt(sealed, index, final)
         if plaintext is None:
-            if final and self._decrypt(sealed, index, False) is not None:
-                raise SealError("truncated", "an encrypted file ends too early, at the border of a chunk")
-            raise SealError("tampered", f"chunk {index} of an encrypted file, or its context, was changed")
+            self._explain(sealed, index, final)
         self._current = (index, plaintext)
         return plaintext
+
+    def _explain(self, sealed: bytes, index: int, final: bool) -> NoReturn:
+        """Why a chunk does not open."""
+        if final and self._decrypt(sealed, index, False) is not None:
+            raise SealError("truncated", "an encrypted file ends too early, at the border of a chunk")
+        raise SealError("tampered", f"chunk {index} of an encrypted file, or its context, was changed")
 
     def _decrypt(self, sealed: bytes, index: int, final: bool) -> bytes | None:
         try:

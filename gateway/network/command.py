@@ -69,6 +69,8 @@ _TITLES = {MOVE_DESTINATION, MOVE_ORIGINATOR_AE}
 
 LONGEST_COMMAND = 65_536  # bytes that are read of a command set; a C-STORE-RQ has about 200
 
+_HEAD, _NUMBER, _GROUP_LENGTH = struct.Struct("<HHL"), struct.Struct("<HHLH"), struct.Struct("<HHLL")
+
 Command = dict[int, int | str]
 
 
@@ -80,8 +82,8 @@ def encode_command(command: Command) -> bytes:
     command
         Element numbers of group 0000 with their values: int for US, str for UI, AE and LO.
     """
-    body = b"".join(_element(number, _encoded(number, command[number])) for number in sorted(command))
-    return _element(GROUP_LENGTH, struct.pack("<L", len(body))) + body
+    body = b"".join([_element_of(number, command[number]) for number in sorted(command)])
+    return _GROUP_LENGTH.pack(0, GROUP_LENGTH, 4, len(body)) + body
 
 
 def decode_command(data: bytes) -> Command:
@@ -97,7 +99,7 @@ def decode_command(data: bytes) -> Command:
     while at < len(data):
         if at + 8 > len(data):
             raise DicomError("bad-command", "truncated element in a DIMSE command set")
-        group, number, length = struct.unpack_from("<HHL", data, at)
+        group, number, length = _HEAD.unpack_from(data, at)
         value = data[at + 8 : at + 8 + length]
         if group != 0 or len(value) != length:
             raise DicomError("bad-command", "malformed element in a DIMSE command set")
@@ -153,9 +155,10 @@ def _element(number: int, value: bytes) -> bytes:
     return struct.pack("<HHL", 0, number, len(value)) + value
 
 
-def _encoded(number: int, value: int | str) -> bytes:
+def _element_of(number: int, value: int | str) -> bytes:
     if isinstance(value, int):
-        return struct.pack("<H", value)
-    pad = b"\0" if number in _UIDS else b" "
+        return _NUMBER.pack(0, number, 2, value)
     text = value.encode("ascii")
-    return text + pad if len(text) % 2 else text
+    if len(text) % 2:
+        text += b"\0" if number in _UIDS else b" "
+    return _HEAD.pack(0, number, len(text)) + text

@@ -64,9 +64,19 @@ class CommitmentPort:
         Those with a ``commitment`` table may report, each from its addresses.
     take
         What is done with a report.
+    is_shared
+        Other processes of this role listen on the same port.
     """
 
-    def __init__(self, config: Commitment, destinations: Iterable[Destination], take: Take, audit: AuditLog) -> None:
+    def __init__(
+        self,
+        config: Commitment,
+        destinations: Iterable[Destination],
+        take: Take,
+        audit: AuditLog,
+        *,
+        is_shared: bool = False,
+    ) -> None:
         self._take = take
         self._reporters = [_reporter(one) for one in destinations if one.commitment is not None]
         budget = MemoryBudget(_MOST_MEMORY)
@@ -78,6 +88,7 @@ class CommitmentPort:
                 called_aes=tuple(called),
                 max_associations=_MOST_ASSOCIATIONS,
                 addresses=tuple(address for one in self._reporters for address in one.addresses),
+                is_shared=is_shared,
             ),
             audit=audit,
             admit=self._admit,

@@ -10,6 +10,9 @@ import ssl
 import struct
 import threading
 import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, cast
 
 from pynetdicom.pdu_primitives import P_DATA
@@ -18,7 +21,25 @@ from pynetdicom.transport import AssociationSocket
 if TYPE_CHECKING:
     from gateway.network.upper_layer import GatewayAssociation
 
+_MOST_PARTS = 512  # that the system takes at a time (IOV_MAX of Linux is 1024)
 CLOSING_WAIT_S = 0.02  # after our last PDU the peer may close first; then its stack has read that PDU for certain
+
+
+def send_parts(sock: socket.socket, parts: Iterable[bytes | memoryview]) -> None:
+    """Send parts one after the other, without putting them together where the connection is plain; raises as `sendall`.
+
+    TLS has no `sendmsg`.
+    """
+    if isinstance(sock, ssl.SSLSocket):
+        sock.sendall(b"".join(parts))
+        return
+    left = deque(parts)
+    while left:
+        sent = sock.sendmsg(left if len(left) <= _MOST_PARTS else islice(left, _MOST_PARTS))
+        while left and sent >= len(left[0]):
+            sent -= len(left.popleft())
+        if sent:
+            left[0] = memoryview(left[0])[sent:]
 
 
 class WakeUp:
@@ -83,12 +104,14 @@ class GatewaySocket(AssociationSocket):
 
     @property
     def has_unread(self) -> bool:
-        """Whether bytes have come that nobody has read yet, as far as the operating system knows."""
+        """Whether bytes have come that nobody has read yet."""
         sock = self.socket
         poll = select.poll()
         try:
             if sock is None:
                 return False
+            if isinstance(sock, ssl.SSLSocket) and sock.pending():
+                return True
             poll.register(sock, select.POLLIN)
             return bool(poll.poll(0))
         except (OSError, ValueError):  # closed under our feet
@@ -124,6 +147,15 @@ class GatewaySocket(AssociationSocket):
             self.connected.sendall(bytestream)
         except OSError:
             self.event_queue.put("Evt17")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether threads may send and read side by side: a connection of TLS is one thread's."""
+        return not isinstance(self.socket, ssl.SSLSocket)
+
+    def send_parts(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Send parts one after the other, as `send_parts`; OSError, and nothing is queued for it."""
+        send_parts(self.connected, parts)
 
     @property
     def connected(self) -> socket.socket:

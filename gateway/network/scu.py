@@ -34,6 +34,7 @@ from gateway.network.scu_pdus import (
     MOST_CONTEXTS,
     abort_pdu,
     associate_request,
+    data_head,
     data_pdu,
     fragments,
     numbered,
@@ -44,6 +45,7 @@ from gateway.network.window import agreed
 
 _ASSOCIATE_AC, _ASSOCIATE_RJ, _P_DATA, _RELEASE_RQ, _RELEASE_RP, _ABORT = 0x02, 0x03, 0x04, 0x05, 0x06, 0x07
 _SETTLE_S = 5.0  # for the answers to what else is under way, when one request cannot be sent to its end
+_AT_ONCE = 128 << 10  # bytes of fragments that go to the socket together, where they come in time
 _SMALLEST_PDU = 128  # bytes; a peer that takes less is not usable
 
 
@@ -230,9 +232,15 @@ class ScuAssociation:
         fragment = _read(data_set, length)
         if not fragment:
             raise DicomError("no-data-set", "there is nothing to send")
+        waiting: list[bytes] = []
+        amount = 0
         while fragment:
             following = _read(data_set, length)
-            self._wire.send(data_pdu(context_id, 0x00 if following else 0x02, fragment))
+            waiting += (data_head(context_id, 0x00 if following else 0x02, len(fragment)), fragment)
+            amount += len(fragment)
+            if amount >= _AT_ONCE or not following:
+                self._wire.send(*waiting)
+                waiting, amount = [], 0
             fragment = following
 
     def read_request(self, deadline: float, longest: int) -> tuple[dimse.Command, bytes]:
@@ -328,12 +336,14 @@ class ScuAssociation:
 def _read(stream: DataSet, length: int) -> bytes:
     """Read `length` bytes, fewer only at the end: a stream may hand out less than asked at a time."""
     data = stream.read(length)
-    while data and len(data) < length:
-        more = stream.read(length - len(data))
-        if not more:
-            break
-        data += more
-    return data
+    read = len(data)
+    if not 0 < read < length:
+        return data
+    parts = [data]
+    while read < length and (more := stream.read(length - read)):
+        parts.append(more)
+        read += len(more)
+    return b"".join(parts)
 
 
 __all__ = ["CERTIFICATE_FAILURES", "MOST_CONTEXTS", "ClientTls", "Peer", "Response", "ScuAssociation"]

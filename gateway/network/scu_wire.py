@@ -18,6 +18,7 @@ from collections.abc import Callable
 from gateway.errors import TransientError
 from gateway.network.associate_pdus import LONGEST_ASSOCIATE
 from gateway.network.connect import Peer, connect, lost
+from gateway.network.pdu_socket import send_parts
 from gateway.network.scu_pdus import P_DATA
 
 _LONGEST_PDU = 2 << 20  # bytes of a P-DATA-TF
@@ -32,7 +33,7 @@ def until(deadline: float) -> Patience:
 
 
 class ScuWire:
-    """An open connection; one thread at a time reads, and one at a time sends a PDU.
+    """An open connection; one thread at a time reads, and one at a time sends PDUs.
 
     Raises
     ------
@@ -50,12 +51,12 @@ class ScuWire:
         self._read = threading.Lock()  # held while somebody reads: a descriptor that is waited for is not closed
         self.last_sent = time.monotonic()
 
-    def send(self, data: bytes) -> None:
-        """Send a PDU."""
+    def send(self, *parts: bytes) -> None:
+        """Send PDUs, in whatever parts they come."""
         try:
             with self._turn:
                 self._socket.settimeout(self._blocked_s)
-                self._socket.sendall(data)
+                send_parts(self._socket, parts)
         except TimeoutError:
             raise TransientError("no-answer", "the peer does not read what it is sent") from None
         except OSError as error:

@@ -52,5 +52,5 @@ def check(header: InstanceHeader, limit: int, *, in_pieces: bool) -> None:
             "too-large-for-memory",
             f"marking {header.frames} frames of {header.columns}x{header.rows} takes about {needed >> 20} MiB, "
             f"and the worker may take {limit >> 20}",
-            "raise memory_mib in [worker] if the machine has more, or let another worker do it",
+            "raise memory_mib in [worker] if the machine has more, lower processes, or let another worker do it",
         )

@@ -84,7 +84,7 @@ class Protector:
     def __init__(self, config: Config, keys: SealingKeys, engine: Engine, vault_folder: Path) -> None:
         configure(Limits.of(config.codecs))
         self._config = config
-        self._memory = allowed(config.worker.memory_mib)
+        self._memory = allowed(config.worker.memory_mib) // config.worker.processes
         self._keys = keys
         self._engine = engine
         self._profiles = load_profiles()

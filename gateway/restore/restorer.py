@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import io
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
@@ -19,7 +18,7 @@ from sqlalchemy import Engine
 from gateway.dicom.copy.carried_body import read_copy
 from gateway.errors import GatewayError, IntegrityError, NotFoundError, VaultError
 from gateway.keys import OpeningKeys, read_token
-from gateway.restore.agreement import check_agreement
+from gateway.restore.agreement import check_agreement, check_agreement_of
 from gateway.restore.carried import CarriedOriginal, CopyRestorer
 from gateway.restore.held import HeldMemory
 from gateway.restore.ofrecord import OfRecord
@@ -230,7 +229,8 @@ class Original(OfRecord):
         self._keys = keys
         self._memory = memory or HeldMemory()
         self._payload: BinaryIO | None = None
-        self._data: bytes | None = None
+        self._buffer: bytearray | None = None
+        self._data: memoryview | None = None  # of the buffer
         self._taken = 0
         self._verified = False
 
@@ -260,10 +260,12 @@ class Original(OfRecord):
         self._verified = True
 
     def _verify_in_memory(self) -> None:
-        with closing(open_payload(self._payloads.open(self.locator), self._record, self._keys.restore_private)) as file:
-            data = file.read()
+        self._buffer = self._memory.buffer(self.size)
+        with self._memory.opener() as opener:
+            opener.read(self._payloads.open(self.locator), self._record, self._keys.restore_private, self._buffer)
+        data = memoryview(self._buffer)[: self.size].toreadonly()
         self._demand_digest(hashlib.sha256(data).hexdigest())
-        check_agreement(self._record, io.BytesIO(data))
+        check_agreement_of(self._record, data)
         self._data = data
 
     def _verify_in_pieces(self) -> None:
@@ -274,10 +276,10 @@ class Original(OfRecord):
             check_agreement(self._record, cast(BinaryIO, header))  # it reads forward only
 
     def stream(self) -> Iterator[bytes]:
-        """The verified bytes: out of memory, whole, or in pieces of at most 1 MiB, decrypted and checked a second time.
+        """The verified bytes: out of memory, whole and good until `close`; or in pieces of at most 1 MiB.
 
-        Of the latter the last is held back until the digest of the whole is right, so what is wrong never becomes
-        complete.
+        The latter are decrypted and checked a second time.
+        The last of them is held back until the digest of the whole is right, so what is wrong never becomes complete.
 
         Raises
         ------
@@ -287,13 +289,17 @@ class Original(OfRecord):
         if not self._verified or (self._data is None and self._payload is None):
             raise VaultError("not-verified", f"record {self.locator} is to be released before it was verified")
         if self._data is not None:
-            return iter([self._data] if self._data else [])
+            # A view, where bytes are promised: who writes, cuts or hashes them takes both, and nothing is copied.
+            return iter([cast(bytes, self._data)] if len(self._data) else [])
         return self._pass(cast(BinaryIO, self._payload))
 
     def close(self) -> None:
         """Close the payload file and give the memory back; what was verified is then forgotten."""
         self._verified = False
         self._data = None
+        if self._buffer is not None:
+            self._memory.keep(self._buffer)
+            self._buffer = None
         if self._taken:
             self._memory.give(self._taken)
             self._taken = 0

@@ -212,7 +212,7 @@ def _sorted(
     """Those records that are not what they were, and those that the list does not say as they are now."""
     changed, new = [], []
     for record in records:
-        now = (record.lasting_sha256(), record.derived_sha256, int(record.payload_file is None))
+        now = (record.lasting_sha256, record.derived_sha256, int(record.payload_file is None))
         last = database.execute(_LAST, (record.locator,)).fetchone()
         if last is not None and not _may_follow(last, now):
             changed.append(record)
@@ -223,7 +223,7 @@ def _sorted(
 
 def _facts(record: VaultRecord) -> tuple[str, str, str | None, int, str, int]:
     ended = int(record.payload_file is None)
-    lasting = record.lasting_sha256()
+    lasting = record.lasting_sha256
     return record.locator, lasting, record.derived_sha256, ended, _original(record), record.generation
 
 

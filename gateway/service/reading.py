@@ -89,9 +89,11 @@ class Reading:
             problems.append(self.problem(("store", "url"), "what is received waits in the store of now", _DRAIN))
         if new.codecs != old.config.codecs:
             problems.append(self.problem(("codecs",), "the limits of codecs cannot change while roles run", _RESTART))
-        if new.ingress.processes != old.config.ingress.processes and role in ("all", "ingress"):
-            what = "the number of processes cannot change while they run"
-            problems.append(self.problem(("ingress", "processes"), what, _RESTART))
+        for several in ("ingress", "worker"):
+            counts = (getattr(config, several).processes for config in (new, old.config))
+            if len({*counts}) > 1 and role in ("all", several):
+                what = "the number of processes cannot change while they run"
+                problems.append(self.problem((several, "processes"), what, _RESTART))
         before, now = set(roles_to_start(old.config)), set(roles_to_start(new))
         for one in sorted(before ^ now):
             if role in ("all", one):

@@ -66,7 +66,8 @@ def build_commitments(config: Config, engine: Engine, store, audit: AuditLog):
     if any(one.commitment for one in config.destinations):
         asked = Commitments(config.destinations, engine, committer, audit, store.wakes)
         if config.commitment is not None:
-            port = CommitmentPort(config.commitment, config.destinations, asked.reported, audit)
+            several = config.worker.processes > 1
+            port = CommitmentPort(config.commitment, config.destinations, asked.reported, audit, is_shared=several)
     if any(one.reports for one in config.ingress.peers):
         settings = config.commitment or Commitment()
         promises = Promises(config.routes, config.destinations, config.retention, settings, engine, committer, audit)

@@ -8,7 +8,7 @@ from gateway.vault.payloads import Payloads, PayloadStore
 from gateway.vault.places import open_payloads
 from gateway.vault.record import RecordFacts, VaultRecord
 from gateway.vault.records import RecordStore
-from gateway.vault.sealed import PayloadReader, open_payload, seal_payload
+from gateway.vault.sealed import PayloadOpener, PayloadReader, open_payload, seal_payload
 
 __all__ = [
     "Carried",
@@ -16,6 +16,7 @@ __all__ = [
     "FigureStore",
     "Index",
     "MarkFigures",
+    "PayloadOpener",
     "PayloadReader",
     "PayloadStore",
     "Payloads",

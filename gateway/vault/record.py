@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from gateway.database import VaultRow
@@ -156,6 +157,7 @@ class VaultRecord:
         }
         return canonical({key: content[key] for key in _KEYS_OF[self.version]})
 
+    @cached_property
     def lasting_sha256(self) -> str:
         """SHA-256 of what never changes in this record: its document without the fields that may."""
         content = {key: value for key, value in json.loads(self.document()).items() if key not in _CHANGE}

@@ -10,13 +10,15 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import lru_cache
 from typing import IO, BinaryIO, cast
 
 import zstandard
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from gateway.errors import IntegrityError, SealError, VaultError
-from gateway.keys import ChunkedReader, ChunkedWriter, canonical, key_id
+from gateway.keys import ChunkedReader, ChunkedWriter, Scratch, canonical, key_id
 from gateway.keys.envelope import WRAPPED_SIZE, new_dek, unwrap_dek, wrap_dek
 from gateway.vault.record import INDEXED_VERSION, VaultRecord
 
@@ -62,6 +64,49 @@ def seal_payload(out: BinaryIO, source: BinaryIO, record: VaultRecord, restore_p
     chunks.close()
 
 
+class PayloadOpener:
+    """Opens payloads whole, one after the other, in memory that is used again. For one thread at a time."""
+
+    def __init__(self) -> None:
+        self._scratch = Scratch()
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=_LARGEST_WINDOW)
+
+    def read(self, file: BinaryIO, record: VaultRecord, private: X25519PrivateKey, into: bytearray) -> None:
+        """Write the original's bytes to the beginning of `into`, and close `file`.
+
+        Parameters
+        ----------
+        into
+            At least a byte longer than the original.
+
+        Raises
+        ------
+        IntegrityError, SealError
+            As `open_payload` and `PayloadReader.read`.
+        """
+        with closing(_open_chunks(file, record, private)) as chunks, _told_of(record):
+            pieces, size = chunks.pieces(self._scratch), record.original_size
+            source = cast(IO[bytes], _Pieces(pieces))
+            with self._decompressor.stream_reader(source, read_size=_PIECE, closefd=False) as plain:
+                length = plain.readinto(memoryview(into)[:size])
+                # asking for one more byte shows a payload that is too long, and at most that one byte of it
+                length += plain.readinto(memoryview(into)[size : size + 1])
+            if length != size or next(pieces, None):
+                raise IntegrityError(
+                    "payload-length", f"the payload of record {record.locator} has not the record's length"
+                )
+
+
+class _Pieces:
+    """What zstd reads from: one chunk at a time, however much it asks for."""
+
+    def __init__(self, pieces: Iterator[memoryview]) -> None:
+        self._pieces = pieces
+
+    def read(self, size: int) -> memoryview | bytes:
+        return next(self._pieces, b"")
+
+
 def open_payload(file: BinaryIO, record: VaultRecord, private: X25519PrivateKey) -> PayloadReader:
     """Read a payload that was made for `record`; closing the answer closes `file`.
 
@@ -72,6 +117,11 @@ def open_payload(file: BinaryIO, record: VaultRecord, private: X25519PrivateKey)
     SealError
         ``other-restore-key``: sealed to a key that is not ours.
     """
+    return PayloadReader(_open_chunks(file, record, private), record)
+
+
+def _open_chunks(file: BinaryIO, record: VaultRecord, private: X25519PrivateKey) -> ChunkedReader:
+    """The compressed bytes of a payload."""
     head = file.read(_HEAD.size)
     if len(head) < _HEAD.size:
         raise IntegrityError("payload-format", f"the payload of record {record.locator} ends inside its header")
@@ -86,7 +136,7 @@ def open_payload(file: BinaryIO, record: VaultRecord, private: X25519PrivateKey)
         )
     if sealed_to.hex() != record.key_id:
         raise IntegrityError("payload-of-another-record", f"the payload of record {record.locator} names another key")
-    if record.key_id != key_id(private.public_key()):
+    if record.key_id != _id_of(private):
         raise SealError("other-restore-key", f"record {record.locator} is sealed to another restore key")
     wrapped = file.read(length)
     context = payload_context(record)
@@ -96,11 +146,14 @@ def open_payload(file: BinaryIO, record: VaultRecord, private: X25519PrivateKey)
         raise IntegrityError(
             "payload-of-another-record", f"the payload of record {record.locator} belongs to another, or was changed"
         ) from None
-    try:
-        chunks = ChunkedReader(file, dek, _LABEL[version] + head + wrapped + canonical(context))
-    except SealError as error:
-        raise _tampered(record, error) from None
-    return PayloadReader(chunks, record)
+    with _told_of(record):
+        return ChunkedReader(file, dek, _LABEL[version] + head + wrapped + canonical(context))
+
+
+@lru_cache(maxsize=4)
+def _id_of(private: X25519PrivateKey) -> str:
+    """Of the few keys that one process opens with: finding the public half costs as much as opening a small payload."""
+    return key_id(private.public_key())
 
 
 class PayloadReader:
@@ -122,7 +175,7 @@ class PayloadReader:
             ``payload-tampered`` or ``payload-length``.
         """
         wanted = self._left if size < 0 else min(size, self._left)
-        try:
+        with _told_of(self._record):
             # asking for one more byte than is left shows a payload that is too long, and at most that one byte of it
             data = self._plain.read(wanted + (wanted == self._left))
             if len(data) > self._left or (len(data) < wanted):
@@ -132,12 +185,6 @@ class PayloadReader:
             self._left -= len(data)
             if self._left == 0 and self._chunks.read(1):
                 raise IntegrityError("payload-length", f"bytes follow the payload of record {self._record.locator}")
-        except SealError as error:
-            raise _tampered(self._record, error) from None
-        except zstandard.ZstdError:
-            raise IntegrityError(
-                "payload-tampered", f"the payload of record {self._record.locator} does not decompress"
-            ) from None
         return data
 
     def __iter__(self) -> Iterator[bytes]:
@@ -176,5 +223,14 @@ def payload_context(record: VaultRecord) -> dict[str, object]:
     }
 
 
-def _tampered(record: VaultRecord, error: SealError) -> IntegrityError:
-    return IntegrityError("payload-tampered", f"the payload of record {record.locator}: {error.message}")
+@contextmanager
+def _told_of(record: VaultRecord) -> Iterator[None]:
+    """What does not decrypt or decompress, as what became of this record's payload."""
+    try:
+        yield
+    except SealError as error:
+        raise IntegrityError("payload-tampered", f"the payload of record {record.locator}: {error.message}") from None
+    except zstandard.ZstdError:
+        raise IntegrityError(
+            "payload-tampered", f"the payload of record {record.locator} does not decompress"
+        ) from None

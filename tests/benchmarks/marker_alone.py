@@ -1,6 +1,6 @@
 """A relay that marks beside the marker alone on its threads: what the flow around the mark takes of it.
 
-    python -m tests.benchmarks.relay --generator 40 [--rounds 3] [--worker 'processes = 2']
+    python -m tests.benchmarks.relay --generator 32 [--rounds 3] [--processes 1,2]
 
 In each round the same CT of 512x512x16 bit are marked by `Marker.mark` in a process of its own, all in one call, and
 go through a gateway, in mode `generator`. Both have marked a few before, so that networks are loaded. A time of the
@@ -16,13 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.benchmarks.processes import cpu_of
 from tests.benchmarks.programs import program
 from tests.benchmarks.site import gateway_site
 
-WARM = 4  # images before the clock starts
+WARM = 4  # images before the clock starts ...
+WARM_EACH = 16  # ... or for each of several worker processes, so that each has marked a batch
 ROUTE = 'mark = { mode = "generator" }'
 
 
@@ -59,8 +61,10 @@ def _windows() -> dict[str, tuple[float, float]]:
     return {"lung": (-1350.0, 150.0), "bone": (-650.0, 1350.0)}
 
 
-def relayed(files: list[Path], port: int, received: Path, environment: dict, config: Path) -> dict[str, float]:
-    """Seconds and CPU seconds of ingress and worker for the files but the first `WARM`."""
+def relayed(
+    files: list[Path], port: int, received: Path, environment: dict, config: Path, warm: int
+) -> dict[str, float]:
+    """Seconds and CPU seconds of ingress and worker for the files but the first `warm`."""
     command = [program("storescu"), "--max-pdu", "131072", "-aet", "STORESCU", "-aec", "RELAY", "127.0.0.1", str(port)]
 
     def send(some: list[Path]) -> None:
@@ -72,44 +76,54 @@ def relayed(files: list[Path], port: int, received: Path, environment: dict, con
             if time.monotonic() - began > 1200:
                 raise SystemExit("not all images arrived within twenty minutes")
 
-    send(files[:WARM])
+    send(files[:warm])
     before, began = cpu_of(config), time.monotonic()
-    send(files[WARM:])
+    send(files[warm:])
     seconds = time.monotonic() - began
     spent = {role: cpu - before.get(role, 0.0) for role, cpu in cpu_of(config).items()}
     return {"seconds": seconds, "cpu_s": spent.get("worker", 0.0), "ingress_cpu_s": spent.get("ingress", 0.0)}
 
 
-def compare(count: int, rounds: int, worker: str) -> list[dict[str, float]]:
-    """Rounds of both, each printed as it is done, then their medians."""
+def compare(count: int, rounds: int, processes: Sequence[int]) -> list[dict[str, float]]:
+    """Rounds of the marker and of gateways with so many worker processes, each printed, then the medians."""
     from tests.benchmarks.relay import make_images, sink
 
     environment = {**os.environ, "TCP_NODELAY": "1"}
-    found = []
+    found: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        files = make_images(folder, count + WARM)
+        most = max(WARM if several == 1 else WARM_EACH * several for several in processes)
+        files = make_images(folder, count + most)
         for _ in range(rounds):
-            by_itself = alone(files)
-            with (
-                sink(folder, environment) as (port, received),
-                gateway_site(folder / "gateway", port, environment, ROUTE, worker) as site,
-            ):
-                through = relayed(files, site.port, received, environment, site.config)
-            found.append(
-                {
-                    "marker_per_s": count / by_itself["seconds"],
-                    "relay_per_s": count / through["seconds"],
-                    "ratio": by_itself["seconds"] / through["seconds"],
-                    "marker_cpu_ms": 1000 * by_itself["cpu_s"] / count,
-                    "worker_cpu_ms": 1000 * through["cpu_s"] / count,
-                    "ingress_cpu_ms": 1000 * through["ingress_cpu_s"] / count,
-                }
-            )
-            print(json.dumps({key: round(value, 3) for key, value in found[-1].items()}), flush=True)
-    median = {key: round(statistics.median(one[key] for one in found), 3) for key in found[0]}
-    print(json.dumps({"median of": len(found), "images": count, **median}), flush=True)
+            by_itself = alone(files[most - WARM :])
+            for several in processes:
+                worker, warm = f"processes = {several}", WARM if several == 1 else WARM_EACH * several
+                with (
+                    sink(folder, environment) as (port, received),
+                    gateway_site(folder / "gateway", port, environment, ROUTE, worker) as site,
+                ):
+                    through = relayed(files[most - warm :], site.port, received, environment, site.config, warm)
+                found.append(
+                    {
+                        "processes": several,
+                        "marker_per_s": count / by_itself["seconds"],
+                        "relay_per_s": count / through["seconds"],
+                        "ratio": by_itself["seconds"] / through["seconds"],
+                        "marker_cpu_ms": 1000 * by_itself["cpu_s"] / count,
+                        "worker_cpu_ms": 1000 * through["cpu_s"] / count,
+                        "ingress_cpu_ms": 1000 * through["ingress_cpu_s"] / count,
+                    }
+                )
+                print(_line(found[-1]), flush=True)
+    for several in processes:
+        own = [one for one in found if one["processes"] == several]
+        medians = {key: statistics.median(one[key] for one in own) for key in own[0]}
+        print(f"median of {rounds}, {count} images: {_line(medians)}")
     return found
+
+
+def _line(figures: dict[str, float]) -> str:
+    return json.dumps({key: round(value, 3) for key, value in figures.items()})
 
 
 if __name__ == "__main__":

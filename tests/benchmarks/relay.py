@@ -1,11 +1,14 @@
 """How fast instances go through: the gateway beside Orthanc (Lua auto-forward) and beside no relay at all, in one run.
 
     python -m tests.benchmarks.relay [--images 300] [--mark-images 40] [--json FILE]
+    python -m tests.benchmarks.relay --generator 32 [--rounds 3] [--processes 1,2] [--json FILE]
 
 Sender is DCMTK `storescu`, sink DCMTK `storescp`; images are CT of 512x512x16 bit made here from noise. Each chain runs
 with TCP_NODELAY=1 set and unset for the DCMTK programs (DCMTK reads that variable). A time runs from the start of the
 sender until the sink holds every file. Ratios are to the plain chain of the same setting. "mark, 0 steps" is the fast
 setting that exercises the whole way without optimisation; "mark" is the default mark, on fewer images.
+
+The second form measures how much of the marker's own pace is left in a gateway (`tests.benchmarks.marker_alone`).
 """
 
 from __future__ import annotations
@@ -148,9 +151,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--mark-images", type=int, default=40, help="images of the chain with the default mark")
+    parser.add_argument("--generator", type=int, default=0, help="images in mode generator beside the marker alone")
+    parser.add_argument("--rounds", type=int, default=3, help="of --generator")
+    parser.add_argument("--processes", default="1", help="of the worker, with --generator; several take turns: 1,2")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     rows = []
+    if arguments.generator:
+        from tests.benchmarks.marker_alone import compare
+
+        rows = compare(arguments.generator, arguments.rounds, [int(one) for one in arguments.processes.split(",")])
+        if arguments.json:
+            arguments.json.write_text(json.dumps(rows, indent=2))
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = make_images(folder, arguments.images)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -43,6 +44,7 @@ from tests.benchmarks.mark.store import CellStore
 from tests.benchmarks.mark.treatments import ANATOMY, BLANK, FOUND, Shown, all_treatments, background_treatments
 from tests.benchmarks.mark.verdict import NOTHING
 from tests.benchmarks.mark.victims import TINY, known
+from tests.benchmarks.test_series_benchmark import write_series
 from tests.conftest import missing
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1800)]  # minutes on two free cores; the machine may be busy
@@ -54,7 +56,10 @@ def run(miad_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     if missing_library():
         missing("torchattacks")
     folder = tmp_path_factory.mktemp("mark")
-    run = Run(tiny_options(), list(TINY.values()), miad_data, folder / "out", folder / "cache")
+    recipes = list(TINY.values())
+    write_series(folder / "series", 3)
+    options = replace(tiny_options(), folder=folder / "series", slices=3)
+    run = Run(options, recipes, miad_data, folder / "out", folder / "cache", older_recipes=recipes[:1])
     measure(run, list(STAGES))
     return run
 
@@ -198,7 +203,7 @@ def test_residual_is_exact(run: Run) -> None:
 def test_a_second_run_makes_nothing_again(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (run.out / "cells.jsonl").read_bytes()
     marks = {path: path.stat().st_mtime_ns for path in (run.out / "marks").iterdir()}
-    again = Run(run.options, run.recipes, run.data, run.out, run.cache)
+    again = Run(run.options, run.recipes, run.data, run.out, run.cache, older_recipes=run.older_recipes)
     monkeypatch.setattr(Marker, "mark", lambda *_: pytest.fail("marked again"))
     for name in ("victims", "columns", "blanked", "grid", "reads", "older", "tiers", "removal", "learned", "curve"):
         STAGES[name](again)
@@ -218,11 +223,17 @@ def test_report_shows_every_target_and_every_failed_cell(run: Run) -> None:
     for row in rows:
         assert f"| {row.name} | {row.tier or NOTHING} |" in text
     for name in run.options.sets + run.options.older:
-        for recipe in run.recipes:
+        for recipe in run.recipes if name in run.options.sets else run.older_recipes:
             assert f"| {name} | {recipe.family} |" in text or f"| {name} | ({recipe.family}) |" in text
     assert (run.out / "marks.png").stat().st_size > 10_000
     groups = {"a1", "denoiser", "inpaint", "crop", "u-net", "averaging 4", "retrained 4", BLANK, ANATOMY}
     assert groups <= {one["removal"] for one in figures["answers"]}
+    measured = {row.name for row in rows if row.value is not None}
+    assert any(name.startswith("`strong` in a series of 3 slices") for name in measured)
+    kinds = {"victim", "quality", "made", "read", "series", "generator", "speed", "control"}
+    assert kinds <= {one["id"]["kind"] for one in figures["notes"]}
+    for name in ("text read", "anatomy: dB", "`generator`: white", "`generator`, 512", "`discreet`: white"):
+        assert any(one.startswith(name) for one in measured), name
 
 
 def test_removal_is_shown_beside_clean_after_the_same(run: Run) -> None:

@@ -174,10 +174,11 @@ def test_passes_and_seconds_to_equal_accuracy() -> None:
     def cells(method: str, steps: int, seconds: float, passes: int, correct: list[int]) -> Cells:
         where = {"run": "r", "set": "a", "tier": "lettered", "method": method, "steps": steps}
         cost = {"id": {"kind": "speed", **where}, "seconds": seconds, "passes": passes}
-        return [cost, cell(method, "v", correct, steps=steps)]
+        return [cost, cell(method, "v", correct, steps=steps), cell(method, "weak", [1, 1, 1, 1], steps=steps)]
 
     points = cells("strong", 5, 1.0, 10, [1, 1, 0, 0]) + cells("strong", 25, 4.0, 50, [0, 0, 0, 0])
     points += cells("mi-fgsm", 10, 2.0, 40, [1, 1, 1, 1]) + cells("mi-fgsm", 40, 6.0, 160, [1, 1, 0, 0])
+    points += [victim("v"), victim("weak", 0.6)]
     found = equal_accuracy(Answers(points, "r"), "lettered")
     assert found is not None and found.accuracy == 0.5 and found.seconds == (1.0, 6.0) and found.passes == (10.0, 160.0)
     assert row(points, "passes of networks").word == "beyond"

@@ -14,14 +14,20 @@ from tests.support.dicom.samples import encode
 from tests.support.flow import ct
 
 
+def write_series(folder: Path, slices: int) -> None:
+    """Write a made series of CT, a file a slice."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in range(slices):
+        ds = ct(one, ImagePositionPatient=[0, 0, float(one)])
+        with (folder / f"{one}.dcm").open("wb") as out:
+            write_part10(out, ds.SOPClassUID, ds.SOPInstanceUID, EXPLICIT_LITTLE, [encode(ds)])
+
+
 @pytest.mark.full
 def test_both_ways_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for one in range(3):
-        ds = ct(one, ImagePositionPatient=[0, 0, float(one)])
-        with (tmp_path / f"{one}.dcm").open("wb") as out:
-            write_part10(out, ds.SOPClassUID, ds.SOPInstanceUID, EXPLICIT_LITTLE, [encode(ds)])
+    write_series(tmp_path, 3)
     shown = tmp_path / "shown.png"
     arguments = ["--folder", str(tmp_path), "--slices", "4", "--steps", "1", "--picture", str(shown)]
     monkeypatch.setattr(sys, "argv", ["series", *arguments])

@@ -199,6 +199,27 @@ def test_no_more_is_begun_once_the_destination_is_not_reachable(flow):
     assert sum(attempts) == len(tried) and {flow.row(one).state for one in ids} == {"marked"}
 
 
+def test_no_more_are_begun_than_the_sender_has_places():
+    """A destination that grants no window gets one at a time; the room is known after the first."""
+    under_way, most, room, lock = 0, [0, 0], [1], threading.Lock()
+
+    def work(number: int) -> int:
+        nonlocal under_way
+        with lock:
+            under_way += 1
+            most[room[0] > 1] = max(most[room[0] > 1], under_way)
+        time.sleep(0.01)
+        with lock:
+            under_way -= 1
+        if number == 5:
+            room[0] = 3
+        return number
+
+    found = side_by_side(16, 8, work, lambda: True, lambda: room[0])
+    assert sorted(found) == [(number, number) for number in range(16)]
+    assert most[0] == 1 and most[1] <= 3
+
+
 def test_side_by_side_gives_every_result_once():
     assert sorted(side_by_side(20, 4, lambda number: number, lambda: True)) == [(n, n) for n in range(20)]
     assert [number for number, _ in side_by_side(3, 1, str, lambda: False)] == [0]

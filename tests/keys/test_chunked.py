@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import SealError
-from gateway.keys import ChunkedReader, ChunkedWriter
+from gateway.keys import ChunkedReader, ChunkedWriter, Scratch
 from gateway.keys.chunked import HEADER_SIZE, TAG
 
 KEY, CONTEXT, CHUNK = bytes(range(32)), b"context", 1024
+SCRATCH = Scratch()
 SEALED = CHUNK + TAG
 
 
@@ -27,7 +28,19 @@ def sealed(data: bytes, context: bytes = CONTEXT, step: int = 700) -> bytes:
 
 
 def opened(file: bytes, key: bytes = KEY, context: bytes = CONTEXT) -> bytes:
-    return ChunkedReader(io.BytesIO(file), key, context).read()
+    """Read in both ways: at once, and piece by piece in memory that all files of these tests share."""
+    found = []
+    for read in (ChunkedReader.read, lambda reader: b"".join(map(bytes, reader.pieces(SCRATCH)))):
+        try:
+            found.append(read(ChunkedReader(io.BytesIO(file), key, context)))
+        except SealError as error:
+            found.append(error)
+    whole, pieces = found
+    if isinstance(whole, SealError):
+        assert isinstance(pieces, SealError) and pieces.code == whole.code
+        raise whole
+    assert pieces == whole
+    return whole
 
 
 def code_of(file: bytes, **changes: bytes) -> str:

@@ -17,9 +17,10 @@ from gateway.config.models import Peer
 from gateway.errors import CapacityError, DicomError, TransientError, VaultError
 from gateway.network.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
 from gateway.network.incoming import sentence_of, status_of
+from gateway.network.provider import GatewayDul
 from gateway.network.scu import Peer as Called
 from gateway.network.scu import ScuAssociation
-from gateway.network.upper_layer import GatewayAssociation, GatewayDul
+from gateway.network.upper_layer import GatewayAssociation
 from tests.support.network import peers
 from tests.support.network.samples import BIG, CT, EXPLICIT, IMPLICIT, JPEG_LS, MR, ct, data_set_bytes, pydicom_file
 

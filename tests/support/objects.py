@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import requests
@@ -23,6 +24,7 @@ from tests.support.network.peers import free_port
 
 ACCOUNT, SECRET = "gateway", "of-these-tests-alone"
 _SERVERS = ("master", "volume", "filer", "s3")
+_ADDRESS = "127.0.0.1"
 READER, READER_SECRET = "restore", "may-read-alone"
 
 
@@ -40,11 +42,58 @@ def weed() -> Path:
     missing("weed")
 
 
-class SeaweedFs:
-    """One server with its files in a folder; `tls`: it speaks HTTPS with this certificate."""
+def _start(command: str, flags: list[str], options: Mapping[str, object], log: Path) -> subprocess.Popen:
+    words = [str(weed()), "-logtostderr", command, *flags, *(f"-{name}={value}" for name, value in options.items())]
+    # a bucket begins with one volume, not with six: they take room and time
+    environment = {**os.environ, "WEED_MASTER_VOLUME_GROWTH_COPY_2": "1"}
+    with open(log, "ab") as file:
+        return subprocess.Popen(
+            words, stdout=file, stderr=file, cwd=log.parent, env=environment, start_new_session=True
+        )
 
-    def __init__(self, folder: Path, tls: Tls | None = None) -> None:
+
+class _Volume:
+    """A server of volumes with a disk of its own."""
+
+    def __init__(self, disk: Path, rack: str) -> None:
+        self.disk, self._rack = disk, rack
+        self._process: subprocess.Popen | None = None
+        self._master = ""
+        self._socket = Path()
+
+    def start(self, master: str = "") -> None:
+        """Start it over what its disk holds; told no master it goes on with the one it had."""
+        self.disk.mkdir(exist_ok=True)
+        self._master = master or self._master
+        port, grpc = free_port(), free_port()
+        self._socket = Path(f"/tmp/seaweedfs-volume-grpc-{grpc}.sock")
+        options = {"dir": self.disk, "ip": _ADDRESS, "ip.bind": _ADDRESS, "port": port, "port.grpc": grpc}
+        options |= {"mserver": self._master, "rack": self._rack, "max": "20", "dataCenter": "site"}
+        self._process = _start("volume", [], options, self.disk.with_suffix(".log"))
+
+    def lose(self) -> None:
+        """It is gone at this instant, and its disk with it."""
+        self.stop()
+        shutil.rmtree(self.disk)
+
+    def stop(self) -> None:
+        """End it; what it holds stays."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+        self._socket.unlink(missing_ok=True)
+
+
+class SeaweedFs:
+    """One server with its files in a folder; `tls`: it speaks HTTPS with this certificate.
+
+    `volumes`: so many volume servers of their own instead, each with a disk that may be lost; every object lies on two.
+    """
+
+    def __init__(self, folder: Path, tls: Tls | None = None, *, volumes: int = 0) -> None:
         self.folder = folder
+        self.volumes = [_Volume(folder / f"disk{number}", f"rack{number}") for number in range(volumes)]
         self.port = free_port()
         self._tls = tls
         self._process: subprocess.Popen | None = None
@@ -71,7 +120,7 @@ class SeaweedFs:
         """Start it, and wait until it lets a bucket be read."""
         ports = {name: str(free_port()) for name in ("master.port", "volume.port", "filer.port")}
         ports |= {f"{name}.grpc": str(free_port()) for name in ("master.port", "volume.port", "filer.port", "s3.port")}
-        options = {"dir": self.folder / "data", "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "volume.max": "8"}
+        options = {"dir": self.folder / "data", "ip": _ADDRESS, "ip.bind": _ADDRESS, "volume.max": "8"}
         options |= {"master.volumeSizeLimitMB": "64", "s3.config": self.folder / "accounts.json", **ports}
         # a socket's name has 107 bytes at most (unix(7)), and a test's own folder may have more
         short = Path(tempfile.gettempdir()) / f"weed-{self.port}"
@@ -81,12 +130,13 @@ class SeaweedFs:
         self._sockets += [short.with_suffix(f".{name}") for name in ("s3", "filer")]
         if self._tls is not None:
             options |= {"s3.cert.file": self._tls.certificate, "s3.key.file": self._tls.private_key}
-        command = [weed(), "-logtostderr", "server", "-filer", "-s3"]
-        command += [f"-{name}={value}" for name, value in options.items()]
-        with open(self.folder / "log", "ab") as log:
-            self._process = subprocess.Popen(
-                [str(one) for one in command], stdout=log, stderr=log, cwd=self.folder, start_new_session=True
-            )
+        flags = ["-filer", "-s3"]
+        if self.volumes:
+            options |= {"master.defaultReplication": "010"}  # one more copy, in another rack
+            flags.append("-volume=false")
+        self._process = _start("server", flags, options, self.folder / "log")
+        for volume in self.volumes:
+            volume.start(f"{_ADDRESS}:{ports['master.port']}.{ports['master.port.grpc']}")
         self._wait()
         store = ObjectPayloads(self.settings(trust=self._tls.trust if self._tls else None), self.folder)
         store.put("0" * 32, lambda file: file.write(b"makes the bucket"))
@@ -101,7 +151,7 @@ class SeaweedFs:
                 # An account that it does not know is refused once it has read the accounts.
                 with requests.Session() as session:
                     session.trust_env, session.verify = False, str(self._tls.trust) if self._tls else True
-                    if session.get(f"{scheme}://127.0.0.1:{self.port}/vault", timeout=5).status_code == 403:
+                    if session.get(f"{scheme}://{_ADDRESS}:{self.port}/vault", timeout=5).status_code == 403:
                         return
             except requests.RequestException:
                 pass
@@ -114,6 +164,8 @@ class SeaweedFs:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+        for volume in self.volumes:
+            volume.stop()
         for socket in self._sockets:  # it makes them there whatever it is told
             socket.unlink(missing_ok=True)
 
@@ -131,7 +183,7 @@ class SeaweedFs:
         """The ``[store]`` table for it; a broken connection is waited for shortly."""
         given = {
             "url": "s3://vault/site",
-            "endpoint": f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}",
+            "endpoint": f"{'https' if self._tls else 'http'}://{_ADDRESS}:{self.port}",
             "access_key_id": SecretRef(f"file:{self.folder / 'id'}"),
             "secret_access_key": SecretRef(f"file:{self.folder / 'key'}"),
             "timeout_s": 20,

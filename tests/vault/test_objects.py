@@ -18,6 +18,7 @@ from gateway.vault.payloads import Payloads, PayloadStore
 from tests.support.network.certificates import Authority
 from tests.support.network.peers import free_port
 from tests.support.objects import SeaweedFs
+from tests.support.until import until
 
 pytestmark = pytest.mark.peers
 pytest.importorskip("obstore")
@@ -226,3 +227,36 @@ def test_a_store_that_holds_something_else_is_not_believed(settings: Store, tmp_
     with pytest.raises(VaultError) as caught:
         store.put(LOCATOR, writes(b"sealed"))
     assert caught.value.code == "store-differs"
+
+
+@pytest.mark.full
+def test_one_of_two_disks_may_be_lost(tmp_path: Path):
+    """What lies on both is read; nothing is confirmed that would lie on one alone, until there is a second again."""
+    server = SeaweedFs(tmp_path / "server", volumes=2)
+    try:
+        server.start()
+        payloads = ObjectPayloads(server.settings(timeout_s=2), tmp_path)
+        payloads.put(LOCATOR, writes(b"on both"))
+        lost, left = server.volumes
+        lost.lose()
+        with payloads.open(LOCATOR) as file:
+            assert file.read() == b"on both"
+        assert code_of(lambda: payloads.put(OTHER, writes(b"on one"))) == "store-unreachable"
+        lost.start()
+
+        def is_put() -> bool:
+            try:
+                payloads.put(OTHER, writes(b"on both"))
+            except CapacityError:
+                return False
+            return True
+
+        until("the empty disk is used", is_put)
+        for locator in (LOCATOR, OTHER):
+            with payloads.open(locator) as file:
+                assert file.read() == b"on both"
+        left.lose()  # the first was on this alone; the second is on the new one as well
+        with payloads.open(OTHER) as file:
+            assert file.read() == b"on both"
+    finally:
+        server.stop()

@@ -16,10 +16,11 @@ from gateway.errors import CapacityError, GatewayError, IntegrityError, NotFound
 from gateway.keys import ChunkedWriter, canonical
 from gateway.keys.chunked import CHUNK, HEADER_SIZE, TAG
 from gateway.keys.envelope import new_dek, wrap_dek
-from gateway.vault import open_payload, seal_payload, sealed
+from gateway.vault import PayloadOpener, open_payload, seal_payload, sealed
 from tests.support.vault import facts_of
 
 HEAD = 16 + 80  # header and wrapped key
+OPENER = PayloadOpener()
 
 
 def seal(vault, record, data: bytes) -> bytes:
@@ -29,7 +30,20 @@ def seal(vault, record, data: bytes) -> bytes:
 
 
 def opened(vault, record, payload: bytes) -> bytes:
-    return b"".join(open_payload(io.BytesIO(payload), record, vault.opening.restore_private))
+    """Read in both ways: in pieces, and whole in memory that all payloads of these tests share."""
+    private = vault.opening.restore_private
+    into = bytearray(b"\xa5" * (record.original_size + 100))
+    try:
+        pieces = b"".join(open_payload(io.BytesIO(payload), record, private))
+    except GatewayError as error:
+        with pytest.raises(type(error)) as caught:
+            OPENER.read(io.BytesIO(payload), record, private, into)
+        assert caught.value.code == error.code
+        raise
+    OPENER.read(file := io.BytesIO(payload), record, private, into)
+    assert file.closed
+    assert into[: record.original_size] == pieces
+    return pieces
 
 
 def code_of(call) -> str:
@@ -139,6 +153,10 @@ def test_a_decompression_bomb_stops_at_the_records_size(vault):
         for piece in reader:
             given += len(piece)
     assert caught.value.code == "payload-length" and given <= 1000
+    into = bytearray(5000)
+    with pytest.raises(IntegrityError) as caught:
+        OPENER.read(io.BytesIO(crafted(vault, record, bomb)), record, vault.opening.restore_private, into)
+    assert caught.value.code == "payload-length" and len(into) == 5000
 
 
 def test_a_window_that_asks_for_too_much_memory(vault):
@@ -162,6 +180,7 @@ def test_wrong_content_under_right_keys(vault, content):
     record = vault.records.create(facts_of(data))
     with pytest.raises(IntegrityError):
         opened(vault, record, crafted(vault, record, compressed))
+    assert opened(vault, record, seal(vault, record, data)) == data  # what was wrong leaves nothing behind
 
 
 def test_put_is_all_or_nothing_and_repeatable(vault):

@@ -78,7 +78,7 @@ def test_what_a_mark_began_from_is_signed_with_its_digest_and_stays(vault):
     assert vault.records.fix_derived(record.locator, "1" * 64, "2.25.7")
     fixed = vault.records.by_locator(record.locator)
     assert fixed.begun_from == "2.25.7"
-    assert fixed.lasting_sha256() == record.lasting_sha256()
+    assert fixed.lasting_sha256 == record.lasting_sha256
     assert vault.records.fix_derived(record.locator, "1" * 64, "2.25.8")
     assert not vault.records.fix_derived(record.locator, "2" * 64, "2.25.8")
     assert vault.records.by_locator(record.locator).begun_from == "2.25.7"

@@ -10,6 +10,7 @@ import socket
 import ssl
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 from gateway.config.models import Restore, Workstation
 from gateway.errors import PermanentError
@@ -133,7 +134,7 @@ class ChunkReader:
         self._left = memoryview(b"")
 
     def read(self, size: int, /) -> bytes:
-        """Up to `size` bytes; empty only at the end."""
+        """Up to `size` bytes; empty only at the end. A view of a chunk, where bytes are promised: nothing is copied."""
         while not self._left:
             chunk = next(self._chunks, None)
             if chunk is None:
@@ -141,4 +142,4 @@ class ChunkReader:
             self._left = memoryview(chunk)
         taken = self._left[:size]
         self._left = self._left[size:]
-        return bytes(taken)
+        return cast(bytes, taken)

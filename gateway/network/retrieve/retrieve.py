@@ -58,6 +58,7 @@ class _Retrieval:
 
     def may_go_on(self) -> bool:
         """False once the requester has cancelled, or is gone."""
+        self.session.association.dul.hear()
         if self.session.is_cancelled(self.request):
             self.cancelled = True
         return not self.cancelled and is_alive(self.session.association)
@@ -129,16 +130,19 @@ def serve_get(session: Session, request: C_GET, context: PresentationContext) ->
         return
     retrieval, planned_ones = prepared
     outlet = RequesterOutlet(session.association, number_of(request))
-    let_peer_speak(session.association)  # a C-CANCEL may have come with the request
     with Ahead(session.services.restorer, planned_ones) as ahead:
-        for planned in planned_ones:
-            if not retrieval.may_go_on():
-                break
-            try:
-                status = deliver_planned(session, outlet, planned, ahead, retrieval.intent)
-            except DeliveryError:
-                break  # the requester is gone: `finish` audits how far it came
-            retrieval.count(planned, status)
+        let_peer_speak(session.association)  # a C-CANCEL may have come with the request
+        with session.association.dul.borrowed():
+            for planned in planned_ones:
+                if not retrieval.may_go_on():
+                    break
+                try:
+                    status = deliver_planned(session, outlet, planned, ahead, retrieval.intent)
+                except DeliveryError:
+                    break  # the requester is gone: `finish` audits how far it came
+                retrieval.count(planned, status)
+                if not ahead.is_ready:
+                    session.association.dul.flush()  # how far it is; else that goes with the next
     retrieval.finish()
 
 

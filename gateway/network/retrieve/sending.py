@@ -18,10 +18,10 @@ from gateway.errors import PermanentError, TransientError
 from gateway.network import command as dimse
 from gateway.network.retrieve.suboperations import Planned
 from gateway.network.scu_pdus import data_head
-from gateway.network.upper_layer import EncodedData, GatewayAssociation
+from gateway.network.upper_layer import GatewayAssociation
 
 MAX_FRAGMENT = 1024 * 1024  # bytes; also for peers that state no limit
-AT_ONCE = 1024 * 1024  # bytes of PDUs that go to the socket together
+AT_ONCE = 1024 * 1024  # bytes of fragments that go to the socket together
 MOST_WAITING = 2  # such parts wait for the socket: what one transfer may hold in memory, besides what it is made of
 LOOK_UP_S = 0.25  # seconds between two looks whether the association still lives
 DATA_SET, COMMAND, LAST = 0x00, 0x01, 0x02  # message control header (PS3.8 E.2)
@@ -112,7 +112,7 @@ def is_alive(association: GatewayAssociation) -> bool:
     return (
         association.is_established
         and not association._sent_abort
-        and association.dul.is_alive()
+        and not association.dul.is_over
         and not association.acse.is_aborted()
     )
 
@@ -133,9 +133,10 @@ def let_peer_speak(association: GatewayAssociation) -> None:
 def hard_abort(association: GatewayAssociation) -> None:
     """End the association at once, also when its socket's thread is stuck in sending.
 
-    An A-ABORT cannot be queued behind half a data set that nobody takes: then the connection itself is ended.
+    An A-ABORT cannot be queued behind half a data set that nobody takes: then the connection itself is ended. While
+    this thread has borrowed the socket, nothing but such an end is queued.
     """
-    if association.dul.to_provider_queue.empty():
+    if association.dul.is_borrowed or association.dul.to_provider_queue.empty():
         association.abort(block=False)
     else:
         association.dul.connection._shutdown_socket()
@@ -144,9 +145,13 @@ def hard_abort(association: GatewayAssociation) -> None:
 def _wait_for_answer(association: GatewayAssociation) -> object | None:
     """The next message, or None when it takes too long or the association ends, by the peer or by us."""
     deadline = time.monotonic() + (association.dimse_timeout or math.inf)
+    messages = association.dimse.msg_queue
     while is_alive(association) and time.monotonic() < deadline:
         with contextlib.suppress(queue.Empty):
-            return association.dimse.msg_queue.get(timeout=LOOK_UP_S)[1]
+            if not association.dul.is_borrowed:
+                return messages.get(timeout=LOOK_UP_S)[1]
+            association.dul.turn()
+            return messages.get(block=False)[1]
     return None
 
 
@@ -168,20 +173,20 @@ def _send(association: GatewayAssociation, context_id: int, command: bytes, chun
     """Send a command set and its data set, each with its last fragment marked (PS3.8 E.2), many PDUs at a time."""
     limit = association.dimse.maximum_pdu_size or MAX_FRAGMENT
     size = max(2, (min(limit, MAX_FRAGMENT) - PDV_HEADER) // 2 * 2)  # fragments are of even length (PS3.8 E.1)
-    waiting = bytearray()
+    waiting: list[bytes | memoryview] = []
+    amount = 0
     for kind, data in ((COMMAND, [command]), (DATA_SET, chunks)):
-        held: memoryview | bytes | None = None  # the last fragment is marked as such, so one is always held back
+        held: memoryview | bytes = b""  # the last fragment is marked as such, so one is always held back
         for fragment in refragment(data, size):
-            if held is not None:
-                waiting += data_head(context_id, kind, len(held))
-                waiting += held
+            if held:
+                waiting += (data_head(context_id, kind, len(held)), held)
+                amount += len(held)
             held = fragment
-            if len(waiting) >= AT_ONCE:
-                _enqueue(association, waiting)
-                waiting = bytearray()
-        waiting += data_head(context_id, kind | LAST, len(held or b""))
-        waiting += held or b""
-    _enqueue(association, waiting)
+            if amount >= AT_ONCE:
+                _pass_on(association, waiting)
+                waiting, amount = [], 0
+        waiting += (data_head(context_id, kind | LAST, len(held)), held)
+    _pass_on(association, waiting)
 
 
 def refragment(chunks: Iterable[bytes], size: int) -> Iterator[memoryview | bytes]:
@@ -190,27 +195,35 @@ def refragment(chunks: Iterable[bytes], size: int) -> Iterator[memoryview | byte
     What lies whole in one chunk is not copied.
     """
     waiting = bytearray()
+    tail: memoryview | None = None  # of one chunk, whole: copied only where another follows
     for chunk in chunks:
+        if tail is not None:
+            waiting += tail
+            tail = None
         view = memoryview(chunk)
         while len(view):
             taken = view[: size - len(waiting)]
             view = view[len(taken) :]
             if not waiting and len(taken) == size:
                 yield taken
-                continue
-            waiting += taken
-            if len(waiting) == size:
-                yield bytes(waiting)
-                waiting.clear()
-    if waiting:
+            elif not waiting:
+                tail = taken
+            else:
+                waiting += taken
+                if len(waiting) == size:
+                    yield bytes(waiting)
+                    waiting.clear()
+    if tail is not None:
+        yield tail
+    elif waiting:
         yield bytes(waiting)
 
 
-def _enqueue(association: GatewayAssociation, pdus: bytearray) -> None:
-    """Queue PDUs, waiting while the peer is slower than we are. A stuck socket ends in its own timeout."""
+def _pass_on(association: GatewayAssociation, pdus: list[bytes | memoryview]) -> None:
+    """Send PDUs, or queue them behind at most `MOST_WAITING` others. A stuck socket ends in its own timeout."""
     waiting = association.dul.to_provider_queue
     while waiting.qsize() >= MOST_WAITING and is_alive(association):
         time.sleep(0.0005)
     if not is_alive(association):
         raise TransientError("association-lost", "the requester closed the association")
-    association.dul.send_pdu(EncodedData(pdus))
+    association.dul.send_data(pdus)

@@ -23,7 +23,7 @@ from gateway.network.callers import Caller
 from gateway.network.retrieve.receiving import MemoryBudget
 from gateway.network.retrieve.suboperations import Intent, Original, Planned
 from gateway.network.scu_pdus import data_pdu
-from gateway.network.upper_layer import EncodedData, GatewayAssociation
+from gateway.network.upper_layer import GatewayAssociation
 
 PENDING = 0xFF00
 WHOLE_COMMAND = 0x03  # message control header of a command set in one fragment (PS3.8 E.2)
@@ -174,7 +174,7 @@ class Session(Access):
                 **counts,
             }
         )
-        self.association.dul.send_pdu(EncodedData(data_pdu(id_of(context), WHOLE_COMMAND, encoded)))
+        self.association.dul.send_data([data_pdu(id_of(context), WHOLE_COMMAND, encoded)], may_wait=True)
 
     def respond(
         self,

@@ -8,7 +8,7 @@ import numpy as np
 
 from tests.benchmarks.mark.answers import Answer, Answers, averaged
 from tests.benchmarks.mark.run import GENERATOR
-from tests.benchmarks.mark.verdict import NOTHING, Verdict
+from tests.benchmarks.mark.verdict import NOTHING, Verdict, counted
 
 SERIES = "series"
 """Kind of the cell with the seconds of a slice in a series."""
@@ -116,7 +116,9 @@ def _times(answers: Answers, tiers: tuple[str, ...]) -> list[Verdict]:
 def _points(answers: Answers, tier: str, methods: tuple[str, ...]) -> list[Point]:
     """Return a point per method and number of steps."""
     asked: dict[tuple[str, int], list[Answer]] = {}
-    for one in answers.where(lambda one: one.tier == tier and one.steps is not None, curve=True):
+    for one in counted(
+        answers, tier, answers.where(lambda one: one.tier == tier and one.steps is not None, curve=True)
+    ):
         asked.setdefault((one.method, one.steps or 0), []).append(one)
     costs: dict[tuple[str, int], list[tuple[float, float]]] = {}
     for cell in answers.notes:

@@ -124,7 +124,7 @@ def speed(run: Run) -> None:
 
                 where = {"set": name, "tier": tier, "method": "strong", "steps": steps, "few": len(few)}
                 run.note({"kind": "speed", **where}, our_time)
-                run.answer(where, readers, lambda ours=ours: shown(ours.reference.images), ours.labels)
+                run.answer(where, readers, lambda ours=ours: shown(ours.reference.images), ours.labels, ours.as_asked)
             for method, diverse in (("mi-fgsm", False), ("di-fgsm", True)):
                 for steps in run.options.their_steps:
                     _their_speed(run, scene, readers, method, diverse, steps)
@@ -149,4 +149,4 @@ def _their_speed(run: Run, scene: Scene, readers: list[Reader], method: str, div
     where = {"set": scene.sample.name, "tier": scene.settings.tier, "method": method, "steps": steps}
     where |= {"few": len(scene.sample)}
     run.note({"kind": "speed", **where}, lambda: {"seconds": attack(), "passes": steps * len(scene.ensemble.nets)})
-    run.answer(where, readers, images, scene.labels)
+    run.answer(where, readers, images, scene.labels, scene.as_asked)

@@ -19,8 +19,8 @@ PLAN = [Planned(name, "", "", "") for name in NAMES]
 class Fake:
     """An original that notes what is done to it."""
 
-    def __init__(self, locator: str, verify: Callable[[], None] = lambda: None) -> None:
-        self.locator = locator
+    def __init__(self, locator: str, verify: Callable[[], None] = lambda: None, size: int = 1000) -> None:
+        self.locator, self.size = locator, size
         self.verified = self.closed = False
         self._verify = verify
 
@@ -66,7 +66,7 @@ def test_all_come_verified_and_in_order() -> None:
                 begun = sum(one.verified for one in restorer.given) - len(taken)
                 assert begun <= AHEAD
     assert taken == NAMES
-    assert restorer.asked == [16, 16, 8] and LOOKED_UP == 16
+    assert restorer.asked == [32, 8] and LOOKED_UP == 32
     until(lambda: all(one.closed for one in restorer.given))
 
 

@@ -23,12 +23,15 @@ from tests.support.ports import free_port
 __all__ = ["Orthanc", "free_port", "orthanc", "program", "run", "running", "storescp", "wait_for_port"]
 
 
-def program(name: str) -> str:
-    """Path of a DCMTK program or of Orthanc; pynetdicom installs scripts of the same names, which do not count."""
+def program(name: str, script: bool = False) -> str:
+    """Path of a DCMTK program or of Orthanc; pynetdicom installs scripts of the same names, which do not count.
+
+    script: it is one that Debian installs.
+    """
     folders = [*os.environ.get("PATH", "").split(os.pathsep), "/usr/bin", "/usr/sbin", "/usr/local/bin"]
     for folder in folders:
         path = shutil.which(name, path=folder)
-        if path and not _is_script(path):
+        if path and _is_script(path) == script:
             return path
     missing(name)
 
@@ -71,11 +74,13 @@ def wait_for_port(port: int, process: subprocess.Popen, within_s: float = 50) ->
     deadline = time.monotonic() + within_s
     wanted = f":{port:04X}"
     while time.monotonic() < deadline:
-        for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-            for line in Path(table).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[1].endswith(wanted) and fields[3] == "0A":  # LISTEN
-                    return
+        for table in ("tcp", "tcp6"):
+            with contextlib.suppress(OSError):  # it has just ended
+                # of its own network namespace, where it has one
+                for line in Path(f"/proc/{process.pid}/net/{table}").read_text().splitlines()[1:]:
+                    fields = line.split()
+                    if fields[1].endswith(wanted) and fields[3] == "0A":  # LISTEN
+                        return
         if process.poll() is not None:
             raise AssertionError(f"{process.args[0]} ended with {process.returncode}")
         time.sleep(0.02)
