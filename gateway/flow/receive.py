@@ -18,7 +18,7 @@ from typing import Any
 
 from gateway import tracing
 from gateway.config.models import Ingress, Route
-from gateway.dicom.encoding.encoded import InstanceHeader, read_header
+from gateway.dicom.encoding.encoded import Arrival, read_arrival
 from gateway.errors import CapacityError, DicomError
 from gateway.flow.downstream import Downstream
 from gateway.flow.durability import durability_of
@@ -228,11 +228,11 @@ class _SpoolIncoming:
         """Forget the object: nothing was acknowledged."""
         self._body.release()
 
-    def _header_in_prefix(self) -> InstanceHeader | None:
+    def _header_in_prefix(self) -> Arrival | None:
         """The header from the first bytes; None when it is longer than they are."""
         whole = self._size <= PREFIX
         try:
-            header = read_header(io.BytesIO(bytes(self._prefix)), self._facts.transfer_syntax_uid)
+            header = read_arrival(io.BytesIO(bytes(self._prefix)), self._facts.transfer_syntax_uid)
         except DicomError:
             if whole:
                 raise
@@ -240,11 +240,11 @@ class _SpoolIncoming:
         # Cut off between two elements, a prefix reads well: only the pixel data shows that the header ends in it.
         return header if whole or header.has_pixel_data else None
 
-    def _whole_header(self) -> InstanceHeader:
+    def _whole_header(self) -> Arrival:
         with self._body.open() as file:
-            return read_header(file, self._facts.transfer_syntax_uid)
+            return read_arrival(file, self._facts.transfer_syntax_uid)
 
-    def _check(self, header: InstanceHeader) -> None:
+    def _check(self, header: Arrival) -> None:
         if header.has_our_private_block:
             raise DicomError("already-marked", "the object carries this gateway's mark; it is not marked twice")
         if header.sop_instance_uid != self._facts.sop_instance_uid:

@@ -7,6 +7,7 @@ import struct
 import tracemalloc
 import zlib
 from itertools import pairwise
+from typing import BinaryIO
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 
 from gateway.dicom.encoding import depth, source
 from gateway.dicom.encoding.check import check_encoding
-from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding.encoded import InstanceHeader, read_arrival
+from gateway.dicom.encoding.encoded import read_header as header_of
 from gateway.dicom.encoding.parts import split
 from gateway.dicom.encoding.syntaxes import DEFLATED_LITTLE, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.errors import DicomError
@@ -35,6 +37,21 @@ REFUSED = {
     "pydicom-data/JLSL_RGB_ILV0.dcm": "missing-uid",
     "pydicom-data/JLSL_RGB_ILV2.dcm": "missing-uid",
 }
+
+
+def read_header(stream: BinaryIO, syntax: str) -> InstanceHeader:
+    """The header; and what decides about taking the object in is the same, errors too."""
+    if not isinstance(stream, io.BytesIO):
+        return header_of(stream, syntax)
+    data = stream.getvalue()
+    try:
+        header = header_of(stream, syntax)
+    except DicomError as error:
+        assert code_of(lambda: read_arrival(io.BytesIO(data), syntax)) == error.code
+        raise
+    arrival = read_arrival(io.BytesIO(data), syntax)
+    assert all(getattr(header, name) == value for name, value in vars(arrival).items())
+    return header
 
 
 def code_of(call) -> str:

@@ -27,7 +27,7 @@ from gateway.dicom.encoding.check import check_encoding
 from gateway.dicom.encoding.directory import read_directory
 from gateway.dicom.encoding.element_count import count
 from gateway.dicom.encoding.elements import Layout
-from gateway.dicom.encoding.encoded import read_header
+from gateway.dicom.encoding.encoded import read_arrival, read_header
 from gateway.dicom.encoding.library import foreign_errors
 from gateway.dicom.encoding.part10 import split_part10
 from gateway.dicom.encoding.parts import split
@@ -96,6 +96,8 @@ def header(data: bytes) -> None:
     syntax, data = _with_syntax(data)
     found = read_header(OneWay(data), syntax)
     assert found == read_header(io.BytesIO(data), syntax)
+    arrival = read_arrival(io.BytesIO(data), syntax)
+    assert all(getattr(found, name) == value for name, value in vars(arrival).items())
     check_encoding(io.BytesIO(data), len(data), syntax)
 
 

@@ -142,6 +142,30 @@ def read_identity(stream: BinaryIO, transfer_syntax_uid: str) -> Identity:
         )
 
 
+@dataclass(frozen=True, repr=False)
+class Arrival:
+    """What decides whether an object is taken in; as of `InstanceHeader`. Its text form shows nothing."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    has_pixel_data: bool
+    has_our_private_block: bool
+
+
+def read_arrival(stream: BinaryIO, transfer_syntax_uid: str) -> Arrival:
+    """As `read_header`, errors included, but only of what decides about taking it in: a third of the time."""
+    syntax = syntax_of(transfer_syntax_uid)
+    with foreign_errors("undecodable-header", "the data set cannot be read"):
+        source, layout = open_source(stream, syntax)
+        header, pixels = split_header(source, layout)
+        ds = walk(header, layout).dataset()
+        of_class, of_instance, *_ = (
+            values.uid(ds, keyword)
+            for keyword in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+        )
+        return Arrival(of_class, of_instance, pixels is not None, has_block(ds))
+
+
 def differs_from_meta(header: InstanceHeader, meta: FileMeta) -> bool:
     """Whether a File Meta names other UIDs than the data set behind it.
 
