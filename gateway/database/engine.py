@@ -49,6 +49,15 @@ _WAITS = {
     "keepalives_interval": 5,
     "keepalives_count": 4,
 }
+# The same of the server: what a machine that is gone had locked stays so until it notices, by default for hours.
+# A process that stands still in the middle of a transaction loses it too.
+_WAITS_OF_SERVER = {
+    "tcp_user_timeout": "30s",
+    "tcp_keepalives_idle": "10s",
+    "tcp_keepalives_interval": "5s",
+    "tcp_keepalives_count": "4",
+    "idle_in_transaction_session_timeout": "5min",
+}
 IDLE_S = 2.0  # after which a connection is tried before it is used
 BUSY_TIMEOUT_MS = 30_000  # several processes write; a writer waits this long for its turn
 
@@ -151,9 +160,20 @@ def _engine(parts: URL) -> Engine:
     waits = _WAITS if parts.get_backend_name() == "postgresql" else {}
     given = {name: value for name, value in waits.items() if name not in parts.query}
     engine = create_engine(parts, connect_args=given)
+    if waits and "options" not in parts.query:  # else the site says itself what the server is to do
+        _let_server_notice(engine)
     _try_idle_connections(engine)
     standby.watch(engine)
     return engine
+
+
+def _let_server_notice(engine: Engine) -> None:
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection, _record) -> None:
+        settings = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in _WAITS_OF_SERVER.items())
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT {settings}")
+        connection.commit()
 
 
 def _try_idle_connections(engine: Engine) -> None:

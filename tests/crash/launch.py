@@ -3,8 +3,9 @@
     MIAD_KILL_ARM=FILE python -m tests.crash.launch serve --role all --config gateway.toml
 
 FILE says where: ``{"point": NAME, "call": N}``; while it is not there nothing happens. The process that reaches the
-point for the N-th time renames FILE to FILE.fired (so that one process dies, not two) and sends itself SIGKILL. The
-product has no hooks: its functions are replaced here, from outside.
+point for the N-th time renames FILE to FILE.fired (so that one process dies, not two) and sends itself SIGKILL, or what
+``"signal"`` names: "SIGSTOP" lets it stand still there. The product has no hooks: its functions are replaced here, from
+outside.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import threading
 from pathlib import Path
 
 from gateway import cli
+from gateway.flow import worker
 from tests.crash.points import POINTS, Point
 
 ARM_VARIABLE = "MIAD_KILL_ARM"
@@ -54,7 +56,7 @@ class Trigger:
                 self._arm.rename(f"{self._arm}.fired")
             except FileNotFoundError:
                 return
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.Signals[wanted.get("signal", "SIGKILL")])
 
 
 def put_point(point: Point, trigger: Trigger) -> None:
@@ -95,6 +97,7 @@ def main() -> None:
     role = sys.argv[sys.argv.index("--role") + 1]
     if role == "all":
         start_roles_through_this_launcher()
+    worker.RETENTION_S = 5.0  # what is done goes soon
     trigger = Trigger(Path(os.environ[ARM_VARIABLE]))
     for point in POINTS:
         if point.role == role:

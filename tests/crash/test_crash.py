@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.archive import acknowledged_files
+from tests.crash.archive import NO_RESOURCES, SUCCESS, answered_files
 from tests.crash.campaign import campaign
 from tests.crash.checks import Delivered, problems_of_sink
 from tests.crash.objects import Instance
@@ -21,7 +21,7 @@ I: Received Store Response (Refused: OutOfResources)
 I: Sending file: /c
 E: Store SCU Failed: 0006:020e DUL Peer aborted Association
 """
-    assert acknowledged_files(output) == {"/a"}
+    assert answered_files(output) == {"/a": SUCCESS, "/b": NO_RESOURCES}
 
 
 ORIGINAL = Instance(Path("a"), "1.2.3.4.5.6", "-xe", "original pixels")

@@ -24,7 +24,6 @@ from tests.support.network.peers import free_port
 
 ACCOUNT, SECRET = "gateway", "of-these-tests-alone"
 _SERVERS = ("master", "volume", "filer", "s3")
-_ADDRESS = "127.0.0.1"
 READER, READER_SECRET = "restore", "may-read-alone"
 
 
@@ -55,8 +54,8 @@ def _start(command: str, flags: list[str], options: Mapping[str, object], log: P
 class _Volume:
     """A server of volumes with a disk of its own."""
 
-    def __init__(self, disk: Path, rack: str) -> None:
-        self.disk, self._rack = disk, rack
+    def __init__(self, disk: Path, address: str, rack: str) -> None:
+        self.disk, self._address, self._rack = disk, address, rack
         self._process: subprocess.Popen | None = None
         self._master = ""
         self._socket = Path()
@@ -67,7 +66,7 @@ class _Volume:
         self._master = master or self._master
         port, grpc = free_port(), free_port()
         self._socket = Path(f"/tmp/seaweedfs-volume-grpc-{grpc}.sock")
-        options = {"dir": self.disk, "ip": _ADDRESS, "ip.bind": _ADDRESS, "port": port, "port.grpc": grpc}
+        options = {"dir": self.disk, "ip": self._address, "ip.bind": self._address, "port": port, "port.grpc": grpc}
         options |= {"mserver": self._master, "rack": self._rack, "max": "20", "dataCenter": "site"}
         self._process = _start("volume", [], options, self.disk.with_suffix(".log"))
 
@@ -91,11 +90,12 @@ class SeaweedFs:
     `volumes`: so many volume servers of their own instead, each with a disk that may be lost; every object lies on two.
     """
 
-    def __init__(self, folder: Path, tls: Tls | None = None, *, volumes: int = 0) -> None:
-        self.folder = folder
-        self.volumes = [_Volume(folder / f"disk{number}", f"rack{number}") for number in range(volumes)]
+    def __init__(self, folder: Path, tls: Tls | None = None, *, address: str = "127.0.0.1", volumes: int = 0) -> None:
+        self.folder, self.address = folder, address
+        self.volumes = [_Volume(folder / f"disk{number}", address, f"rack{number}") for number in range(volumes)]
         self.port = free_port()
         self._tls = tls
+        self._master = ""
         self._process: subprocess.Popen | None = None
         self._sockets: list[Path] = []
         (folder / "data").mkdir(parents=True)
@@ -120,7 +120,7 @@ class SeaweedFs:
         """Start it, and wait until it lets a bucket be read."""
         ports = {name: str(free_port()) for name in ("master.port", "volume.port", "filer.port")}
         ports |= {f"{name}.grpc": str(free_port()) for name in ("master.port", "volume.port", "filer.port", "s3.port")}
-        options = {"dir": self.folder / "data", "ip": _ADDRESS, "ip.bind": _ADDRESS, "volume.max": "8"}
+        options = {"dir": self.folder / "data", "ip": self.address, "ip.bind": self.address, "volume.max": "8"}
         options |= {"master.volumeSizeLimitMB": "64", "s3.config": self.folder / "accounts.json", **ports}
         # a socket's name has 107 bytes at most (unix(7)), and a test's own folder may have more
         short = Path(tempfile.gettempdir()) / f"weed-{self.port}"
@@ -135,8 +135,9 @@ class SeaweedFs:
             options |= {"master.defaultReplication": "010"}  # one more copy, in another rack
             flags.append("-volume=false")
         self._process = _start("server", flags, options, self.folder / "log")
+        self._master = f"{self.address}:{ports['master.port']}.{ports['master.port.grpc']}"
         for volume in self.volumes:
-            volume.start(f"{_ADDRESS}:{ports['master.port']}.{ports['master.port.grpc']}")
+            volume.start(self._master)
         self._wait()
         store = ObjectPayloads(self.settings(trust=self._tls.trust if self._tls else None), self.folder)
         store.put("0" * 32, lambda file: file.write(b"makes the bucket"))
@@ -151,7 +152,7 @@ class SeaweedFs:
                 # An account that it does not know is refused once it has read the accounts.
                 with requests.Session() as session:
                     session.trust_env, session.verify = False, str(self._tls.trust) if self._tls else True
-                    if session.get(f"{scheme}://{_ADDRESS}:{self.port}/vault", timeout=5).status_code == 403:
+                    if session.get(f"{scheme}://{self.address}:{self.port}/vault", timeout=5).status_code == 403:
                         return
             except requests.RequestException:
                 pass
@@ -169,6 +170,12 @@ class SeaweedFs:
         for socket in self._sockets:  # it makes them there whatever it is told
             socket.unlink(missing_ok=True)
 
+    def repair(self) -> None:
+        """Make every object lie on two disks again, as its operator does after one was lost."""
+        words = [str(weed()), "shell", f"-master={self._master}"]
+        told = "lock\nvolume.fix.replication -apply\nunlock\n"
+        subprocess.run(words, input=told, text=True, capture_output=True, check=True, cwd=self.folder, timeout=120)
+
     def freeze(self) -> None:
         """Let it stand still: it takes connections and answers nothing."""
         assert self._process is not None
@@ -183,7 +190,7 @@ class SeaweedFs:
         """The ``[store]`` table for it; a broken connection is waited for shortly."""
         given = {
             "url": "s3://vault/site",
-            "endpoint": f"{'https' if self._tls else 'http'}://{_ADDRESS}:{self.port}",
+            "endpoint": f"{'https' if self._tls else 'http'}://{self.address}:{self.port}",
             "access_key_id": SecretRef(f"file:{self.folder / 'id'}"),
             "secret_access_key": SecretRef(f"file:{self.folder / 'key'}"),
             "timeout_s": 20,
