@@ -46,7 +46,7 @@ def test_keys_stay_apart() -> None:
     """With the term for diversity the textures of two keys agree less than without it."""
 
     def agreement(diversity: float) -> float:
-        plan = Plan(steps=40, pairs=2, rate=1e-2, diversity=diversity)
+        plan = Plan(steps=60, pairs=2, rate=1e-2, diversity=diversity)
         drafts = drafted(side=320)
         net = train_generator([drafts], surrogates(), plan)
         clean, amplitude, offset, direction, _ = (one.expand(2, -1, -1, -1) for one in drafts.batch([0], CPU))
