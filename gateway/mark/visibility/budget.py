@@ -39,8 +39,8 @@ class Lifts:
 
 
 ON_ANATOMY = Lifts(1.0, 0.95, 0.5, 0.4)
-IN_AIR = Lifts(0.7, 0.7, 0.5, 0.5)
-"""In the air beside anatomy: on even ground words read whose texture moves them by a third of their height."""
+IN_AIR = Lifts(0.9, 0.9, 0.5, 0.5)
+"""In the air beside anatomy."""
 ON_NOTHING = Lifts(0.8, 0.8, 0.8, 0.8)
 """On an image without anatomy: nothing under the letters has to be seen, so they may all read plainly."""
 
