@@ -98,7 +98,8 @@ def test_two_workers_mark_beside_each_other_and_one_that_is_killed_comes_back(tm
     sink, port = tmp_path / "sink", free_port()
     sink.mkdir()
     text = TOML.replace("[worker]\n", "[worker]\nprocesses = 2\nbatch = 2\n")
-    with peers.running("storescp", "+xa", "+B", "-od", sink, "-aet", "OUTSIDE", port, port=port):
+    # --fork: else it hears one association at a time, and one worker waits until the other's is idle and goes
+    with peers.running("storescp", "--fork", "+xa", "+B", "-od", sink, "-aet", "OUTSIDE", port, port=port):
         site = Site(tmp_path / "site", port, text)
         with site.running() as process:
             site.wait(lambda: len([one for one in site.logged("ready") if one["role"] == "worker"]) == 2, process)
