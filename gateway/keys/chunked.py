@@ -100,7 +100,7 @@ class ChunkedWriter:
 
 
 class Scratch:
-    """Memory for one chunk, sealed and plain, that is used again and again: fresh memory costs more than decrypting."""
+    """Memory for one chunk, sealed and plain, that is used again and again: the system clears what it gives anew."""
 
     def __init__(self) -> None:
         self._sealed, self._plain = bytearray(), bytearray()

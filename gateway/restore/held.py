@@ -47,7 +47,7 @@ class HeldMemory:
     def buffer(self, size: int) -> bytearray:
         """A buffer of more than `size` bytes, of room that was taken; what is in it means nothing.
 
-        Buffers are used again: the system clears memory that it gives anew, which takes longer than decrypting into it.
+        Buffers are used again: the system clears memory that it gives anew.
         """
         length = (size // _STEP + 1) * _STEP
         with self._lock:

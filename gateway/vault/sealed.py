@@ -152,7 +152,7 @@ def _open_chunks(file: BinaryIO, record: VaultRecord, private: X25519PrivateKey)
 
 @lru_cache(maxsize=4)
 def _id_of(private: X25519PrivateKey) -> str:
-    """Of the few keys that one process opens with: finding the public half costs as much as opening a small payload."""
+    """Of the few keys that one process opens with: the public half has to be computed."""
     return key_id(private.public_key())
 
 

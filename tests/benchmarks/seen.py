@@ -45,12 +45,12 @@ class Seen:
     picture: np.ndarray
 
 
-def seen_of(image: np.ndarray, result: MarkedImage) -> Seen:
+def seen_of(image: np.ndarray, copy: np.ndarray, strokes: np.ndarray, anatomy: np.ndarray | None) -> Seen:
     """Return what is seen of a mark on an 8-bit image, outside its letters, over the anatomy where it is known."""
-    before, after = shown(image[None])[0], shown(result.image[None])[0]
-    counted = ~result.strokes if result.anatomy is None else result.anatomy & ~result.strokes
+    before, after = shown(image[None])[0], shown(copy[None])[0]
+    counted = ~strokes if anatomy is None else anatomy & ~strokes
     planes = (slice(None), slice(None), *([None] * (image.ndim - 2)))
-    quiet = np.where(result.strokes[planes], before, after)  # letters are to be seen
+    quiet = np.where(strokes[planes], before, after)  # letters are to be seen
     plain, enlarged = (seen_differences(luminance(before), luminance(quiet), one) for one in (1.0, 3.0))
     most = np.unravel_index(int(np.argmax(np.where(counted, enlarged, 0.0))), counted.shape)
     return Seen(
@@ -58,7 +58,7 @@ def seen_of(image: np.ndarray, result: MarkedImage) -> Seen:
         float(np.abs(quiet - before).max() * 255.0),
         float((plain[counted] > 1.0).mean()),
         float((enlarged[counted] > 1.0).mean()),
-        picture(image, result.image, (int(most[0]), int(most[1]))),
+        picture(image, copy, (int(most[0]), int(most[1]))),
     )
 
 
@@ -80,7 +80,7 @@ def measure(sample: Sample, settings: MarkSettings) -> list[Seen]:
     """Mark a sample and return what is seen; images that cannot be marked are left out."""
     results = Marker(settings).mark(requests_of(sample), PROFILES[sample.name])
     pairs = zip(sample.images, results, strict=True)
-    return [seen_of(image, one) for image, one in pairs if isinstance(one, MarkedImage)]
+    return [seen_of(image, one.image, one.strokes, one.anatomy) for image, one in pairs if isinstance(one, MarkedImage)]
 
 
 def row(name: str, found: list[Seen]) -> str:

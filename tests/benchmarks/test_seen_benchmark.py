@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 
 from tests.benchmarks.seen import CUT, Seen, row, seen_of
@@ -16,7 +14,7 @@ def seen(levels: int) -> tuple[Seen, np.ndarray]:
     strokes[4:12, 4:60] = True
     copy = np.where(strokes, 250, image).astype(np.uint8)
     copy[60:72, 60:72] += np.uint8(levels)
-    found = seen_of(image, SimpleNamespace(image=copy, strokes=strokes, anatomy=None))  # type: ignore[arg-type]
+    found = seen_of(image, copy, strokes, None)
     return found, found.picture[-3 * CUT :, -3 * CUT :]
 
 

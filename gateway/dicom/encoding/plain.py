@@ -1,7 +1,7 @@
 """A quick look at some values of a data set whose beginning is laid out plainly; what is not is left to the full walk.
 
 Restoring looks at every original's header for seven values. The walk that everything else goes by
-(`gateway.dicom.encoding.normal_form`) reads hundreds of elements in whatever state they come, for a millisecond.
+(`gateway.dicom.encoding.normal_form`) reads every element, in whatever state it comes.
 """
 
 from __future__ import annotations
