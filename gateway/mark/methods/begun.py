@@ -36,6 +36,7 @@ def continue_texture(
     blanked: Tensor | None = None,
     known: Answers | None = None,
     most: int = STEPS,
+    original: Tensor | None = None,
 ) -> Tensor:
     """Return the texture (B, C, h, w) in -1..1 that misleads the surrogates when it is added to ``clean``.
 
@@ -47,6 +48,8 @@ def continue_texture(
         (B, C, h, w) float32 in -1..1, what neighbouring slices ended with.
     most
         no more steps than that.
+    original
+        (B, C, h, w) float32 in 0..1, the images whose answers a mark leads away from; None: ``clean``.
 
     An image of which every surrogate is misled by a margin takes no further step. What it becomes does not depend on
     what else is in the batch.
@@ -57,11 +60,11 @@ def continue_texture(
         ``surrogate-nan`` when a network gives a value that is not finite.
     """
     texture = constrain(begin.clamp(-1.0, 1.0))
-    probabilities = consensus(clean, surrogates, tasks, known=known)
+    probabilities = consensus(clean if original is None else original, surrogates, tasks, known=known)
     turns = in_turn(list(zip(surrogates, probabilities, strict=True)))
     views = draw_views(generators, clean.shape[2:], groups=2, count=1, device=clean.device)
     left = None if blanked is None or not bool(blanked.any()) else 1.0 - blanked
-    steps = min(most, STEPS)
+    steps = most
     momentum = torch.zeros_like(texture)
     believed = {surrogate.name: torch.full((len(clean),), torch.inf, device=clean.device) for surrogate in surrogates}
     for step in range(steps):

@@ -132,9 +132,12 @@ class Batch:
         plane
             (H, W) or (H, W, 3) of a canvas, as ``lambda canvas: canvas.shown``.
         """
+        return self.stacked([plane(draft.canvas) for draft in self.drafts])
+
+    def stacked(self, planes: Sequence[np.ndarray]) -> Tensor:
+        """Return (size, C, h, w) float32 at the working resolution of a plane (H, W) or (H, W, 3) per draft."""
         found: list[Tensor] = []
-        for draft in self.drafts:
-            one = plane(draft.canvas)
+        for one in planes:
             if not one.any():
                 channels = 1 if one.ndim == 2 else one.shape[2]
                 found.append(torch.zeros((1, channels, *self.working_shape), device=self.device))

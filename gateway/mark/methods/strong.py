@@ -18,9 +18,10 @@ from torch import Tensor
 from gateway.errors import MarkError
 from gateway.mark.draft import Draft
 from gateway.mark.grids import working_shape
-from gateway.mark.methods.begun import continue_texture
+from gateway.mark.methods.begun import STEPS, continue_texture
 from gateway.mark.methods.gradients import ENOUGH, MOMENTUM, balanced_gradient, in_turn
 from gateway.mark.methods.method import Batch, Finished, Needs, Setup
+from gateway.mark.methods.settled import settle_letters
 from gateway.mark.methods.textures import begun_textures, finish_texture, fits, whole_textures
 from gateway.mark.randomness import keyed
 from gateway.mark.resample import resize
@@ -37,6 +38,8 @@ VIEWS = 1
 """Views per group, i.e. per step."""
 FIRST_RATE, REFINE_RATE = 0.2, 0.5
 """Size of the first step: from noise, and from a texture that a generator drew with most of its amplitude used."""
+SETTLING = 16
+"""Steps of the letters over the finished anatomy."""
 MIN_ROUNDS = 3
 """Times that every surrogate is asked at least."""
 
@@ -78,7 +81,7 @@ class StrongMethod:
         return self._settings.steps > 0 and fits(draft.request.begin, grid, 1 if image.ndim == 2 else 3)
 
     def _from_noise(self, batch: Batch) -> Tensor:
-        return optimise_texture(
+        texture = optimise_texture(
             batch.tensor(lambda canvas: canvas.shown),
             batch.tensor(lambda canvas: canvas.amplitude),
             batch.tensor(lambda canvas: canvas.offset),
@@ -90,6 +93,8 @@ class StrongMethod:
             blanked=batch.tensor(lambda canvas: canvas.blanked.astype(np.float32)),
             known=batch.answers,
         )
+        steps = min(SETTLING, self._settings.steps)
+        return settle_letters(texture, batch, _random(batch), steps) if steps else texture
 
     def _continued(self, batch: Batch) -> Tensor:
         return continue_texture(
@@ -105,7 +110,7 @@ class StrongMethod:
             partial(limit_chroma, share=batch.profile.chroma),
             blanked=batch.tensor(lambda canvas: canvas.blanked.astype(np.float32)),
             known=batch.answers,
-            most=self._settings.steps,
+            most=min(STEPS, self._settings.steps),
         )
 
     def finish(self, draft: Draft, drawing: np.ndarray, profile: ModalityProfile) -> Finished:
