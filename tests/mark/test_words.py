@@ -164,3 +164,21 @@ def test_a_slice_takes_ten_milliseconds() -> None:
         found: Lettering = lay_words(free, everything, KEY, place(KEY, float(position)), IN_AIR, 10**6)
         taken.append(time.process_time() - began)
     assert found.strokes.any() and min(taken) <= 0.010
+
+
+def test_no_word_lies_across_a_border_of_tissues_where_there_is_other_ground() -> None:
+    gray = np.full((256, 256), 0.2, np.float32)
+    gray[:, 128:] = 0.9
+    free = np.ones(gray.shape, bool)
+    heights = wanted(ON_ANATOMY, (20, 14))
+
+    def across(gray: np.ndarray, free: np.ndarray) -> int:
+        found = lay_words(free, heights, KEY, place(KEY, 0.0), ON_ANATOMY, 10**6, gray=gray)
+        columns = [np.flatnonzero((found.words == one).any(axis=0)) for one in range(1, int(found.words.max()) + 1)]
+        assert columns
+        return sum(bool(one.min() < 128 <= one.max()) for one in columns)
+
+    assert across(np.full_like(gray, 0.2), free) > 0  # it would lie there
+    assert across(gray, free) == 0
+    free[:, :90], free[:, 166:] = False, False
+    assert across(gray, free) > 0  # no other ground

@@ -26,6 +26,9 @@ DRIFT = 0.25
 """How far lines drift either way, as a share of their pitch."""
 UNEVEN = 0.04
 """Standard deviations under two words that differ by less than this (display units) count as alike."""
+ROUGH = 0.2
+"""The same above which a ground is no ground for a word (a border of tissues, vessels at the hilum): what lies there
+is hard to tell from strokes. Such words are left out where there are others."""
 _SHIFTS = (0.0, 0.5, 0.25, 0.75)  # of the lines, tried until a word fits: an area may lie between two of them
 _RANKS = 64  # places further apart than this share a rank
 
@@ -206,12 +209,16 @@ class _Laid:
     column: int
     rank: int
 
+    def roughness(self, gray: np.ndarray | None) -> float:
+        """Return the standard deviation of the ground in display units; 0 where it is even everywhere."""
+        if gray is None:
+            return 0.0
+        tall, wide = self.stamp.ink.shape
+        return float(gray[self.row : self.row + tall, self.column : self.column + wide].std())
+
     def unevenness(self, gray: np.ndarray | None) -> int:
         """Return how uneven the ground is, coarsely: so neighbouring slices leave out the same words."""
-        if gray is None:
-            return 0
-        tall, wide = self.stamp.ink.shape
-        return int(gray[self.row : self.row + tall, self.column : self.column + wide].std() / UNEVEN)
+        return int(self.roughness(gray) / UNEVEN)
 
 
 Draw = Callable[[int, int], Stamp]
@@ -266,6 +273,7 @@ def lay_words(
                 for page in pages.values():
                     page.take(one)
             laid += new
+        laid = [one for one in laid if one.roughness(gray) <= ROUGH] or laid
         lettering = _drawn(laid, free.shape, most, style.plain)
         if lettering.strokes.any():
             break
