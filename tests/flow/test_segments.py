@@ -465,6 +465,7 @@ def test_what_cannot_be_cut_after_a_failed_write_ends_the_segment(tmp_path, monk
 
 def test_rows_of_a_stream_share_transactions_and_a_lone_one_waits_for_none(monkeypatch):
     monkeypatch.setattr("gateway.flow.segments.rows.GATHER_S", 3.0)  # longer than ten calls take on any machine
+    monkeypatch.setattr("gateway.flow.segments.rows.LONGEST_GATHER_S", 60.0)
     taken: list[list[str]] = []
     writer = RowWriter(lambda groups: taken.append([group.segment for group in groups]))
     writer.put(Group("alone", 1, []))
@@ -474,3 +475,13 @@ def test_rows_of_a_stream_share_transactions_and_a_lone_one_waits_for_none(monke
     assert writer.settle(30)
     writer.stop()
     assert taken == [["alone"], [str(number) for number in range(10)]]
+
+
+def test_a_stream_that_does_not_end_has_its_rows_all_the_same(monkeypatch):
+    monkeypatch.setattr("gateway.flow.segments.rows.GATHER_S", 60.0)
+    monkeypatch.setattr("gateway.flow.segments.rows.LONGEST_GATHER_S", 0.2)
+    writer = RowWriter(lambda groups: None)
+    for number in range(2):
+        writer.put(Group(str(number), 1, []))
+        assert writer.settle(30)
+    writer.stop()
