@@ -38,5 +38,6 @@ if [ -z "${TMPDIR:-}" ] && has_memory_for_files 6; then
     export TMPDIR
     set -- -o tmp_path_retention_policy=failed "$@"
 fi
-# Two files of tests at a time, a file's tests by one process, for they share peers; in the order of their names.
+# Files of tests side by side, a file's tests by one process, for they share peers; those with long tests first
+# (tests/conftest.py), each lot in the order of its names.
 python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder "$@"
