@@ -74,7 +74,7 @@ def scenes(run: Run) -> Iterator[Scene]:
 def made(run: Run) -> Iterator[tuple[Scene, str, Made]]:
     """Yield every column that is there but ``clean``, with its scene: a part of the images for other attacks."""
     for scene in scenes(run):
-        others = OTHERS if scene.settings.tier in run.options.later_tiers else ()
+        others = OTHERS if scene.settings.tier in run.options.attacked_tiers else ()
         for each, methods in ((scene, ("random", "generator", "strong")), (scene.part(run.options.part), others)):
             for method in methods:
                 try:
