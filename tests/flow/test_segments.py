@@ -171,6 +171,20 @@ def test_one_flush_serves_all_that_wait(flow, monkeypatch):
     assert len(flushes) <= 2  # of those that the flusher took first, and of all others
 
 
+def test_a_lone_record_is_written_where_it_comes_but_never_where_a_signal_may_cut_it_off(flow, monkeypatch):
+    writers = []
+    call = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda fd: (writers.append(threading.current_thread().name), call(fd))[1])
+    receiver = flow.receiver()
+    thread = threading.Thread(target=offer, args=(receiver, 1), name="association")
+    thread.start()
+    thread.join()
+    offer(receiver, 2)  # in the main thread, as `protect` does
+    receiver.close()
+    assert writers == ["association", "flusher"]
+    assert len(rows(flow)) == 2
+
+
 def test_a_long_segment_is_closed_and_the_next_begun(flow):
     receiver = flow.receiver(segment_mib=1)
     noisy = [offer(receiver, number) for number in range(1, 300)]
