@@ -74,7 +74,8 @@ def scenes(run: Run) -> Iterator[Scene]:
 def made(run: Run) -> Iterator[tuple[Scene, str, Made]]:
     """Yield every column that is there but ``clean``, with its scene: a part of the images for other attacks."""
     for scene in scenes(run):
-        for each, methods in ((scene, ("random", "generator", "strong")), (scene.part(run.options.part), OTHERS)):
+        others = OTHERS if scene.settings.tier in run.options.attacked_tiers else ()
+        for each, methods in ((scene, ("random", "generator", "strong")), (scene.part(run.options.part), others)):
             for method in methods:
                 try:
                     yield each, method, each.made(method)

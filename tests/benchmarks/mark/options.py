@@ -111,3 +111,8 @@ class Options:
     def later_tiers(self) -> tuple[str, ...]:
         """Tiers of the stages after the columns."""
         return self.tiers[:1] if self.few else self.tiers
+
+    @property
+    def attacked_tiers(self) -> tuple[str, ...]:
+        """Tiers in which every other attack is made: with ``few`` the last alone, where ``paper`` has its letters."""
+        return self.tiers[-1:] if self.few else self.tiers

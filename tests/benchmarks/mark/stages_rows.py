@@ -72,7 +72,7 @@ def attacks(run: Run) -> None:
     """Let every other attack have the same pixels and energy, on a part of the images: one attack after the other."""
     for method in ("clean", "strong", *OTHERS):
         for name in run.options.sets:
-            for tier in run.options.tiers:
+            for tier in run.options.attacked_tiers:
                 run.in_time()
                 scene = run.part_scene(name, tier)
                 ask_columns(run, scene, (method,), part=len(scene.labels))
