@@ -54,9 +54,10 @@ find_python() {
     return 1
 }
 
-# install_packages VENV EXTRAS SOURCE - the gateway from SOURCE ("-e ." for a checkout to work in) at the pinned versions.
+# install_packages VENV EXTRAS SOURCE [OPTION] - the gateway from SOURCE ("-e ." for a checkout to work in) at the pinned
+# versions; an OPTION of `pip install` besides.
 install_packages() {
-    local venv="$1" extras="$2" source="$3" torch pins="$1/constraints.txt" root="${HERE:-$PWD/deploy}"
+    local venv="$1" extras="$2" source="$3" option="${4:-}" torch pins="$1/constraints.txt" root="${HERE:-$PWD/deploy}"
     torch=$(choose_torch)
     say "installing Python packages (torch: $torch)"
     case "$torch" in
@@ -67,10 +68,10 @@ install_packages() {
                "$(grep '^torch==' "$root/constraints.txt")" || return 1 ;;
     esac
     # shellcheck disable=SC2086  # "-e ." is two words
-    "$venv/bin/pip" install --quiet --disable-pip-version-check -c "$pins" $source"$extras"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check $option -c "$pins" $source"$extras"
 }
 
-# make_venv EXTRAS - .venv with the gateway installed from this checkout, e.g. make_venv "[test]".
+# make_venv EXTRAS [OPTION] - .venv with the gateway installed from this checkout, e.g. make_venv "[test]".
 make_venv() {
     local extras="$1" python stamp wanted torch
     if [ ! -x .venv/bin/python ]; then
@@ -85,6 +86,6 @@ make_venv() {
     wanted=$(cat pyproject.toml deploy/constraints.txt <(echo "$extras $torch $PWD") | sha256sum | cut -c1-16)
     stamp=.venv/installed-$(echo "$extras" | tr -dc a-z)
     [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return 0
-    install_packages .venv "$extras" "-e ."
+    install_packages .venv "$extras" "-e ." "${2:-}"
     echo "$wanted" > "$stamp"
 }

@@ -9,21 +9,27 @@ full=no
 if [ "${1:-}" = --full ]; then full=yes; shift; fi
 . deploy/setup.sh
 
+# Debian's programs come while pip works; only a Python that is missing has to be there before.
+find_python >/dev/null || need_programs python3:python3 no-such-program-venv:python3-venv
 need_programs tesseract:tesseract-ocr dcmdump:dcmtk Orthanc:orthanc dciodvfy:dicom3tools node:nodejs npm:npm initdb:postgresql \
     chromium:chromium promtool:prometheus libOrthancDicomWeb.so:orthanc-dicomweb \
-    haproxy:haproxy libOrthancPython.so:orthanc-python patroni:patroni etcd:etcd-server ip:iproute2
-make_venv "[test,bench,training,postgresql,s3]"
+    haproxy:haproxy libOrthancPython.so:orthanc-python patroni:patroni etcd:etcd-server ip:iproute2 &
+programs=$!
+make_venv "[test,bench,training,postgresql,s3]" --no-compile # the part of it that the tests import is compiled then
 # Their metadata ask for torchvision, which must match the build of torch; what is used of them here does without it.
 .venv/bin/pip install --quiet --disable-pip-version-check --no-deps -c deploy/constraints.txt \
     monai onnx2torch torchattacks torchxrayvision
+wait "$programs"
 export MIAD_PEERS="$PWD/.venv/peers"  # where the tests install dcmjs-dimse (npm), once
 export PATH="$PWD/.venv/bin:$PATH:/usr/sbin"
 
-# The whole: the checks as well. A part, or pytest's own arguments: those tests only.
+# The whole: the checks as well, mypy beside the tests. A part, or pytest's own arguments: those tests only.
+types=''
 if [ $# = 0 ]; then
     ruff check .
     ruff format --check .
-    mypy
+    mypy &
+    types=$!
 fi
 # A process computes on one core: OpenMP waits by spinning, and two processes on two cores would mostly spin.
 export OMP_NUM_THREADS=1
@@ -38,5 +44,9 @@ if [ -z "${TMPDIR:-}" ] && has_memory_for_files 6; then
     export TMPDIR
     set -- -o tmp_path_retention_policy=failed "$@"
 fi
-# Two files of tests at a time, a file's tests by one process, for they share peers; in the order of their names.
-python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder "$@"
+# Files of tests side by side, a file's tests by one process, for they share peers; those with long tests first
+# (tests/conftest.py), each lot in the order of its names. Three on two cores: one waits for its peers, and two compute.
+code=0
+python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder "$@" || code=$?
+[ -z "$types" ] || wait "$types" || code=1
+exit "$code"

@@ -29,10 +29,14 @@ hypothesis.settings.load_profile("suite")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes long by right has longer than what hangs (`timeout` in pyproject.toml)."""
-    for item in items:
-        if item.get_closest_marker("full") and not item.get_closest_marker("timeout"):
+    """What takes long by right begins first, and has longer than what hangs (`timeout` in pyproject.toml)."""
+    long = [item for item in items if item.get_closest_marker("full")]
+    for item in long:
+        if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(300))
+    # Their files come first, each as a whole: at the end short ones are left, and no worker waits for a long one.
+    first = {item.path for item in long}
+    items.sort(key=lambda item: item.path not in first)
 
 
 def data_folder() -> Path | None:

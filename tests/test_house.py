@@ -343,6 +343,8 @@ NOT_LOADED = {
     "gateway.web.app": {"torch", "numpy", "pydicom", "pynetdicom", "cryptography"},
     "gateway.flow.receive": {"torch", "pynetdicom"},
     "gateway.restore": {"torch", "pynetdicom"},
+    "gateway.service": {"torch", "fastapi", "jinja2", "numpy", "pydicom", "cryptography"},
+    "gateway.service.run": {"torch", "fastapi", "jinja2"},
     "gateway.mark": {"pydicom", "pynetdicom", "cryptography"},
 }
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, insert, or_, select, text, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, bindparam, delete, insert, or_, select, text, update
 
 from gateway.database import InstanceRow, SegmentRow, reading, transaction
 from gateway.flow.leases import Leases
@@ -18,6 +17,9 @@ _IDENTITY = (
     "SELECT system_identifier || '/' || (SELECT oid FROM pg_database WHERE datname = current_database())"
     " FROM pg_control_system()"
 )
+_TOLD_UNTIL = select(SegmentRow.rows_until).where(SegmentRow.id == bindparam("segment")).with_for_update()
+_TELL_UNTIL = update(SegmentRow).where(SegmentRow.id == bindparam("segment")).values(rows_until=bindparam("end"))
+_ADD_SEGMENT, _ADD_INSTANCES = insert(SegmentRow), insert(InstanceRow)
 
 
 class Arrivals(Leases):
@@ -29,9 +31,10 @@ class Arrivals(Leases):
         May be called again with the same groups: what has its row keeps it.
         """
         with transaction(self._engine) as session:
-            rows = [_row(place, facts) for group in _whole(groups) for place, facts in _untold(session, group)]
+            connection = session.connection()  # without objects for rows: this runs for every few instances that come
+            rows = [_row(place, facts) for group in _whole(groups) for place, facts in _untold(connection, group)]
             if rows:
-                session.execute(insert(InstanceRow), rows)
+                connection.execute(_ADD_INSTANCES, rows)
         if rows:
             self.wakes.tell([RECEIVED])
 
@@ -114,21 +117,19 @@ def _whole(groups: Sequence[Group]) -> list[Group]:
     return [Group(segment, ends[segment], records[segment]) for segment in records]
 
 
-def _untold(session: Session, group: Group) -> Sequence[tuple[Place, Mapping[str, Any]]]:
+def _untold(connection: Connection, group: Group) -> Sequence[tuple[Place, Mapping[str, Any]]]:
     """The records of a group that have no row yet; notes that they will have."""
     # locked, which PostgreSQL counts as a write: rows that another process has just written are confirmed with it
-    segment = session.get(SegmentRow, group.segment, with_for_update=True)
-    told = segment.rows_until if segment else 0
-    if segment is None:
-        session.add(SegmentRow(id=group.segment, rows_until=group.end))
-    else:
-        segment.rows_until = max(told, group.end)
-    session.flush()
-    records = [(place, facts) for place, facts in group.records if place.offset >= told]
-    if segment is None:  # its own row may be lost while those of its instances are not: an old backup, a folder moved
-        known = set(session.scalars(select(InstanceRow.id).where(InstanceRow.id.in_([f["id"] for _, f in records]))))
-        records = [(place, facts) for place, facts in records if facts["id"] not in known]
-    return records
+    told = connection.scalar(_TOLD_UNTIL, {"segment": group.segment})
+    if told is not None:
+        if group.end > told:
+            connection.execute(_TELL_UNTIL, {"segment": group.segment, "end": group.end})
+        return [(place, facts) for place, facts in group.records if place.offset >= told]
+    connection.execute(_ADD_SEGMENT, {"id": group.segment, "rows_until": group.end})
+    # its own row may be lost while those of its instances are not: an old backup, a folder moved
+    ids = [facts["id"] for _, facts in group.records]
+    known = set(connection.scalars(select(InstanceRow.id).where(InstanceRow.id.in_(ids))))
+    return [(place, facts) for place, facts in group.records if facts["id"] not in known]
 
 
 def _row(place: Place, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from gateway import tracing
@@ -105,7 +104,7 @@ class SpoolReceiver:
             "size": size,
             "sha256": sha256,
             "file": body.publish(),
-            **asdict(facts),
+            **vars(facts),
         }
         sealed = self.spool.seal_facts(known, body.name)
         self._log.append(record(body.name, sealed, body.pieces()), known)

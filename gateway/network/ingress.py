@@ -40,6 +40,7 @@ from gateway.network.commitment_request import CommitmentRequest
 from gateway.network.commitment_sets import PUSH_MODEL, SYNTAXES
 from gateway.network.contexts import storage_contexts
 from gateway.network.incoming import STATUS_BY_CODE, SUCCESS, IncomingObject
+from gateway.network.scu_pdus import WHOLE_COMMAND, data_pdu
 from gateway.network.server import Listen, ScpServer
 from gateway.network.upper_layer import GatewayAssociation
 from gateway.network.window import Window, agreed
@@ -263,8 +264,9 @@ class _StoreDimse(DIMSEServiceProvider):
     def _answer_store(self, incoming: IncomingObject) -> None:
         response = incoming.finish()
         self._ingress_association.count(incoming.status, incoming.size)
-        self.dul.send_pdu(_one_fragment(incoming.context_id, b"\x03" + response))
-        self._ingress_association.dul.begin_idle_time()
+        dul = self._ingress_association.dul
+        dul.answer(data_pdu(incoming.context_id, WHOLE_COMMAND, response))
+        dul.begin_idle_time()
 
 
 class IngressAssociation(GatewayAssociation):

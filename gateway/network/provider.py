@@ -6,7 +6,6 @@ pynetdicom's, with the parts replaced that `gateway.network.upper_layer` names.
 from __future__ import annotations
 
 import contextlib
-import queue
 import struct
 import threading
 from collections.abc import Iterator, Sequence
@@ -66,7 +65,7 @@ class GatewayDul(DULServiceProvider):
         self.state_machine = _GatewayStateMachine(self)
         self._is_broken = False  # something was sent that ends the association; its event is under way
         self._is_reading = False
-        self._acting = threading.Lock()  # who has it sends, and the state stays as it is
+        self._acting = threading.RLock()  # who has it sends, and the state stays as it is
         self._turning = threading.Lock()  # who has it reads
         self._at_home = threading.Event()  # nobody has borrowed the socket
         self._at_home.set()
@@ -155,7 +154,7 @@ class GatewayDul(DULServiceProvider):
             self._act()
 
     def _act(self) -> None:
-        with contextlib.suppress(queue.Empty):
+        if not self.event_queue.empty():  # who acts takes from it, nobody else
             self.state_machine.do_action(self.event_queue.get(block=False))
 
     def send_data(self, parts: Sequence[bytes | memoryview], *, may_wait: bool = False) -> None:
@@ -174,12 +173,23 @@ class GatewayDul(DULServiceProvider):
                 return
             parts, self._held = self._held, []
         with self._acting:  # what that thread has taken from its queue, it has sent
-            may_send = self.connection.is_plain or self.is_borrowed
+            is_ours = self.is_borrowed or threading.current_thread() is self
+            may_send = self.connection.is_plain or is_ours
             if may_send and self.to_provider_queue.empty() and self.event_queue.empty():
                 if self._state in _SENDING:
                     self._send_parts(parts)
                 return
         self.send_pdu(EncodedData(b"".join(parts)))
+
+    def answer(self, pdu: bytes) -> None:
+        """Send one whole P-DATA-TF: at once in this thread, from any other as soon as this one can.
+
+        Others do not wait here, since this thread may wait for them while it acts on what it has read.
+        """
+        if threading.current_thread() is self:
+            self.send_data([pdu])
+        else:
+            self.send_pdu(EncodedData(pdu))
 
     def _send_parts(self, parts: Sequence[bytes | memoryview]) -> None:
         try:

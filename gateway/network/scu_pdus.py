@@ -26,6 +26,7 @@ from gateway.network.pdu_socket import DataPdu
 
 MOST_CONTEXTS = 128  # odd numbers of one byte, PS3.8 9.3.2.2
 P_DATA, ABORT = 0x04, 0x07
+WHOLE_COMMAND = 0x03  # message control header of a command set in one fragment (PS3.8 E.2)
 
 
 def numbered(contexts: Iterable[tuple[str, str]]) -> list[PresentationContext]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from gateway.config import Config, Finding, check_config
 from gateway.config.duties import Role
 from gateway.config.lines import KeyPath
+from gateway.config.marking import Mark
 from gateway.errors import ConfigError
 from gateway.keys.keyring import OpeningKeys, SealingKeys, load_spool_cipher
 from gateway.keys.pair import NOT_COMPARED, NOT_PROVED, PROVE, read_proof
@@ -108,9 +109,16 @@ def _try_logos(config: Config) -> Iterator[Finding]:
             yield from _try(("routes", index, "mark", "logo"), load_logo, logo)
 
 
+_OUR_WORDS = (Mark().text, Mark().word)  # which fit
+
+
 def _try_words(config: Config) -> Iterator[Finding]:
-    """The text of each route that marks is set in the least letters, as the worker does."""
-    routes = [(index, route.mark) for index, route in enumerate(config.routes) if route.action == "mark"]
+    """The site's own text of each route that marks is set in the least letters, as the worker does."""
+    routes = [
+        (index, route.mark)
+        for index, route in enumerate(config.routes)
+        if route.action == "mark" and (route.mark.text, route.mark.word) != _OUR_WORDS
+    ]
     if routes:
         from gateway.mark.placement.letters import check_words  # brings torch: not for every caller
 

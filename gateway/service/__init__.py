@@ -11,12 +11,17 @@ Only `serve("restore")` ever reads the private restore key (architecture, promis
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from gateway.service.link import Link
 from gateway.service.places import Places, database, places
-from gateway.service.run import serve, source_of
-from gateway.service.supervisor import Supervisor
-from gateway.service.wiring import build_copy_restorer, build_reports, build_restorer, build_step_context
-from gateway.service.wishes import Wishes
+
+if TYPE_CHECKING:
+    from gateway.service.run import serve, source_of
+    from gateway.service.supervisor import Supervisor
+    from gateway.service.wiring import build_copy_restorer, build_reports, build_restorer, build_step_context
+    from gateway.service.wishes import Wishes
 
 __all__ = [
     "Link",
@@ -32,3 +37,12 @@ __all__ = [
     "serve",
     "source_of",
 ]
+
+_MODULES = {"Supervisor": "supervisor", "Wishes": "wishes", "serve": "run", "source_of": "run"}
+
+
+def __getattr__(name: str) -> Any:
+    """What a command that asks where files lie need not load: the roles, and what they are made of."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'wiring')}"), name)

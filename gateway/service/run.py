@@ -18,7 +18,6 @@ from gateway.service.control import SUPERVISOR, ControlSocket
 from gateway.service.hardening import forbid_core_dumps, forget_variables
 from gateway.service.ingress import IngressParts
 from gateway.service.link import Link
-from gateway.service.page import PageParts
 from gateway.service.part import StartAnew
 from gateway.service.places import places
 from gateway.service.reading import Reading
@@ -31,11 +30,18 @@ from gateway.service.whole import Whole, environments
 from gateway.service.wishes import Wish, Wishes
 from gateway.service.worker import WorkerParts
 
+
+def _page_parts(config: Config, audit: AuditLog) -> Parts:
+    from gateway.service.page import PageParts  # a web framework, which no other role's process loads
+
+    return PageParts(config, audit)
+
+
 PARTS: dict[str, Callable[[Config, AuditLog], Parts]] = {
     "ingress": IngressParts,
     "worker": WorkerParts,
     "restore": RestoreParts,
-    "page": PageParts,
+    "page": _page_parts,
 }
 
 log = structlog.get_logger(__name__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import cache
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -25,10 +26,13 @@ def hash_password(password: str) -> str:
 def is_right(password_hash: str | None, password: str) -> bool:
     """Whether the password is that of the hash; for None (no such user) False, after as much work."""
     with _AT_ONCE:
+        nobody = _hash_of_nobody()  # made at the first question, whoever it is about
         try:
-            return PasswordHasher().verify(password_hash or _NOBODY, password[:LONGEST]) and password_hash is not None
+            return PasswordHasher().verify(password_hash or nobody, password[:LONGEST]) and password_hash is not None
         except (VerificationError, InvalidHashError):
             return False
 
 
-_NOBODY = PasswordHasher().hash("nobody has this password")
+@cache
+def _hash_of_nobody() -> str:
+    return PasswordHasher().hash("nobody has this password")

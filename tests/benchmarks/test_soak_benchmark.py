@@ -25,7 +25,8 @@ def test_growth_is_told_of_the_longest_life_by_a_fitted_line() -> None:
 
 def soak(folder: Path, *options: str) -> tuple[int, dict]:
     """Run it; its exit code and what it printed."""
-    command = [sys.executable, "-m", "tests.benchmarks.soak", "--database", "sqlite", "--folder", str(folder), *options]
+    command = [sys.executable, "-m", "tests.benchmarks.soak", "--database", "sqlite", "--waiting", "40"]
+    command += ["--folder", str(folder), *options]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=1200)
     assert "{" in done.stdout, done.stderr[-3000:]
     return done.returncode, json.loads(done.stdout)

@@ -15,9 +15,10 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
 
 from gateway.dicom.copy.remap import remap_references
+from gateway.dicom.encoding import encoded as encoded_header
 from gateway.dicom.encoding.directory import read_directory
 from gateway.dicom.encoding.elements import skip_value, top_level
-from gateway.dicom.encoding.encoded import open_source, read_header
+from gateway.dicom.encoding.encoded import open_source, read_header, split_header
 from gateway.dicom.encoding.part10 import FileMeta, split_part10, write_part10
 from gateway.dicom.encoding.parts import split
 from gateway.dicom.encoding.private import CREATOR, GROUP, read_block, write_block
@@ -131,6 +132,33 @@ def test_damage_gives_an_instance_or_a_dicom_error(described, syntax, cuts):
         assert "Doe" not in str(error)
     else:
         assert len(parts.value) >= 96  # 6 x 8 x 16 bit, whatever else was damaged
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    described=DATASETS,
+    syntax=st.sampled_from(NATIVE),
+    bulk=st.sampled_from([4, 1 << 20]),
+    at_most=st.sampled_from([400, 1 << 20]),
+    cuts=st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=9) | st.just(bytes(2000))), max_size=2),
+)
+def test_many_elements_in_one_loop_are_what_they_are_one_by_one(described, syntax, bulk, at_most, cuts):
+    data = encoded(described, True, syntax)
+    for where, junk in cuts:
+        at = int(where * len(data))
+        data = data[:at] + junk + data[at + len(junk) // 2 :]
+
+    def outcome() -> tuple:
+        try:
+            source, layout = open_source(io.BytesIO(data), syntax_of(syntax))
+            return *split_header(source, layout, bulk=bulk, at_most=at_most), source.position
+        except DicomError as error:
+            return error.code, error.message
+
+    together = outcome()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(encoded_header, "skip_plain", lambda *_: None)
+        assert outcome() == together
 
 
 @settings(max_examples=100, deadline=None)

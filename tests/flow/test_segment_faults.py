@@ -225,6 +225,7 @@ def test_who_waits_for_rows_is_told_when_nobody_writes_them_any_more(monkeypatch
 def test_a_flusher_that_is_gone_is_told_of(flow, monkeypatch):
     receiver = flow.receiver()
     monkeypatch.setattr(receiver._log, "_take", lambda: 1 / 0)
+    receiver._log.roll()
     assert sent(receiver, [1]) == []
     assert receiver.failed
     receiver.close()

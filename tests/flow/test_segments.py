@@ -171,6 +171,20 @@ def test_one_flush_serves_all_that_wait(flow, monkeypatch):
     assert len(flushes) <= 2  # of those that the flusher took first, and of all others
 
 
+def test_a_lone_record_is_written_where_it_comes_but_never_where_a_signal_may_cut_it_off(flow, monkeypatch):
+    writers = []
+    call = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", lambda fd: (writers.append(threading.current_thread().name), call(fd))[1])
+    receiver = flow.receiver()
+    thread = threading.Thread(target=offer, args=(receiver, 1), name="association")
+    thread.start()
+    thread.join()
+    offer(receiver, 2)  # in the main thread, as `protect` does
+    receiver.close()
+    assert writers == ["association", "flusher"]
+    assert len(rows(flow)) == 2
+
+
 def test_a_long_segment_is_closed_and_the_next_begun(flow):
     receiver = flow.receiver(segment_mib=1)
     noisy = [offer(receiver, number) for number in range(1, 300)]
@@ -465,6 +479,7 @@ def test_what_cannot_be_cut_after_a_failed_write_ends_the_segment(tmp_path, monk
 
 def test_rows_of_a_stream_share_transactions_and_a_lone_one_waits_for_none(monkeypatch):
     monkeypatch.setattr("gateway.flow.segments.rows.GATHER_S", 3.0)  # longer than ten calls take on any machine
+    monkeypatch.setattr("gateway.flow.segments.rows.LONGEST_GATHER_S", 60.0)
     taken: list[list[str]] = []
     writer = RowWriter(lambda groups: taken.append([group.segment for group in groups]))
     writer.put(Group("alone", 1, []))
@@ -474,3 +489,13 @@ def test_rows_of_a_stream_share_transactions_and_a_lone_one_waits_for_none(monke
     assert writer.settle(30)
     writer.stop()
     assert taken == [["alone"], [str(number) for number in range(10)]]
+
+
+def test_a_stream_that_does_not_end_has_its_rows_all_the_same(monkeypatch):
+    monkeypatch.setattr("gateway.flow.segments.rows.GATHER_S", 60.0)
+    monkeypatch.setattr("gateway.flow.segments.rows.LONGEST_GATHER_S", 0.2)
+    writer = RowWriter(lambda groups: None)
+    for number in range(2):
+        writer.put(Group(str(number), 1, []))
+        assert writer.settle(30)
+    writer.stop()

@@ -26,6 +26,7 @@ from gateway.service.wiring import build_restorer
 from tests.support.dicom.samples import encode
 from tests.support.flow import Flow, configuration, ct, facts_of
 from tests.support.objects import SeaweedFs
+from tests.support.until import until
 
 pytestmark = pytest.mark.peers
 pytest.importorskip("obstore")
@@ -113,8 +114,7 @@ def test_many_that_wait_together_are_one_object(config: Config, tmp_path: Path, 
     assert begun.wait(60)
     for thread in threads[1:]:
         thread.start()
-    with receiver._log._changed:
-        assert receiver._log._changed.wait_for(lambda: len(receiver._log._waiting) == 5, 60)
+    until("the others wait", lambda: len(receiver._log._waiting) == 5)
     go.set()
     for thread in threads:
         thread.join()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,10 @@ from gateway.config.load import parse_config
 from gateway.config.models import Mark
 from gateway.config.problems import InvalidConfigError
 from gateway.keys.generate import make_keys
+from gateway.mark.placement.letters import check_words
 from gateway.mark.settings import MarkSettings
 from gateway.preflight import preflight
+from tests.conftest import REPOSITORY
 
 ROUTE = "[[routes]]\nname='r'\ncalled_ae='R'\ndestinations=['d']\nmark = {{ {} }}\n[[destinations]]\nname='d'\n"
 ROUTE += "type='research'\nae_title='D'\nhost='localhost'\nport=1\n"
@@ -87,6 +91,16 @@ def test_a_text_that_no_image_can_hold_is_told_before_the_worker_starts(tmp_path
         found = [one for one in preflight(config, "worker") if one.level == "error"]
         assert len(found) == errors, (text, found)
         assert all(one.where == "routes[0].mark.text" and "no image holds the word" in one.message for one in found)
+
+
+def test_the_texts_that_a_route_has_by_itself_fit_and_are_not_set_anew_at_each_start(tmp_path: Path) -> None:
+    """Else each supervisor and each `config check` would load torch, for words that never change."""
+    check_words(Mark().text, Mark().word)
+    make_keys(tmp_path / "keys")
+    (tmp_path / "gateway.toml").write_text(ROUTE.format(""))
+    code = "import sys; from gateway.config import load_config; from gateway.preflight import preflight\n"
+    code += f"preflight(load_config({str(tmp_path / 'gateway.toml')!r})); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0
 
 
 def test_a_logo_that_cannot_be_drawn_is_found_before_the_worker_starts(tmp_path: Path) -> None:

@@ -342,7 +342,7 @@ def test_a_path_that_cannot_be_looked_at_is_as_one_that_is_not_there(site: Site)
 
 @pytest.mark.full
 def test_instances_come_all_while_the_configuration_is_reloaded_twenty_times(tmp_path: Path) -> None:
-    outcome = campaign(tmp_path, instances=300, reloads=20, breaks=5)  # a thousand: tests.benchmarks.reload
+    outcome = campaign(tmp_path, instances=150, reloads=20, breaks=5)  # a thousand: tests.benchmarks.reload
     assert outcome.problems == []
     assert outcome.refused_reloads == 5
 

@@ -46,7 +46,8 @@ def test_a_wheelhouse_installs_where_there_is_no_index(on_disk: Path) -> None:
         [venv / "bin" / "miad-gateway", "--version"], check=True, env=bare, capture_output=True, text=True
     )
     assert told.stdout.strip() == f"miad-gateway {__version__}"
-    (house / "requirements.txt").write_text((house / "requirements.txt").read_text().replace("sha256:", "sha256:0", 1))
+    first = (house / "requirements.txt").read_text().splitlines()[0]
+    (house / "requirements.txt").write_text(first.replace("sha256:", "sha256:0"))
     refused = subprocess.run(
         [*pip, "--force-reinstall", "--no-deps", "-r", house / "requirements.txt"], env=bare, cwd=on_disk
     )

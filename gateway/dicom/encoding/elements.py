@@ -18,6 +18,7 @@ UNDEFINED = 0xFFFFFFFF
 ITEM = 0xFFFEE000
 ITEM_END = 0xFFFEE00D
 SEQUENCE_END = 0xFFFEE0DD
+_PIXEL_GROUP = 0x7FE0
 _HEAD_BYTES = 14  # of an item's head and what tells its layout; no head of an element is longer
 MAX_DEPTH = 48  # nested sequences of undefined length
 
@@ -103,6 +104,32 @@ def top_level(source: Source, layout: Layout) -> Iterator[Element]:
         if element.tag >> 16 == 0xFFFE:
             raise DicomError("stray-delimiter", f"an item or delimiter outside a sequence at byte {element.start}")
         yield element
+
+
+def skip_plain(source: Source, layout: Layout, longest: int) -> None:
+    """Go past top-level elements in one loop, as far as they are read ahead and are plain: of a defined length up to
+    `longest`, before the pixel data. What it stops at is for `top_level`, which says what is wrong with it.
+    """
+    data, at = source.ahead(_HEAD_BYTES)
+    begin, end, elements, most = at, len(data) - _HEAD_BYTES, 0, source.elements_left
+    unpack, long, short = (struct.Struct(layout.order + kind).unpack_from for kind in ("HH", "I", "H"))
+    implicit = layout.implicit
+    while at <= end and elements < most:
+        group, number = unpack(data, at)
+        if group >= _PIXEL_GROUP or not (group or number):
+            break
+        vr = b"" if implicit else data[at + 4 : at + 6]
+        if vr in LONG_VRS:
+            length, value = long(data, at + 8)[0], at + 12
+        elif vr and b"AA" <= vr <= b"ZZ":
+            length, value = short(data, at + 6)[0], at + 8
+        else:
+            length, value = long(data, at + 4)[0], at + 8
+        if length > longest or value + length > len(data):
+            break
+        at = value + length
+        elements += 1
+    source.advance(at - begin, elements)
 
 
 def skip_value(source: Source, element: Element, layout: Layout, depth: int = 0) -> int:

@@ -14,7 +14,7 @@ from pydicom import Dataset
 from gateway.dicom.encoding import values
 from gateway.dicom.encoding.attributes import PATIENT, query_attributes
 from gateway.dicom.encoding.element_count import count
-from gateway.dicom.encoding.elements import BULK_VRS, UNDEFINED, Element, Layout, skip_value, top_level
+from gateway.dicom.encoding.elements import BULK_VRS, UNDEFINED, Element, Layout, skip_plain, skip_value, top_level
 from gateway.dicom.encoding.geometry import slice_position
 from gateway.dicom.encoding.groups import body_part_of
 from gateway.dicom.encoding.library import foreign_errors
@@ -212,6 +212,7 @@ def split_header(
     """
     header = source.keep(at_most=at_most)
     pixels = None
+    skip_plain(source, layout, bulk)
     for element in top_level(source, layout):
         in_pixel_group = element.tag >> 16 == PIXEL_GROUP >> 16
         if in_pixel_group or _is_bulk(element, bulk):
@@ -222,6 +223,7 @@ def split_header(
             break
         skip_value(source, element, layout)
         source.keep(header, at_most=at_most)
+        skip_plain(source, layout, bulk)
     source.keep_no_more()
     return bytes(header), pixels
 

@@ -18,6 +18,7 @@ from gateway.errors import DicomError
 _TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})  # that Specific Character Set holds for (PS3.5 6.1.2.3)
 _SINGLE = frozenset({"LT", "ST", "UT"})  # a backslash in them is one
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_PLAIN_UID = re.compile(rb"([0-9]+(?:\.[0-9]+)*)\0?")
 _LONGEST = 1 << 18  # bytes of a value that is looked at here: room for a lookup table of 65536 words
 
 
@@ -130,7 +131,10 @@ def uid(ds: Dataset, keyword: str) -> str:
     DicomError
         "missing-uid" or "bad-uid".
     """
-    value = text(ds, keyword)
+    raw = ds.get_item(keyword)
+    is_raw = isinstance(raw, RawDataElement) and raw.VR == "UI" and raw.value
+    plain = _PLAIN_UID.fullmatch(raw.value) if is_raw else None  # most are: nothing has to be decoded
+    value = plain[1].decode() if plain else text(ds, keyword)
     if not value:
         raise DicomError("missing-uid", f"the data set has no {keyword}")
     if len(value) > 64 or not _UID.fullmatch(value):

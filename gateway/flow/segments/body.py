@@ -47,7 +47,7 @@ class Body:
         self._cipher = cipher
         self._memory = memory
         self._taken = 0
-        self._kept = io.BytesIO()
+        self._kept: list[bytes] = []
         self._file: Unpublished | None = None
         self._published = False
         self._writer = cipher.writer(cast(BinaryIO, _Sink(self)), self.name)
@@ -63,7 +63,7 @@ class Body:
     def open(self) -> BinaryIO:
         """What was written, plain, after `complete`."""
         if self._file is None:
-            source: BinaryIO = io.BytesIO(self._kept.getvalue())
+            source: BinaryIO = io.BytesIO(b"".join(self._kept))
         else:
             source = self._file.reopen()
         return cast(BinaryIO, self._cipher.reader(source, self.name))
@@ -76,15 +76,15 @@ class Body:
         self._published = True
         return self.name
 
-    def pieces(self) -> list[memoryview]:
+    def pieces(self) -> list[bytes]:
         """What belongs into the record; nothing when it lies in a file of its own."""
-        return [self._kept.getbuffer()] if self._file is None else []
+        return self._kept if self._file is None else []
 
     def release(self) -> None:
         """Give the memory back, and forget a file that was not published."""
         self._memory.give(self._taken)
         self._taken = 0
-        self._kept = io.BytesIO()
+        self._kept = []
         if self._file is not None and not self._published:
             with suppress(OSError):
                 self._file.discard()
@@ -93,11 +93,13 @@ class Body:
         """Take encrypted bytes: for the cipher's writer only."""
         if self._file is None and self._taken + len(data) <= LARGE and self._memory.take(len(data)):
             self._taken += len(data)
-            return self._kept.write(data)
+            self._kept.append(data)
+            return len(data)
         if self._file is None:
             self._file = self._files.new(self.name)
-            self._file.write(self._kept.getbuffer())
-            self._kept = io.BytesIO()
+            for kept in self._kept:
+                self._file.write(kept)
+            self._kept = []
             self._memory.give(self._taken)
             self._taken = 0
         return self._file.write(data)

@@ -1,6 +1,8 @@
-"""The log that all associations of a receiving process share: one thread flushes for all that wait.
+"""The log that all associations of a receiving process share: one flush for all that wait.
 
 It flushes whenever the last flush has ended, never on a timer: under load each flush carries all that came meanwhile.
+A record that comes alone is written by the thread that brings it, which need not wait for another to wake up; what
+comes while something is being written goes together, written by a thread of the log.
 """
 
 from __future__ import annotations
@@ -95,6 +97,7 @@ class SegmentLog:
         self._on_failure = failed
         self._changed = threading.Condition()
         self._waiting: list[Appended] = []
+        self._writing = False  # the segment is one thread's
         self._stopping = False
         self._roll = False
         self._ended = False
@@ -115,9 +118,17 @@ class SegmentLog:
         item = Appended(pieces, facts)
         with self._changed:
             self.check()
-            self._waiting.append(item)
-            self._changed.notify_all()
-        item.done.wait()
+            is_alone = not (self._writing or self._is_asked() or _is_interruptible())
+            if is_alone:
+                self._writing = True
+            else:
+                self._waiting.append(item)
+                if not self._writing:  # else who writes tells the flusher
+                    self._changed.notify_all()
+        if is_alone:
+            self._write_alone(item)
+        else:
+            item.done.wait()
         if item.error:
             raise item.error
         assert item.place is not None
@@ -159,15 +170,41 @@ class SegmentLog:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._stopping or self._roll, timeout=OLDEST_S / 10)
+                self._changed.wait_for(lambda: self._is_asked() and not self._writing, timeout=OLDEST_S / 10)
+                if self._writing:
+                    continue
+                self._writing = True
                 group = self._take()
-                ending = self._stopping and not group
+                ending, rolling = self._stopping and not group, self._roll
             if group:
                 self._write(group)
-            if ending or self._roll or self._is_old():
+            if ending or rolling or self._is_old():
                 self._close()
+            with self._changed:
+                self._writing = False
+                if rolling:
+                    self._roll = False
+                    self._changed.notify_all()
             if ending:
                 return
+
+    def _is_asked(self) -> bool:
+        return bool(self._waiting or self._stopping or self._roll)
+
+    def _write_alone(self, item: Appended) -> None:
+        """Write one record in the thread that brought it; `item` says what became of it."""
+        try:
+            self._write([item])
+            if self._is_old():
+                self._close()
+        except Exception as error:  # after `item` was told: the role is told, if it was not
+            if not self.failed:
+                self._fail((), error)
+        finally:
+            with self._changed:
+                self._writing = False
+                if self._is_asked():
+                    self._changed.notify_all()
 
     def _take(self) -> list[Appended]:
         """The oldest of those that wait, up to `MOST_BYTES`."""
@@ -231,6 +268,8 @@ class SegmentLog:
         if self._segment is not None:
             self._segment.close()
             self._segment = None
-        with self._changed:
-            self._roll = False
-            self._changed.notify_all()
+
+
+def _is_interruptible() -> bool:
+    """Whether a signal may raise here: a write that is cut off leaves a segment that nobody can go on with."""
+    return threading.current_thread() is threading.main_thread()

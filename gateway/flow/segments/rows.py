@@ -15,7 +15,9 @@ from gateway.flow.segments.log import Group
 MOST_ROWS = 500
 MOST_BEHIND = 5000
 LONGEST_PAUSE_S = 5.0
-GATHER_S = 0.02  # from one transaction to the next: a stream of instances shares them, and a lone one waits for none
+# From one transaction to the next: a stream of instances shares them, and a lone one waits for none.
+GATHER_S = 0.02  # at least, and until nothing has come for so long,
+LONGEST_GATHER_S = 0.1  # but no longer
 
 log = structlog.get_logger(__name__)
 
@@ -49,8 +51,9 @@ class RowWriter:
         self._add = add
         self._changed = threading.Condition()
         self._waiting: list[Group] = []
+        self._came_at = 0.0
         self._busy = False
-        self._stopping = False
+        self._stopping = threading.Event()
         self._ended = False
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="rows", daemon=True)
@@ -60,6 +63,7 @@ class RowWriter:
         """Take a group whose records are durable."""
         with self._changed:
             self._waiting.append(group)
+            self._came_at = time.monotonic()
             self._changed.notify_all()
 
     def check(self) -> None:
@@ -73,7 +77,7 @@ class RowWriter:
         """
         with self._changed:
             error, behind = self._error, sum(len(group.records) for group in self._waiting)
-            ended = self._ended and not self._stopping
+            ended = self._ended and not self._stopping.is_set()
         if ended:
             raise CapacityError(
                 "rows-behind", "nobody writes the rows of received instances any more", "restart this role"
@@ -94,7 +98,7 @@ class RowWriter:
         if not self.settle(timeout_s):
             log.warning("rows of received instances could not be written in time; the next start writes them")
         with self._changed:
-            self._stopping = True
+            self._stopping.set()
             self._changed.notify_all()
         self._thread.join(timeout_s)
 
@@ -113,8 +117,8 @@ class RowWriter:
         failures = 0
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._stopping)
-                if self._stopping:
+                self._changed.wait_for(lambda: self._waiting or self._stopping.is_set())
+                if self._stopping.is_set():
                     return
                 groups = self._take()
                 self._busy = True
@@ -132,8 +136,10 @@ class RowWriter:
                 with self._changed:
                     self._busy = False
                     self._changed.notify_all()
-            pause = min(LONGEST_PAUSE_S, 0.1 * 2**failures) if failures else GATHER_S - (time.monotonic() - begun)
-            self._pause(pause)
+            if failures:
+                self._stopping.wait(min(LONGEST_PAUSE_S, 0.1 * 2**failures))
+            else:
+                self._gather(begun)
 
     def _take(self) -> list[Group]:
         taken, rows = 0, 0
@@ -143,7 +149,11 @@ class RowWriter:
         groups, self._waiting = self._waiting[:taken], self._waiting[taken:]
         return groups
 
-    def _pause(self, seconds: float) -> None:
-        end = time.monotonic() + seconds
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopping, max(0.0, end - time.monotonic()))
+    def _gather(self, begun: float) -> None:
+        """Leave those that come time to share the transaction after the one that began at `begun`."""
+        while not self._stopping.is_set():
+            due = min(max(begun, self._came_at) + GATHER_S, begun + LONGEST_GATHER_S)
+            left = due - time.monotonic()
+            if left <= 0:
+                return
+            self._stopping.wait(left)

@@ -22,11 +22,10 @@ from gateway.network import command
 from gateway.network.callers import Caller
 from gateway.network.retrieve.receiving import MemoryBudget
 from gateway.network.retrieve.suboperations import Intent, Original, Planned
-from gateway.network.scu_pdus import data_pdu
+from gateway.network.scu_pdus import WHOLE_COMMAND, data_pdu
 from gateway.network.upper_layer import GatewayAssociation
 
 PENDING = 0xFF00
-WHOLE_COMMAND = 0x03  # message control header of a command set in one fragment (PS3.8 E.2)
 UIDS_IN_ONE_LINE = 500  # of the audit
 log = get_logger(__name__)
 MAX_COMMENT = 64  # characters of Error Comment (0000,0902), VR LO

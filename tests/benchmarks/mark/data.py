@@ -9,6 +9,7 @@ in brain_tumor are left out.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +116,7 @@ def test_images(folder: Path, name: str) -> Sample:
     return Sample(name, older.images[kept], older.labels[kept], older.classes, rois)
 
 
+@lru_cache(maxsize=1)  # victims of one set, and then its pools, are drawn from the same one after the other
 def train_images(folder: Path, name: str, side: int) -> Sample:
     """Return the training images of half B of a set, scaled to ``side`` pixels, without lesion masks.
 

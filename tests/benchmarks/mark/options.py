@@ -23,6 +23,8 @@ class Options:
         names of ``methods.METHODS``.
     sample
         test images per set; None: all.
+    samples
+        of single sets, where they have another number.
     other_tiers
         tiers that only white-box and held-out networks are asked about, e.g. ``air`` and ``discreet``.
     older
@@ -51,6 +53,8 @@ class Options:
         images per set for the energy curve and the time comparison.
     keys
         images per set for the cross-key correlation.
+    repeats
+        how often the generator's time for one slice is taken; the median counts.
     speed_sets
         how many of the sets the time comparison takes.
     remover
@@ -78,6 +82,7 @@ class Options:
     steps: int
     other_tiers: tuple[str, ...] = ()
     older: tuple[str, ...] = ()
+    samples: Mapping[str, int] = field(default_factory=dict)
     part: int = 8
     grid: Mapping[str, tuple[str, ...]] | None = None
     folder: Path | None = None
@@ -91,6 +96,7 @@ class Options:
     )
     curve_sample: int = 12
     keys: int = 2
+    repeats: int = 5
     speed_sets: int = 1
     remover: RemoverRecipe = field(default_factory=RemoverRecipe)
     our_steps: tuple[int, ...] = (2, 4, 8, 16, 25)
@@ -105,3 +111,8 @@ class Options:
     def later_tiers(self) -> tuple[str, ...]:
         """Tiers of the stages after the columns."""
         return self.tiers[:1] if self.few else self.tiers
+
+    @property
+    def attacked_tiers(self) -> tuple[str, ...]:
+        """Tiers in which every other attack is made: with ``few`` the last alone, where ``paper`` has its letters."""
+        return self.tiers[-1:] if self.few else self.tiers

@@ -115,13 +115,14 @@ class Run:
     def identity(self) -> str:
         """What every mark of this run depends on, in 16 digits; part of every cell."""
         options = self.options
-        numbers = [options.sample, options.part, options.steps]
+        numbers = [options.sample, options.part, options.steps, *options.samples.items()]
         return digest([fingerprint(), *numbers, options.settings, self.device.type])
 
     def sample(self, name: str) -> Sample:
         """Return the set's sample; of an older set only a part."""
         if name not in self._samples:
-            count = self.options.part if name in self.options.older else self.options.sample
+            options = self.options
+            count = options.part if name in options.older else options.samples.get(name, options.sample)
             self._samples[name] = draw_sample(self.data, name, count)
         return self._samples[name]
 

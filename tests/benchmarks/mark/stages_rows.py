@@ -72,7 +72,7 @@ def attacks(run: Run) -> None:
     """Let every other attack have the same pixels and energy, on a part of the images: one attack after the other."""
     for method in ("clean", "strong", *OTHERS):
         for name in run.options.sets:
-            for tier in run.options.tiers:
+            for tier in run.options.attacked_tiers:
                 run.in_time()
                 scene = run.part_scene(name, tier)
                 ask_columns(run, scene, (method,), part=len(scene.labels))
@@ -104,7 +104,8 @@ def generator_speed(run: Run) -> None:
         marker = Marker(settings, packs=[pack_of(sample.channels)])
         wanted = [requests[index % len(requests)] for index in range(count)]
         marker.mark(wanted[: min(count, 8)], PROFILES[name])  # weights and kernels are read once, outside of the time
-        spent = [run.seconds(lambda: marker.mark(wanted, PROFILES[name]))[1] for _ in range(5 if count == 1 else 1)]
+        repeats = run.options.repeats if count == 1 else 1
+        spent = [run.seconds(lambda: marker.mark(wanted, PROFILES[name]))[1] for _ in range(repeats)]
         seconds = float(np.median(spent)) / count
         return {"seconds": seconds, "device": run.device.type, "threads": torch.get_num_threads()}
 

@@ -1,7 +1,7 @@
 """Hours of mixed modalities with faults: is the ledger exact at the end, and does anything grow?
 
     python -m tests.benchmarks.soak [--minutes 120] [--calm 0.3] [--folder FOLDER] [--database postgresql|sqlite]
-        [--small-disk MIB] [--only WORDS] [--seed N] [--json FILE]
+        [--small-disk MIB] [--only WORDS] [--waiting N] [--seed N] [--json FILE]
 
 Eighteen kinds of made objects (`tests.iods`) go through one gateway, which serves all roles, to two destinations; the
 first commits to keep what it gets. Meanwhile: a role, the supervisor or the whole tree is killed; a destination
@@ -37,16 +37,23 @@ from tests.support.network.peers import free_port
 SAMPLE_S = 5.0
 TARGETS = ("worker", "ingress", "restore", "supervisor", "tree")
 AT_ONCE = 8  # instances of one association
-WAITING = 400  # sent and not delivered: more are not sent, as the machine is slower than the archive
+WAITING = 400
 
 
 class Soak:
     """One run of it."""
 
     def __init__(
-        self, folder: Path, database: str, small_disk: int, seed: int, only: str, say: Callable[[str], None]
+        self,
+        folder: Path,
+        database: str,
+        small_disk: int,
+        seed: int,
+        only: str,
+        waiting: int,
+        say: Callable[[str], None],
     ) -> None:
-        self._say, self._dice, self._only = say, random.Random(seed), only.split()
+        self._say, self._dice, self._only, self._waiting = say, random.Random(seed), only.split(), waiting
         self._disk = SmallDisk(folder / "site" / "state", small_disk) if small_disk else None
         self._cluster = Cluster(folder) if database == "postgresql" else None
         report_port = free_port()
@@ -99,7 +106,7 @@ class Soak:
 
     def _send(self) -> None:
         waiting = len(self.ledger.acknowledged) - len(self.outside["second"].kept)
-        if not self.ledger.pending and waiting < WAITING:
+        if not self.ledger.pending and waiting < self._waiting:
             self.ledger.make(self._dice.randint(1, AT_ONCE))
         if not self.ledger.pending or not self.ledger.send(self.site.port, "duplicates" in self._until):
             time.sleep(0.5)  # nobody listens, or enough is under way
@@ -157,13 +164,17 @@ def main() -> None:
     parser.add_argument("--database", choices=["postgresql", "sqlite"], default="postgresql")
     parser.add_argument("--small-disk", type=int, default=0, help="MiB of a tmpfs for the state folder; needs root")
     parser.add_argument("--only", default="", help="these faults alone: kill first second duplicates postgresql disk")
+    parser.add_argument(
+        "--waiting", type=int, default=WAITING, help="more are not sent while so many are not delivered yet"
+    )
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = arguments.folder or Path(name)
-        soak = Soak(folder.resolve(), arguments.database, arguments.small_disk, arguments.seed, arguments.only, say)
+        chosen = arguments.database, arguments.small_disk, arguments.seed, arguments.only, arguments.waiting
+        soak = Soak(folder.resolve(), *chosen, say)
         try:
             problems = soak.run(arguments.minutes, arguments.calm, arguments.every)
         finally:
