@@ -12,8 +12,11 @@ from typing import BinaryIO
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import BaseTag
 
-from gateway.dicom.encoding import depth, source
+from gateway.dicom.encoding import depth, source, values
 from gateway.dicom.encoding.check import check_encoding
 from gateway.dicom.encoding.encoded import InstanceHeader, read_arrival
 from gateway.dicom.encoding.encoded import read_header as header_of
@@ -103,6 +106,18 @@ def test_the_header_stops_before_the_pixels_and_survives_a_cut_there():
     assert header.has_pixel_data and header.rows == 6 and "PixelData" not in header.dataset
     size = end_of_header
     assert code_of(lambda: check_encoding(io.BytesIO(data[:end_of_header]), size, EXPLICIT_LITTLE)) == "truncated"
+
+
+def test_a_deflated_header_is_read_though_what_follows_it_cannot_be_inflated():
+    """Nothing of the pixel data may be asked for: of a long object its first bytes are all that there is."""
+    ds = image(IconImageSequence=[Dataset()])
+    ds["IconImageSequence"].is_undefined_length = True
+    data = encode(ds)
+    end_of_header = data.rindex(b"\xe0\x7f\x10\x00") + 12
+    for more in range(3):
+        squeeze = zlib.compressobj(wbits=-15)
+        cut = squeeze.compress(data[: end_of_header + more]) + squeeze.flush(zlib.Z_SYNC_FLUSH)
+        assert read_arrival(io.BytesIO(cut), DEFLATED_LITTLE).sop_instance_uid == "1.2.3.4"
 
 
 @pytest.mark.timeout(300)
@@ -240,6 +255,33 @@ def test_large_documents_are_no_part_of_a_header():
 def test_wrong_image_attributes(changes, code):
     data = encode(image(**changes))
     assert code_of(lambda: check_encoding(io.BytesIO(data), len(data), EXPLICIT_LITTLE)) == code
+
+
+@pytest.mark.parametrize(
+    ("written", "code"),
+    [
+        (b"1.2\0", "1.2"),
+        (b"1.2\0\0", "1.2"),
+        (b" 1.2", "1.2"),
+        (b"1.2 ", "1.2"),
+        (b"01.002", "01.002"),
+        (b"1.2\\3.4\0", "1.2"),
+        (b"1" * 64, "1" * 64),
+        (b"1" * 66, "bad-uid"),
+        (b"1..2", "bad-uid"),
+        (b"1.2\0003", "bad-uid"),
+        ("1.\u0662".encode(), "bad-uid"),
+        (b"1" * 300_000, "missing-uid"),  # no value that is looked at
+    ],
+)
+def test_a_uid_as_it_may_be_written(written, code):
+    """Plain ones are read without decoding: what they are must not depend on that."""
+    ds = Dataset()
+    ds[0x0020000E] = RawDataElement(BaseTag(0x0020000E), "UI", len(written), written, 0, False, True)
+    try:
+        assert values.uid(ds, "SeriesInstanceUID") == code
+    except DicomError as error:
+        assert error.code == code
 
 
 def test_what_may_stand_behind_the_pixels():

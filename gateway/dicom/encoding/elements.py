@@ -19,6 +19,7 @@ ITEM = 0xFFFEE000
 ITEM_END = 0xFFFEE00D
 SEQUENCE_END = 0xFFFEE0DD
 _PIXEL_GROUP = 0x7FE0
+_LEAST_BYTES = 8  # of a head; no more is asked for where the next element may be the pixel data
 _HEAD_BYTES = 14  # of an item's head and what tells its layout; no head of an element is longer
 MAX_DEPTH = 48  # nested sequences of undefined length
 
@@ -110,7 +111,7 @@ def skip_plain(source: Source, layout: Layout, longest: int) -> None:
     """Go past top-level elements in one loop, as far as they are read ahead and are plain: of a defined length up to
     `longest`, before the pixel data. What it stops at is for `top_level`, which says what is wrong with it.
     """
-    data, at = source.ahead(_HEAD_BYTES)
+    data, at = source.ahead(_LEAST_BYTES)
     begin, end, elements, most = at, len(data) - _HEAD_BYTES, 0, source.elements_left
     unpack, long, short = (struct.Struct(layout.order + kind).unpack_from for kind in ("HH", "I", "H"))
     implicit = layout.implicit

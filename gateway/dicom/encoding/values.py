@@ -19,6 +19,7 @@ _TEXT = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})  # that Specific C
 _SINGLE = frozenset({"LT", "ST", "UT"})  # a backslash in them is one
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _PLAIN_UID = re.compile(rb"([0-9]+(?:\.[0-9]+)*)\0?")
+_LONGEST_UID = 64  # PS3.5 9.1
 _LONGEST = 1 << 18  # bytes of a value that is looked at here: room for a lookup table of 65536 words
 
 
@@ -132,11 +133,11 @@ def uid(ds: Dataset, keyword: str) -> str:
         "missing-uid" or "bad-uid".
     """
     raw = ds.get_item(keyword)
-    is_raw = isinstance(raw, RawDataElement) and raw.VR == "UI" and raw.value
+    is_raw = isinstance(raw, RawDataElement) and raw.VR == "UI" and raw.value and len(raw.value) <= _LONGEST_UID
     plain = _PLAIN_UID.fullmatch(raw.value) if is_raw else None  # most are: nothing has to be decoded
     value = plain[1].decode() if plain else text(ds, keyword)
     if not value:
         raise DicomError("missing-uid", f"the data set has no {keyword}")
-    if len(value) > 64 or not _UID.fullmatch(value):
+    if len(value) > _LONGEST_UID or not _UID.fullmatch(value):
         raise DicomError("bad-uid", f"{keyword} is not a UID")
     return value
