@@ -108,7 +108,7 @@ class _Pieces:
 
 
 def open_payload(file: BinaryIO, record: VaultRecord, private: X25519PrivateKey) -> PayloadReader:
-    """Read a payload that was made for `record`; closing the answer closes `file`.
+    """Read a payload that was made for `record`; closing the answer closes `file`, and so does an error.
 
     Raises
     ------
@@ -121,7 +121,15 @@ def open_payload(file: BinaryIO, record: VaultRecord, private: X25519PrivateKey)
 
 
 def _open_chunks(file: BinaryIO, record: VaultRecord, private: X25519PrivateKey) -> ChunkedReader:
-    """The compressed bytes of a payload."""
+    """The compressed bytes of a payload; `file` is closed with what is returned, or where that cannot be had."""
+    try:
+        return _chunks_of(file, record, private)
+    except BaseException:
+        file.close()  # not when the error is forgotten: a vault of damaged payloads would take all descriptors
+        raise
+
+
+def _chunks_of(file: BinaryIO, record: VaultRecord, private: X25519PrivateKey) -> ChunkedReader:
     head = file.read(_HEAD.size)
     if len(head) < _HEAD.size:
         raise IntegrityError("payload-format", f"the payload of record {record.locator} ends inside its header")

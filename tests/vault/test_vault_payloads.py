@@ -122,6 +122,16 @@ def test_a_payload_opens_under_its_own_record_only(vault, change):
     assert code_of(lambda: opened(vault, other, payload)) == "payload-of-another-record"
 
 
+@pytest.mark.parametrize("kept", [0, 10, 60])
+def test_what_cannot_be_opened_is_closed(vault, kept):
+    """Also while somebody holds the error, as a retrieval does that reads ahead."""
+    record = vault.records.create(facts_of(b"data"))
+    payload = io.BytesIO(seal(vault, replace(record, policy="other"), b"data")[: kept or None])
+    with pytest.raises(IntegrityError) as held:
+        open_payload(payload, record, vault.opening.restore_private)
+    assert payload.closed and held.value
+
+
 def test_another_private_key(vault):
     record = vault.records.create(facts_of(b"data"))
     payload = seal(vault, record, b"data")
