@@ -5,10 +5,12 @@ Whoever waits for the answer is the thread that asked for the sending; so many o
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 from gateway.audit import AuditLog, events
 from gateway.config.models import Destination
@@ -19,6 +21,8 @@ from gateway.network.contexts import EXPLICIT_LITTLE, VERIFICATION
 from gateway.network.pool import Pool
 from gateway.network.scu import CERTIFICATE_FAILURES, Response, ScuAssociation
 from gateway.network.web_link import WebLink
+
+BESIDE_S = 5.0  # for the answer to an association that is asked for beside others
 
 _log = logging.getLogger(__name__)
 _CONNECTION = {
@@ -154,6 +158,23 @@ class Egress:
             return set(association.accepted)
         finally:
             association.release()
+
+    def granted_at_once(self, destination: str, wanted: int) -> int:
+        """How many associations a destination grants beside each other, of `wanted`; they are released at once.
+
+        One that does not answer within `BESIDE_S` waits for another to end. Of kind "dicomweb": all.
+        """
+        pool = self._pool(destination)
+        if pool.config.kind == "dicomweb":
+            return wanted
+        peer = replace(pool.peer, response_timeout_s=min(pool.peer.response_timeout_s, BESIDE_S))
+        with contextlib.ExitStack() as held:
+            for number in range(wanted):
+                try:
+                    held.callback(ScuAssociation(peer, [(VERIFICATION, EXPLICIT_LITTLE)]).release)
+                except DeliveryError:
+                    return number
+        return wanted
 
     def close(self) -> None:
         """Release every association; the egress is of no use after that."""

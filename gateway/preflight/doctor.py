@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import numpy as np
@@ -54,6 +54,7 @@ AREAS = (
     "destinations",
 )
 CODECS = ("jpeg-ls", "jpeg-2000", "htj2k", "rle")
+MOST_BESIDE = 8  # associations with one destination that are tried beside each other
 LOW_MIB = 4  # times what the ingress wants to be free: below it there is a warning
 
 CLASSES = {
@@ -97,7 +98,7 @@ def examine(config: Config, audit: AuditLog) -> list[Examined]:
         *examine_standby(config),
         *_store(config),
         *_issuers(config),
-        *_destinations(config.destinations, audit),
+        *_destinations(config, audit),
     ]
     troubled = {(one.area, one.where) for one in found if one.level != "ok"}
     found = [
@@ -339,18 +340,18 @@ def _issuers(config: Config) -> Iterator[Examined]:
             yield Examined("identity", "ok", where, f"answers as {issuer.issuer}, with {count} keys")
 
 
-def _destinations(destinations: Iterable[Destination], audit: AuditLog) -> Iterator[Examined]:
-    for destination in destinations:
+def _destinations(config: Config, audit: AuditLog) -> Iterator[Examined]:
+    for destination in config.destinations:
         try:
-            yield from _ask(destination, audit)
+            yield from _ask(destination, config.worker.processes, audit)
         except DeliveryError as error:
             yield Examined("destinations", "error", destination.name, error.message, error.hint, unreachable=True)
         except GatewayError as error:  # its TLS files
             yield Examined("destinations", "error", destination.name, error.message, error.hint)
 
 
-def _ask(destination: Destination, audit: AuditLog) -> Iterator[Examined]:
-    """C-ECHO, and what it accepts of what may be sent to it."""
+def _ask(destination: Destination, processes: int, audit: AuditLog) -> Iterator[Examined]:
+    """C-ECHO, what it accepts of what may be sent to it, and whether workers may call it beside each other."""
     syntaxes = {name: LOSSLESS_NAMES[name] for name in destination.transfer_syntaxes}
     egress = Egress([destination], audit)
     try:
@@ -361,6 +362,8 @@ def _ask(destination: Destination, audit: AuditLog) -> Iterator[Examined]:
             return
         pairs = [(uid, syntax) for uid in CLASSES.values() for syntax in syntaxes.values()]
         accepted = egress.accepted(destination.name, pairs)
+        wanted = processes * destination.connections
+        granted = egress.granted_at_once(destination.name, min(wanted, MOST_BESIDE)) if wanted > 1 else 1
     finally:
         egress.close()
     refused = [
@@ -376,6 +379,10 @@ def _ask(destination: Destination, audit: AuditLog) -> Iterator[Examined]:
         f"answers C-ECHO; accepts {', '.join(name for name in CLASSES if name not in refused)} as {', '.join(taken)}"
     )
     yield Examined("destinations", "ok", destination.name, message)
+    if granted < min(wanted, MOST_BESIDE):
+        message = f"grants {granted} at a time of the {wanted} associations that may be asked for: some wait for others"
+        hint = "have it grant more, or lower its connections or worker.processes; they wait for idle_release_s"
+        yield Examined("destinations", "warning", destination.name, message, hint)
     if refused:
         message = f"does not accept {', '.join(refused)}: what is of these kinds would be held"
         yield Examined(

@@ -85,6 +85,21 @@ def test_what_a_destination_does_not_accept_is_told_of(site: Path, tmp_path: Pat
     assert ["accepts no image" in message for message in of(found, "destinations", "error")] == [True]
 
 
+@pytest.mark.peers
+@pytest.mark.parametrize(("option", "told"), [("--fork", []), ("--single-process", ["grants 1 at a time of the 3"])])
+def test_workers_that_would_wait_for_each_other_at_a_destination_are_told_of(site, tmp_path, option, told) -> None:
+    port = peers.free_port()
+    site.write_text(site.read_text() + "\n[worker]\nprocesses = 3\n")
+    to(site, port)
+    (tmp_path / "store").mkdir()
+    with peers.running("storescp", option, "-od", tmp_path / "store", port, port=port):
+        found = look(site)
+    assert load_config(site).worker.processes == 3
+    assert len(of(found, "destinations", "ok")) == 1
+    warnings = [message for message in of(found, "destinations", "warning") if "at a time" in message]
+    assert [message[: len("grants 1 at a time of the 3")] for message in warnings] == told
+
+
 def test_a_destination_that_is_down_is_unreachable_and_nothing_else_is_wrong(site: Path) -> None:
     errors = [one for one in look(site) if one.level == "error"]
     assert [(one.area, one.where, one.unreachable) for one in errors] == [("destinations", "research-pacs", True)]
