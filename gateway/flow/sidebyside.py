@@ -25,8 +25,10 @@ def side_by_side(
     goes_on
         Asked before each but the first; from the first no on nothing more is begun, and what is at work ends.
     places
-        How many at a time there is room for now; None: for `most`.
+        How many at a time there is room for now; None: for `most`. Not asked where there is nothing to do.
     """
+    if not count:
+        return
     if most == 1 or count == 1:
         for number in range(count):
             if number and not goes_on():

@@ -43,6 +43,7 @@ N_EVENT_REPORT_RQ = 0x0100
 N_EVENT_REPORT_RSP = 0x8100
 N_ACTION_RQ = 0x0130
 N_ACTION_RSP = 0x8130
+IS_RESPONSE = 0x8000  # set in the Command Field of every response (PS3.7 E.1-1)
 
 NO_DATA_SET = 0x0101  # Data Set Type; anything else says that a data set follows
 WITH_DATA_SET = 0x0001

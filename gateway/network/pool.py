@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from gateway.config.models import Destination
 from gateway.dicom.encoding.syntaxes import LOSSLESS_NAMES
-from gateway.errors import DeliveryError, DicomError, PermanentError
+from gateway.errors import DeliveryError, DicomError, PermanentError, TransientError
 from gateway.flow.ports import Outgoing
 from gateway.network import tls as tls_contexts
 from gateway.network.bandwidth import Bucket, Throttled
@@ -183,9 +183,11 @@ class Link:
                 source = stream if self._bucket is None else Throttled(stream, self._bucket)
                 instance = (item.sop_class_uid, item.sop_instance_uid, syntax)
                 try:
+                    if (item.sop_class_uid, syntax) not in association.accepted:
+                        raise TransientError("association-ended", "negotiated anew, the destination takes less")
                     answer = association.store(*instance, source, size=size, priority=PRIORITIES[self.config.priority])
                 except DeliveryError as error:
-                    error.about_instance = error.code in {*_ENDED, "odd-length"}
+                    error.about_instance |= error.code in {*_ENDED, "odd-length"}
                     raise
                 return answer, syntax
         what = f"SOP class {item.sop_class_uid} in {' or '.join(syntaxes)}"

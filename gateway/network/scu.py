@@ -94,7 +94,7 @@ class ScuAssociation:
         self.window = window
         self.last_used = time.monotonic()
         self._wire = ScuWire(peer)
-        self._under_way = Outstanding(lambda: self._wire.read_pdu(self._patience))
+        self._under_way = Outstanding(lambda: self._wire.read_pdu(self._patience), peer.response_timeout_s)
         try:
             self._wire.send(associate_request(peer, self._contexts, as_scp, window))
             accepted = self._read_associate_answer()
@@ -203,7 +203,9 @@ class ScuAssociation:
             command[dimse.AFFECTED_SOP_CLASS_UID] = sop_class
         command[dimse.DATA_SET_TYPE] = dimse.NO_DATA_SET if data_set is None else dimse.WITH_DATA_SET
         with self._sending:
-            number = command[dimse.MESSAGE_ID] = self._under_way.begin()
+            kind = dimse.number_in(command, dimse.COMMAND_FIELD) or 0
+            instance = dimse.text_in(command, dimse.AFFECTED_SOP_INSTANCE_UID)
+            number = command[dimse.MESSAGE_ID] = self._under_way.begin(kind, instance)
             try:
                 self._wire.send(data_pdu(context_id, 0x03, dimse.encode_command(command)))
                 if data_set is not None:
@@ -222,9 +224,7 @@ class ScuAssociation:
         return response
 
     def _patience(self) -> float:
-        """Seconds until the peer should have answered: since it was last sent anything, or has answered anything."""
-        since = max(self._wire.last_sent, self._under_way.last_answer)
-        return since + self.peer.response_timeout_s - time.monotonic()
+        return self._under_way.patience(self._wire.last_sent)
 
     def _send_data_set(self, context_id: int, data_set: DataSet) -> None:
         """P-DATA-TF PDUs of the length that the peer takes; the last one carries the last-fragment flag."""
@@ -311,7 +311,7 @@ class ScuAssociation:
         if theirs < _SMALLEST_PDU:
             raise PermanentError("unusable-pdu-length", f"the peer takes PDUs of {theirs} bytes only")
         invoked = 1 if answer.asynchronous is None else answer.asynchronous[0]
-        self.window = agreed(self.window, invoked)
+        self.window = self._under_way.window = agreed(self.window, invoked)
         # Less item length, context id and control header; even, as the fragments of a message are (PS3.8 E.1).
         self._longest_fragment = (min(theirs, self.peer.max_pdu) - 6) // 2 * 2
         accepted: dict[tuple[str, str], int] = {}

@@ -49,14 +49,19 @@ class ScuWire:
         self._poll.register(self._socket, select.POLLIN)
         self._turn = threading.Lock()
         self._read = threading.Lock()  # held while somebody reads: a descriptor that is waited for is not closed
+        self._is_cut = False  # half a PDU went out: what followed would be taken for the rest of it
         self.last_sent = time.monotonic()
 
     def send(self, *parts: bytes) -> None:
-        """Send PDUs, in whatever parts they come."""
+        """Send PDUs, in whatever parts they come; after one that could not be sent whole, nothing."""
         try:
             with self._turn:
+                if self._is_cut:
+                    raise TimeoutError
+                self._is_cut = True
                 self._socket.settimeout(self._blocked_s)
                 send_parts(self._socket, parts)
+                self._is_cut = False
         except TimeoutError:
             raise TransientError("no-answer", "the peer does not read what it is sent") from None
         except OSError as error:

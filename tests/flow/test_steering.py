@@ -16,6 +16,7 @@ from gateway.flow import outages
 from gateway.flow.overview import look
 from gateway.flow.selection import list_instances
 from gateway.flow.sidebyside import side_by_side
+from gateway.flow.store import FlowStore
 from gateway.flow.turns import Turns
 from gateway.flow.worker import FlowWorker, _retry
 from tests.support.flow import LEASE_S, ROUTE, ct
@@ -188,6 +189,20 @@ def test_as_many_are_sent_side_by_side_as_there_are_connections(flow):
     assert {flow.row(one).state for one in ids} == {"delivered"}
 
 
+@pytest.mark.parametrize("places", [{"connections": 4}, {"async_operations": 4}])
+def test_what_is_suspected_leaves_for_a_destination_of_many_places_when_there_is_nothing_else(make_flow, places):
+    """A worker died over it: it goes alone, after the rest, also when the rest is nothing."""
+    flow = make_flow()
+    (one,) = ready(flow, 1)
+    FlowStore(flow.engine, "elsewhere:1:00000000").claim_deliveries("outside", 1, lease_s=-1)
+    destination = flow.config.destinations[0].model_copy(update=places)
+    worker = FlowWorker(Worker(), [destination], flow.store, flow.steps, flow.sender, flow.retainer)
+    assert destination.name == "outside" and destination.at_a_time == 4
+    assert worker.deliver_once(destination) == 1
+    assert flow.row(one).state == "delivered"
+    assert worker.deliver_once(destination) == 0
+
+
 def test_no_more_is_begun_once_the_destination_is_not_reachable(flow):
     ids = ready(flow, 5)
     tried = []
@@ -223,6 +238,7 @@ def test_no_more_are_begun_than_the_sender_has_places():
 def test_side_by_side_gives_every_result_once():
     assert sorted(side_by_side(20, 4, lambda number: number, lambda: True)) == [(n, n) for n in range(20)]
     assert [number for number, _ in side_by_side(3, 1, str, lambda: False)] == [0]
+    assert not list(side_by_side(0, 4, str, lambda: True, lambda: pytest.fail("there is nothing to make room for")))
 
 
 def test_the_most_urgent_have_their_turn_first():

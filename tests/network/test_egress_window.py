@@ -344,8 +344,8 @@ def test_message_ids_that_are_under_way_are_passed_over():
     with raw.scripted_scp(Partner(4, talk)) as port:
         peer = Peer("127.0.0.1", port, "OUTSIDE", "GATEWAY", response_timeout_s=WITHIN_S)
         association = ScuAssociation(peer, [(CT, EXPLICIT)], window=4)
+        association._under_way.begin(dimse.C_STORE_RQ)
         association._under_way._last = 65_534
-        association._under_way._answers[1] = None
         with ThreadPoolExecutor(2) as pool:
             sent = [pool.submit(association.store, CT, f"1.{n}", EXPLICIT, io.BytesIO(b"xx")) for n in range(2)]
             assert [one.result().status for one in sent] == [0, 0]
