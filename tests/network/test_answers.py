@@ -82,6 +82,7 @@ def test_a_peer_that_reads_no_answer_is_let_go_in_time(start_ingress, receiver, 
     uid, data = ct()
     ended = threading.Event()
     with association(ingress.port, window, tls, buffer=SMALL) as wire:
+        assert until(lambda: ingress._server.associations, WITHIN_S)  # it is told that it is before it is so here
         [ours] = ingress._server.associations
         ours.dul.connection.connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
 

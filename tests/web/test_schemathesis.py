@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -18,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from gateway.web import acting, api
-from tests.web.conftest import PASSWORD, Shown, with_users
+from tests.web.conftest import PASSWORD, Shown, make, with_users
 from tests.web.live import served
 
 pytestmark = [pytest.mark.full]
@@ -35,8 +36,10 @@ CHECKS = [
 
 
 @pytest.fixture(scope="module")
-def address(shown: Shown) -> Iterator[str]:
-    with served(Shown(shown.flow, with_users(shown.config), shown.client, shown.ids)) as base:
+def address(tmp_path_factory: pytest.TempPathFactory, page_keys: Path) -> Iterator[str]:
+    """A site of its own: what is asked here is kept there, and `shown` is for looking at."""
+    site = make(tmp_path_factory.mktemp("asked"), page_keys)
+    with served(Shown(site.flow, with_users(site.config), site.client, site.ids)) as base:
         yield base
 
 
