@@ -54,6 +54,9 @@ find_python() {
     return 1
 }
 
+# need_python - a Python that makes virtual environments, from Debian where there is none.
+need_python() { find_python >/dev/null || need_programs python3:python3 no-such-program-venv:python3-venv; }
+
 # install_packages VENV EXTRAS SOURCE [OPTION] - the gateway from SOURCE ("-e ." for a checkout to work in) at the pinned
 # versions; an OPTION of `pip install` besides.
 install_packages() {
@@ -75,10 +78,8 @@ install_packages() {
 make_venv() {
     local extras="$1" python stamp wanted torch
     if [ ! -x .venv/bin/python ]; then
-        python=$(find_python) || {
-            need_programs python3:python3 no-such-program-venv:python3-venv
-            python=$(find_python) || fail "Python 3.11 or newer is needed, with the venv module"
-        }
+        need_python
+        python=$(find_python) || fail "Python 3.11 or newer is needed, with the venv module"
         say "creating .venv with $($python --version)"
         "$python" -m venv .venv
     fi

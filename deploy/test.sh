@@ -10,7 +10,7 @@ if [ "${1:-}" = --full ]; then full=yes; shift; fi
 . deploy/setup.sh
 
 # Debian's programs come while pip works; only a Python that is missing has to be there before.
-find_python >/dev/null || need_programs python3:python3 no-such-program-venv:python3-venv
+need_python
 need_programs tesseract:tesseract-ocr dcmdump:dcmtk Orthanc:orthanc dciodvfy:dicom3tools node:nodejs npm:npm initdb:postgresql \
     chromium:chromium promtool:prometheus libOrthancDicomWeb.so:orthanc-dicomweb \
     haproxy:haproxy libOrthancPython.so:orthanc-python patroni:patroni etcd:etcd-server ip:iproute2 &

@@ -64,10 +64,9 @@ def continue_texture(
     turns = in_turn(list(zip(surrogates, probabilities, strict=True)))
     views = draw_views(generators, clean.shape[2:], groups=2, count=1, device=clean.device)
     left = None if blanked is None or not bool(blanked.any()) else 1.0 - blanked
-    steps = most
     momentum = torch.zeros_like(texture)
     believed = {surrogate.name: torch.full((len(clean),), torch.inf, device=clean.device) for surrogate in surrogates}
-    for step in range(steps):
+    for step in range(most):
         open_ = torch.stack([*believed.values()]).amax(0) > ENOUGH
         if not bool(open_.any()):
             break
@@ -85,7 +84,7 @@ def continue_texture(
             total += balanced_gradient(gradient, margin.detach(), surrogate.name)
             believed[surrogate.name] = margin.detach()
         momentum = MOMENTUM * momentum + total
-        rate = RATE * (1.0 - 0.8 * step / steps)
+        rate = RATE * (1.0 - 0.8 * step / most)
         moved = constrain((texture.detach() - rate * momentum.sign()).clamp(-1.0, 1.0))
         texture = torch.where(open_[:, None, None, None], moved, texture.detach())
     return texture.detach()

@@ -50,11 +50,7 @@ def read_all(
     while True:
         kind, body = wire.read()
         assert kind == 0x04
-        at = 0
-        while at < len(body):
-            length = struct.unpack_from(">L", body, at)[0]
-            control, value = body[at + 5], body[at + 6 : at + 4 + length]
-            at += 4 + length
+        for control, value in raw.fragments(body):
             if control & 1:
                 command = dimse.decode_command(value)
                 if command[dimse.COMMAND_FIELD] == dimse.C_STORE_RQ:

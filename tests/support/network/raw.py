@@ -87,6 +87,15 @@ def store_rsp(request: dimse.Command, status: int = 0) -> bytes:
     )
 
 
+def fragments(body: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield message control header and fragment of each PDV in the body of a P-DATA-TF PDU (PS3.8 9.3.5)."""
+    at = 0
+    while at < len(body):
+        length = struct.unpack_from(">L", body, at)[0]
+        yield body[at + 5], body[at + 6 : at + 4 + length]
+        at += 4 + length
+
+
 class Wire:
     """A connection on which whole PDUs are read."""
 
@@ -111,11 +120,7 @@ class Wire:
             kind, body = self.read()
             if kind != 0x04:
                 return None
-            at = 0
-            while at < len(body):
-                length = struct.unpack_from(">L", body, at)[0]
-                control, value = body[at + 5], body[at + 6 : at + 4 + length]
-                at += 4 + length
+            for control, value in fragments(body):
                 if control & 1:
                     command = dimse.decode_command(value)
                 elif control & 2:
