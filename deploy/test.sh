@@ -19,6 +19,11 @@ make_venv "[test,bench,training,postgresql,s3]" --no-compile # the part of it th
 # Their metadata ask for torchvision, which must match the build of torch; what is used of them here does without it.
 .venv/bin/pip install --quiet --disable-pip-version-check --no-deps -c deploy/constraints.txt \
     monai onnx2torch torchattacks torchxrayvision
+unset PYTHONDONTWRITEBYTECODE # the tests start many processes: what one of them compiled the others need not
+# Nor need each of those below that collect the tests: the first time one does it for all, while the programs still come.
+if [ $# = 0 ] && ! compgen -G 'tests/__pycache__/*-pytest-*.pyc' > /dev/null; then
+    .venv/bin/python -m pytest --collect-only -q > /dev/null 2>&1 || true # what is wrong the tests tell
+fi
 wait "$programs"
 export MIAD_PEERS="$PWD/.venv/peers"  # where the tests install dcmjs-dimse (npm), once
 export PATH="$PWD/.venv/bin:$PATH:/usr/sbin"
@@ -33,7 +38,6 @@ if [ $# = 0 ]; then
 fi
 # A process computes on one core: OpenMP waits by spinning, and two processes on two cores would mostly spin.
 export OMP_NUM_THREADS=1
-unset PYTHONDONTWRITEBYTECODE # the tests start many processes: what one of them compiled the others need not
 [ "$full" = yes ] || set -- -m "not full" "$@"
 # The tests flush all the time. In memory, where there is plenty, that takes none; what a test leaves goes with it.
 # With a TMPDIR of one's own they use that, and leave there what they made.

@@ -13,6 +13,7 @@ import pytest
 import structlog
 
 from gateway.log import LIBRARIES
+from tests.support import postgresql
 from tests.support.schema import copy_new_databases
 
 REPOSITORY = Path(__file__).parent.parent
@@ -71,6 +72,23 @@ def new_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         copy_new_databases(tmp_path_factory.mktemp("schema"), patch)
         yield
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """URL of the first database of a PostgreSQL cluster: one for all tests of a process."""
+    programs = postgresql.programs()
+    if programs is None:
+        missing("PostgreSQL")
+    with postgresql.cluster(programs) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def postgresql_url(postgresql_server: str) -> Iterator[str]:
+    """URL of a PostgreSQL database of the module's own, empty at first."""
+    with postgresql.database(postgresql_server) as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)
