@@ -41,8 +41,10 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long by right begins first, and has longer than what hangs (`timeout` in pyproject.toml)."""
+    _mark_all_but_some(items)
     long = [item for item in items if item.get_closest_marker("full")]
     for item in long:
         if not item.get_closest_marker("timeout"):
@@ -50,6 +52,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Their files come first, each as a whole: at the end short ones are left, and no worker waits for a long one.
     first = {item.path for item in long}
     items.sort(key=lambda item: item.path not in first)
+
+
+def _mark_all_but_some(items: list[pytest.Item]) -> None:
+    """The mark `full` for those cases of a test marked `some` that need not run each time."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("some"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for all_of_it in cases.values():
+        wanted = all_of_it[0].get_closest_marker("some").args[0]
+        last = max(len(all_of_it) - 1, 1)
+        kept = {round(number * last / (wanted - 1)) for number in range(wanted)}
+        for number, item in enumerate(all_of_it):
+            if number not in kept:
+                item.add_marker(pytest.mark.full)
 
 
 def data_folder() -> Path | None:
