@@ -67,7 +67,7 @@ def test_train_and_check(run, images: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--nets", "resnet"], "is kept for the evaluation"),
+        (["--nets", "efficientnet-lite1"], "is kept for the evaluation"),
         (["--nets", "alexnet"], "code: no-such-net"),
         (["--channels", "2"], "must be 1 or 3"),
         (["--pseudo", "--labels", "labels.csv"], "exclude each other"),
