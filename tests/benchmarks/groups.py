@@ -134,7 +134,7 @@ def rows(taken: dict[str, dict[int, list[Taken]]], images: int) -> list[dict]:
 @contextmanager
 def engines_of(folder: Path, delay_ms: float) -> Iterator[Engines]:
     """SeaweedFS so far away, and PostgreSQL with its standby."""
-    objects, pair = SeaweedFs(folder / "objects"), None
+    objects, pair = SeaweedFs(folder / "objects", room=1000), None
     try:
         objects.start()
         pair = Pair()
