@@ -23,8 +23,8 @@ from gateway.flow.segments.spool import ReceivedSpool
 from gateway.flow.shared import StoreFiles
 from gateway.flow.store import FlowStore
 
-# While one group is on its way into the store, another is: of those who send and wait, n of n + 1 are on their way with n
-# groups. More are somewhat faster and make many more objects, each of which costs the store (`tests.benchmarks.groups`).
+# While one group is on its way into the store, another is: with n groups n of n + 1 of those who send and wait are on
+# their way. More are faster, and many more objects, each of which costs the store (`tests.benchmarks.groups`).
 GROUPS_AT_ONCE = 2
 
 log = structlog.get_logger(__name__)
