@@ -19,21 +19,25 @@ make_venv "[test,bench,training,postgresql,s3]" --no-compile # the part of it th
 # Their metadata ask for torchvision, which must match the build of torch; what is used of them here does without it.
 .venv/bin/pip install --quiet --disable-pip-version-check --no-deps -c deploy/constraints.txt \
     monai onnx2torch torchattacks torchxrayvision
-wait "$programs"
 export MIAD_PEERS="$PWD/.venv/peers"  # where the tests install dcmjs-dimse (npm), once
 export PATH="$PWD/.venv/bin:$PATH:/usr/sbin"
+unset PYTHONDONTWRITEBYTECODE # the tests start many processes: what one of them compiled the others need not
 
-# The whole: the checks as well, mypy beside the tests. A part, or pytest's own arguments: those tests only.
+# The whole: the checks as well, mypy beside all else. A part, or pytest's own arguments: those tests only.
 types=''
 if [ $# = 0 ]; then
-    ruff check .
-    ruff format --check .
     mypy &
     types=$!
+    # While programs still come, what each of those below would compile to collect the tests is compiled, once.
+    if ! compgen -G 'tests/__pycache__/*-pytest-*.pyc' > /dev/null; then
+        python -m pytest --collect-only -q > /dev/null 2>&1 || true # what is wrong the tests tell
+    fi
+    ruff check .
+    ruff format --check .
 fi
+wait "$programs"
 # A process computes on one core: OpenMP waits by spinning, and two processes on two cores would mostly spin.
 export OMP_NUM_THREADS=1
-unset PYTHONDONTWRITEBYTECODE # the tests start many processes: what one of them compiled the others need not
 [ "$full" = yes ] || set -- -m "not full" "$@"
 # The tests flush all the time. In memory, where there is plenty, that takes none; what a test leaves goes with it.
 # With a TMPDIR of one's own they use that, and leave there what they made.
@@ -45,8 +49,14 @@ if [ -z "${TMPDIR:-}" ] && has_memory_for_files 6; then
     set -- -o tmp_path_retention_policy=failed "$@"
 fi
 # Files of tests side by side, a file's tests by one process, for they share peers; those with long tests first
-# (tests/conftest.py), each lot in the order of its names. Three on two cores: one waits for its peers, and two compute.
+# (tests/conftest.py), each lot in the order of its names. Three at least: most tests wait, for peers and processes. With
+# two GiB for each, three a core, which wait together; no more than twelve, for each collects all tests.
+gib=$(($(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo) >> 20))
+workers=$((3 * $(nproc)))
+[ "$workers" -le $(((gib - 4) / 2)) ] || workers=$(((gib - 4) / 2))
+[ "$workers" -le 12 ] || workers=12
+[ "$workers" -ge 3 ] || workers=3
 code=0
-python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder "$@" || code=$?
+python -m pytest -q -n "$workers" --dist loadfile --no-loadscope-reorder "$@" || code=$?
 [ -z "$types" ] || wait "$types" || code=1
 exit "$code"

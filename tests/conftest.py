@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -12,6 +13,7 @@ import pytest
 import structlog
 
 from gateway.log import LIBRARIES
+from tests.support import postgresql
 from tests.support.schema import copy_new_databases
 
 REPOSITORY = Path(__file__).parent.parent
@@ -28,8 +30,21 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("suite")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """While tests are collected nothing becomes garbage: looking for it takes a sixth of the time, in each process."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()  # what is loaded now stays, and need not be looked at again
+        gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes long by right begins first, and has longer than what hangs (`timeout` in pyproject.toml)."""
+    _mark_all_but_some(items)
     long = [item for item in items if item.get_closest_marker("full")]
     for item in long:
         if not item.get_closest_marker("timeout"):
@@ -37,6 +52,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Their files come first, each as a whole: at the end short ones are left, and no worker waits for a long one.
     first = {item.path for item in long}
     items.sort(key=lambda item: item.path not in first)
+
+
+def _mark_all_but_some(items: list[pytest.Item]) -> None:
+    """The mark `full` for those cases of a test marked `some` that need not run each time."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("some"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for all_of_it in cases.values():
+        wanted = all_of_it[0].get_closest_marker("some").args[0]
+        last = max(len(all_of_it) - 1, 1)
+        kept = {round(number * last / (wanted - 1)) for number in range(wanted)}
+        for number, item in enumerate(all_of_it):
+            if number not in kept:
+                item.add_marker(pytest.mark.full)
 
 
 def data_folder() -> Path | None:
@@ -59,6 +89,23 @@ def new_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         copy_new_databases(tmp_path_factory.mktemp("schema"), patch)
         yield
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[str]:
+    """URL of the first database of a PostgreSQL cluster: one for all tests of a process."""
+    programs = postgresql.programs()
+    if programs is None:
+        missing("PostgreSQL")
+    with postgresql.cluster(programs) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def postgresql_url(postgresql_server: str) -> Iterator[str]:
+    """URL of a PostgreSQL database of the module's own, empty at first."""
+    with postgresql.database(postgresql_server) as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)

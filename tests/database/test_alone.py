@@ -10,9 +10,9 @@ from sqlalchemy import Engine, text
 
 from gateway.database import Alone
 from gateway.errors import CapacityError
-from tests.flow.conftest import engine, postgresql_url
+from tests.flow.conftest import engine
 
-__all__ = ["engine", "postgresql_url"]
+__all__ = ["engine"]
 
 HOLDS = """
 import sys

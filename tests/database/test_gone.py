@@ -7,9 +7,6 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from gateway.database import open_database
-from tests.flow.conftest import postgresql_url
-
-__all__ = ["postgresql_url"]
 
 pytestmark = pytest.mark.peers
 ASKED = "SELECT current_setting('idle_in_transaction_session_timeout'), current_setting('tcp_keepalives_idle')"

@@ -30,10 +30,7 @@ from gateway.service.wiring import build_requested
 from gateway.vault import Index, Scope
 from gateway.web.app import create_app
 from gateway.web.passwords import hash_password
-from tests.flow.conftest import postgresql_url
 from tests.support.flow import Flow, configuration, ct
-
-__all__ = ["postgresql_url"]
 
 GRANTS = Path(__file__).parents[2] / "deploy" / "postgresql-grants.sql"
 SCHEMA = ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public"]

@@ -9,9 +9,6 @@ from sqlalchemy import create_engine, make_url
 
 from gateway.database import open_database, try_database
 from gateway.errors import ConfigError
-from tests.flow.conftest import postgresql_url
-
-__all__ = ["postgresql_url"]
 
 
 @pytest.fixture(scope="module")

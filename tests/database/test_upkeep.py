@@ -24,9 +24,6 @@ from gateway.database.engine import alembic_config
 from gateway.database.tables import Base, OverrideRow, PausedRow
 from gateway.database.upkeep import OLDEST_BACK, content_digest, copy_to, downgrade, put_back, upgrade
 from gateway.errors import ConfigError
-from tests.flow.conftest import postgresql_url
-
-__all__ = ["postgresql_url"]
 
 
 @pytest.fixture

@@ -19,11 +19,11 @@ from gateway.database.wakes import LEFT_S, NotifyLink, PipeLink
 from gateway.errors import TransientError
 from gateway.flow.store import FlowStore, lease_owner
 from gateway.flow.worker import FlowWorker
-from tests.flow.conftest import engine, make_flow, postgresql_url, site_keys
+from tests.flow.conftest import engine, make_flow, site_keys
 from tests.support.flow import add_row, ct
 from tests.support.until import until
 
-__all__ = ["engine", "make_flow", "postgresql_url", "site_keys"]
+__all__ = ["engine", "make_flow", "site_keys"]
 
 OTHER = """
 import sys

@@ -1,11 +1,7 @@
-"""A real database of each kind: SQLite in a file, PostgreSQL in a cluster of the test's own."""
+"""A real database of each kind: SQLite in a file, PostgreSQL in a server."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,40 +10,8 @@ import pytest
 from gateway.config.models import Route
 from gateway.database import open_database, sqlite_url
 from gateway.keys.generate import make_keys
-from tests.conftest import missing
 from tests.support.flow import Flow, configuration
-from tests.support.ports import free_port
 from tests.support.received import site
-
-
-def _postgres_programs() -> Path | None:
-    found = shutil.which("initdb")
-    if found:
-        return Path(found).resolve().parent
-    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return versions[-1].parent if versions else None
-
-
-@pytest.fixture(scope="session")
-def postgresql_url() -> str:
-    """URL of a fresh PostgreSQL cluster on a free loopback port."""
-    programs = _postgres_programs()
-    if programs is None:
-        missing("PostgreSQL")
-    folder = Path(tempfile.mkdtemp(prefix="miad-postgresql-"))  # pytest's own folders are closed to other users
-    as_user: dict = {}
-    if os.getuid() == 0:  # PostgreSQL refuses to run as root
-        as_user = {"user": "postgres", "group": "postgres", "extra_groups": []}
-        shutil.chown(folder, "postgres", "postgres")
-    port = free_port()
-    run = {"check": True, "stdout": subprocess.DEVNULL, "cwd": "/", **as_user}
-    subprocess.run([programs / "initdb", "-D", folder / "data", "-U", "miad", "--auth=trust", "-N"], **run)
-    options = f"-F -p {port} -h 127.0.0.1 -k {folder}"  # -F: it flushes nothing, for nobody cuts the power
-    log = folder / "log"
-    subprocess.run([programs / "pg_ctl", "-D", folder / "data", "-o", options, "-l", log, "-w", "start"], **run)
-    yield f"postgresql+psycopg://miad@127.0.0.1:{port}/postgres"
-    subprocess.run([programs / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop"], **run)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -82,6 +82,7 @@ def test_two_receive_beside_each_other_and_one_that_is_killed_comes_back(site, r
         site.wait(lambda: sum(site.states().values()) == 36, process)
 
 
+@pytest.mark.full  # what needs a restart, in one process: test_reload.py
 def test_their_number_does_not_change_while_they_run(site):
     with site.running("ingress") as process:
         site.wait(lambda: len(site.logged("ready")) >= 2, process)

@@ -13,12 +13,10 @@ import pytest
 from sqlalchemy import create_engine, insert, inspect, select
 
 from gateway.database import InstanceRow
-from tests.flow.conftest import postgresql_url
 from tests.service.test_installed import NEWER
 from tests.support.fakehost import Host
 from tests.support.units import REPOSITORY
 
-__all__ = ["postgresql_url"]
 pytestmark = [pytest.mark.full, pytest.mark.peers, pytest.mark.timeout(3600)]
 
 PROGRAM = """#!/bin/sh

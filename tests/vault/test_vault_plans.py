@@ -10,9 +10,9 @@ from sqlalchemy import Engine, event, insert, text
 
 from gateway.database import VaultRow, transaction
 from gateway.vault.index import Index, Scope
-from tests.flow.conftest import engine, postgresql_url
+from tests.flow.conftest import engine
 
-__all__ = ["engine", "postgresql_url"]
+__all__ = ["engine"]
 
 RECORDS, OF_A_STUDY = 6000, 20
 ALL = Scope()

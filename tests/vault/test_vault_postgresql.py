@@ -16,10 +16,7 @@ from gateway.vault import Index, Scope, index
 from gateway.vault import backup as module
 from gateway.vault.backup import backup
 from gateway.vault.recovery import recover
-from tests.flow.conftest import postgresql_url
 from tests.support.vault import Vault, data_set, facts_of, open_vault
-
-__all__ = ["postgresql_url"]
 
 pytestmark = pytest.mark.peers
 

@@ -18,11 +18,8 @@ from gateway.keys.generate import make_keys
 from gateway.service.page import page_sources
 from gateway.web.app import create_app
 from gateway.web.passwords import hash_password
-from tests.flow.conftest import postgresql_url
 from tests.support.flow import ROUTE, Flow, configuration, ct
 from tests.support.network.peers import free_port
-
-__all__ = ["postgresql_url"]
 
 SECOND = ROUTE.model_copy(update={"name": "partner", "called_ae": "PARTNER", "destinations": ("second",)})
 HOLDS = ROUTE.model_copy(update={"name": "asked", "called_ae": "ASKED", "action": "hold"})

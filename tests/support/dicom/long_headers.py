@@ -12,7 +12,7 @@ from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from tests.support.dicom.enhanced import ENHANCED_MR
 
 FRAMES = 3600
-_PRIVATE = 102  # numbers in each frame's private sequence: 8 MB of header in all
+_PRIVATE = 102  # numbers in each item of a frame's private sequence: 8 MB of header in all, where there is one each
 _END, _ITEM_END = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0), struct.pack("<HHI", 0xFFFE, 0xE00D, 0)
 
 
@@ -53,8 +53,12 @@ class Writer:
         return self.head(tag, b"SQ", length) + body + (_END if self.undefined else b"")
 
 
-def enhanced_mr(writer: Writer, frames: int = FRAMES, side: int = 32) -> bytes:
-    """The encoded data set: an axial stack of 60 places at 60 times, as a scanner's diffusion or perfusion run has."""
+def enhanced_mr(writer: Writer, frames: int = FRAMES, side: int = 32, items: int = 1) -> bytes:
+    """The encoded data set: an axial stack of 60 places at 60 times, as a scanner's diffusion or perfusion run has.
+
+    items
+        of each frame's private sequence: more of them make the same header of fewer frames.
+    """
     e, sq = writer.element, writer.sequence
     head = [
         e(0x00080005, "CS", "ISO_IR 100"),
@@ -78,7 +82,7 @@ def enhanced_mr(writer: Writer, frames: int = FRAMES, side: int = 32) -> bytes:
         e(0x00280102, "US", 11),
         e(0x00280103, "US", 0),
         sq(0x52009229, sq(0x00189006, e(0x00180085, "SH", "1H"))),
-        sq(0x52009230, *[_frame(writer, number) for number in range(frames)]),
+        sq(0x52009230, *[_frame(writer, number, items) for number in range(frames)]),
     ]
     rows, columns = np.mgrid[0:side, 0:side] - side / 2
     body = (rows**2 + columns**2 < (side * 0.4) ** 2) * 900
@@ -87,13 +91,13 @@ def enhanced_mr(writer: Writer, frames: int = FRAMES, side: int = 32) -> bytes:
     return b"".join(head) + writer.head(0x7FE00010, b"OW", len(pixels)) + pixels
 
 
-def _frame(writer: Writer, n: int) -> bytes:
+def _frame(writer: Writer, n: int, items: int) -> bytes:
     e, sq = writer.element, writer.sequence
     code = e(0x00080100, "SH", "121311") + e(0x00080102, "SH", "DCM") + e(0x00080104, "LO", "Localizer")
     brain = e(0x00080100, "SH", "12738006") + e(0x00080102, "SH", "SCT") + e(0x00080104, "LO", "Brain")
     localizer = e(0x00081150, "UI", ENHANCED_MR) + e(0x00081155, "UI", f"1.2.826.0.1.96.77.{n % 17}")
     private = "Philips MR Imaging DD 001"
-    numbers = (e(0x20051020 + i, *(("FL", 1.0) if i % 2 else ("SS", 1))) for i in range(_PRIVATE))
+    numbers = b"".join(e(0x20051020 + i, *(("FL", 1.0) if i % 2 else ("SS", 1))) for i in range(_PRIVATE))
     kind = e(0x00089007, "CS", "ORIGINAL\\PRIMARY\\M\\NONE") + e(0x00089205, "CS", "MONOCHROME")
     kind += e(0x00089206, "CS", "VOLUME") + e(0x00089207, "CS", "NONE") + e(0x00089208, "CS", "MAGNITUDE")
     timing = e(0x00180080, "DS", "2000") + e(0x00180091, "IS", "35") + e(0x00181314, "DS", "90")
@@ -122,6 +126,6 @@ def _frame(writer: Writer, n: int) -> bytes:
             sq(0x00289132, window),
             sq(0x00289145, rescale),
             e(0x20050010, "LO", private),
-            sq(0x2005140F, e(0x00080016, "UI", ENHANCED_MR) + e(0x20050010, "LO", private) + b"".join(numbers)),
+            sq(0x2005140F, *[e(0x00080016, "UI", ENHANCED_MR) + e(0x20050010, "LO", private) + numbers] * items),
         )
     )

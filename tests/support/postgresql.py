@@ -1,0 +1,59 @@
+"""A PostgreSQL cluster for a process of tests, and databases in it for their modules."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+from sqlalchemy import create_engine, make_url
+
+from tests.support.ports import free_port
+
+_numbers = count(1)
+
+
+def programs() -> Path | None:
+    """The folder of its programs."""
+    found = shutil.which("initdb")
+    if found:
+        return Path(found).resolve().parent
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return versions[-1].parent if versions else None
+
+
+@contextlib.contextmanager
+def cluster(programs: Path) -> Iterator[str]:
+    """URL of the first database of a fresh cluster, on a free loopback port."""
+    folder = Path(tempfile.mkdtemp(prefix="miad-postgresql-"))  # pytest's own folders are closed to other users
+    as_user: dict = {}
+    if os.getuid() == 0:  # PostgreSQL refuses to run as root
+        as_user = {"user": "postgres", "group": "postgres", "extra_groups": []}
+        shutil.chown(folder, "postgres", "postgres")
+    port = free_port()
+    run = {"check": True, "stdout": subprocess.DEVNULL, "cwd": "/", **as_user}
+    subprocess.run([programs / "initdb", "-D", folder / "data", "-U", "miad", "--auth=trust", "-N"], **run)
+    options = f"-F -p {port} -h 127.0.0.1 -k {folder}"  # -F: it flushes nothing, for nobody cuts the power
+    log = folder / "log"
+    subprocess.run([programs / "pg_ctl", "-D", folder / "data", "-o", options, "-l", log, "-w", "start"], **run)
+    yield f"postgresql+psycopg://miad@127.0.0.1:{port}/postgres"
+    subprocess.run([programs / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop"], **run)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def database(first: str) -> Iterator[str]:
+    """URL of an empty database in the cluster of the database `first`; gone afterwards, whoever is still connected."""
+    name = f"tests{next(_numbers)}"
+    server = create_engine(first, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield make_url(first).set(database=name).render_as_string(hide_password=False)
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    server.dispose()
