@@ -23,6 +23,10 @@ from gateway.flow.segments.spool import ReceivedSpool
 from gateway.flow.shared import StoreFiles
 from gateway.flow.store import FlowStore
 
+# While one group is on its way into the store, another is: with n groups n of n + 1 of those who send and wait are on
+# their way. More are faster, and many more objects, each of which costs the store (`tests.benchmarks.groups`).
+GROUPS_AT_ONCE = 2
+
 log = structlog.get_logger(__name__)
 
 
@@ -98,7 +102,7 @@ class InCluster:
 
     def log(self, rows: Rows, segment_bytes: int, failed: Callable[[], None]) -> SegmentLog:
         """A group is an object."""
-        return SegmentLog(partial(SegmentObject, self._files), segment_bytes, rows.put, failed)
+        return SegmentLog(partial(SegmentObject, self._files), segment_bytes, rows.put, failed, GROUPS_AT_ONCE)
 
     def take_over(self) -> int:
         """Of any replica. Where the store is away nothing is received; once it is back, workers look every minute."""

@@ -1,14 +1,16 @@
 """What C-FIND and finding an original cost in a vault of many records, beside one of few, on SQLite and PostgreSQL.
 
     nice -n -5 python -m tests.benchmarks.many_records [--few 10000] [--many 1000000] [--rounds 200] [--json FILE]
-        [--analyze] [--folder DIR] [--only SQLite]
+        [--analyze] [--folder DIR [--keep]] [--only SQLite]
 
 A vault of so many records: studies of 250 instances in two series, one patient a study, twenty studies a day. The rows
 are made by the database; those that are asked for are signed as the worker signs. Asked is, at random places: C-FIND of
 a study by its UID, by Patient ID, by Accession Number, of the series of a study and of the instances of a series (125
 answers); the plan of a C-MOVE of a series; and the records of an original by its own and by its copy's UID. Medians
 over the rounds in milliseconds, few and many in turns. SQLite in a file and PostgreSQL in a cluster that is started
-here; `--analyze` gathers SQLite's statistics too, as somebody may do by hand.
+here; `--analyze` gathers SQLite's statistics too, as somebody may do by hand. With `--keep` all of it stays in
+`--folder`: what was stopped (by Ctrl-C, so that PostgreSQL ends well) goes on where it was, and what is full is asked
+again.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import md5
 from pathlib import Path
@@ -31,7 +34,7 @@ from pydicom import Dataset
 from sqlalchemy import Engine, create_engine, text
 
 from gateway.config.default import default_config
-from gateway.database import VaultRow, open_database, sqlite_url
+from gateway.database import open_database, sqlite_url
 from gateway.keys.generate import make_keys
 from gateway.keys.keyring import SealingKeys
 from gateway.vault import RecordFacts, RecordStore
@@ -83,7 +86,8 @@ def _attributes(instance: str, of_study: str, of_series: str, date: str, place: 
 
 def fill(engine: Engine, home: Path, count: int, analyze: bool) -> RecordStore:
     """`count` records, of which the first of `SIGNED` studies spread over all are signed."""
-    make_keys(home / "keys")
+    if not (home / "keys").exists():
+        make_keys(home / "keys")
     keys = SealingKeys.load(default_config(home).keys)
     store = RecordStore(
         engine,
@@ -94,12 +98,15 @@ def fill(engine: Engine, home: Path, count: int, analyze: bool) -> RecordStore:
         derive_uid=lambda level, uid, generation: f"{uid}.9.{len(level)}.{generation}",
     )
     signed = set(signed_ones(count))
-    for number in signed:
+    filled, began = home / "filled", 0  # below which number all have their rows
+    some = text("SELECT count(*) FROM (SELECT 1 FROM vault_record LIMIT :most) AS found")
+    with engine.connect() as connection:  # what PostgreSQL does not log is gone after a crash
+        if filled.exists() and connection.scalar(some, {"most": SIGNED + 1}) > SIGNED:
+            began = int(filled.read_text())
+    for number in () if began else signed:
         store.create(_facts(number))
-    _multiply(engine, count, signed)
-    if (
-        analyze or engine.dialect.name == "postgresql"
-    ):  # as its autovacuum does; nobody does so with the embedded database
+    _multiply(engine, range(began, count), signed, lambda number: filled.write_text(str(number)))
+    if analyze or engine.dialect.name == "postgresql":  # as its autovacuum does; nobody does so with the embedded one
         with engine.begin() as connection:
             connection.execute(text("ANALYZE"))
     return store
@@ -125,33 +132,32 @@ def _facts(number: int) -> RecordFacts:
     )
 
 
-def _multiply(engine: Engine, count: int, without: set[int]) -> None:
-    """Let the database write the rows of all numbers below `count`, and make the indexes then."""
+def _multiply(engine: Engine, numbers: range, without: set[int], told: Callable[[int], object]) -> None:
+    """Let the database write the rows of these numbers; `told` hears below which number all are there.
+
+    Indexes grow with them: made afterwards each would read a table that no memory holds.
+    """
     sqlite = engine.dialect.name == "sqlite"
     columns, values = zip(*_expressions("" if sqlite else "::json").items(), strict=True)
     insert = text(
         "WITH RECURSIVE number(n) AS"  # noqa: S608  # all of it is written here
         " (SELECT CAST(:start AS BIGINT) UNION ALL SELECT n + 1 FROM number WHERE n + 1 < :stop)"
         f" INSERT INTO vault_record ({', '.join(columns)}) SELECT {', '.join(values)} FROM number"
-        f" WHERE n NOT IN ({', '.join(map(str, sorted(without)))})"
+        f" WHERE n NOT IN ({', '.join(map(str, sorted(without)))}) ON CONFLICT DO NOTHING"
     )
     fixed = {"token": b"\0" * 150, "document": b"\0" * 900, "signature": b"\0" * 64}
-    indexes = sorted(VaultRow.__table__.indexes, key=lambda one: one.name)
     with engine.begin() as connection:
         if sqlite:
             driver = connection.connection.driver_connection
             driver.create_function("md5", 1, lambda one: md5(one.encode(), usedforsecurity=False).hexdigest())
             connection.execute(text("PRAGMA cache_size = -2000000"))
-        if not sqlite:
+        else:
             connection.execute(text("ALTER TABLE vault_record SET UNLOGGED"))  # nothing is written while it is asked
-        for index in indexes:
-            index.drop(connection)
-    for start in range(0, count, AT_ONCE):
+    for start in range(numbers.start, numbers.stop, AT_ONCE):
+        stop = min(start + AT_ONCE, numbers.stop)
         with engine.begin() as connection:
-            connection.execute(insert, {"start": start, "stop": min(start + AT_ONCE, count), **fixed})
-    with engine.begin() as connection:
-        for index in indexes:
-            index.create(connection)
+            connection.execute(insert, {"start": start, "stop": stop, **fixed})
+        told(stop)
 
 
 def _expressions(json_type: str) -> dict[str, str]:
@@ -256,7 +262,9 @@ def measure(few: _Asked, many: _Asked, rounds: int) -> list[dict]:
     return rows
 
 
-def both(folder: Path, few: int, many: int, rounds: int, analyze: bool, kinds: Sequence[str]) -> list[dict]:
+def both(
+    folder: Path, few: int, many: int, rounds: int, analyze: bool, kinds: Sequence[str], keep: bool = False
+) -> list[dict]:
     """Every question of both sizes on these kinds of database."""
     rows = []
     with postgresql(folder) as url:
@@ -264,7 +272,7 @@ def both(folder: Path, few: int, many: int, rounds: int, analyze: bool, kinds: S
             asked = []
             for count in (few, many):
                 home = folder / f"{kind}-{count}"
-                home.mkdir()
+                home.mkdir(exist_ok=True)
                 begun = time.perf_counter()
                 engine = open_database(
                     sqlite_url(home / "a.sqlite") if kind == "SQLite" else _database(url, f"records_{count}")
@@ -275,15 +283,17 @@ def both(folder: Path, few: int, many: int, rounds: int, analyze: bool, kinds: S
             rows += [{"database": kind, **row} for row in measure(asked[0], asked[1], rounds)]
             for one in asked:
                 one.engine.dispose()
-            shutil.rmtree(folder / f"{kind}-{many}")  # the next kind needs the room
+            if not keep:
+                shutil.rmtree(folder / f"{kind}-{many}")  # the next kind needs the room
     return rows
 
 
 def _database(url: str, name: str) -> str:
-    """The URL of a new database of the cluster."""
+    """The URL of a database of the cluster, new unless it was kept."""
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
+        if not connection.scalar(text("SELECT count(*) FROM pg_database WHERE datname = :name"), {"name": name}):
+            connection.execute(text(f"CREATE DATABASE {name}"))
     engine.dispose()
     return url.rpartition("/")[0] + f"/{name}"
 
@@ -298,10 +308,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--folder", type=Path, help="on a disk with room for 4 GiB a million records (default: TMPDIR)")
     parser.add_argument("--only", choices=DATABASES, help="one kind of database")
+    parser.add_argument("--keep", action="store_true", help="leave it in --folder, and go on with what is there")
     arguments = parser.parse_args()
+    if arguments.keep and not arguments.folder:
+        parser.error("--keep needs --folder")
     kinds = [arguments.only] if arguments.only else DATABASES
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        rows = both(Path(name), arguments.few, arguments.many, arguments.rounds, arguments.analyze, kinds)
+    place = nullcontext(arguments.folder) if arguments.keep else tempfile.TemporaryDirectory(dir=arguments.folder)
+    with place as name:
+        given = (arguments.few, arguments.many, arguments.rounds, arguments.analyze, kinds, arguments.keep)
+        rows = both(Path(name), *given)
     for row in rows:
         times = f"{row['few_ms']:9.2f} ms {row['many_ms']:9.2f} ms"
         print(f"{row['database']:11} {row['question']:30} {times}  {row['ratio']:5.2f}")

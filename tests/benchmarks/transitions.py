@@ -48,19 +48,20 @@ from tests.benchmarks.receive import flush_seconds
 
 @contextmanager
 def postgresql(folder: Path) -> Iterator[str]:
-    """A cluster of its own in its default settings, durable; its URL."""
+    """A cluster of its own in its default settings, durable, or the one that lies there; its URL."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not programs:
         raise SystemExit("PostgreSQL is not installed")
     programs_at, port = programs[-1].parent, free_port()
     as_user: dict = {"cwd": "/", "stdout": subprocess.DEVNULL, "check": True}
+    at = folder / "pg"
+    at.mkdir(exist_ok=True)
     if os.getuid() == 0:  # it refuses to run as root
         as_user |= {"user": "postgres", "group": "postgres", "extra_groups": []}
         folder.chmod(0o711)
-        (folder / "pg").mkdir()
-        shutil.chown(folder / "pg", "postgres", "postgres")
-    at = folder / "pg"
-    subprocess.run([programs_at / "initdb", "-D", at / "data", "-U", "miad", "--auth=trust"], **as_user)
+        shutil.chown(at, "postgres", "postgres")
+    if not (at / "data").exists():
+        subprocess.run([programs_at / "initdb", "-D", at / "data", "-U", "miad", "--auth=trust"], **as_user)
     options = f"-p {port} -h 127.0.0.1 -k {at}"
     control = [programs_at / "pg_ctl", "-D", at / "data"]
     subprocess.run([*control, "-o", options, "-l", at / "log", "-w", "start"], **as_user)

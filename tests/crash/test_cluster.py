@@ -101,7 +101,7 @@ def test_nothing_acknowledged_is_lost_with_its_machine(
     a_worker_is_cut_off_and_another_lost(site)
     a_restorer_is_cut_off_and_lost(site)
     disks_of_the_store_are_lost(site)
-    the_primary_is_lost(site)
+    the_primary_is_cut_off_and_lost(site)
 
     assert {one.sop_instance_uid for one in site.taken} == {one.sop_instance_uid for one in site.instances}
     until("all of it is outside", lambda: site.outside() == len(site.instances), WAIT_S)
@@ -202,18 +202,23 @@ def disks_of_the_store_are_lost(site: Campaign) -> None:
     site.tell("disks of the store were lost")
 
 
-def the_primary_is_lost(site: Campaign) -> None:
-    """While the archive sends, the primary goes; its standby is promoted, takes nothing alone, and gets one again."""
+def the_primary_is_cut_off_and_lost(site: Campaign) -> None:
+    """While the archive sends, the primary is cut off from its standby, not from the gateway: nothing is confirmed any
+    more, by it or by the one that takes its place and is alone. Then it is lost; with a new one all goes on.
+    """
     load = threading.Thread(target=site.send_until_taken, args=(site.instances[9:], site.two))
     load.start()
     old = site.databases.primary
     until("the archive sends", lambda: site.instances[10] in site.taken, WAIT_S)
-    old.lose()
-    new = site.databases.primary
-    assert new is not old
-    site.tell("the primary was lost, and replaced")
-    assert site.databases.ask("SHOW synchronous_standby_names") == [("*",)]
+    with site.databases.parted(old) as new:
+        site.tell("the primary was cut off, and replaced")
+        answered = len(site.taken)
+        assert new.ask("SHOW synchronous_standby_names") == [("*",)]
+        assert site.send(site.instances[-1:], site.two) == {NO_RESOURCES}
+        old.lose()
+        assert len(site.taken) == answered, "success, and nobody but one has it"
     assert site.send(site.instances[-1:], site.two) == {NO_RESOURCES}
+    assert len(site.taken) == answered
     old.host.plug()
     old.start()
     load.join()

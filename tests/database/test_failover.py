@@ -1,7 +1,10 @@
-"""Patroni by `deploy/patroni/patroni.yml`: a primary is lost with its disk, and its standby has what was confirmed."""
+"""Patroni by `deploy/patroni/patroni.yml`: a primary is lost with its disk, and its standby has what was confirmed; one
+that is cut off, and that nobody tells of its successor, confirms nothing any more.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -18,7 +21,7 @@ pytestmark = [pytest.mark.peers, pytest.mark.full]
 WAIT_S = 200.0
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def databases() -> Iterator[Patroni]:
     with ExitStack() as stack:
         network = Network()
@@ -61,3 +64,32 @@ def test_what_was_confirmed_outlives_the_primary(databases: Patroni) -> None:
     until("it is confirmed again", lambda: why_not(engine, 104) == "", WAIT_S)
     assert {101, 104} <= rows(engine)
     engine.dispose()
+
+
+def test_a_primary_that_is_cut_off_confirms_nothing(databases: Patroni) -> None:
+    """Its Patroni hangs, so that it takes writes while another reigns; what it does not know, its commits are told."""
+    old = databases.primary
+    of_old, engine = (open_database(url, synchronous=True) for url in (databases.url_of(old), databases.url))
+    assert why_not(of_old, 201) == ""
+    old.hang()
+    told: list[str] = []
+    with databases.parted(old) as new:
+        waiting = threading.Thread(target=lambda: told.append(why_not(of_old, 202)))
+        waiting.start()
+        asked = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+        until("it waits for its standby", lambda: old.ask(asked) != [])
+        assert old.ask("SELECT pg_is_in_recovery()") == [(False,)] and told == []
+        (pid,) = old.ask(asked)[0]
+        old.ask(f"SELECT pg_cancel_backend({pid})")
+        waiting.join(60)
+        assert told == ["database-unconfirmed"] and {201, 202} <= rows(of_old)  # there, and no success
+        of_new = open_database(databases.url_of(new), synchronous=True)
+        assert 201 in rows(of_new) and 202 not in rows(of_new)
+        assert why_not(of_new, 203) == "database-alone"
+        old.stop()  # as a watchdog does; Debian's Patroni 3.0.2, waking up, may take the others' lock for its own
+    old.start()
+    databases.wait()
+    until("it is confirmed again", lambda: why_not(engine, 204) == "", WAIT_S)
+    assert rows(engine) & {201, 202, 203, 204} == {201, 204}
+    for one in (of_old, of_new, engine):
+        one.dispose()

@@ -75,13 +75,13 @@ def held_until(receiver: SpoolReceiver, number: int, monkeypatch) -> Iterator[No
         came.release()
         return append(log, pieces, facts)
 
-    def waits(log: SegmentLog, group) -> None:
+    def waits(log: SegmentLog, group, turn: int) -> None:
         if not held:
             held.append(True)
             for _ in range(number):
                 assert came.acquire(timeout=30)
             until("the others wait", lambda: len(group) + len(log._waiting) == number)
-        write(log, group)
+        write(log, group, turn)
 
     monkeypatch.setattr(SegmentLog, "append", counted)
     monkeypatch.setattr(SegmentLog, "_write", waits)

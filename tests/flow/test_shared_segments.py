@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from gateway.dicom.encoding.syntaxes import EXPLICIT_LITTLE
 from gateway.errors import CapacityError, ConfigError
 from gateway.flow import receive
 from gateway.flow.durability import durability_of
+from gateway.flow.receive import SpoolReceiver
 from gateway.flow.segments import body, shared
+from gateway.flow.segments.log import Group
 from gateway.flow.segments.shared import Orphans
 from gateway.flow.store import DELIVERED
 from gateway.keys.keyring import load_spool_cipher
@@ -92,36 +95,117 @@ def test_what_one_machine_received_another_works_off(config: Config, tmp_path: P
     assert objects(config, "derived") == []
 
 
-def test_many_that_wait_together_are_one_object(config: Config, tmp_path: Path, monkeypatch) -> None:
-    flow, go, begun = replica(config, tmp_path / "a"), threading.Event(), threading.Event()
-    create = Bucket.create
+class Gates:
+    """A receiver whose objects go into the store one by one as they are let through; `rows`: groups as committed."""
 
-    def slow(self: Bucket, name: str, data: bytes) -> bool:
-        begun.set()
-        assert go.wait(60)
-        return create(self, name, data)
+    def __init__(self, flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.flow, self.failed = flow, threading.Event()
+        self.begun, self.rows, self.answers = 0, [], {}
+        self._go = [threading.Event() for _ in range(3)]
+        self._errors: dict[int, Exception] = {}
+        self._senders: list[threading.Thread] = []
+        create, add = Bucket.create, flow.store.add_received
 
-    monkeypatch.setattr(Bucket, "create", slow)
-    receiver = flow.receiver()
+        def slow(bucket: Bucket, name: str, data: bytes) -> bool:
+            number = self.begun
+            self.begun += 1  # one begins at a time here
+            assert number >= len(self._go) or self._go[number].wait(60)
+            if number in self._errors:
+                raise self._errors[number]
+            return create(bucket, name, data)
 
-    def send(number: int) -> None:
-        incoming = receiver.begin(facts_of(ct(number)))
-        incoming.write(encode(ct(number), EXPLICIT_LITTLE))
-        incoming.commit()
+        def noted(groups: Sequence[Group]) -> None:
+            self.rows.append([facts["sop_instance_uid"] for group in groups for _, facts in group.records])
+            add(groups)
 
-    threads = [threading.Thread(target=send, args=(number,)) for number in range(1, 7)]
-    threads[0].start()
-    assert begun.wait(60)
-    for thread in threads[1:]:
-        thread.start()
-    until("the others wait", lambda: len(receiver._log._waiting) == 5)
-    go.set()
-    for thread in threads:
-        thread.join()
-    receiver.close()
-    assert len(objects(config, "received")) == 2
-    flow.run()
-    assert len(flow.sender.byte_strings()) == 6
+        monkeypatch.setattr(Bucket, "create", slow)
+        monkeypatch.setattr(flow.store, "add_received", noted)
+        ingress, routes = flow.config.ingress, flow.config.routes
+        self.receiver = SpoolReceiver(ingress, routes, flow.context.spool, flow.store, self.failed.set)
+
+    def send(self, number: int) -> None:
+        """Begin to send an instance."""
+
+        def run() -> None:
+            incoming = self.receiver.begin(facts_of(ct(number)))
+            incoming.write(encode(ct(number), EXPLICIT_LITTLE))
+            try:
+                incoming.commit()
+            except CapacityError as error:
+                self.answers[number] = error.code
+            else:
+                self.answers[number] = ""
+
+        self._senders.append(threading.Thread(target=run, daemon=True))
+        self._senders[-1].start()
+
+    def let(self, number: int, error: Exception | None = None) -> None:
+        """Let the object go on that was begun as number so many; or fail."""
+        if error:
+            self._errors[number] = error
+        self._go[number].set()
+
+    def two_and_four_that_wait(self) -> None:
+        """Instances 1 and 2 are under way, each by itself; 3 to 6 wait."""
+        for number in (1, 2):
+            self.send(number)
+            until("it is on its way", lambda number=number: self.begun == number)
+        for number in range(3, 7):
+            self.send(number)
+        until("the others wait", lambda: len(self.receiver._log._waiting) == 4)
+
+    def end(self) -> None:
+        """Until all are answered."""
+        for gate in self._go:
+            gate.set()
+        for sender in self._senders:
+            sender.join(60)
+            assert not sender.is_alive(), "somebody waits without end"
+        self.receiver.close()
+
+
+def test_two_objects_are_on_their_way_and_what_waits_meanwhile_is_one(
+    config: Config, tmp_path: Path, monkeypatch
+) -> None:
+    gates = Gates(replica(config, tmp_path / "a"), monkeypatch)
+    gates.two_and_four_that_wait()
+    assert gates.begun == 2
+    gates.let(1)
+    until("the second is in the store", lambda: len(objects(config, "received")) == 1)
+    time.sleep(0.1)  # were it not for the first, it would be told of by now
+    assert gates.rows == [] and gates.answers == {} and gates.begun == 2
+    gates.let(0)
+    gates.end()
+    assert gates.answers == dict.fromkeys(range(1, 7), "")
+    first, second, rest = gates.rows
+    assert [first, second] == [[ct(1).SOPInstanceUID], [ct(2).SOPInstanceUID]] and len(rest) == 4
+    assert len(objects(config, "received")) == 3
+    gates.flow.run()
+    assert len(gates.flow.sender.byte_strings()) == 6
+
+
+def test_an_object_that_fails_fails_those_who_wait_for_it_and_no_others(
+    config: Config, tmp_path: Path, monkeypatch
+) -> None:
+    gates = Gates(replica(config, tmp_path / "a"), monkeypatch)
+    gates.two_and_four_that_wait()
+    gates.let(1)
+    gates.let(0, CapacityError("store-unreachable", "no answer"))
+    gates.end()
+    assert gates.answers == {1: "store-unreachable", **dict.fromkeys(range(2, 7), "")}
+    assert [ct(2).SOPInstanceUID] == gates.rows[0] and len(gates.rows) == 2 and not gates.failed.is_set()
+
+
+def test_what_nobody_thought_of_ends_the_role_and_what_is_safe_is_acknowledged(
+    config: Config, tmp_path: Path, monkeypatch
+) -> None:
+    gates = Gates(replica(config, tmp_path / "a"), monkeypatch)
+    gates.two_and_four_that_wait()
+    gates.let(0, RuntimeError())
+    assert gates.failed.wait(60)
+    gates.end()
+    assert gates.answers == {2: "", **dict.fromkeys((1, 3, 4, 5, 6), "flush-failed")}
+    assert gates.rows == [[ct(2).SOPInstanceUID]] and len(objects(config, "received")) == 1
 
 
 def test_rows_that_did_not_come_are_no_success_and_any_replica_finds_the_object(

@@ -88,13 +88,16 @@ class SeaweedFs:
     """One server with its files in a folder; `tls`: it speaks HTTPS with this certificate.
 
     `volumes`: so many volume servers of their own instead, each with a disk that may be lost; every object lies on two.
+    `room`: of the one server, in volumes of 64 MiB.
     """
 
-    def __init__(self, folder: Path, tls: Tls | None = None, *, address: str = "127.0.0.1", volumes: int = 0) -> None:
+    def __init__(
+        self, folder: Path, tls: Tls | None = None, *, address: str = "127.0.0.1", volumes: int = 0, room: int = 8
+    ) -> None:
         self.folder, self.address = folder, address
         self.volumes = [_Volume(folder / f"disk{number}", address, f"rack{number}") for number in range(volumes)]
         self.port = free_port()
-        self._tls = tls
+        self._tls, self._room = tls, room
         self._master = ""
         self._process: subprocess.Popen | None = None
         self._sockets: list[Path] = []
@@ -120,7 +123,8 @@ class SeaweedFs:
         """Start it, and wait until it lets a bucket be read."""
         ports = {name: str(free_port()) for name in ("master.port", "volume.port", "filer.port")}
         ports |= {f"{name}.grpc": str(free_port()) for name in ("master.port", "volume.port", "filer.port", "s3.port")}
-        options = {"dir": self.folder / "data", "ip": self.address, "ip.bind": self.address, "volume.max": "8"}
+        options = {"dir": self.folder / "data", "ip": self.address, "ip.bind": self.address}
+        options["volume.max"] = self._room
         options |= {"master.volumeSizeLimitMB": "64", "s3.config": self.folder / "accounts.json", **ports}
         # a socket's name has 107 bytes at most (unix(7)), and a test's own folder may have more
         short = Path(tempfile.gettempdir()) / f"weed-{self.port}"

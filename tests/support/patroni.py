@@ -1,10 +1,14 @@
-"""PostgreSQL under Patroni and etcd, each node a machine of its own, by `deploy/patroni/patroni.yml`."""
+"""PostgreSQL under Patroni and three etcd, each a machine of its own, by `deploy/patroni/patroni.yml`."""
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -12,7 +16,7 @@ import requests
 import yaml
 
 from tests.conftest import REPOSITORY, missing
-from tests.support.network.namespaces import Host, Network
+from tests.support.network.namespaces import Host, Network, join, part
 from tests.support.network.peers import program
 from tests.support.until import until
 
@@ -34,14 +38,14 @@ def _programs() -> Path:
 class Node:
     """A machine with a PostgreSQL that Patroni starts, promotes and copies."""
 
-    def __init__(self, folder: Path, host: Host, etcd: str, everybody: str) -> None:
+    def __init__(self, folder: Path, host: Host, etcd: list[str], everybody: str) -> None:
         self.host, self.folder = host, folder
         self._process: subprocess.Popen | None = None
         settings = yaml.safe_load(SAMPLE.read_text())
         settings["name"] = folder.name
-        for part, port in (("restapi", _REST), ("postgresql", _POSTGRESQL)):
-            settings[part] |= {"listen": f"{host.address}:{port}", "connect_address": f"{host.address}:{port}"}
-        settings["etcd3"]["hosts"] = [etcd]
+        for name, port in (("restapi", _REST), ("postgresql", _POSTGRESQL)):
+            settings[name] |= {"listen": f"{host.address}:{port}", "connect_address": f"{host.address}:{port}"}
+        settings["etcd3"]["hosts"] = etcd
         # what is changed of it: seconds instead of half minutes, and no passwords between the test's own addresses
         settings["bootstrap"]["dcs"] |= {"ttl": 10, "loop_wait": 1, "retry_timeout": 4}
         trust = ["local all all trust", f"host all all {everybody} trust", f"host replication all {everybody} trust"]
@@ -72,31 +76,68 @@ class Node:
         if self._process is not None:
             self._process.wait()
 
+    def hang(self) -> None:
+        """Let its Patroni stand still: PostgreSQL goes on as what it is."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def ask(self, statement: str) -> list[tuple]:
+        """What its PostgreSQL answers."""
+        at = {"host": self.host.address, "port": _POSTGRESQL, "connect_timeout": 5}
+        with psycopg.connect(**at, user=USER, dbname=DATABASE, autocommit=True) as link:
+            return link.execute(statement).fetchall()
+
     def is_primary(self) -> bool:
         """Whether Patroni says so, as a balancer asks it."""
+        return self._is("primary")
+
+    def may_follow(self) -> bool:
+        """Whether Patroni may promote it: it is written down where the etcd are, a moment after PostgreSQL names it."""
+        return self._is("synchronous")
+
+    def _is(self, what: str) -> bool:
         try:
-            return requests.get(f"http://{self.host.address}:{_REST}/primary", timeout=2).status_code == 200
+            return requests.get(f"http://{self.host.address}:{_REST}/{what}", timeout=2).status_code == 200
         except requests.RequestException:
             return False
 
 
+class _Etcd:
+    """One of three that decide."""
+
+    def __init__(self, folder: Path, host: Host, everybody: Mapping[str, Host]) -> None:
+        self.host = host
+        at, peers = (f"http://{host.address}:{port}" for port in (_ETCD, _ETCD + 1))
+        of_all = ",".join(f"{name}=http://{one.address}:{_ETCD + 1}" for name, one in everybody.items())
+        words = ["--name", folder.name, "--data-dir", folder, "--listen-client-urls", at]
+        words += ["--advertise-client-urls", at, "--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers]
+        words += ["--initial-cluster", of_all, "--unsafe-no-fsync"]
+        words += ["--heartbeat-interval", "200", "--election-timeout", "2000"]  # on a machine that is busy
+        with open(folder.with_suffix(".log"), "ab") as log:
+            self._process = subprocess.Popen(host.inside([program("etcd"), *words]), stdout=log, stderr=log)
+
+    def leads(self) -> bool:
+        """Whether the others follow it."""
+        told = requests.post(f"http://{self.host.address}:{_ETCD}/v3/maintenance/status", json={}, timeout=10).json()
+        return told["leader"] == told["header"]["member_id"]
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+
+
 class Patroni:
-    """Two nodes, and an etcd that decides between them."""
+    """Two nodes, and three etcd that decide between them."""
 
     def __init__(self, network: Network) -> None:
         # pytest's own folders are closed to the user that PostgreSQL runs as
         self.folder = Path(tempfile.mkdtemp(prefix="miad-patroni-"))
         self.folder.chmod(0o755)
-        at, peers = (f"http://{network.address}:{port}" for port in (_ETCD, _ETCD + 1))
-        words = ["--data-dir", self.folder / "etcd", "--listen-client-urls", at, "--advertise-client-urls", at]
-        words += ["--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers]
-        words += ["--initial-cluster", f"default={peers}", "--unsafe-no-fsync"]
-        with open(self.folder / "etcd.log", "ab") as log:
-            self._etcd = subprocess.Popen([program("etcd"), *map(str, words)], stdout=log, stderr=log)
-        self.nodes = [
-            Node(self.folder / name, network.host(), f"{network.address}:{_ETCD}", network.range)
-            for name in ("pg1", "pg2")
-        ]
+        hosts = {f"etcd{number}": network.host() for number in (1, 2, 3)}
+        self._etcd = [_Etcd(self.folder / name, host, hosts) for name, host in hosts.items()]
+        etcd = [f"{host.address}:{_ETCD}" for host in hosts.values()]
+        self.nodes = [Node(self.folder / name, network.host(), etcd, network.range) for name in ("pg1", "pg2")]
         for node in self.nodes:
             node.start()
 
@@ -106,6 +147,27 @@ class Patroni:
         hosts = "&".join(f"host={one.host.address}:{_POSTGRESQL}" for one in self.nodes)
         waits = "target_session_attrs=read-write&connect_timeout=3&tcp_user_timeout=6000"
         return f"postgresql+psycopg://{USER}@/{DATABASE}?{hosts}&{waits}"
+
+    def url_of(self, node: Node) -> str:
+        """That one's, whatever it takes."""
+        return f"postgresql+psycopg://{USER}@{node.host.address}:{_POSTGRESQL}/{DATABASE}"
+
+    @contextmanager
+    def parted(self, node: Node) -> Iterator[Node]:
+        """While the network is in two parts: this node with the etcd that leads, and the rest. The gateway reaches all.
+
+        Gives the node on the other side once it is the primary.
+        """
+        leader = next(one for one in self._etcd if one.leads())
+        (other,) = (one for one in self.nodes if one is not node)
+        here = (node.host, leader.host)
+        there = (other.host, *(one.host for one in self._etcd if one is not leader))
+        part(here, there)
+        try:
+            until("the other one reigns", other.is_primary, _WITHIN_S)
+            yield other
+        finally:
+            join(here, there)
 
     @property
     def primary(self) -> Node:
@@ -121,12 +183,10 @@ class Patroni:
 
     def ask(self, statement: str) -> list[tuple]:
         """What the primary answers."""
-        at = self.primary.host.address
-        with psycopg.connect(host=at, port=_POSTGRESQL, user=USER, dbname=DATABASE, autocommit=True) as link:
-            return link.execute(statement).fetchall()
+        return self.primary.ask(statement)
 
     def wait(self) -> None:
-        """Until the primary has a standby by name that its commits wait for."""
+        """Until the primary has a standby by name that its commits wait for, and that may take its place."""
 
         def named() -> bool:
             try:
@@ -137,11 +197,12 @@ class Patroni:
             return names not in ("", "*") and follows == [("sync",)]
 
         until("a standby is named, and follows", named, _WITHIN_S)
+        until("it may be promoted", lambda: any(one.may_follow() for one in self.nodes), _WITHIN_S)
 
     def close(self) -> None:
         """Nothing is left of it."""
         for node in self.nodes:
             node.stop()
-        self._etcd.kill()
-        self._etcd.wait()
+        for one in self._etcd:
+            one.stop()
         shutil.rmtree(self.folder, ignore_errors=True)

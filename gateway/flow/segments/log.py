@@ -2,7 +2,8 @@
 
 It flushes whenever the last flush has ended, never on a timer: under load each flush carries all that came meanwhile.
 A record that comes alone is written by the thread that brings it, which need not wait for another to wake up; what
-comes while something is being written goes together, written by a thread of the log.
+comes while something is being written goes together, written by a thread of the log. Where groups do not share a
+segment, several may be under way at once: the way to a store is long. They are told of in the order they were begun.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from gateway.errors import CapacityError, fault
 from gateway.flow.segments.file import FlushFailed
 from gateway.flow.segments.format import Place
 
-MOST_BYTES = 64 << 20  # of one group, unless one record alone is longer
+MOST_BYTES = 64 << 20  # of all groups under way, unless one record alone is longer
 OLDEST_S = 600.0  # a segment is closed after this time, that what it holds can go when it is done
 
 log = structlog.get_logger(__name__)
@@ -60,7 +61,7 @@ class Segment(Protocol):
 
     @property
     def takes_more(self) -> bool:
-        """Whether another group may follow."""
+        """Whether another group may follow; else it is left alone after its first."""
 
     def append(self, records: Sequence[Sequence[bytes | memoryview]]) -> list[Place]:
         """Make a group of records durable and return where each begins; FlushFailed, OSError, CapacityError."""
@@ -82,6 +83,8 @@ class SegmentLog:
         Called with each group, in order, before those who wait are told; CapacityError is what they are told then.
     failed
         Called once, after a flush that failed: the process must end and be started anew.
+    at_once
+        How many groups may be under way; more than one only where segments take no second group.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class SegmentLog:
         segment_bytes: int,
         flushed: Callable[[Group], None],
         failed: Callable[[], None] = lambda: None,
+        at_once: int = 1,
     ) -> None:
         self._begin = begin
         self._segment_bytes = segment_bytes
@@ -97,15 +101,18 @@ class SegmentLog:
         self._on_failure = failed
         self._changed = threading.Condition()
         self._waiting: list[Appended] = []
-        self._writing = False  # the segment is one thread's
+        self._at_once = at_once
+        self._under_way: list[int] = []  # numbers of turns, in order; a thread's, and its segment with it
+        self._turns = 0
         self._stopping = False
         self._roll = False
         self._ended = False
         self.failed = False
         self._segment: Segment | None = None
         self._opened_at = 0.0
-        self._thread = threading.Thread(target=self._run, name="flusher", daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._run, name="flusher", daemon=True) for _ in range(at_once)]
+        for thread in self._threads:
+            thread.start()
 
     def append(self, pieces: Sequence[bytes | memoryview], facts: dict[str, object]) -> Place:
         """Write a record and return its place when it is durable.
@@ -115,18 +122,17 @@ class SegmentLog:
         CapacityError
             ``disk-full``, ``flush-failed`` or ``stopping``: it is not, and will not be.
         """
-        item = Appended(pieces, facts)
+        item, turn = Appended(pieces, facts), None
         with self._changed:
             self.check()
-            is_alone = not (self._writing or self._is_asked() or _is_interruptible())
-            if is_alone:
-                self._writing = True
+            if self._is_free() and not (self._is_asked() or _is_interruptible()):
+                turn = self._begin_turn()
             else:
                 self._waiting.append(item)
-                if not self._writing:  # else who writes tells the flusher
+                if self._is_free():  # else who writes tells the flusher
                     self._changed.notify_all()
-        if is_alone:
-            self._write_alone(item)
+        if turn is not None:
+            self._write_alone(item, turn)
         else:
             item.done.wait()
         if item.error:
@@ -146,7 +152,8 @@ class SegmentLog:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def check(self) -> None:
         """CapacityError when nothing more is taken: ``flush-failed`` or ``stopping``."""
@@ -170,19 +177,20 @@ class SegmentLog:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._is_asked() and not self._writing, timeout=OLDEST_S / 10)
-                if self._writing:
+                self._changed.wait_for(self._may_begin, timeout=OLDEST_S / 10)
+                if not self._is_free():
                     continue
-                self._writing = True
-                group = self._take()
-                ending, rolling = self._stopping and not group, self._roll
-            if group:
-                self._write(group)
-            if ending or rolling or self._is_old():
-                self._close()
-            with self._changed:
-                self._writing = False
-                if rolling:
+                ending, rolling = self._stopping and not (self._waiting or self._under_way), self._roll
+                group, turn = self._take(), self._begin_turn()
+            try:
+                if group:
+                    self._write(group, turn)
+                if ending or rolling or self._is_old():
+                    self._close()
+            finally:
+                self._end_turn(turn)
+            if rolling:
+                with self._changed:
                     self._roll = False
                     self._changed.notify_all()
             if ending:
@@ -191,41 +199,61 @@ class SegmentLog:
     def _is_asked(self) -> bool:
         return bool(self._waiting or self._stopping or self._roll)
 
-    def _write_alone(self, item: Appended) -> None:
+    def _is_free(self) -> bool:
+        return len(self._under_way) < self._at_once
+
+    def _may_begin(self) -> bool:
+        if self._waiting or self._roll:
+            return self._is_free()
+        return self._stopping and not self._under_way
+
+    def _begin_turn(self) -> int:
+        """Under the lock."""
+        self._turns += 1
+        self._under_way.append(self._turns)
+        return self._turns
+
+    def _end_turn(self, turn: int) -> None:
+        with self._changed:
+            self._under_way.remove(turn)
+            if self._under_way or self._is_asked():  # one that waits until it is the first, or a flusher
+                self._changed.notify_all()
+
+    def _write_alone(self, item: Appended, turn: int) -> None:
         """Write one record in the thread that brought it; `item` says what became of it."""
         try:
-            self._write([item])
+            self._write([item], turn)
             if self._is_old():
                 self._close()
         except Exception as error:  # after `item` was told: the role is told, if it was not
             if not self.failed:
                 self._fail((), error)
         finally:
-            with self._changed:
-                self._writing = False
-                if self._is_asked():
-                    self._changed.notify_all()
+            self._end_turn(turn)
 
     def _take(self) -> list[Appended]:
-        """The oldest of those that wait, up to `MOST_BYTES`."""
+        """The oldest of those that wait, up to a turn's part of `MOST_BYTES`."""
         size, count = 0, 0
         for item in self._waiting:
             size += item.size
-            if count and size > MOST_BYTES:
+            if count and size > MOST_BYTES // self._at_once:
                 break
             count += 1
         group, self._waiting = self._waiting[:count], self._waiting[count:]
         return group
 
-    def _write(self, group: Sequence[Appended]) -> None:
+    def _write(self, group: Sequence[Appended], turn: int) -> None:
         try:
-            if self._segment is None:
-                self._segment, self._opened_at = self._begin(), time.monotonic()
-            places = self._segment.append([item.pieces for item in group])
+            segment = self._segment or self._begin()
+            if segment.takes_more and self._segment is None:
+                self._segment, self._opened_at = segment, time.monotonic()
+            places = segment.append([item.pieces for item in group])
             for item, place in zip(group, places, strict=True):
                 item.place = place
             told = [(place, item.facts) for place, item in zip(places, group, strict=True)]
-            self._flushed(Group(self._segment.id, self._segment.flushed, told))
+            with self._changed:  # of two versions of one object the newer one is told of last
+                self._changed.wait_for(lambda: self._under_way[0] == turn)
+            self._flushed(Group(segment.id, segment.flushed, told))
         except FlushFailed as error:
             self._fail(group, error)
         except CapacityError as error:  # a store or a database that does not confirm: the archive tries again
@@ -260,7 +288,7 @@ class SegmentLog:
     def _is_old(self) -> bool:
         if self._segment is None:
             return False
-        if not self._segment.takes_more or self._segment.end >= self._segment_bytes:
+        if self._segment.end >= self._segment_bytes:
             return True
         return time.monotonic() - self._opened_at >= OLDEST_S
 

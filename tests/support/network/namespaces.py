@@ -99,6 +99,23 @@ class Host(_Namespace):
         self._bridge.run("ip", "link", "set", self._port, "nomaster")
 
 
+def part(some: Sequence[Host], others: Sequence[Host]) -> None:
+    """What these and those send to each other is lost from now on; all else arrives."""
+    _between(some, others, "replace")
+
+
+def join(some: Sequence[Host], others: Sequence[Host]) -> None:
+    """They reach each other again."""
+    _between(some, others, "delete")
+
+
+def _between(some: Sequence[Host], others: Sequence[Host], what: str) -> None:
+    for one in some:
+        for other in others:
+            one.run("ip", "route", what, "blackhole", other.address)
+            other.run("ip", "route", what, "blackhole", one.address)
+
+
 class Network:
     """The bridge, and this process's own place at it, where all that is no `Host` listens and calls from."""
 
