@@ -14,6 +14,7 @@ import structlog
 
 from gateway.log import LIBRARIES
 from tests.support import postgresql
+from tests.support.examples import in_the_default_run
 from tests.support.schema import copy_new_databases
 
 REPOSITORY = Path(__file__).parent.parent
@@ -28,6 +29,12 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("suite")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test is collected."""
+    if config.option.markexpr == "not full":
+        in_the_default_run()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,4 +1,8 @@
-"""The images of the demo: real ones that come with pydicom, and two series of the data folder where there is one."""
+"""The images of the demo, all real: a dozen of two open sets, some of pydicom's, and two series of the data folder.
+
+The dozen lies in ``pictures`` beside this file (``gateway.training.demo_pictures`` says which, ``LICENCE.md`` whose);
+the series are there where there is a data folder.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,7 @@ BUNDLED = (
     "693_J2KI.dcm",  # CT of the head, 512x512, JPEG 2000
     "examples_jpeg2k.dcm",  # the same ultrasound, 480x640, JPEG 2000
 )
+PICTURES = Path(__file__).parent / "pictures"
 SERIES = ("dicom/series_ct_head_ge", "dicom/series_mr_brain")
 
 
@@ -33,6 +38,11 @@ class DemoImage:
     series_uid: str
     study_uid: str
     transfer_syntax_uid: str
+
+
+def open_pictures() -> list[DemoImage]:
+    """The dozen pictures of skin and retinae: of kinds that the held-out classifier learnt, though not these."""
+    return [read_image(path) for path in sorted(PICTURES.glob("*.dcm"))]
 
 
 def bundled_images() -> list[DemoImage]:

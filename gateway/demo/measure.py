@@ -29,16 +29,9 @@ UNUSED_KEY = bytes(32)  # nothing is marked here
 # Fixed: the same marks are shown beside the same noise; a single draw of noise moves the margin of a small image a lot.
 NOISE_KEYS = tuple(bytes([number]) * 32 for number in range(4))
 
-# Which of the classifier's questions is asked of which kind of image; of other kinds the one that it is surest about.
-# The images of the demo are hardly like those that it was trained on: its answer says nothing of a patient.
-HEADS = {
-    "brain-mr": "brain_mri",
-    "mr": "brain_mri",
-    "ct": "chest_ct",
-    "cr-dx": "chest_xray",
-    "fundus": "fundus",
-    "dermoscopy": "skin",
-}
+# Which of the classifier's questions is asked of the kinds of images that it learnt; of other kinds it is the one that
+# it is surest about, and the answer means nothing. None of it says anything of a patient.
+HEADS = {"brain-mr": "brain_tumor", "cr-dx": "chest_xray", "fundus": "fundus_dr", "dermoscopy": "dermoscopy"}
 
 
 @dataclass(frozen=True)
@@ -48,8 +41,10 @@ class Measured:
     changed: bool
     psnr: float  # dB, display range, worst frame
     task: str
+    learnt: bool  # whether the classifier learnt this kind of image
     before: str
     after: str
+    under_noise: str  # of the same energy in the same pixels, one draw
     margin_before: float
     margin_after: float
     margin_noise: float
@@ -58,8 +53,9 @@ class Measured:
 
     def pair(self, title: str) -> Pair:
         """This image's row in the picture."""
-        remark = f"PSNR {self.psnr:.1f} dB; classifier: {self.before} → {self.after}"
-        return Pair(title, remark, self.original, self.marked)
+        answer = "stays" if self.after == self.before else self.after
+        told = f"{self.before} → {answer}".replace("_", " ") if self.learnt else "no kind that the classifier learnt"
+        return Pair(title, f"{self.psnr:.1f} dB; {told}", self.original, self.marked)
 
 
 def _over_anatomy(request: MarkRequest, frame: np.ndarray, profile: ModalityProfile) -> float:
@@ -108,13 +104,16 @@ class Measurer:
         task = HEADS.get(profile.name)
         verdict = judge.judge(before[None], task)[0]
         shown = np.stack([before, after, *noise])
+        answers = judge.judge(shown, verdict.task)
         margins = judge.margin_for(shown, np.full(len(shown), verdict.class_index), verdict.task)
         return Measured(
             changed=not np.array_equal(request.image, frame),
             psnr=worst,
             task=verdict.task,
+            learnt=task is not None,
             before=verdict.class_name,
-            after=judge.judge(after[None], verdict.task)[0].class_name,
+            after=answers[1].class_name,
+            under_noise=answers[2].class_name,
             margin_before=float(margins[0]),
             margin_after=float(margins[1]),
             margin_noise=float(margins[2:].mean()),

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sqlalchemy import Engine
 
 from gateway.config import Config, load_config
-from gateway.demo.images import SERIES, DemoImage, bundled_images, series_images
+from gateway.demo.images import PICTURES, SERIES, DemoImage, bundled_images, open_pictures, series_images
 from gateway.demo.measure import Measured, Measurer
 from gateway.demo.outside import Copy, copies_at, has_new_uids
 from gateway.demo.peers import GATEWAY, find_orthanc, start_archive, start_outside
@@ -41,7 +41,11 @@ from gateway.service import database
 
 GATEWAY_START_S = 180.0  # the first start after an installation compiles and loads torch
 STALLED_S = 180.0  # without one more instance delivered or held; a batch of large images takes a minute on two cores
-PICTURE_ROWS = 5
+PICTURE_ROWS = 4  # of either kind
+FIGURES = (  # of `Measured`, as they stand in `Line`
+    *("changed", "psnr", "task", "learnt", "before", "after", "under_noise"),
+    *("margin_before", "margin_after", "margin_noise"),
+)
 WIDE = 160  # columns, where the output is no terminal
 
 
@@ -98,8 +102,11 @@ class Demo:
         return Outcome(tuple(self._followed(image, entries, witnesses, copies) for image in self._images))
 
     def save_picture(self, path: Path) -> None:
-        """A picture of the first few single images that were marked, and of the middle one of each series."""
-        names = [name for name in self._measured if "/" not in name][:PICTURE_ROWS]
+        """A picture of some of the dozen, of the first of the others, and of the middle slice of each series."""
+        single = [name for name in self._measured if "/" not in name]
+        dozen = [path.name for path in sorted(PICTURES.glob("*.dcm")) if path.name in single]
+        names = dozen[:: max(1, len(dozen) // PICTURE_ROWS)][:PICTURE_ROWS]
+        names += [name for name in single if name not in dozen][:PICTURE_ROWS]
         for series in SERIES:
             slices = [name for name in self._measured if name.startswith(f"{Path(series).name}/")]
             names += slices[len(slices) // 2 :][:1]
@@ -192,8 +199,7 @@ class Demo:
         except GatewayError as error:
             return {"reason": error.code}
         self._measured[image.name] = measured
-        names = ("changed", "psnr", "task", "before", "after", "margin_before", "margin_after", "margin_noise")
-        return {name: getattr(measured, name) for name in names}
+        return {name: getattr(measured, name) for name in FIGURES}
 
     def _strangers_are_refused(self) -> bool:
         """Under its own name, and under the authorized name with its own certificate: both of the same authority."""
@@ -228,8 +234,8 @@ def run(once: bool = False, json_path: Path | None = None, folder: Path = Path("
     find_orthanc()
     series = series_images()
     if not series and os.environ.get("MIAD_DATA"):
-        messages.print("MIAD_DATA names no folder with the two series: only the images that come with pydicom are sent")
-    images = [*bundled_images(), *series]
+        messages.print("MIAD_DATA names no folder with the two series: only the pictures of the package are sent")
+    images = [*open_pictures(), *bundled_images(), *series]
     code = 130
     try:
         with stopping_in_order(), Programs() as programs:
@@ -259,11 +265,15 @@ def _show(outcome: Outcome, site: Site, picture: Path, seconds: float) -> int:
         screen = Console(highlight=False, width=WIDE)
     screen.print(as_table(outcome.lines))
     ports = site.ports
-    fall, noise = outcome.mean_fall, outcome.mean_fall_noise
-    if fall is not None and noise is not None:
+    if outcome.asked:
+        asked, changed, noise = len(outcome.asked), outcome.answers_changed, outcome.answers_changed_by_noise
         screen.print(
-            f"On average the mark lowers the classifier's margin by {fall:.2f}, noise of equal energy by {noise:.2f}.\n"
-            "The mark was not optimised on this classifier, which was trained on other kinds of images than these."
+            f"Of the {asked} images of kinds that the classifier learnt it answers {changed} otherwise after the mark, "
+            f"{noise} under noise of equal energy;\n"
+            f"its margin falls by {outcome.mean_fall:.2f}, under noise by {outcome.mean_fall_noise:.2f}. "
+            "It learnt from none of these images, and the mark was not made on it.\n"
+            "In brackets: kinds that it never learnt, so that its answer means nothing.",
+            soft_wrap=True,
         )
     screen.print(
         f"What you see: {ARCHIVE_AE} sent its images to {GATEWAY_AE}; {OUTSIDE_AE} got marked copies under new UIDs.\n"

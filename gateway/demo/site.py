@@ -130,7 +130,7 @@ peers = [{{ ae_title = "{ARCHIVE_AE}", addresses = ["{LOOPBACK}"] }}]
 name = "research"
 called_ae = "{GATEWAY_AE}"
 destinations = ["{DESTINATION}"]
-mark = {{ tier = "lettered", steps = 8 }}  # fewer than the default, so that nobody waits
+mark = {{ tier = "lettered", steps = 40 }}  # half the default, so that nobody waits long
 
 [[destinations]]
 name = "{DESTINATION}"

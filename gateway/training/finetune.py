@@ -96,6 +96,8 @@ FINE_TUNINGS = {
 }
 """Family -> recipe of the shipped networks, in the order of training: about the last third of the layers learns, which
 two cores can do in an hour. With an accelerator ``trained = 0`` is better."""
+JUDGE = FineTuning("efficientnet-lite1", 10, 5e-4, trained=8, half_floats=False)
+"""Recipe of the held-out judge: a family that is kept from packs (``nets.RESERVED``)."""
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,7 @@ READERS: dict[str, Callable[[io.BytesIO], list[Tensor]]] = {
     "squeezenet": _squeezenet,
     "resnet50-thin": _resnet50_thin,
     "efficientnet-lite0": _without_head,
+    "efficientnet-lite1": _without_head,
     "vgg16": _vgg16,
     "vit-s14": _vit_s14,
 }

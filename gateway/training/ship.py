@@ -23,7 +23,7 @@ import torch
 from gateway.mark.surrogates.nets import MultiTaskNet
 from gateway.mark.surrogates.store import load_net, save_net
 from gateway.training.figures import Figure
-from gateway.training.finetune import FINE_TUNINGS, answers
+from gateway.training.finetune import answers
 from gateway.training.networks import channels_first
 from gateway.training.open_sets import OPEN_SETS, OpenImages, load_test, load_train, shared_folder
 from gateway.training.shipped_card import Shipped, card
@@ -84,7 +84,7 @@ def commonest(images: OpenImages) -> Figure:
 def origin(family: str, half: str) -> dict[str, str]:
     """Return what a file's header says of where its network comes from."""
     found = {"half": half, "sets": ", ".join(OPEN_SETS)}
-    if family in FINE_TUNINGS:
+    if family in SOURCES:
         source = SOURCES[family]
         found |= {"package": source.requirement, "file": source.member, "sha256": source.sha256}
         found |= {"licence": source.licence}

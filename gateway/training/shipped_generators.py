@@ -1,4 +1,4 @@
-"""Train the shipped generators on half A of the training sets, against the shipped surrogate packs.
+"""Train the shipped generators on half A of the open sets, against the shipped surrogate packs.
 
     python -m gateway.training.shipped_generators --pack gray --out DIR [--images N] [--steps N] [--pairs N]
         [--members N] [--threads N]
@@ -23,21 +23,25 @@ from safetensors.torch import save_file
 from gateway.mark import MarkRequest, ModalityProfile, load_packs, load_profiles
 from gateway.mark.methods.generator_net import save_generator
 from gateway.mark.surrogates.packs import Surrogate
-from gateway.training import labelled_sets as datasets
 from gateway.training.drafts import DraftedImages, draft_images
 from gateway.training.generator import Plan, Step, train_generator
+from gateway.training.open_sets import OPEN_SETS, load_train, shared_folder
 
 log = logging.getLogger("gateway.training.shipped_generators")
 
 PROFILES = {
-    "brain_mri": "brain-mr",
+    "brain_tumor": "brain-mr",
+    "breast_us": "us",
     "chest_xray": "cr-dx",
-    "chest_ct": "ct",
-    "fundus": "fundus",
-    "skin": "dermoscopy",
+    "dermoscopy": "dermoscopy",
+    "fundus_dr": "fundus",
 }
-"""Labelled set -> modality profile."""
-PACKS = {"gray": datasets.GRAY_SETS, "rgb": datasets.RGB_SETS}
+"""Open set -> modality profile."""
+SETS = {
+    pack: tuple(name for name, one in OPEN_SETS.items() if one.channels == channels)
+    for pack, channels in (("gray", 1), ("rgb", 3))
+}
+"""Pack -> the open sets of its kind of image."""
 SIDE = 256
 COLUMNS = ("clean", "amplitude", "offset", "direction", "blanked")
 CPU = torch.device("cpu")
@@ -45,11 +49,11 @@ _NO_KEY = bytes(32)  # drafts draw keys of their own
 
 
 def drafted_images_of(
-    name: str, folder: Path, count: int, profile: ModalityProfile, surrogates: tuple[Surrogate, ...], cache: Path
+    name: str, root: Path, count: int, profile: ModalityProfile, surrogates: tuple[Surrogate, ...], cache: Path
 ) -> DraftedImages:
-    """Return the drafts of ``count`` images of half A of a set, from the cache where they are there."""
+    """Return the drafts of at most ``count`` images that the packs learnt from, from the cache where they are there."""
     if not cache.is_file():
-        images = datasets.load_train(folder, "A", SIDE).images
+        images = load_train(root, name, "A", "train", SIDE).images
         chosen = np.random.default_rng(2026).permutation(len(images))[:count]
         began = time.monotonic()
         requests = [MarkRequest(np.ascontiguousarray(images[index]), _NO_KEY) for index in chosen]
@@ -67,33 +71,32 @@ def drafted_images_of(
 def main() -> None:
     """Command line: see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pack", choices=sorted(PACKS), required=True)
-    parser.add_argument("--data", type=Path, default=datasets.data_folder())
+    parser.add_argument("--pack", choices=sorted(SETS), required=True)
+    parser.add_argument("--data", type=Path, help="folder that holds open and data; default: MIAD_DATA")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--images", type=int, default=200, help="of every set")
+    parser.add_argument("--images", type=int, default=200, help="of every set, at most")
     parser.add_argument("--steps", type=int, default=Plan().steps)
     parser.add_argument("--pairs", type=int, default=Plan().pairs, help="images a step, each with two keys")
     parser.add_argument("--members", type=int, default=Plan().members, help="surrogates a step")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's own choice")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    if arguments.data is None:
-        parser.error("no data: give --data DIR or set MIAD_DATA")
+    root = shared_folder(arguments.data)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    pack, sets, profiles = load_packs()[arguments.pack], PACKS[arguments.pack], load_profiles()
+    pack, sets, profiles = load_packs()[arguments.pack], SETS[arguments.pack], load_profiles()
     arguments.out.mkdir(parents=True, exist_ok=True)
     surrogates = pack.load(CPU)
     drafted = [
         drafted_images_of(
             name,
-            arguments.data / folder,
+            root,
             arguments.images,
             profiles[PROFILES[name]],
             surrogates,
             arguments.out / f"{name}-drafted.safetensors",
         )
-        for name, folder in sets.items()
+        for name in sets
     ]
     began = time.monotonic()
     told: list[Step] = []

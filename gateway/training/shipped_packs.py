@@ -23,7 +23,7 @@ import torch
 
 from gateway.mark.surrogates.nets import MultiTaskNet
 from gateway.mark.surrogates.store import round_weights, save_net
-from gateway.training.finetune import FINE_TUNINGS, Round, answers, fine_tune, first_layers
+from gateway.training.finetune import FINE_TUNINGS, JUDGE, Round, answers, fine_tune, first_layers
 from gateway.training.networks import (
     CACHE_SIDE,
     INPUT_SIZE,
@@ -42,8 +42,6 @@ log = logging.getLogger("gateway.training.shipped_packs")
 SCRATCH = ("densenet", "vgg", "mobile")
 SURROGATES = (*FINE_TUNINGS, *SCRATCH)
 """Networks of the shipped packs."""
-JUDGE = "resnet"
-"""Family of the held-out judge, trained on half B."""
 MARGIN = 32
 """Images in memory are this much larger (pixels) than what the fine-tuned networks see."""
 Right = dict[str, tuple[int, int]]
@@ -135,7 +133,8 @@ def train_one(
         those of ``load_backbone``, ``fine_tune`` and ``train_net``.
     """
     checkpoint = out / f"{family}.ckpt"
-    if family not in FINE_TUNINGS:
+    tuning = JUDGE if family == JUDGE.family else FINE_TUNINGS.get(family)
+    if tuning is None:
         pool = kept_pool(root, half, "train", CACHE_SIDE, out)
 
         def after(epoch: Epoch) -> None:
@@ -148,7 +147,6 @@ def train_one(
         figures = f"loss {done.loss:.3f}, validation loss {done.held_loss:.3f} accuracy {done.held_accuracy:.3f}"
         say(f"epoch {done.number}/{done.total} {figures} {done.seconds:.0f} s")
 
-    tuning = FINE_TUNINGS[family]
     if epochs:
         tuning = tuning.with_epochs(epochs)
     pool, held = (kept_pool(root, half, part, tuning.side + MARGIN, out) for part in ("train", "validation"))
@@ -177,7 +175,7 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
     root = shared_folder(arguments.data)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    default = SURROGATES if arguments.half == "A" else (JUDGE,)
+    default = SURROGATES if arguments.half == "A" else (JUDGE.family,)
     for family in arguments.nets.split(",") if arguments.nets else default:
 
         def say(text: str, family: str = family) -> None:

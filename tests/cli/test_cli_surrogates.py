@@ -67,7 +67,7 @@ def test_train_and_check(run, images: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--nets", "resnet"], "is kept for the evaluation"),
+        (["--nets", "efficientnet-lite1"], "is kept for the evaluation"),
         (["--nets", "alexnet"], "code: no-such-net"),
         (["--channels", "2"], "must be 1 or 3"),
         (["--pseudo", "--labels", "labels.csv"], "exclude each other"),
@@ -150,7 +150,7 @@ def _break(weights: Path) -> None:
     save_file(tensors, str(weights), metadata=header)
 
 
-@pytest.mark.full  # each step of it has a test of its own in tests/mark and tests/training, and here: the check, the route
+@pytest.mark.full  # each step of it has a test of its own in tests/mark, tests/training and here
 def test_a_site_marks_and_trains_against_its_own_pack(run, images: Path, tmp_path: Path) -> None:
     """`surrogates train`, then `mark` and `train-mark` with what it made; which networks were asked is told."""
     trained = run("surrogates", "train", images, "--out", "Own Pack", "--nets", "convnext", "--epochs", "1")

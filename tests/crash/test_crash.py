@@ -11,6 +11,7 @@ from tests.crash.archive import NO_RESOURCES, SUCCESS, answered_files
 from tests.crash.campaign import campaign
 from tests.crash.checks import Delivered, problems_of_sink
 from tests.crash.objects import Instance
+from tests.support.examples import is_default_run
 
 
 def test_storescu_is_believed_only_when_it_was_answered_with_success():
@@ -45,8 +46,8 @@ def test_the_campaign_would_see_it(culprit, problem):
 
 @pytest.mark.peers
 @pytest.mark.timeout(280)
-@pytest.mark.parametrize(("kills", "instances"), [(2, 12), pytest.param(5, 24, marks=pytest.mark.full)])
-def test_nothing_is_lost_unmarked_or_double_after_kills(tmp_path, kills, instances):
+def test_nothing_is_lost_unmarked_or_double_after_kills(tmp_path):
+    kills, instances = (2, 12) if is_default_run() else (5, 24)
     outcome = campaign(tmp_path, kills=kills, sends=1, instances=instances, seed=5)
     assert outcome.problems == []
     assert outcome.acknowledged == instances

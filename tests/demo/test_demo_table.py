@@ -23,9 +23,11 @@ GOOD = Line(
     new_uids=True,
     changed=True,
     psnr=27.0,
-    task="brain_mri",
+    task="brain_tumor",
+    learnt=True,
     before="glioma",
-    after="notumor",
+    after="pituitary",
+    under_noise="glioma",
     margin_before=2.0,
     margin_after=-1.0,
     margin_noise=1.9,
@@ -79,10 +81,27 @@ def test_no_lines_fail():
     assert Outcome(()).failures() == ["there is no line"]
 
 
-@pytest.mark.parametrize(("images", "fails"), [(LEAST_ASKED - 1, False), (LEAST_ASKED, True)])
-def test_a_margin_that_falls_no_more_than_under_noise_fails_a_run_of_enough_images(images, fails):
-    lines = tuple(replace(GOOD, derived_sop_uid=f"2.25.{number}", margin_after=1.95) for number in range(images))
-    assert any("noise of equal energy" in failure for failure in Outcome(lines).failures()) is fails
+def lines(count: int, **change: object) -> tuple[Line, ...]:
+    return tuple(replace(GOOD, derived_sop_uid=f"2.25.{number}", **change) for number in range(count))
+
+
+@pytest.mark.parametrize("change", [{"margin_after": 1.95}, {"after": "glioma"}, {"under_noise": "pituitary"}])
+def test_a_mark_that_does_no_more_than_noise_fails_a_run_of_enough_images(change):
+    assert Outcome(lines(LEAST_ASKED)).failures() == []
+    assert any("noise of equal energy" in failure for failure in Outcome(lines(LEAST_ASKED, **change)).failures())
+    assert Outcome(lines(LEAST_ASKED - 1, **change)).failures() == []
+    assert Outcome(lines(LEAST_ASKED, learnt=False, **change)).failures() == []
+
+
+def test_answers_are_counted_where_the_classifier_learnt_the_kind():
+    stays = replace(GOOD, derived_sop_uid="2.25.90", after="glioma")
+    noisy = replace(GOOD, derived_sop_uid="2.25.91", under_noise="meningioma")
+    foreign = replace(GOOD, derived_sop_uid="2.25.92", learnt=False)
+    assert Outcome((GOOD, stays, noisy, foreign)).as_dict()["answers"] == {
+        "asked": 3,
+        "changed": 2,
+        "changed_by_noise": 1,
+    }
 
 
 def test_the_mean_margin_counts_not_each_one():
@@ -99,8 +118,15 @@ def test_the_table_shows_what_failed():
     shown = screen.file.getvalue()
     assert "abababababab" in shown
     assert "+2.00 → -1.00 (+1.90)" in shown
+    assert "glioma → pituitary" in shown and "(glioma" not in shown
     assert "NO" in shown
     assert "no-profile" in shown
+
+
+def test_an_answer_about_a_kind_that_was_never_learnt_stands_in_brackets():
+    screen = Console(file=io.StringIO(), width=150)
+    screen.print(as_table([replace(GOOD, learnt=False)]))
+    assert "(glioma → pituitary)" in screen.file.getvalue()
 
 
 def test_picture_has_a_row_for_each_pair(tmp_path):

@@ -7,7 +7,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import DataElement, Dataset
 from pydicom.encaps import encapsulate
@@ -24,6 +24,7 @@ from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import DicomError, HoldError
 from tests.support.dicom.samples import corpus, encode, facts, image, slightly_changed
 from tests.support.dicom.traces import trace_of
+from tests.support.examples import examples
 
 SYNTAXES = [EXPLICIT_LITTLE, IMPLICIT_LITTLE, EXPLICIT_BIG]
 PIXELS = np.random.default_rng(3).integers(0, 4096, (1, 64, 64)).astype(np.uint16)
@@ -382,7 +383,7 @@ def pieces() -> st.SearchStrategy[bytes]:
     return st.builds(lambda form, at, n: form[at : at + 2 * n], st.sampled_from(forms), start, length)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(added=privates(), syntax=st.sampled_from(SYNTAXES))
 def test_no_private_structure_takes_pixels_along(added, syntax):
     ds = picture()

@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import Dataset
 
@@ -21,6 +21,7 @@ from gateway.dicom.pixels.fingerprint import FRAGMENTS, NATIVE, NONE, STORED, st
 from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import DicomError
 from tests.support.dicom.samples import OneWay, encode, facts, image, slightly_changed
+from tests.support.examples import examples
 
 JPEG_XL = "1.2.840.10008.1.2.4.110"
 RNG = np.random.default_rng(7)
@@ -131,7 +132,7 @@ def test_a_residual_that_does_not_give_the_exact_bytes_is_not_used(monkeypatch):
     assert there_and_back(data, EXPLICIT_LITTLE) == (WHOLE, data)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(
     stored=st.integers(2, 16),
     signed=st.booleans(),
@@ -279,7 +280,7 @@ def test_a_copy_is_read_up_to_its_pixels():
 # -- the body: it comes from a signed payload, and still nothing but `carried-format` may come of a wrong one --------
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(data=st.data())
 def test_a_changed_body_is_an_error_of_ours(data):
     original, body, marked = carried()

@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydicom.filereader import read_dataset
 
@@ -27,6 +27,7 @@ from gateway.dicom.pixels.frames import FrameReader
 from gateway.errors import DicomError
 from tests.dicom.test_properties import DATASETS, NATIVE, dataset
 from tests.support.dicom.samples import corpus, decoded, encode, image
+from tests.support.examples import examples
 
 ELEMENTS = 20_000  # so many elements fit into the budget of these tests
 
@@ -51,7 +52,7 @@ def code_of(read, *given) -> str:
 # --- as pydicom counts
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @example(described={0x1001: ("UN", bytes(8))}, undefined=False, syntax=NATIVE[0])
 @given(described=DATASETS, undefined=st.booleans(), syntax=st.sampled_from(NATIVE))
 def test_what_is_well_formed_is_counted_exactly(described, undefined, syntax):
@@ -100,7 +101,7 @@ def made_of(heads: list, layout: Layout) -> bytes:
     return out
 
 
-@settings(max_examples=600, deadline=None)
+@examples(600)
 @given(outer=HEADS, inner=HEADS, layout=st.sampled_from(LAYOUTS))
 def test_whatever_pydicom_decodes_was_counted(outer, inner, layout):
     value = made_of(inner, layout)

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import BinaryIO
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
@@ -24,6 +24,7 @@ from gateway.dicom.encoding.parts import split
 from gateway.dicom.encoding.syntaxes import DEFLATED_LITTLE, EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.errors import DicomError
 from tests.support.dicom.samples import OneWay, corpus, encode, image, present, sample
+from tests.support.examples import examples
 
 # What cannot be taken in, of 191 files; all others must give a header that agrees with index.csv.
 REFUSED = {
@@ -158,7 +159,7 @@ def truncated_anywhere(data, syntax):
         assert not header.has_pixel_data or cut >= end_of_pixels  # an image without its last pixels never passes
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(position=st.integers(0, 2000), junk=st.binary(min_size=1, max_size=16))
 def test_damaged_bytes_give_a_header_or_a_dicom_error(position, junk):
     data = bytearray(encode(image()))
@@ -170,7 +171,7 @@ def test_damaged_bytes_give_a_header_or_a_dicom_error(position, junk):
         assert "Doe" not in str(error)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(data=st.binary(max_size=200), syntax=st.sampled_from([EXPLICIT_LITTLE, IMPLICIT_LITTLE, DEFLATED_LITTLE]))
 def test_random_bytes_are_refused(data, syntax):
     with pytest.raises(DicomError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.filereader import read_dataset
@@ -14,11 +14,12 @@ from pydicom.tag import Tag
 from gateway.dicom.encoding.private import CREATOR, GROUP, has_block, read_block, write_block
 from gateway.errors import DicomError
 from tests.support.dicom.samples import encode
+from tests.support.examples import examples
 
 BLOCKS = st.sets(st.integers(0x10, 0xFF), max_size=12)
 
 
-@settings(deadline=None)
+@examples(100)
 @given(creators=BLOCKS, orphans=BLOCKS, token=st.binary(min_size=1, max_size=300), implicit=st.booleans())
 def test_nobody_elses_elements_change_and_ours_come_back(creators, orphans, token, implicit):
     ds = Dataset()

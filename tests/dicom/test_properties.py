@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.datadict import keyword_for_tag
@@ -25,6 +25,7 @@ from gateway.dicom.encoding.private import CREATOR, GROUP, read_block, write_blo
 from gateway.dicom.encoding.syntaxes import DEFLATED_LITTLE, EXPLICIT_BIG, EXPLICIT_LITTLE, IMPLICIT_LITTLE, syntax_of
 from gateway.errors import DicomError
 from tests.support.dicom.samples import encode, image
+from tests.support.examples import examples
 
 NATIVE = (EXPLICIT_LITTLE, IMPLICIT_LITTLE, EXPLICIT_BIG)
 SYNTAXES = st.sampled_from((*NATIVE, DEFLATED_LITTLE))
@@ -90,7 +91,7 @@ class Drip(io.RawIOBase):
 # --- the encoded instance
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(described=DATASETS, undefined=st.booleans(), syntax=SYNTAXES, drip=st.integers(1, 70))
 def test_no_byte_of_an_instance_is_lost_or_changed_by_taking_it_apart(described, undefined, syntax, drip):
     data = encoded(described, undefined, syntax)
@@ -104,7 +105,7 @@ def test_no_byte_of_an_instance_is_lost_or_changed_by_taking_it_apart(described,
     assert sorted(parts.fresh_dataset().keys()) == sorted({*header.dataset.keys(), 0xFFFCFFFC})
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(described=DATASETS, undefined=st.booleans(), syntax=st.sampled_from(NATIVE))
 def test_the_walker_and_pydicom_see_the_same_elements(described, undefined, syntax):
     data = encoded(described, undefined, syntax)
@@ -117,7 +118,7 @@ def test_the_walker_and_pydicom_see_the_same_elements(described, undefined, synt
     assert source.position == len(data)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     described=DATASETS, syntax=SYNTAXES, cuts=st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=9)), max_size=4)
 )
@@ -134,7 +135,7 @@ def test_damage_gives_an_instance_or_a_dicom_error(described, syntax, cuts):
         assert len(parts.value) >= 96  # 6 x 8 x 16 bit, whatever else was damaged
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(
     described=DATASETS,
     syntax=st.sampled_from(NATIVE),
@@ -161,7 +162,7 @@ def test_many_elements_in_one_loop_are_what_they_are_one_by_one(described, synta
         assert outcome() == together
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(data=st.binary(max_size=300), magic=st.booleans())
 def test_random_bytes_are_no_directory(data, magic):
     with pytest.raises(DicomError):
@@ -171,7 +172,7 @@ def test_random_bytes_are_no_directory(data, magic):
 # --- the file around it
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(sop_class=UIDS, uid=UIDS, syntax=UIDS, data=st.lists(st.binary(max_size=90), max_size=4))
 def test_a_file_gives_back_its_head_and_its_data_set(sop_class, uid, syntax, data):
     out = io.BytesIO()
@@ -184,7 +185,7 @@ def test_a_file_gives_back_its_head_and_its_data_set(sop_class, uid, syntax, dat
     assert out.read() == following
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(data=st.binary(max_size=400), magic=st.booleans())
 def test_the_head_of_anything_is_read_or_refused(data, magic):
     data = bytes(128) + b"DICM\x02\0" + data if magic else data
@@ -237,7 +238,7 @@ def leaves(ds: Dataset, path: tuple = ()) -> Iterator[tuple[tuple, str]]:
             yield here, str(element.value)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(described=TREES, mapped=st.sets(INSTANCES), again=st.sampled_from((None, *NATIVE)))
 def test_exactly_the_references_in_the_map_follow_at_every_level(described, mapped, again):
     ds = tree(described)
@@ -267,7 +268,7 @@ def test_exactly_the_references_in_the_map_follow_at_every_level(described, mapp
 # --- the private block
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(
     token=st.binary(min_size=1, max_size=200),
     sealed=st.none() | st.binary(min_size=1, max_size=99),
@@ -293,7 +294,7 @@ def test_the_block_is_found_wherever_and_however_a_peer_writes_it(token, sealed,
     assert (found.sealed_key, found.payload) == (even(sealed), even(sealed))
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     elements=st.dictionaries(
         st.integers(0x10, 0x13) | st.integers(0x1001, 0x1304),

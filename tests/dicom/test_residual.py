@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import zstandard
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -19,6 +19,7 @@ from gateway.dicom.pixels.residual import original_of, residual
 from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import DicomError
 from tests.support.dicom.samples import encode, facts, image, slightly_changed
+from tests.support.examples import examples
 
 TYPES = st.sampled_from([np.uint8, np.uint16])
 
@@ -34,7 +35,7 @@ def pairs(draw):
     return original, original + change.astype(kind)
 
 
-@settings(deadline=None)
+@examples(100)
 @given(pairs())
 def test_the_original_comes_back(pair):
     original, marked = pair
@@ -116,14 +117,14 @@ def rebuilt(body: bytes) -> bytes | None:
         assert peak < 1 << 20  # whatever sizes it claims: the original and its copy have 1 KiB
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(cuts=CUTS)
 def test_a_damaged_body_is_refused_or_has_the_length_of_the_original(cuts):
     out = rebuilt(cut(BODY, cuts))
     assert out is None or len(out) == len(ORIGINAL)
 
 
-@settings(deadline=None, max_examples=200)
+@examples(200)
 @given(cuts=CUTS)
 def test_no_damage_to_the_residual_passes_for_the_original(cuts):
     content = zstandard.decompress(BODY[HEAD:])
@@ -132,7 +133,7 @@ def test_no_damage_to_the_residual_passes_for_the_original(cuts):
     assert (out == ORIGINAL) == (other == content)  # so the signed digest of the original tells every change
 
 
-@settings(deadline=None, max_examples=100)
+@examples(100)
 @given(sizes=st.tuples(*[st.sampled_from((0, 1, 6, 8, 0xFFFF, 0xFFFFFFFF))] * 3), offset=st.sampled_from((0, 2**63)))
 def test_a_body_that_claims_any_size_is_refused_before_memory_is_taken(sizes, offset):
     if (sizes, offset) == ((1, 6, 8), 0):

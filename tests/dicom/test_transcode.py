@@ -7,7 +7,7 @@ import struct
 from contextlib import suppress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.filereader import read_dataset
@@ -24,6 +24,7 @@ from gateway.errors import DicomError, HoldError
 from tests.conftest import missing
 from tests.support.dicom.readers import dcmtk_reads, missing_programs
 from tests.support.dicom.samples import corpus, encode, facts, image, is_standin
+from tests.support.examples import examples
 
 
 def test_it_is_what_pydicom_writes():
@@ -79,7 +80,7 @@ def test_broken_input():
         assert caught.value.code == code
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(position=st.integers(0, 2000), junk=st.binary(min_size=1, max_size=16))
 def test_damaged_bytes_never_raise_anything_else(position, junk):
     item = Dataset()

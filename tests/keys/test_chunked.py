@@ -6,12 +6,13 @@ import io
 import os
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import SealError
 from gateway.keys import ChunkedReader, ChunkedWriter, Scratch
 from gateway.keys.chunked import HEADER_SIZE, TAG
+from tests.support.examples import examples
 
 KEY, CONTEXT, CHUNK = bytes(range(32)), b"context", 1024
 SCRATCH = Scratch()
@@ -59,7 +60,7 @@ def test_round_trip_and_length(size, step):
     assert b"".join(ChunkedReader(io.BytesIO(file), KEY, CONTEXT)) == data
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.lists(st.tuples(st.integers(0, 5100), st.integers(0, 3000)), max_size=8))
 def test_seek_and_read_as_a_plain_file(moves):
     data = bytes(i * 7 % 251 for i in range(5000))

@@ -136,7 +136,7 @@ def test_own_format(tmp_path: Path) -> None:
     assert member.asked(("brain_tumor",)) == (
         "stone",
     )  # no head of the profile's: a site's network is asked all it knows
-    save_net(MultiTaskNet("resnet", 1, {"stone": ("no", "yes")}), tmp_path / "net.safetensors", 96)
+    save_net(MultiTaskNet("efficientnet-lite1", 1, {"stone": ("no", "yes")}), tmp_path / "net.safetensors", 96)
     assert code_of(path) == "reserved-family"
 
 

@@ -14,7 +14,7 @@ from gateway.mark.evaluation.judge import display_image, equal_energy_noise, loa
 from gateway.mark.placement.search import remaining_probability
 from gateway.mark.visibility.budget import psnr
 from gateway.mark.visibility.display import DisplayMap
-from gateway.training import labelled_sets as datasets
+from gateway.training.open_sets import load_test, shared_folder
 from plugins.modalities import brain_mr, ct, mr
 from plugins.surrogates import gray
 from tests.support.mark.samples import (
@@ -35,16 +35,16 @@ from tests.support.mark.samples import (
 def test_margin_is_the_gap_between_logits() -> None:
     judge = load_judge(1)
     images = np.stack([gray8(seed=seed) for seed in range(3)]).astype(np.float32) / 255.0
-    logits = judge.logits(images, "brain_mri")
-    assert logits.shape == (3, len(judge.tasks["brain_mri"]))
-    for row, verdict in zip(logits, judge.judge(images, "brain_mri"), strict=True):
+    logits = judge.logits(images, "brain_tumor")
+    assert logits.shape == (3, len(judge.tasks["brain_tumor"]))
+    for row, verdict in zip(logits, judge.judge(images, "brain_tumor"), strict=True):
         ranked = np.sort(row)
-        assert verdict.class_name == judge.tasks["brain_mri"][int(row.argmax())]
+        assert verdict.class_name == judge.tasks["brain_tumor"][int(row.argmax())]
         assert verdict.margin == pytest.approx(ranked[-1] - ranked[-2], abs=1e-5)
         assert 0.0 < verdict.probability <= 1.0
     wanted = np.array([0, 1, 2])
     expected = [row[k] - np.delete(row, k).max() for row, k in zip(logits, wanted, strict=True)]
-    assert np.allclose(judge.margin_for(images, wanted, "brain_mri"), expected)
+    assert np.allclose(judge.margin_for(images, wanted, "brain_tumor"), expected)
     assert judge.judge(images)[0].task in judge.tasks
 
 
@@ -52,9 +52,9 @@ def test_judge_refuses_what_it_does_not_know() -> None:
     with pytest.raises(MarkError):
         load_judge(2)
     with pytest.raises(ValueError, match="task"):
-        load_judge(1).logits(np.zeros((1, 64, 64), np.float32), "skin")
+        load_judge(1).logits(np.zeros((1, 64, 64), np.float32), "dermoscopy")
     with pytest.raises(ValueError, match="shape"):
-        load_judge(1).logits(np.zeros((1, 64, 64, 3), np.float32), "brain_mri")
+        load_judge(1).logits(np.zeros((1, 64, 64, 3), np.float32), "brain_tumor")
 
 
 def test_noise_has_the_marks_energy_and_place() -> None:
@@ -88,10 +88,10 @@ def test_mark_shakes_the_surrogates_on_real_images_and_noise_does_not() -> None:
 
 
 @pytest.mark.full
-def test_margin_falls_on_brain_mri(labelled_sets: Path) -> None:
+def test_margin_falls_on_brain_tumours(labelled_sets: Path) -> None:
     """A small run of the benchmark: the held-out judge's mean margin falls far more than under noise."""
-    test = datasets.load_test(labelled_sets / "brain_mri")
-    index = np.arange(5, 240, 34)
+    test = load_test(shared_folder(labelled_sets), "brain_tumor", 256)
+    index = np.arange(5, 180, 25)
     frames = [MarkRequest(test.images[i], KEY, position=float(i)) for i in index]
     one = Marker(SHORT.model_copy(update={"steps": 12}), packs=[gray.PACK])
     results = one.mark(frames, brain_mr.PROFILE)
@@ -102,9 +102,9 @@ def test_margin_falls_on_brain_mri(labelled_sets: Path) -> None:
         for images in (test.images[index], [r.image for r in results], noise)
     )
     judge = load_judge(1)
-    believed = judge.logits(clean, "brain_mri").argmax(1)
+    believed = judge.logits(clean, "brain_tumor").argmax(1)
     fall_marked, fall_noise = (
-        float((judge.margin_for(clean, believed, "brain_mri") - judge.margin_for(x, believed, "brain_mri")).mean())
+        float((judge.margin_for(clean, believed, "brain_tumor") - judge.margin_for(x, believed, "brain_tumor")).mean())
         for x in (marked, noisy)
     )
     assert fall_marked > fall_noise + 0.3
@@ -113,6 +113,6 @@ def test_margin_falls_on_brain_mri(labelled_sets: Path) -> None:
 def test_rgb_judge_reads_colour() -> None:
     judge = load_judge(3)
     shown = np.stack([rgb8(seed=seed) for seed in range(2)]).astype(np.float32) / 255.0
-    assert set(judge.tasks) == {"fundus", "skin"}
-    assert [verdict.task for verdict in judge.judge(shown, "skin")] == ["skin", "skin"]
-    assert not np.allclose(judge.logits(shown, "fundus"), judge.logits(shown[..., ::-1], "fundus"))
+    assert set(judge.tasks) == {"breast_us", "dermoscopy", "fundus_dr"}
+    assert [verdict.task for verdict in judge.judge(shown, "dermoscopy")] == ["dermoscopy", "dermoscopy"]
+    assert not np.allclose(judge.logits(shown, "fundus_dr"), judge.logits(shown[..., ::-1], "fundus_dr"))

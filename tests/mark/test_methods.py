@@ -55,6 +55,7 @@ def made(case: str, folder: Path, together: int) -> Marker:
     return marker
 
 
+@pytest.mark.some(3)
 @pytest.mark.parametrize("case", CASES)
 def test_a_method_gives_the_same_alone_and_in_company(case: str, folder: Path) -> None:
     marker = made(case, folder, together=3)

@@ -62,6 +62,7 @@ CASES = {
 TIERS = ["notice", "lettered", "air", "discreet"]
 
 
+@pytest.mark.some(12)
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("case", CASES)
 def test_promises(case: str, tier: str) -> None:

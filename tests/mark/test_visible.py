@@ -180,12 +180,14 @@ def check(request: MarkRequest, profile: ModalityProfile, tier: str, path: Path)
     assert colours.inside == pytest.approx((seen & result.strokes).sum(), abs=2 + 0.01 * result.strokes.sum())
 
 
+@pytest.mark.some(8)
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("kind", PHANTOMS)
 def test_what_is_visible_lies_inside_strokes(kind: str, tier: str, tmp_path: Path) -> None:
     check(*PHANTOMS[kind], tier, tmp_path / "picture.png")
 
 
+@pytest.mark.some(5)
 @pytest.mark.parametrize("tier", TIERS)
 @pytest.mark.parametrize("name", REAL)
 def test_what_is_visible_lies_inside_strokes_of_real_images(

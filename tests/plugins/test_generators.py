@@ -12,16 +12,15 @@ import torch
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, load_profiles
 from gateway.mark.methods.generator_packs import GeneratorPack, load_generator_packs
 from gateway.mark.resample import resize
-from gateway.training import labelled_sets as datasets
 from gateway.training.networks import channels_first
 from gateway.training.open_sets import load_test, shared_folder
+from gateway.training.shipped_generators import SETS
 from plugins.generators import gray, rgb
 from plugins.surrogates import gray as gray_surrogates
 from plugins.surrogates import rgb as rgb_surrogates
 
 CPU = torch.device("cpu")
 PACKS = (gray.PACK, rgb.PACK)
-SETS = {"gray": datasets.GRAY_SETS, "rgb": datasets.RGB_SETS}
 
 
 @pytest.mark.parametrize("pack", PACKS, ids=lambda pack: pack.name)

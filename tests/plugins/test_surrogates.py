@@ -14,11 +14,12 @@ from safetensors import safe_open
 
 from gateway.errors import MarkError
 from gateway.mark import SurrogatePack
+from gateway.mark.evaluation.judge import JUDGE_FILE
 from gateway.mark.surrogates.nets import FAMILIES, RESERVED, MultiTaskNet
 from gateway.mark.surrogates.store import load_net, save_net
 from gateway.training import labelled_sets as datasets
 from gateway.training import open_sets
-from gateway.training.finetune import FINE_TUNINGS
+from gateway.training.finetune import FINE_TUNINGS, JUDGE
 from gateway.training.open_sets import OPEN_SETS
 from gateway.training.shipped_packs import MARGIN, right_answers
 from gateway.training.sources import SOURCES
@@ -68,8 +69,15 @@ def test_card_names_data_split_licence_and_commands() -> None:
 
 def test_the_judge_s_card_names_data_split_licence_and_figures() -> None:
     text = (REPOSITORY / "gateway/mark/evaluation/judge.md").read_text()
-    for word in ("evaluation only", "half ", "accuracy", "Licence"):
+    for word in ("not for clinical use", "half B", "accuracy", "Licence to be confirmed", "shipped_packs --half B"):
         assert re.search(word, text, re.IGNORECASE), word
+    for name, one in OPEN_SETS.items():
+        assert name in text and one.licence in text and one.original in text, name
+    with safe_open(str(JUDGE_FILE), framework="pt") as file:
+        header = file.metadata()
+    assert (header["half"], header["family"], header["sha256"]) == ("B", JUDGE.family, SOURCES[JUDGE.family].sha256)
+    assert set(header["family"].split()) == RESERVED
+    assert JUDGE_FILE.stat().st_size < 9e6
 
 
 def test_files_say_where_they_come_from() -> None:

