@@ -76,11 +76,10 @@ def test_a_primary_that_is_cut_off_confirms_nothing(databases: Patroni) -> None:
     with databases.parted(old) as new:
         waiting = threading.Thread(target=lambda: told.append(why_not(of_old, 202)))
         waiting.start()
-        asked = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-        until("it waits for its standby", lambda: old.ask(asked) != [])
-        assert old.ask("SELECT pg_is_in_recovery()") == [(False,)] and told == []
-        (pid,) = old.ask(asked)[0]
-        old.ask(f"SELECT pg_cancel_backend({pid})")
+        those = "FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+        until("it waits for its standby", lambda: old.ask(f"SELECT pid {those}") != [])
+        assert old.ask("SELECT pg_is_in_recovery()") == [(False,)]
+        old.ask(f"SELECT pg_cancel_backend(pid) {those}")
         waiting.join(60)
         assert told == ["database-unconfirmed"] and {201, 202} <= rows(of_old)  # there, and no success
         of_new = open_database(databases.url_of(new), synchronous=True)
