@@ -43,6 +43,7 @@ def test_others_read_them_and_find_no_error(name: str) -> None:
     assert dciodvfy_errors(PICTURES / name) == {}
 
 
+@pytest.mark.full  # reads two whole sets
 def test_they_are_what_the_command_makes_and_no_network_learnt_from_them(labelled_sets: Path) -> None:
     root, judge = shared_folder(labelled_sets), load_judge(3)
     pictures = [one for task, each in EACH.items() for one in chosen(unseen(root, task), each, judge)]

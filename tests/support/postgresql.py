@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
-from sqlalchemy import create_engine, make_url
+from sqlalchemy import NullPool, create_engine, make_url
 
 from tests.support.ports import free_port
 
@@ -50,7 +50,8 @@ def cluster(programs: Path) -> Iterator[str]:
 def database(first: str) -> Iterator[str]:
     """URL of an empty database in the cluster of the database `first`; gone afterwards, whoever is still connected."""
     name = f"tests{next(_numbers)}"
-    server = create_engine(first, isolation_level="AUTOCOMMIT")
+    # No pool: a test may end every connection to the server, and one kept here would be among them.
+    server = create_engine(first, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with server.connect() as connection:
         connection.exec_driver_sql(f"CREATE DATABASE {name}")
     yield make_url(first).set(database=name).render_as_string(hide_password=False)
