@@ -1,4 +1,4 @@
-"""The shipped generator for gray images (brain MR, chest radiographs, chest CT); model card: ``gray.md``."""
+"""The shipped generator for gray images (brain MR, breast ultrasound, chest radiographs); model card: ``gray.md``."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ PACK = GeneratorPack(
     file=_FOLDER / "gray.safetensors",
     card=_FOLDER / "gray.md",
     licence_warning=(
-        "generator 'gray' is for evaluation only: the licences of its training images are mixed, non-commercial or "
-        "unstated; train one on the site's own images (miad-gateway train-mark)"
+        "generator 'gray': licence to be confirmed: of three of the five sets that its surrogates learned from "
+        "(brain_tumor, breast_us, chest_xray) only others' statements of the licence were seen; see its card"
     ),
 )
 """See the card for data, split and figures."""

@@ -31,7 +31,7 @@ def test_contract(pack: GeneratorPack) -> None:
     assert set(found.tasks) == set(SETS[pack.name])
     assert set(found.profiles) <= set(load_profiles())
     assert not any(parameter.requires_grad for parameter in found.net.parameters())
-    assert "evaluation only" in pack.licence_warning
+    assert "licence to be confirmed" in pack.licence_warning
     assert pack.file.stat().st_size < 4e6
 
 
@@ -39,7 +39,8 @@ def test_contract(pack: GeneratorPack) -> None:
 def test_card_names_data_split_licence_and_commands(pack: GeneratorPack) -> None:
     text = pack.card.read_text()
     for word in (
-        "evaluation only",
+        "not for clinical use",
+        "licence to be confirmed",
         "half A",
         "python -m gateway.training.shipped_generators",
         "accuracy",

@@ -24,7 +24,7 @@ from tests.web.live import served
 
 pytestmark = [pytest.mark.full]
 
-SETTINGS = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+SETTINGS = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 OPERATIONS = [(min(route.methods).lower(), route.path) for one in (api.router, acting.api) for route in one.routes]
 OPERATIONS += [("get", "/live"), ("get", "/ready"), ("get", "/metrics")]
 CHECKS = [
