@@ -51,12 +51,14 @@ _WAITS = {
 }
 # The same of the server: what a machine that is gone had locked stays so until it notices, by default for hours.
 # A process that stands still in the middle of a transaction loses it too.
-_WAITS_OF_SERVER = {
+_OF_SERVER = {
     "tcp_user_timeout": "30s",
     "tcp_keepalives_idle": "10s",
     "tcp_keepalives_interval": "5s",
     "tcp_keepalives_count": "4",
     "idle_in_transaction_session_timeout": "5min",
+    # Our statements read few rows by index. In a vault of millions estimates let the server compile each for seconds.
+    "jit": "off",
 }
 IDLE_S = 2.0  # after which a connection is tried before it is used
 BUSY_TIMEOUT_MS = 30_000  # several processes write; a writer waits this long for its turn
@@ -170,7 +172,7 @@ def _engine(parts: URL) -> Engine:
 def _let_server_notice(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def _on_connect(connection, _record) -> None:
-        settings = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in _WAITS_OF_SERVER.items())
+        settings = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in _OF_SERVER.items())
         with connection.cursor() as cursor:
             cursor.execute(f"SELECT {settings}")
         connection.commit()

@@ -19,6 +19,14 @@ def test_the_server_is_told_to_notice(postgresql_url: str) -> None:
     engine.dispose()
 
 
+def test_the_server_compiles_no_statement(postgresql_url: str) -> None:
+    """Found at ten million records: C-FIND took seconds, nearly all of it for the compiler."""
+    engine = open_database(postgresql_url)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SHOW jit")) == "off"
+    engine.dispose()
+
+
 def test_a_site_may_say_it_itself(postgresql_url: str) -> None:
     url = make_url(postgresql_url).update_query_dict({"options": "-c idle_in_transaction_session_timeout=9s"})
     engine = open_database(url.render_as_string(hide_password=False))
@@ -30,7 +38,7 @@ def test_a_site_may_say_it_itself(postgresql_url: str) -> None:
 def test_what_stands_still_in_a_transaction_loses_its_locks(
     postgresql_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(open_database.__globals__["_WAITS_OF_SERVER"], "idle_in_transaction_session_timeout", "300ms")
+    monkeypatch.setitem(open_database.__globals__["_OF_SERVER"], "idle_in_transaction_session_timeout", "300ms")
     still, other = open_database(postgresql_url), open_database(postgresql_url)
     with other.begin() as connection:
         connection.execute(text("CREATE TABLE one_row AS SELECT 1 AS n"))
