@@ -131,7 +131,7 @@ class Network:
         self._own = f"{_NUMBERS}.{number}"
         self._bridge.run("ip", "link", "add", "bridge", "type", "bridge")
         self._bridge.run("ip", "link", "set", "bridge", "up")
-        name = f"miad{os.getpid()}"
+        self._link = name = f"miad{os.getpid()}"
         _ip("link", "add", name, "type", "veth", "peer", "name", "own", "netns", self._bridge.pid)
         _ip("address", "add", f"{self.address}/24", "dev", name)
         _ip("link", "set", name, "up")
@@ -153,6 +153,7 @@ class Network:
         return self._hosts[-1]
 
     def close(self) -> None:
-        """Nothing is left of it, nor of what runs at its machines."""
+        """Nothing is left of it, nor of what runs at its machines: the link goes now, not when the kernel comes to it."""
+        _ip("link", "delete", self._link)
         for one in (*self._hosts, self._bridge):
             one.close()
