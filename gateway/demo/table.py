@@ -161,11 +161,12 @@ def as_table(lines: Sequence[Line]) -> Table:
 
 
 def _prediction(line: Line, answer: str | None, lead: str = "") -> str:
-    """An answer as the table shows it: in brackets where the classifier never learnt this kind of image."""
+    """An answer as the table shows it; in brackets, and without a name, where the classifier never learnt the kind."""
     if answer is None:
         return "-"
-    told = f"{lead}{'stays' if answer == line.before else answer}".replace("_", " ")
-    return told if line.learnt else f"({told})"
+    if not line.learnt:
+        return "(stays)" if answer == line.before else "(changes)"
+    return f"{lead}{'stays' if answer == line.before else answer}".replace("_", " ")
 
 
 def _margins(line: Line) -> str:

@@ -13,11 +13,13 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import count as counting
 
 from tests.conftest import missing
 
 _HOLDER = ("setpriv", "--pdeathsig", "KILL", "unshare", "--net", "sleep", "infinity")
 _NUMBERS = "198.18"  # of networks between machines under test (RFC 2544 C.2.2)
+_count = counting()
 
 
 def _ip(*words: object) -> None:
@@ -127,11 +129,12 @@ class Network:
                 missing(program)
         self._bridge = _Namespace()
         self._hosts: list[Host] = []
-        number = os.getpid() % 250
+        count = next(_count)  # nothing of one before, as a connection that nobody closed, has this one's addresses
+        number = (os.getpid() + 83 * count) % 250
         self._own = f"{_NUMBERS}.{number}"
         self._bridge.run("ip", "link", "add", "bridge", "type", "bridge")
         self._bridge.run("ip", "link", "set", "bridge", "up")
-        self._link = name = f"miad{os.getpid()}"
+        self._link = name = f"miad{os.getpid()}n{count % 100}"
         _ip("link", "add", name, "type", "veth", "peer", "name", "own", "netns", self._bridge.pid)
         _ip("address", "add", f"{self.address}/24", "dev", name)
         _ip("link", "set", name, "up")
@@ -153,7 +156,7 @@ class Network:
         return self._hosts[-1]
 
     def close(self) -> None:
-        """Nothing is left of it, nor of what runs at its machines: the link goes now, not when the kernel comes to it."""
+        """Nothing is left of it, nor of what runs there: the link goes now, not when the kernel comes to it."""
         _ip("link", "delete", self._link)
         for one in (*self._hosts, self._bridge):
             one.close()
