@@ -64,6 +64,11 @@ class Node:
         with open(self.folder.with_suffix(".log"), "ab") as log:
             self._process = subprocess.Popen(words, cwd="/", stdout=log, stderr=log, env=plain, start_new_session=True)
 
+    def start_again(self) -> None:
+        """Start it where it ended by itself, as systemd does: so does a Patroni that finds no etcd at its start."""
+        if self._process is not None and self._process.poll() is not None:
+            self.start()
+
     def lose(self) -> None:
         """The machine is gone without a word, its disk with it."""
         self.host.unplug()
@@ -75,6 +80,7 @@ class Node:
         self.host.kill()
         if self._process is not None:
             self._process.wait()
+            self._process = None
 
     def hang(self) -> None:
         """Let its Patroni stand still: PostgreSQL goes on as what it is."""
@@ -189,6 +195,8 @@ class Patroni:
         """Until the primary has a standby by name that its commits wait for, and that may take its place."""
 
         def named() -> bool:
+            for one in self.nodes:
+                one.start_again()
             try:
                 (names,) = self.ask("SHOW synchronous_standby_names")[0]
                 follows = self.ask("SELECT sync_state FROM pg_stat_replication WHERE application_name LIKE 'pg_'")
