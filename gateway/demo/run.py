@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sqlalchemy import Engine
 
 from gateway.config import Config, load_config
-from gateway.demo.images import PICTURES, SERIES, DemoImage, bundled_images, open_pictures, series_images
+from gateway.demo.images import SERIES, DemoImage, bundled_images, open_pictures, series_images
 from gateway.demo.measure import Measured, Measurer
 from gateway.demo.outside import Copy, copies_at, has_new_uids
 from gateway.demo.peers import GATEWAY, find_orthanc, start_archive, start_outside
@@ -102,11 +102,11 @@ class Demo:
         return Outcome(tuple(self._followed(image, entries, witnesses, copies) for image in self._images))
 
     def save_picture(self, path: Path) -> None:
-        """A picture of some of the dozen, of the first of the others, and of the middle slice of each series."""
+        """A picture of some of the kinds that the classifier learnt, of others, and of the middle slice of a series."""
         single = [name for name in self._measured if "/" not in name]
-        dozen = [path.name for path in sorted(PICTURES.glob("*.dcm")) if path.name in single]
-        names = dozen[:: max(1, len(dozen) // PICTURE_ROWS)][:PICTURE_ROWS]
-        names += [name for name in single if name not in dozen][:PICTURE_ROWS]
+        learnt = [name for name in single if self._measured[name].learnt]
+        names = learnt[:: max(1, len(learnt) // PICTURE_ROWS)][:PICTURE_ROWS]
+        names += [name for name in single if not self._measured[name].learnt][:PICTURE_ROWS]
         for series in SERIES:
             slices = [name for name in self._measured if name.startswith(f"{Path(series).name}/")]
             names += slices[len(slices) // 2 :][:1]

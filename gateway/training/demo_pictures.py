@@ -12,11 +12,10 @@ restored picture is the set's own, byte for byte.
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 import uuid
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +29,7 @@ from pydicom.uid import (
 )
 
 from gateway.mark.evaluation.judge import Judge, load_judge
-from gateway.training.labelled_sets import half_of
-from gateway.training.open_sets import OPEN_SETS, in_validation, shared_folder
+from gateway.training.open_sets import OPEN_SETS, is_in, shared_folder, train_rows
 
 EACH = {"dermoscopy": 2, "fundus_dr": 3}
 """Set -> pictures of each of its classes: three classes and two."""
@@ -44,13 +42,19 @@ DATE, TIME = "20260101", "120000"  # the sets tell none
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of a set: its name there, its class, and its JPEG file."""
+    """One picture of a set: its name there, its class, its JPEG file."""
 
     task: str
     file: str
     source_path: str
     label: str
     jpeg: bytes
+    number: int = 0  # among those of its set in the demo
+
+    @property
+    def name(self) -> str:
+        """Of its file in the demo."""
+        return f"{self.task}-{self.number}.dcm"
 
 
 def unseen(root: Path, task: str) -> list[Picture]:
@@ -62,24 +66,25 @@ def unseen(root: Path, task: str) -> list[Picture]:
         the set is not there.
     """
     with zipfile.ZipFile(root / OPEN_SETS[task].folder / "train.zip") as archive:
-        rows = csv.DictReader(io.StringIO(archive.read("labels.csv").decode("utf-8")))
-        return [
-            Picture(task, row["file"], row["source_path"], row["class"], archive.read(row["file"]))
-            for row in rows
-            if half_of(row["group"]) == "B" and in_validation(row["group"])
-        ]
+        rows = [row for row in train_rows(archive) if is_in(row, "B", "validation")]
+        return [Picture(task, row["file"], row["source_path"], row["class"], archive.read(row["file"])) for row in rows]
 
 
-def chosen(pictures: list[Picture], each: int, judge: Judge) -> list[Picture]:
-    """Return, class by class, the first ``each`` pictures that the judge answers rightly."""
-    shown = [np.asarray(Image.open(io.BytesIO(one.jpeg)).convert("RGB"), np.float32) / 255.0 for one in pictures]
-    said = judge.judge(np.stack(shown), pictures[0].task)
-    right = [one for one, verdict in zip(pictures, said, strict=True) if verdict.class_name == one.label]
-    classes = sorted({one.label for one in pictures})
-    return [one for label in classes for one in [other for other in right if other.label == label][:each]]
+def chosen(root: Path, judge: Judge) -> list[Picture]:
+    """Return, set by set and class by class, the first pictures that the judge answers rightly; numbered a set."""
+    found = []
+    for task, each in EACH.items():
+        pictures = unseen(root, task)
+        shown = [np.asarray(Image.open(io.BytesIO(one.jpeg)).convert("RGB"), np.float32) / 255.0 for one in pictures]
+        said = judge.judge(np.stack(shown), task)
+        right = [one for one, verdict in zip(pictures, said, strict=True) if verdict.class_name == one.label]
+        classes = sorted({one.label for one in pictures})
+        kept = [one for label in classes for one in [other for other in right if other.label == label][:each]]
+        found += [replace(one, number=number) for number, one in enumerate(kept, 1)]
+    return found
 
 
-def data_set(picture: Picture, number: int) -> FileDataset:
+def data_set(picture: Picture) -> FileDataset:
     """Return a picture as a DICOM file: skin as a VL photograph (PS3.3 A.32.4), a retina as ophthalmic (A.41)."""
     is_retina = picture.task == "fundus_dr"
     ds = Dataset()
@@ -91,7 +96,7 @@ def data_set(picture: Picture, number: int) -> FileDataset:
     ds.AccessionNumber = ds.ReferringPhysicianName = ds.Manufacturer = ds.StudyID = ""
     ds.PatientName, ds.PatientID = f"Demo^{'Retina' if is_retina else 'Skin'}", f"DEMO-{picture.task}"
     ds.PatientBirthDate = ds.PatientSex = ""
-    ds.Modality, ds.SeriesNumber, ds.InstanceNumber = "OP" if is_retina else "XC", 1, number
+    ds.Modality, ds.SeriesNumber, ds.InstanceNumber = "OP" if is_retina else "XC", 1, picture.number
     ds.ImageType = ["ORIGINAL", "PRIMARY"]  # a derived one names its source, which has no UID
     ds.ImageComments = f"{picture.source_path.rsplit('/', 1)[-1]}, {OPEN_SETS[picture.task].licence}: see LICENCE.md"
     ds.PatientOrientation, ds.AcquisitionContextSequence = ["L", "F"], []
@@ -167,22 +172,8 @@ def licence(pictures: list[Picture]) -> str:
         "| file | picture | labelled |",
         "|---|---|---|",
     ]
-    names = file_names(pictures)
-    lines += [
-        f"| `{name}` | {one.source_path.rsplit('/', 1)[-1]} | {one.label} |"
-        for name, one in zip(names, pictures, strict=True)
-    ]
+    lines += [f"| `{one.name}` | {one.source_path.rsplit('/', 1)[-1]} | {one.label} |" for one in pictures]
     return "\n".join(lines) + "\n"
-
-
-def file_names(pictures: list[Picture]) -> list[str]:
-    """Return the names of the files: the set and a number."""
-    seen: dict[str, int] = {}
-    names = []
-    for one in pictures:
-        seen[one.task] = seen.get(one.task, 0) + 1
-        names.append(f"{one.task}-{seen[one.task]}.dcm")
-    return names
 
 
 def main() -> None:
@@ -191,12 +182,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "demo" / "pictures")
     parser.add_argument("--data", type=Path, help="folder that holds open and data; default: MIAD_DATA")
     arguments = parser.parse_args()
-    root, judge = shared_folder(arguments.data), load_judge(3)
-    pictures = [one for task, each in EACH.items() for one in chosen(unseen(root, task), each, judge)]
+    pictures = chosen(shared_folder(arguments.data), load_judge(3))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for name, one in zip(file_names(pictures), pictures, strict=True):
-        number = int(name.rsplit("-", 1)[1].removesuffix(".dcm"))
-        data_set(one, number).save_as(arguments.out / name, enforce_file_format=True)
+    for one in pictures:
+        data_set(one).save_as(arguments.out / one.name, enforce_file_format=True)
     (arguments.out / "LICENCE.md").write_text(licence(pictures), "utf-8")
 
 

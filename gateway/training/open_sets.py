@@ -13,6 +13,7 @@ import hashlib
 import io
 import os
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -164,6 +165,17 @@ def in_validation(group: str) -> bool:
     return hashlib.sha256(group.encode("utf-8")).digest()[1] < VALIDATION * 256
 
 
+def train_rows(archive: zipfile.ZipFile) -> list[dict[str, str]]:
+    """Return what ``labels.csv`` says of each training image of a set, in its order."""
+    return list(csv.DictReader(io.StringIO(archive.read("labels.csv").decode("utf-8"))))
+
+
+def is_in(row: Mapping[str, str], half: str, part: Part) -> bool:
+    """Return whether one of ``train_rows`` is in a part of a half."""
+    group = row["group"]
+    return half_of(group) == half and (part == "all" or in_validation(group) == (part == "validation"))
+
+
 def load_train(root: Path, name: str, half: str, part: Part, side: int) -> OpenImages:
     """Return training images of a set, scaled to ``side`` pixels.
 
@@ -187,16 +199,10 @@ def load_train(root: Path, name: str, half: str, part: Part, side: int) -> OpenI
     """
     folder = root / OPEN_SETS[name].folder
     with zipfile.ZipFile(folder / "train.zip") as archive:
-        rows = list(csv.DictReader(io.StringIO(archive.read("labels.csv").decode("utf-8"))))
+        rows = train_rows(archive)
         names = tuple(one for _, one in sorted({(int(row["label"]), row["class"]) for row in rows}))
         classes = OPEN_SETS[name].kept or names
-        wanted = [
-            index
-            for index, row in enumerate(rows)
-            if row["class"] in classes
-            and half_of(row["group"]) == half
-            and (part == "all" or in_validation(row["group"]) == (part == "validation"))
-        ]
+        wanted = [index for index, row in enumerate(rows) if row["class"] in classes and is_in(row, half, part)]
         images = [scaled(Image.open(io.BytesIO(archive.read(rows[index]["file"]))), side) for index in wanted]
     chosen = [rows[index] for index in wanted]
     labels = np.array([classes.index(row["class"]) for row in chosen], np.int64)

@@ -59,7 +59,7 @@ answer without looking gets:
 
 {validation}
 
-Read it with care: parts are small, and on skin it is hardly better than the commonest class.
+Read it with care: parts are small, and skin is hard for it.
 """
 
 

@@ -11,7 +11,7 @@ from pydicom.encaps import generate_frames
 
 from gateway.demo.images import PICTURES, open_pictures
 from gateway.mark.evaluation.judge import load_judge
-from gateway.training.demo_pictures import EACH, chosen, data_set, file_names, licence, unseen
+from gateway.training.demo_pictures import EACH, chosen, data_set, licence
 from gateway.training.open_sets import OPEN_SETS, load_train, shared_folder
 from tests.conftest import missing
 from tests.support.dicom.readers import dciodvfy_errors, dcmtk_reads, missing_programs
@@ -45,16 +45,16 @@ def test_others_read_them_and_find_no_error(name: str) -> None:
 
 @pytest.mark.full  # reads two whole sets
 def test_they_are_what_the_command_makes_and_no_network_learnt_from_them(labelled_sets: Path) -> None:
-    root, judge = shared_folder(labelled_sets), load_judge(3)
-    pictures = [one for task, each in EACH.items() for one in chosen(unseen(root, task), each, judge)]
-    assert file_names(pictures) == [image.path.name for image in open_pictures()]
+    root = shared_folder(labelled_sets)
+    pictures = chosen(root, load_judge(3))
+    assert [one.name for one in pictures] == [image.path.name for image in open_pictures()]
     assert licence(pictures) == (PICTURES / "LICENCE.md").read_text("utf-8")
     learnt = {file for task in EACH for half in "AB" for file in load_train(root, task, half, "train", 8).files}
     assert learnt.isdisjoint(one.source_path for one in pictures)
-    for name, one in zip(file_names(pictures), pictures, strict=True):
-        file = pydicom.dcmread(PICTURES / name)
+    for one in pictures:
+        file = pydicom.dcmread(PICTURES / one.name)
         (frame,) = generate_frames(file.PixelData, number_of_frames=1)
-        assert frame.rstrip(b"\x00") == one.jpeg.rstrip(b"\x00"), name
+        assert frame.rstrip(b"\x00") == one.jpeg.rstrip(b"\x00"), one.name
         again = io.BytesIO()
-        data_set(one, int(file.InstanceNumber)).save_as(again, enforce_file_format=True)
-        assert again.getvalue() == (PICTURES / name).read_bytes(), name
+        data_set(one).save_as(again, enforce_file_format=True)
+        assert again.getvalue() == (PICTURES / one.name).read_bytes(), one.name

@@ -15,18 +15,17 @@ from pathlib import Path
 import psycopg
 
 from tests.conftest import missing
+from tests.support import postgresql
 from tests.support.network.peers import free_port
 
 USER = "miad"
 
 
 def _programs() -> Path:
-    if found := shutil.which("initdb"):
-        return Path(found).resolve().parent
-    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not versions:
+    found = postgresql.programs()
+    if found is None:
         missing("PostgreSQL")
-    return versions[-1].parent
+    return found
 
 
 class Server:
