@@ -266,7 +266,7 @@ class _Learner:
         """Return what the layers that do not learn make of images in 0..1, as bfloat16."""
         self._net.eval()
         with torch.autocast("cpu", torch.bfloat16):
-            return first_layers(self._net, self._recipe)(x * 2.0 - 1.0).bfloat16()
+            return first_layers(self._net, self._recipe)(self._net.prepared(x)).bfloat16()
 
     def _rest(self, net: MultiTaskNet, x: Tensor) -> dict[str, Tensor]:
         """Return float32 logits from images in 0..1, or from what ``_first`` made."""
