@@ -80,9 +80,10 @@ def test_norms_and_frozen_layers_stay_as_they_were(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("trained", [0, 3])
 def test_gray_images_of_one_channel_are_repeated_for_a_stem_of_three(trained: int, tmp_path: Path) -> None:
-    colour, recipe = pool(), FineTuning("mobilenetv2", 1, 1e-3, trained=trained, side=48, half_floats=False)
+    recipe = FineTuning("efficientnet-lite0", 1, 1e-3, trained=trained, side=48, half_floats=False)
+    colour = pool()
     gray = replace(colour, images=colour.images[:, :1])
-    net = MultiTaskNet("mobilenetv2", 1, CLASSES, shared=True)
+    net = MultiTaskNet("efficientnet-lite0", 1, CLASSES, shared=True)
     done = fine_tune(net, recipe, gray, gray, tmp_path / "net.ckpt", batch=8)
     assert torch.isfinite(answers(done, gray.images, "shade", recipe.side)).all()
 
