@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import hypothesis
@@ -99,19 +100,32 @@ def new_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def postgresql_server() -> Iterator[str]:
-    """URL of the first database of a PostgreSQL cluster: one for all tests of a process."""
-    programs = postgresql.programs()
-    if programs is None:
-        missing("PostgreSQL")
-    with postgresql.cluster(programs) as url:
-        yield url
+def postgresql_servers() -> Iterator[Callable[[str], str]]:
+    """Version -> URL of the first database of a PostgreSQL cluster: one of each for all tests of a process."""
+
+    def server(version: str) -> AbstractContextManager[str]:
+        programs = postgresql.programs(version)
+        if programs is None:
+            missing(version)
+        return postgresql.cluster(programs)
+
+    with postgresql.each_once(server) as servers:
+        yield servers
 
 
 @pytest.fixture(scope="module")
-def postgresql_url(postgresql_server: str) -> Iterator[str]:
-    """URL of a PostgreSQL database of the module's own, empty at first."""
-    with postgresql.database(postgresql_server) as url:
+def postgresql_databases(postgresql_servers: Callable[[str], str]) -> Iterator[Callable[[str], str]]:
+    """Version -> URL of a PostgreSQL database of the module's own, empty at first."""
+    with postgresql.each_once(lambda version: postgresql.database(postgresql_servers(version))) as databases:
+        yield databases
+
+
+@pytest.fixture(scope="module", params=postgresql.VERSIONS)
+def postgresql_url(request: pytest.FixtureRequest, postgresql_databases: Callable[[str], str]) -> Iterator[str]:
+    """URL of a PostgreSQL database of the module's own, empty at first; the server's programs are in the PATH."""
+    url, programs = postgresql_databases(request.param), postgresql.programs(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
         yield url
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Engine, text
 from gateway.database import Alone
 from gateway.errors import CapacityError
 from tests.flow.conftest import engine
+from tests.support import postgresql
 
 __all__ = ["engine"]
 
@@ -67,7 +68,7 @@ def _backend(one: Alone) -> int:
     return one._session.scalar(text("SELECT pg_backend_pid()"))
 
 
-@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("engine", postgresql.VERSIONS, indirect=True)
 def test_a_session_that_the_server_ended_is_made_anew(engine: Engine) -> None:
     one = Alone(engine)
     with one.hold("name", 1), engine.begin() as connection:

@@ -20,6 +20,7 @@ from gateway.errors import TransientError
 from gateway.flow.store import FlowStore, lease_owner
 from gateway.flow.worker import FlowWorker
 from tests.flow.conftest import engine, make_flow, site_keys
+from tests.support import postgresql
 from tests.support.flow import add_row, ct
 from tests.support.until import until
 
@@ -83,7 +84,7 @@ def test_what_a_store_commits_wakes_who_waits_for_it(engine):
 
 
 @pytest.mark.peers
-@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("engine", postgresql.VERSIONS, indirect=True)
 def test_a_lost_connection_is_made_anew(engine):
     wakes, bell = listening(engine)
     with closing(wakes):

@@ -11,19 +11,17 @@ from gateway.config.models import Route
 from gateway.database import open_database, sqlite_url
 from gateway.keys.generate import make_keys
 from tests.support.flow import Flow, configuration
+from tests.support.postgresql import VERSIONS
 from tests.support.received import site
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def engine(request, tmp_path):
+@pytest.fixture(params=["sqlite", *VERSIONS])
+def engine(request, tmp_path, postgresql_databases):
     """An empty database with the newest schema."""
-    if request.param == "sqlite":
-        url = sqlite_url(tmp_path / "gateway.sqlite")
-    else:
-        url = request.getfixturevalue("postgresql_url")
-    engine = open_database(url)
+    embedded = request.param == "sqlite"
+    engine = open_database(sqlite_url(tmp_path / "gateway.sqlite") if embedded else postgresql_databases(request.param))
     yield engine
-    if request.param == "postgresql":
+    if not embedded:
         with engine.begin() as connection:
             connection.exec_driver_sql("DROP SCHEMA public CASCADE")
             connection.exec_driver_sql("CREATE SCHEMA public")

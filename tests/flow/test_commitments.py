@@ -66,26 +66,11 @@ class Site:
         return self.commitments.reported(["outside"], CommitmentReport(uid, kept, failed))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def site(request, tmp_path, site_keys, engine):
+@pytest.fixture
+def site(tmp_path, site_keys, engine):
     """On both databases: the statements lock rows in ways that only one of them checks."""
     flow = Flow(configuration(tmp_path / "state", site_keys), engine)
     return Site(flow)
-
-
-@pytest.fixture
-def engine(request, tmp_path):
-    from gateway.database import open_database, sqlite_url
-
-    kind = request.node.callspec.params.get("site", "sqlite")
-    url = request.getfixturevalue("postgresql_url") if kind == "postgresql" else sqlite_url(tmp_path / "g.sqlite")
-    made = open_database(url)
-    yield made
-    if kind == "postgresql":
-        with made.begin() as connection:
-            connection.exec_driver_sql("DROP SCHEMA public CASCADE")
-            connection.exec_driver_sql("CREATE SCHEMA public")
-    made.dispose()
 
 
 def test_what_was_sent_is_asked_for_and_committed(site):

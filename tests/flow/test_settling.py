@@ -15,10 +15,11 @@ from gateway.errors import CapacityError
 from gateway.flow.changes import held, marked, sealed, sent
 from gateway.flow.store import RECEIVED, SEALED, FlowStore, LeaseLost, lease_owner
 from gateway.log import set_up_logging
+from tests.support import postgresql
 from tests.support.flow import add_row
 
 MANY = 8
-on_postgresql = pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+on_postgresql = pytest.mark.parametrize("engine", postgresql.VERSIONS, indirect=True)
 
 
 @pytest.fixture

