@@ -29,9 +29,10 @@ from gateway.demo.site import (
     STRANGER_AE,
     WORKSTATION_AE,
     Site,
+    alone_in,
     prepare_site,
 )
-from gateway.demo.table import Line, Outcome, as_table
+from gateway.demo.table import Line, Outcome, shown
 from gateway.demo.workstation import Received, Wanted, Workstation
 from gateway.errors import GatewayError
 from gateway.flow.selection import QueueEntry, list_instances
@@ -238,7 +239,7 @@ def run(once: bool = False, json_path: Path | None = None, folder: Path = Path("
     images = [*open_pictures(), *bundled_images(), *series]
     code = 130
     try:
-        with stopping_in_order(), Programs() as programs:
+        with stopping_in_order(), alone_in(folder), Programs() as programs:
             began = time.monotonic()
             site = prepare_site(folder)
             demo = Demo(site, programs, images, messages)
@@ -248,7 +249,7 @@ def run(once: bool = False, json_path: Path | None = None, folder: Path = Path("
             code = _show(outcome, site, picture, time.monotonic() - began)
             if json_path:
                 table = {**outcome.as_dict(), "picture": str(picture), "seconds": time.monotonic() - began}
-                json_path.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n")
+                json_path.write_text(json.dumps(table, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
             if not once:
                 messages.print("Everything keeps running: Ctrl-C ends it.")
                 demo.keep_serving()
@@ -263,8 +264,8 @@ def _show(outcome: Outcome, site: Site, picture: Path, seconds: float) -> int:
     screen = Console(highlight=False)
     if not screen.is_terminal:
         screen = Console(highlight=False, width=WIDE)
-    screen.print(as_table(outcome.lines))
-    ports = site.ports
+    screen.print(shown(outcome.lines, screen))
+    ports, failures = site.ports, outcome.failures()
     if outcome.asked:
         asked, changed, noise = len(outcome.asked), outcome.answers_changed, outcome.answers_changed_by_noise
         screen.print(
@@ -276,7 +277,8 @@ def _show(outcome: Outcome, site: Site, picture: Path, seconds: float) -> int:
             soft_wrap=True,
         )
     screen.print(
-        f"What you see: {ARCHIVE_AE} sent its images to {GATEWAY_AE}; {OUTSIDE_AE} got marked copies under new UIDs.\n"
+        f"{'What should be seen' if failures else 'What you see'}: "
+        f"{ARCHIVE_AE} sent its images to {GATEWAY_AE}; {OUTSIDE_AE} got marked copies under new UIDs.\n"
         f"{WORKSTATION_AE} (its certificate is listed) asked for those UIDs and got the archive's bytes; a stranger,\n"
         f"under its own name and under that of {WORKSTATION_AE}, was rejected. All of it took {seconds:.0f} s.\n"
         f"  {ARCHIVE_AE:13} port {ports.archive}, http://127.0.0.1:{ports.archive_http}\n"
@@ -286,7 +288,6 @@ def _show(outcome: Outcome, site: Site, picture: Path, seconds: float) -> int:
         f"Picture: {picture}\nConfiguration: {site.config_file}",
         soft_wrap=True,
     )
-    failures = outcome.failures()
     for failure in failures:
         screen.print(f"FAILED {failure}", style="red", soft_wrap=True)
     return 1 if failures else 0
