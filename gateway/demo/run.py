@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ from gateway.mark.evaluation.picture import save_picture
 from gateway.service import database
 
 GATEWAY_START_S = 180.0  # the first start after an installation compiles and loads torch
-STALLED_S = 180.0  # without one more instance delivered or held; a batch of large images takes a minute on two cores
+# Without one instance that comes further. A batch of large images takes a minute on two cores that have nothing else to
+# do, and on busy ones has taken more than three.
+STALLED_S = 900.0
 PICTURE_ROWS = 4  # of either kind
 FIGURES = (  # of `Measured`, as they stand in `Line`
     *("changed", "psnr", "task", "learnt", "before", "after", "under_noise"),
@@ -128,18 +131,23 @@ class Demo:
 
     def _wait_for_delivery(self, engine: Engine, started_at: float) -> dict[str, QueueEntry]:
         """Follow the gateway's queue until nothing is under way; the entries of this run by original UID."""
-        done, moved_at = -1, time.monotonic()
+        seen, moved_at = Counter[str](), time.monotonic()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=self._messages, transient=True) as progress:
             task = progress.add_task("marked and delivered", total=len(self._images))
             while True:
                 self._programs.check()
                 entries = [e for e in list_instances(engine, limit=10_000) if e.received_at >= started_at]
-                finished = sum(entry.state in (DELIVERED, HELD) for entry in entries)
-                if finished != done:
-                    done, moved_at = finished, time.monotonic()
+                states = Counter(entry.state for entry in entries)
+                done = states[DELIVERED] + states[HELD]
+                if states != seen:
+                    seen, moved_at = states, time.monotonic()
                     progress.update(task, completed=done)
-                if done >= len(self._images) or time.monotonic() - moved_at > STALLED_S:
+                is_stalled = time.monotonic() - moved_at > STALLED_S
+                if is_stalled:
+                    log = self._site.logs / "gateway.log"
+                    self._messages.print(f"nothing has come further for {STALLED_S:g} s: see {log}")
+                if is_stalled or done >= len(self._images):
                     return {entry.sop_instance_uid: entry for entry in entries}
                 time.sleep(0.2)
 
