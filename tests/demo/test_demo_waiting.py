@@ -21,7 +21,7 @@ run = importlib.import_module("gateway.demo.run")  # the package gives this name
 
 
 def waited(states: Iterable[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
-    """The last state of the only image, and what was told; each look at the clock takes a sixth of the demo's patience."""
+    """The last state of the only image, and what was told; each look at the clock takes a sixth of its patience."""
     screen, clock, given = Console(file=io.StringIO(), width=200), itertools.count(0, STALLED_S / 6), iter(states)
     monkeypatch.setattr(
         run, "time", SimpleNamespace(monotonic=lambda: next(clock), sleep=lambda _: None, time=time.time)
