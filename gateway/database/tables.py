@@ -377,7 +377,16 @@ class VaultRow(Base):
     __table_args__ = (
         UniqueConstraint("original_sop_uid", "generation"),
         Index("vault_same_original", "original_sop_uid", "original_sha256", "policy"),
-        Index("vault_study", "study_uid"),
+        Index(  # all that says which instances of a study are there: a row is a page or more
+            "vault_study",
+            "study_uid",
+            "original_series_uid",
+            "created_at",
+            "locator",
+            "original_sop_uid",
+            "generation",
+            "payload_file",
+        ),
         Index("vault_series", "original_series_uid"),
         Index("vault_derived_series", "derived_series_uid"),
         _only("derived_study_uid <> ''", "vault_derived_study", "derived_study_uid"),

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from sqlalchemy import ColumnElement, Engine, Row, Select, and_, exists, func, or_, select, union_all
-from sqlalchemy.orm import aliased
+from sqlalchemy.orm import Session, aliased
 
 from gateway.database import VaultRow, has_new_study, has_several, reading
 from gateway.errors import VaultError
@@ -112,11 +112,10 @@ class Index:
             ``too-many-matches`` (0xA700) after `limit` answers, when there are more.
         """
         _check_level(root, level)
-        filters = [
-            *_visible(scope, _uids(query, SOP_UID) if level == "IMAGE" else ()),
-            *_above(root, level, query, relational),
-        ]
-        filters += _prefilters(root, level, query)
+        filters = _visible(scope, _uids(query, SOP_UID) if level == "IMAGE" else ())
+        with reading(self._engine) as session:
+            filters += _above(session, root, level, query, relational)
+            filters += _prefilters(session, root, level, query)
         if level == "PATIENT":
             filters.append(VaultRow.patient_id != "")
         return self._answers(
@@ -138,14 +137,14 @@ class Index:
         wanted = _uids(identifier, UNIQUE_KEYS[level])
         if not wanted:
             raise VaultError("identifier-incomplete", f"the identifier lacks the unique key of level {level}")
-        above = list(_above(root, level, identifier))
         order = (VaultRow.study_uid, VaultRow.original_series_uid, VaultRow.created_at, VaultRow.locator)
         found: set[tuple[str, str, float, str]] = set()
         with reading(self._engine) as session:
+            above = list(_above(session, root, level, identifier))
             for start in range(0, len(wanted), _PARAMETERS):
                 part = wanted[start : start + _PARAMETERS]
                 visible = _visible(scope, part if level == "IMAGE" else ())
-                rows = session.execute(select(*order).where(*visible, *above, _is_one_of(level, part)))
+                rows = session.execute(select(*order).where(*visible, *above, _is_one_of(session, level, part)))
                 found.update((study, series, at, locator) for study, series, at, locator in rows)
         return [locator for *_, locator in sorted(found)]
 
@@ -265,67 +264,81 @@ def _inside(scope: Scope) -> list[ColumnElement[bool]]:
     return [] if "*" in scope.studies else [VaultRow.study_uid.in_(scope.studies)]
 
 
-def _above(root: Root, level: str, query: Dataset, relational: bool = False) -> Iterator[ColumnElement[bool]]:
+def _above(
+    session: Session, root: Root, level: str, query: Dataset, relational: bool = False
+) -> Iterator[ColumnElement[bool]]:
     """The unique keys of the levels above: each must be there with one value (hierarchical, PS3.4 C.4.1.2.2)."""
     first = 0 if root == "PATIENT" else 1
     for above in LEVELS[first : LEVELS.index(level)]:
         values = _uids(query, UNIQUE_KEYS[above])
         if relational:
             if values:
-                yield _is_one_of(above, values)
+                yield _is_one_of(session, above, values)
             continue
         if len(values) != 1 or (above == "PATIENT" and has_wildcard(values[0])):
             raise VaultError(
                 "identifier-incomplete", f"the identifier lacks the unique key of level {above}, or has several"
             )
-        yield _is_one_of(above, values)
+        yield _is_one_of(session, above, values)
 
 
-def _any_of(*branches: Callable[[Any], ColumnElement[bool]]) -> ColumnElement[bool]:
+def _any_of(session: Session, *branches: Callable[[Any], ColumnElement[bool]]) -> ColumnElement[bool]:
     """That one of the conditions holds, each found by an index of its own whatever the statistics say.
 
-    Joined by OR, one branch that looks unselective makes the planner read the whole table.
+    Joined by OR, one branch that looks unselective makes the planner read the whole table. Most often records meet one
+    branch alone: then that one leads, and rows that arrived together lie together. By their locators, which are random,
+    each row would be a page of its own to read.
     """
-    found = [select(row.locator).where(branch(row)) for branch in branches for row in (aliased(VaultRow),)]
-    return VaultRow.locator.in_(found[0] if len(found) == 1 else union_all(*found))
+    led = session.execute(select(*(exists().where(branch(VaultRow)) for branch in branches))).one()
+    met = [branch for branch, is_met in zip(branches, led, strict=True) if is_met] or branches[:1]
+    if len(met) == 1:
+        return met[0](VaultRow)
+    found = [select(row.locator).where(branch(row)) for branch in met for row in (aliased(VaultRow),)]
+    return VaultRow.locator.in_(union_all(*found))
 
 
-def _is_one_of(level: str, values: Sequence[str]) -> ColumnElement[bool]:
+def _is_one_of(session: Session, level: str, values: Sequence[str]) -> ColumnElement[bool]:
     if level == "PATIENT":
         return VaultRow.patient_id.in_([value[:LONGEST_COLUMN] for value in values])
     if level == "STUDY":
         return _any_of(
+            session,
             lambda row: row.study_uid.in_(values),
             lambda row: and_(has_new_study(row.derived_study_uid), row.derived_study_uid.in_(values)),
         )
     if level == "SERIES":
-        return _any_of(lambda row: row.original_series_uid.in_(values), lambda row: row.derived_series_uid.in_(values))
-    return _any_of(lambda row: row.original_sop_uid.in_(values), lambda row: row.derived_sop_uid.in_(values))
+        return _any_of(
+            session,
+            lambda row: row.original_series_uid.in_(values),
+            lambda row: row.derived_series_uid.in_(values),
+        )
+    return _any_of(session, lambda row: row.original_sop_uid.in_(values), lambda row: row.derived_sop_uid.in_(values))
 
 
-def _has_one_of(name: str, values: Sequence[str]) -> ColumnElement[bool]:
+def _has_one_of(session: Session, name: str, values: Sequence[str]) -> ColumnElement[bool]:
     """The column holds one of the values, or several of which one may be it: the matchers look at those again."""
     return _any_of(
+        session,
         lambda row: getattr(row, name).in_([value[:LONGEST_COLUMN] for value in values]),
         lambda row: has_several(getattr(row, name)),
     )
 
 
-def _prefilters(root: Root, level: str, query: Dataset) -> Iterator[ColumnElement[bool]]:
+def _prefilters(session: Session, root: Root, level: str, query: Dataset) -> Iterator[ColumnElement[bool]]:
     """What the database can decide by its columns; UIDs entirely, the others again by their matchers."""
     for unique in ("STUDY", "SERIES", "IMAGE"):
         wanted = _uids(query, UNIQUE_KEYS[unique])
         if wanted and unique == level:
-            yield _is_one_of(level, wanted)
+            yield _is_one_of(session, level, wanted)
     if level == "PATIENT" or (root, level) == ("STUDY", "STUDY"):
         patients = _uids(query, PATIENT_ID)
         if patients and not any(has_wildcard(one) for one in patients):
-            yield _has_one_of("patient_id", patients)
+            yield _has_one_of(session, "patient_id", patients)
     if level != "STUDY":
         return
     accessions = _uids(query, ACCESSION_NUMBER)
     if accessions and not any(has_wildcard(one) for one in accessions):
-        yield _has_one_of("accession_number", accessions)
+        yield _has_one_of(session, "accession_number", accessions)
     dates = _uids(query, STUDY_DATE)
     if len(dates) == 1 and (ends := date_range(dates[0])):
         several = has_several(VaultRow.study_date)

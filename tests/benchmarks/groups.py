@@ -27,7 +27,7 @@ from pathlib import Path
 from gateway.bucket import Bucket
 from gateway.config.store import Store
 from tests.benchmarks.far import far
-from tests.benchmarks.processes import TICK
+from tests.benchmarks.processes import cpu_of_one
 from tests.benchmarks.programs import free_port, listening, running
 from tests.benchmarks.receive import ENVIRONMENT, SENDERS, WINDOW, send, send_windowed
 from tests.benchmarks.relay import make_images
@@ -98,17 +98,12 @@ def measure(
             with ingress(folder / f"{turn}-{number}", engines, number) as (port, process):
                 send(files[:4], port, 1)  # the first association loads what is loaded once
                 for name, sending in SENDINGS.items():
-                    before, cpu = sum(1 for _ in bucket.list("received")), _cpu(process)
+                    before, cpu = sum(1 for _ in bucket.list("received")), cpu_of_one(process)
                     seconds = sending(files, port)
                     made = sum(1 for _ in bucket.list("received")) - before
-                    one = Taken(seconds, made / len(files), (_cpu(process) - cpu) / len(files))
+                    one = Taken(seconds, made / len(files), (cpu_of_one(process) - cpu) / len(files))
                     taken[name][number].append(one)
     return taken
-
-
-def _cpu(process: int) -> float:
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:13])) / TICK
 
 
 def rows(taken: dict[str, dict[int, list[Taken]]], images: int) -> list[dict]:

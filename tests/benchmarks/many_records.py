@@ -39,7 +39,7 @@ from gateway.keys.generate import make_keys
 from gateway.keys.keyring import SealingKeys
 from gateway.vault import RecordFacts, RecordStore
 from gateway.vault.index import Index, Scope
-from tests.benchmarks.transitions import postgresql
+from tests.benchmarks.postgresql import postgresql
 
 INSTANCES, SERIES, STUDIES_A_DAY = 250, 2, 20
 ROOT = "1.2.826.0.1.99"

@@ -16,9 +16,19 @@ def cpu_of(config: Path) -> dict[str, float]:
     return _of_roles(config, lambda _, fields: sum(map(int, fields[11:15])) / TICK)
 
 
+def cpu_of_one(process: int) -> float:
+    """CPU seconds so far of one process that runs."""
+    return sum(map(int, _stat(Path(f"/proc/{process}"))[11:13])) / TICK
+
+
 def memory_of(config: Path) -> dict[str, int]:
     """Role -> bytes that its processes and their children hold of their own now (`RssAnon`), of the same gateway."""
     return {role: int(size) for role, size in _of_roles(config, _own_memory).items()}
+
+
+def _stat(folder: Path) -> list[str]:
+    """What stands behind the command's name, which may hold anything."""
+    return (folder / "stat").read_text().rpartition(")")[2].split()
 
 
 def _own_memory(folder: Path, _: list[str]) -> float:
@@ -32,7 +42,7 @@ def _of_roles(config: Path, reading: Callable[[Path, list[str]], float]) -> dict
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            fields = _stat(folder)
             value = reading(folder, fields)
         except OSError:  # it has ended
             continue

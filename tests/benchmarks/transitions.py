@@ -22,7 +22,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import sys
@@ -42,33 +41,8 @@ from gateway.flow.segments.format import Place
 from gateway.flow.segments.log import Group
 from gateway.flow.states import RECEIVED
 from gateway.flow.store import FlowStore, lease_owner
-from tests.benchmarks.programs import free_port
+from tests.benchmarks.postgresql import postgresql
 from tests.benchmarks.receive import flush_seconds
-
-
-@contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
-    """A cluster of its own in its default settings, durable, or the one that lies there; its URL."""
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not programs:
-        raise SystemExit("PostgreSQL is not installed")
-    programs_at, port = programs[-1].parent, free_port()
-    as_user: dict = {"cwd": "/", "stdout": subprocess.DEVNULL, "check": True}
-    at = folder / "pg"
-    at.mkdir(exist_ok=True)
-    if os.getuid() == 0:  # it refuses to run as root
-        as_user |= {"user": "postgres", "group": "postgres", "extra_groups": []}
-        folder.chmod(0o711)
-        shutil.chown(at, "postgres", "postgres")
-    if not (at / "data").exists():
-        subprocess.run([programs_at / "initdb", "-D", at / "data", "-U", "miad", "--auth=trust"], **as_user)
-    options = f"-p {port} -h 127.0.0.1 -k {at}"
-    control = [programs_at / "pg_ctl", "-D", at / "data"]
-    subprocess.run([*control, "-o", options, "-l", at / "log", "-w", "start"], **as_user)
-    try:
-        yield f"postgresql+psycopg://miad@127.0.0.1:{port}/postgres"
-    finally:
-        subprocess.run([*control, "-m", "fast", "stop"], **as_user)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.benchmarks.soak.ground import Cluster, Sample, SmallDisk, SoakSite, growth, look
+from tests.benchmarks.postgresql import Cluster
+from tests.benchmarks.soak.ground import Sample, SmallDisk, SoakSite, growth, look
 from tests.benchmarks.soak.ledger import Ledger, out_of_balance, wait_for_all
 from tests.benchmarks.soak.outside import MANNERS, Outside
 from tests.conftest import data_folder

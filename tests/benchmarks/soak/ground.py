@@ -1,4 +1,4 @@
-"""What a soak runs on: a gateway with all its roles, a PostgreSQL that can be restarted, a small disk, and samples."""
+"""What a soak runs on: a gateway with all its roles, a small disk, and samples."""
 
 from __future__ import annotations
 
@@ -91,43 +91,6 @@ class SoakSite(KillSite):
     def processes(self) -> dict[str, int]:
         """Role -> process, of those that run."""
         return self._children()
-
-
-class Cluster:
-    """A PostgreSQL of the soak's own in a folder; started anew where it lies there already."""
-
-    def __init__(self, folder: Path) -> None:
-        programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-        if not programs:
-            raise SystemExit("PostgreSQL is not installed: use --database sqlite")
-        self._programs, self._at, self._port = programs[-1].parent, folder / "postgresql", free_port()
-        self._as_user: dict = {"cwd": "/", "stdout": subprocess.DEVNULL, "check": True}
-        if os.getuid() == 0:  # it refuses to run as root
-            self._as_user |= {"user": "postgres", "group": "postgres", "extra_groups": []}
-        if not self._at.exists():
-            folder.chmod(0o711)
-            self._at.mkdir()
-            if os.getuid() == 0:
-                shutil.chown(self._at, "postgres", "postgres")
-            initdb = [self._programs / "initdb", "-D", self._at / "data", "-U", "miad", "--auth=trust"]
-            subprocess.run(initdb, **self._as_user)
-        self._control("start")
-        self.url = f"postgresql+psycopg://miad@127.0.0.1:{self._port}/postgres"
-
-    def _control(self, word: str, *options: str) -> None:
-        start = ["-o", f"-p {self._port} -h 127.0.0.1 -k {self._at}", "-l", str(self._at / "log")]
-        command = [self._programs / "pg_ctl", "-D", self._at / "data", "-w", *options, *start, word]
-        subprocess.run(command, **self._as_user)
-
-    def restart(self) -> None:
-        """As after a crash of the server: nobody is waited for."""
-        self._control("restart", "-m", "immediate")
-
-    def stop(self) -> None:
-        """In order."""
-        subprocess.run(
-            [self._programs / "pg_ctl", "-D", self._at / "data", "-m", "fast", "-w", "stop"], **self._as_user
-        )
 
 
 class SmallDisk:
