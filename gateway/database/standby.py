@@ -28,7 +28,8 @@ _SETTINGS = text(
     "SELECT current_setting('synchronous_standby_names'), set_config('synchronous_commit', CASE"
     " WHEN current_setting('synchronous_commit') = 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)"
 )
-_QUOTED = re.compile(r'"(?:[^"]|"")*"')  # a name in synchronous_standby_names that is one whatever stands in it
+# a name in synchronous_standby_names that is one whatever stands in it; but "*" is anybody, to the server, as * is
+_QUOTED = re.compile(r'(?!"\*"(?!"))"(?:[^"]|"")*"')
 _of_thread = threading.local()
 
 

@@ -16,7 +16,7 @@ from gateway.dicom.encoding.encoded import read_header
 from gateway.dicom.encoding.part10 import split_part10
 from gateway.dicom.pixels.stored_values import decode_pixels
 from gateway.errors import GatewayError
-from gateway.mark import MarkedImage, MarkRequest, ModalityProfile, Quality, load_profiles
+from gateway.mark import MarkRequest, ModalityProfile, load_profiles
 from gateway.mark.drafting import zones_of
 from gateway.mark.evaluation.judge import Judge, display_image, equal_energy_noise, load_judge
 from gateway.mark.evaluation.picture import Pair
@@ -38,7 +38,7 @@ HEADS = {"brain-mr": "brain_tumor", "cr-dx": "chest_xray", "fundus": "fundus_dr"
 class Measured:
     """Figures of one marked copy; margins are of the class that was predicted on the original (noise: their mean)."""
 
-    changed: bool
+    changed: bool  # in every frame
     psnr: float  # dB, display range, worst frame
     task: str
     learnt: bool  # whether the classifier learnt this kind of image
@@ -89,17 +89,16 @@ class Measurer:
         if copy.shape != opened.pixels.frames.shape or copy.dtype != opened.pixels.frames.dtype:
             raise GatewayError("demo-wrong-copy", "the marked copy has another shape than its original")
         requests = requests_of(opened, profile, UNUSED_KEY)
-        figures = [_over_anatomy(request, frame, profile) for request, frame in zip(requests, copy, strict=True)]
-        middle = len(requests) // 2
-        request, frame, figure = requests[middle], copy[middle], figures[middle]
-        return self._judged(request, frame, figure, min(figures), profile)
+        pairs = list(zip(requests, copy, strict=True))
+        changed = all(not np.array_equal(request.image, frame) for request, frame in pairs)
+        worst = min(_over_anatomy(request, frame, profile) for request, frame in pairs)
+        return self._judged(*pairs[len(pairs) // 2], changed, worst, profile)
 
     def _judged(
-        self, request: MarkRequest, frame: np.ndarray, figure: float, worst: float, profile: ModalityProfile
+        self, request: MarkRequest, frame: np.ndarray, changed: bool, worst: float, profile: ModalityProfile
     ) -> Measured:
         before, after = display_image(request), display_image(request, frame)
-        as_marked = _as_marked(request, frame, figure)
-        noise = [display_image(request, equal_energy_noise(request, as_marked, key)) for key in NOISE_KEYS]
+        noise = [display_image(request, equal_energy_noise(request, frame, key)) for key in NOISE_KEYS]
         judge = self._judge_for(3 if request.image.ndim == 3 else 1)
         task = HEADS.get(profile.name)
         verdict = judge.judge(before[None], task)[0]
@@ -107,7 +106,7 @@ class Measurer:
         answers = judge.judge(shown, verdict.task)
         margins = judge.margin_for(shown, np.full(len(shown), verdict.class_index), verdict.task)
         return Measured(
-            changed=not np.array_equal(request.image, frame),
+            changed=changed,
             psnr=worst,
             task=verdict.task,
             learnt=task is not None,
@@ -131,11 +130,3 @@ def _decode_file(file: bytes) -> np.ndarray:
     """Stored values of a DICOM file, (N, H, W) or (N, H, W, 3)."""
     meta, offset = split_part10(io.BytesIO(file))
     return decode_pixels(file[offset:], meta.transfer_syntax_uid).frames
-
-
-def _as_marked(request: MarkRequest, frame: np.ndarray, figure: float) -> MarkedImage:
-    """What arrived outside, as the result of a mark: of that only the residual and the PSNR are known here."""
-    nowhere = np.zeros(frame.shape[:2], bool)
-    residual = frame.astype(np.int32) - request.image.astype(np.int32)
-    quality = Quality(figure, {}, stroke_share=0.0, above_threshold=0.0, roi_difference=0, saturated=0)
-    return MarkedImage(frame, residual, nowhere, nowhere, nowhere, quality)

@@ -84,6 +84,7 @@ class Orthanc:
         path = folder / "orthanc.json"
         path.write_text(json.dumps(settings, indent=1))
         log = site.logs / f"{title.lower()}.log"
+        self._hint = f"why, say {log} and, beside it, gateway.log"
         self._program = programs.start(f"Orthanc {title}", [find_orthanc(), str(path)], log)
 
     def wait_until_ready(self) -> None:
@@ -106,7 +107,9 @@ class Orthanc:
         answer = json.loads(self._ask(f"/modalities/{modality}/store", json.dumps(order).encode()))
         if answer.get("FailedInstancesCount"):
             raise GatewayError(
-                "demo-send-failed", f"{self.title}: {answer['FailedInstancesCount']} instances were not taken"
+                "demo-send-failed",
+                f"{self.title}: {answer['FailedInstancesCount']} instances were not taken",
+                self._hint,
             )
 
     def instances(self) -> list[str]:
@@ -129,7 +132,9 @@ class Orthanc:
                 return answer.read()
         except urllib.error.HTTPError as error:
             where = path.split("/")[1]
-            raise GatewayError("demo-peer-refused", f"{self.title} answered HTTP {error.code} to /{where}") from None
+            raise GatewayError(
+                "demo-peer-refused", f"{self.title} answered HTTP {error.code} to /{where}", self._hint
+            ) from None
 
 
 def start_archive(programs: Programs, site: Site) -> Orthanc:

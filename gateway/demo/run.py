@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,10 @@ from gateway.demo.site import (
     STRANGER_AE,
     WORKSTATION_AE,
     Site,
+    alone_in,
     prepare_site,
 )
-from gateway.demo.table import Line, Outcome, as_table
+from gateway.demo.table import Line, Outcome, shown
 from gateway.demo.workstation import Received, Wanted, Workstation
 from gateway.errors import GatewayError
 from gateway.flow.selection import QueueEntry, list_instances
@@ -40,7 +42,9 @@ from gateway.mark.evaluation.picture import save_picture
 from gateway.service import database
 
 GATEWAY_START_S = 180.0  # the first start after an installation compiles and loads torch
-STALLED_S = 180.0  # without one more instance delivered or held; a batch of large images takes a minute on two cores
+# Without one instance that comes further. A batch of large images takes a minute on two cores that have nothing else to
+# do, and on busy ones has taken more than three.
+STALLED_S = 900.0
 PICTURE_ROWS = 4  # of either kind
 FIGURES = (  # of `Measured`, as they stand in `Line`
     *("changed", "psnr", "task", "learnt", "before", "after", "under_noise"),
@@ -127,18 +131,23 @@ class Demo:
 
     def _wait_for_delivery(self, engine: Engine, started_at: float) -> dict[str, QueueEntry]:
         """Follow the gateway's queue until nothing is under way; the entries of this run by original UID."""
-        done, moved_at = -1, time.monotonic()
+        seen, moved_at = Counter[str](), time.monotonic()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=self._messages, transient=True) as progress:
             task = progress.add_task("marked and delivered", total=len(self._images))
             while True:
                 self._programs.check()
                 entries = [e for e in list_instances(engine, limit=10_000) if e.received_at >= started_at]
-                finished = sum(entry.state in (DELIVERED, HELD) for entry in entries)
-                if finished != done:
-                    done, moved_at = finished, time.monotonic()
+                states = Counter(entry.state for entry in entries)
+                done = states[DELIVERED] + states[HELD]
+                if states != seen:
+                    seen, moved_at = states, time.monotonic()
                     progress.update(task, completed=done)
-                if done >= len(self._images) or time.monotonic() - moved_at > STALLED_S:
+                is_stalled = time.monotonic() - moved_at > STALLED_S
+                if is_stalled:
+                    log = self._site.logs / "gateway.log"
+                    self._messages.print(f"nothing has come further for {STALLED_S:g} s: see {log}")
+                if is_stalled or done >= len(self._images):
                     return {entry.sop_instance_uid: entry for entry in entries}
                 time.sleep(0.2)
 
@@ -238,7 +247,7 @@ def run(once: bool = False, json_path: Path | None = None, folder: Path = Path("
     images = [*open_pictures(), *bundled_images(), *series]
     code = 130
     try:
-        with stopping_in_order(), Programs() as programs:
+        with stopping_in_order(), alone_in(folder), Programs() as programs:
             began = time.monotonic()
             site = prepare_site(folder)
             demo = Demo(site, programs, images, messages)
@@ -248,7 +257,7 @@ def run(once: bool = False, json_path: Path | None = None, folder: Path = Path("
             code = _show(outcome, site, picture, time.monotonic() - began)
             if json_path:
                 table = {**outcome.as_dict(), "picture": str(picture), "seconds": time.monotonic() - began}
-                json_path.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n")
+                json_path.write_text(json.dumps(table, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
             if not once:
                 messages.print("Everything keeps running: Ctrl-C ends it.")
                 demo.keep_serving()
@@ -263,8 +272,8 @@ def _show(outcome: Outcome, site: Site, picture: Path, seconds: float) -> int:
     screen = Console(highlight=False)
     if not screen.is_terminal:
         screen = Console(highlight=False, width=WIDE)
-    screen.print(as_table(outcome.lines))
-    ports = site.ports
+    screen.print(shown(outcome.lines, screen))
+    ports, failures = site.ports, outcome.failures()
     if outcome.asked:
         asked, changed, noise = len(outcome.asked), outcome.answers_changed, outcome.answers_changed_by_noise
         screen.print(
@@ -276,7 +285,8 @@ def _show(outcome: Outcome, site: Site, picture: Path, seconds: float) -> int:
             soft_wrap=True,
         )
     screen.print(
-        f"What you see: {ARCHIVE_AE} sent its images to {GATEWAY_AE}; {OUTSIDE_AE} got marked copies under new UIDs.\n"
+        f"{'What should be seen' if failures else 'What you see'}: "
+        f"{ARCHIVE_AE} sent its images to {GATEWAY_AE}; {OUTSIDE_AE} got marked copies under new UIDs.\n"
         f"{WORKSTATION_AE} (its certificate is listed) asked for those UIDs and got the archive's bytes; a stranger,\n"
         f"under its own name and under that of {WORKSTATION_AE}, was rejected. All of it took {seconds:.0f} s.\n"
         f"  {ARCHIVE_AE:13} port {ports.archive}, http://127.0.0.1:{ports.archive_http}\n"
@@ -286,7 +296,6 @@ def _show(outcome: Outcome, site: Site, picture: Path, seconds: float) -> int:
         f"Picture: {picture}\nConfiguration: {site.config_file}",
         soft_wrap=True,
     )
-    failures = outcome.failures()
     for failure in failures:
         screen.print(f"FAILED {failure}", style="red", soft_wrap=True)
     return 1 if failures else 0

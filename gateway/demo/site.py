@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from gateway.config.models import Tls
 from gateway.demo.certificates import key_sha256, make_certificates
+from gateway.errors import GatewayError
 from gateway.keys.generate import PRIVATE_NAMES, PUBLIC_NAMES, make_keys
 
 ARCHIVE_AE = "ARCHIVE"
@@ -61,6 +64,26 @@ class Site:
         """Certificate, key and trust of ``server``, ``workstation`` or ``stranger``."""
         folder = self.folder / "certificates"
         return Tls(certificate=folder / f"{name}.pem", private_key=folder / f"{name}.key", trust=folder / "ca.pem")
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Within, no other demo runs in `folder`, which is made when missing: each empties both archives at its start.
+
+    Raises
+    ------
+    GatewayError
+        Code ``demo-runs``.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(folder / "lock", "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise GatewayError(
+                "demo-runs", f"another demo runs in {folder}", "end it with Ctrl-C, or give another --folder"
+            ) from None
+        yield
 
 
 def prepare_site(folder: Path, is_free: Callable[[int], bool] | None = None) -> Site:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
+from gateway.flow.states import DELIVERED
+
+TITLE = "From the archive to the outside, and back"
+UNLIMITED = 10_000  # columns
 PSNR_FLOOR = 26.0  # dB: the lettered tier's, in the display range
 
 
@@ -46,16 +53,25 @@ class Line:
     def failures(self) -> Iterator[str]:
         """What does not hold of this line."""
         if not self.delivered:
-            yield f"not delivered ({self.state}{f': {self.reason}' if self.reason else ''})"
+            if self.state == DELIVERED:
+                yield "said to be delivered, and not found outside, once, as a marked copy"
+            else:
+                yield f"not delivered ({self.state}{f': {self.reason}' if self.reason else ''})"
+            return
+        if self.derived_sop_uid is None:
+            yield "the archive does not show its original, so the copy was compared with nothing"
             return
         if not self.new_uids:
             yield "the marked copy carries a UID of the original"
-        if not self.changed:
-            yield "the marked copy has the original's pixels"
-        if self.psnr is None or self.psnr < PSNR_FLOOR:
-            yield f"the display PSNR is below {PSNR_FLOOR:g} dB"
-        if self.margin_after is None or self.margin_noise is None or self.margin_before is None:
-            yield "the classifier was not asked"
+        if self.psnr is None:  # so nothing is known of its pixels
+            yield f"the marked copy was not compared with its original{f' ({self.reason})' if self.reason else ''}"
+        else:
+            if not self.changed:
+                yield "the marked copy has the original's pixels"
+            if not self.psnr >= PSNR_FLOOR:
+                yield f"the display PSNR is not {PSNR_FLOOR:g} dB or more"
+            if not all(map(_is_number, (self.margin_before, self.margin_after, self.margin_noise))):
+                yield "the classifier gave no answer"
         if not self.restored_equal:
             yield "what was restored is not what the archive sends"
         if not self.stranger_refused:
@@ -105,7 +121,7 @@ class Outcome:
         twice = Counter(line.derived_sop_uid for line in self.lines if line.derived_sop_uid)
         found += [f"{uid} names more than one marked copy" for uid, count in twice.items() if count > 1]
         if len(self.asked) >= LEAST_ASKED:
-            if (self.mean_fall or 0.0) <= (self.mean_fall_noise or 0.0):
+            if not (self.mean_fall or 0.0) > (self.mean_fall_noise or 0.0):
                 found.append("the classifier's mean margin does not fall more than under noise of equal energy")
             if self.answers_changed <= self.answers_changed_by_noise:
                 found.append("the mark changes no more answers of the classifier than noise of equal energy")
@@ -122,9 +138,13 @@ class Outcome:
                 "changed": self.answers_changed,
                 "changed_by_noise": self.answers_changed_by_noise,
             },
-            "mean_margin_fall": self.mean_fall,
-            "mean_margin_fall_noise": self.mean_fall_noise,
-            "lines": [{**asdict(line), "restored_equal": line.restored_equal} for line in self.lines],
+            "mean_margin_fall": _as_json(self.mean_fall),
+            "mean_margin_fall_noise": _as_json(self.mean_fall_noise),
+            "lines": [
+                {name: _as_json(value) for name, value in asdict(line).items()}
+                | {"restored_equal": line.restored_equal}
+                for line in self.lines
+            ],
         }
 
     def _mean_fall(self, margin: str) -> float | None:
@@ -133,9 +153,16 @@ class Outcome:
         return sum(falls) / len(falls) if falls else None
 
 
+def shown(lines: Sequence[Line], screen: Console) -> Table:
+    """The table as it fits on a screen: on a narrow one with the answers below each other, none of them cut off."""
+    table = as_table(lines)
+    needed = Measurement.get(screen, screen.options.update(width=UNLIMITED), table).minimum
+    return table if needed <= screen.width else as_narrow_table(lines)
+
+
 def as_table(lines: Sequence[Line]) -> Table:
     """For the terminal."""
-    table = Table(title="From the archive to the outside, and back", caption_justify="left")
+    table = Table(title=TITLE, caption_justify="left")
     for name in ("instance", "archive SHA-256"):
         table.add_column(name, no_wrap=True)
     table.add_column("marked\nPSNR dB", justify="right")
@@ -148,15 +175,34 @@ def as_table(lines: Sequence[Line]) -> Table:
         table.add_row(
             line.name,
             line.archive_sha256[:12],
-            "-" if line.psnr is None else f"{line.psnr:.1f}",
+            _psnr(line),
             _prediction(line, line.after, f"{line.before} → "),
             _prediction(line, line.under_noise),
             _margins(line),
-            "yes" if line.delivered else line.reason or line.state,
+            _delivered(line),
             _yes(line, line.restored_equal),
             _yes(line, line.stranger_refused),
-            style=None if not list(line.failures()) else "red",
+            style=_style(line),
         )
+    return table
+
+
+def as_narrow_table(lines: Sequence[Line]) -> Table:
+    """The same for a terminal of 80 columns."""
+    table = Table(title=TITLE, show_lines=True)
+    table.add_column("instance", overflow="fold", ratio=2)
+    table.add_column("what became of it", overflow="fold", ratio=5)
+    for line in lines:
+        told = [
+            f"archive SHA-256: {line.archive_sha256[:12] or '-'}",
+            f"marked, PSNR dB: {_psnr(line)}",
+            f"held-out classifier: {_prediction(line, line.after, f'{line.before} → ')}",
+            f"under noise of that energy: {_prediction(line, line.under_noise)}",
+            f"its margin, before → after (noise): {_margins(line)}",
+            f"delivered: {_delivered(line)}; restored SHA-256 equal: {_yes(line, line.restored_equal)}; "
+            f"stranger refused: {_yes(line, line.stranger_refused)}",
+        ]
+        table.add_row(line.name, "\n".join(told), style=_style(line))
     return table
 
 
@@ -167,6 +213,29 @@ def _prediction(line: Line, answer: str | None, lead: str = "") -> str:
     if not line.learnt:
         return "(stays)" if answer == line.before else "(changes)"
     return f"{lead}{'stays' if answer == line.before else answer}".replace("_", " ")
+
+
+def _psnr(line: Line) -> str:
+    return "-" if line.psnr is None else f"{line.psnr:.1f}"
+
+
+def _delivered(line: Line) -> str:
+    if line.delivered:
+        return "yes"
+    return "NO" if line.state == DELIVERED else line.reason or line.state
+
+
+def _style(line: Line) -> str | None:
+    return "red" if any(line.failures()) else None
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _as_json(value: Any) -> Any:
+    """JSON has no word for what is no number."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _margins(line: Line) -> str:

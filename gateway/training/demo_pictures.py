@@ -28,6 +28,7 @@ from pydicom.uid import (
     VLPhotographicImageStorage,
 )
 
+from gateway.errors import ConfigError
 from gateway.mark.evaluation.judge import Judge, load_judge
 from gateway.training.open_sets import OPEN_SETS, is_in, shared_folder, train_rows
 
@@ -71,8 +72,14 @@ def unseen(root: Path, task: str) -> list[Picture]:
 
 
 def chosen(root: Path, judge: Judge) -> list[Picture]:
-    """Return, set by set and class by class, the first pictures that the judge answers rightly; numbered a set."""
-    found = []
+    """Return, set by set and class by class, the first pictures that the judge answers rightly; numbered a set.
+
+    Raises
+    ------
+    ConfigError
+        ``no-images`` when it so answers too few of a class.
+    """
+    found: list[Picture] = []
     for task, each in EACH.items():
         pictures = unseen(root, task)
         shown = [np.asarray(Image.open(io.BytesIO(one.jpeg)).convert("RGB"), np.float32) / 255.0 for one in pictures]
@@ -80,6 +87,9 @@ def chosen(root: Path, judge: Judge) -> list[Picture]:
         right = [one for one, verdict in zip(pictures, said, strict=True) if verdict.class_name == one.label]
         classes = sorted({one.label for one in pictures})
         kept = [one for label in classes for one in [other for other in right if other.label == label][:each]]
+        if len(kept) < each * len(classes):
+            told = f"of {task} the judge answers rightly {len(kept)} pictures of {each} of each class"
+            raise ConfigError("no-images", f"{told}: {', '.join(classes)}", "is the set whole, and the judge's file?")
         found += [replace(one, number=number) for number, one in enumerate(kept, 1)]
     return found
 

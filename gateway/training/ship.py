@@ -41,6 +41,8 @@ def ship_net(
 ) -> Shipped:
     """Write a trained network (float32) as small as it gets without changing an answer, and judge the file.
 
+    What lies at ``target`` is replaced once the new one is judged.
+
     Parameters
     ----------
     source
@@ -58,15 +60,22 @@ def ship_net(
     ------
     MarkError
         ``weights-corrupt`` when ``source`` cannot be used.
+    ConfigError
+        those of ``right_answers``.
     """
     net, side = load_net(source, _CPU, fold=False)
     wanted = told(net, held, side)
-    for weights in ("int8", "exact"):
-        save_net(net, target, side, origin(net.family, half), weights)
-        small, _ = load_net(target, _CPU)
-        if all(torch.equal(one, wanted[name]) for name, one in told(small, held, side).items()):
-            break
-    right = [right_answers(small, sets, side) for sets in (held, tests)]
+    beside = target.with_name(f".{target.name}.new")
+    try:
+        for weights in ("int8", "exact"):
+            save_net(net, beside, side, origin(net.family, half), weights)
+            small, _ = load_net(beside, _CPU)
+            if all(torch.equal(one, wanted[name]) for name, one in told(small, held, side).items()):
+                break
+        right = [right_answers(small, sets, side) for sets in (held, tests)]
+        beside.replace(target)
+    finally:
+        beside.unlink(missing_ok=True)
     validation, test = ({name: Figure(*pair) for name, pair in one.items()} for one in right)
     return Shipped(net.family, weights, target.stat().st_size, side, validation, test)
 

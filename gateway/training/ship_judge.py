@@ -11,6 +11,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import torch
+
+from gateway.mark.surrogates.store import load_net
 from gateway.training.finetune import JUDGE
 from gateway.training.open_sets import OPEN_SETS, load_test, load_train, shared_folder
 from gateway.training.ship import commonest, ship_net
@@ -71,10 +74,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder that holds open and data; default: MIAD_DATA")
     arguments = parser.parse_args()
     root, side, source = shared_folder(arguments.data), JUDGE.side + MARGIN, SOURCES[JUDGE.family]
+    trained, target = arguments.trained / f"{JUDGE.family}.safetensors", arguments.out / "judge.safetensors"
+    load_net(trained, torch.device("cpu"))  # what cannot be used is told before all sets are read
+    arguments.out.mkdir(parents=True, exist_ok=True)
     learnt = {name: len(load_train(root, name, "B", "train", 32).labels) for name in OPEN_SETS}
     held = {name: load_train(root, name, "B", "validation", side) for name in OPEN_SETS}
     tests = {name: load_test(root, name, side) for name in OPEN_SETS}
-    trained, target = arguments.trained / f"{JUDGE.family}.safetensors", arguments.out / "judge.safetensors"
     shipped = ship_net(trained, target, held, tests, "B")
     counts = {name: (learnt[name], len(held[name].labels), len(tests[name].labels)) for name in OPEN_SETS}
     usual = [{name: commonest(one) for name, one in sets.items()} for sets in (tests, held)]

@@ -10,6 +10,7 @@ Drafts ``--images`` images of every set (cached in DIR as ``SET-drafted.safetens
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import time
@@ -17,12 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
 
+from gateway.errors import ConfigError
 from gateway.mark import MarkRequest, ModalityProfile, load_packs, load_profiles
 from gateway.mark.methods.generator_net import save_generator
 from gateway.mark.surrogates.packs import Surrogate
+from gateway.mark.surrogates.store import write_whole
 from gateway.training.drafts import DraftedImages, draft_images
 from gateway.training.generator import Plan, Step, train_generator
 from gateway.training.open_sets import OPEN_SETS, load_train, shared_folder
@@ -49,22 +51,42 @@ _NO_KEY = bytes(32)  # drafts draw keys of their own
 
 
 def drafted_images_of(
-    name: str, root: Path, count: int, profile: ModalityProfile, surrogates: tuple[Surrogate, ...], cache: Path
+    name: str,
+    root: Path,
+    count: int,
+    profile: ModalityProfile,
+    surrogates: tuple[Surrogate, ...],
+    weights: str,
+    cache: Path,
 ) -> DraftedImages:
-    """Return the drafts of at most ``count`` images that the packs learnt from, from the cache where they are there."""
+    """Return the drafts of at most ``count`` images that the packs learnt from, from the cache where they are there.
+
+    ``weights``: the digest of the surrogates' files.
+
+    Raises
+    ------
+    ConfigError
+        ``bad-checkpoint`` for a cache that is damaged, or of another number of images or other networks (one that does
+        not say is believed).
+    """
+    run = f"{count} images of {SIDE}, networks {weights}"
     if not cache.is_file():
         images = load_train(root, name, "A", "train", SIDE).images
         chosen = np.random.default_rng(2026).permutation(len(images))[:count]
         began = time.monotonic()
         requests = [MarkRequest(np.ascontiguousarray(images[index]), _NO_KEY) for index in chosen]
         made = draft_images(requests, profile, surrogates, CPU, side=SIDE)
-        save_file(
-            {name: getattr(made, name) for name in COLUMNS},
-            str(cache),
-        )
+        write_whole(cache, {name: getattr(made, name) for name in COLUMNS}, {"run": run})
         log.info("%s: %d drafts in %.0f s", name, len(made), time.monotonic() - began)
-    with safe_open(str(cache), framework="pt") as file:
-        columns = [file.get_tensor(key) for key in COLUMNS]
+    hint = "delete it to start again, or give another --out"
+    try:
+        with safe_open(str(cache), framework="pt") as file:
+            of_another = (file.metadata() or {}).get("run", run) != run
+            columns = [file.get_tensor(key) for key in COLUMNS]
+    except (SafetensorError, OSError):
+        raise ConfigError("bad-checkpoint", f"{cache} holds no drafts, or is damaged", hint) from None
+    if of_another:
+        raise ConfigError("bad-checkpoint", f"{cache} is of a run with other images or networks", hint)
     return DraftedImages(profile.tasks, profile.chroma, *columns)
 
 
@@ -87,6 +109,7 @@ def main() -> None:
     pack, sets, profiles = load_packs()[arguments.pack], SETS[arguments.pack], load_profiles()
     arguments.out.mkdir(parents=True, exist_ok=True)
     surrogates = pack.load(CPU)
+    weights = hashlib.sha256(b"".join(file.read_bytes() for file in pack.files)).hexdigest()
     drafted = [
         drafted_images_of(
             name,
@@ -94,6 +117,7 @@ def main() -> None:
             arguments.images,
             profiles[PROFILES[name]],
             surrogates,
+            weights,
             arguments.out / f"{name}-drafted.safetensors",
         )
         for name in sets

@@ -8,7 +8,7 @@ fine-tuned at 224 px (``gateway.training.finetune``), the others trained from sc
 (``gateway.training.networks``); every one takes gray and RGB images and has a head for each set. One network after the
 other; each writes a checkpoint per epoch and goes on from it when started again, then ``NET.safetensors`` (float32) and
 its line in ``figures.json``: right answers and images per set, on the validation part and on the test images.
-``--no-test`` leaves the test images alone. ``python -m gateway.training.compress`` makes of these what is shipped.
+``--no-test`` leaves the test images alone. ``gateway.training.ship`` and ``ship_judge`` make of these what is shipped.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 
+from gateway.errors import ConfigError
 from gateway.mark.surrogates.nets import MultiTaskNet
 from gateway.mark.surrogates.store import round_weights, save_net
 from gateway.training.finetune import FINE_TUNINGS, JUDGE, Round, answers, fine_tune, first_layers
@@ -57,7 +58,9 @@ def kept_pool(root: Path, half: str, part: str, side: int, folder: Path) -> Pool
         return Pool(images, task, label, weight, saved["classes"], frozenset(saved["gray_tasks"]))
     pool = open_pool(root, half, part, side)
     tensors = [pool.images, pool.task, pool.label, pool.weight]
-    torch.save({"tensors": tensors, "classes": pool.classes, "gray_tasks": sorted(pool.gray_tasks)}, path)
+    beside = path.with_suffix(".part")
+    torch.save({"tensors": tensors, "classes": pool.classes, "gray_tasks": sorted(pool.gray_tasks)}, beside)
+    beside.replace(path)
     return pool
 
 
@@ -97,9 +100,18 @@ def three_channels(images: OpenImages) -> torch.Tensor:
 
 
 def right_answers(net: MultiTaskNet, sets: Mapping[str, OpenImages], side: int) -> Right:
-    """Return right answers and images per set."""
+    """Return right answers and images per set.
+
+    Raises
+    ------
+    ConfigError
+        ``other-classes`` where the network numbers other classes than a set does.
+    """
     found = {}
     for name, one in sets.items():
+        if (known := net.tasks[name]) != one.classes:
+            told = f"{net.family} answers {', '.join(known)} of {name}, and the set is of {', '.join(one.classes)}"
+            raise ConfigError("other-classes", told, "train it again on these sets")
         logits = answers(net, channels_first(one.images), name, side)
         found[name] = (int((logits.argmax(1).numpy() == one.labels).sum()), len(one.labels))
     return found

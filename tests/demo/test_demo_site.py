@@ -14,7 +14,8 @@ import pytest
 
 from gateway.config import check_config, load_config
 from gateway.demo.certificates import key_sha256
-from gateway.demo.site import WORKSTATION_AE, Site, port_is_free, prepare_site
+from gateway.demo.site import WORKSTATION_AE, Site, alone_in, port_is_free, prepare_site
+from gateway.errors import GatewayError
 from gateway.network.tls import PeerCertificate, client_context, peer_certificate, server_context
 
 
@@ -78,6 +79,18 @@ def test_everything_is_kept_while_the_ports_are_free(tmp_path):
     before = _contents(tmp_path)
     assert prepare_site(tmp_path) == first
     assert _contents(tmp_path) == before
+
+
+def test_no_second_demo_runs_in_a_folder(tmp_path):
+    """It would empty the archives of the first."""
+    with alone_in(tmp_path / "demo"):
+        with pytest.raises(GatewayError) as caught, alone_in(tmp_path / "demo"):
+            pass
+        with alone_in(tmp_path / "other"):
+            pass
+    assert caught.value.code == "demo-runs"
+    with alone_in(tmp_path / "demo"):
+        pass
 
 
 def test_a_busy_port_gives_fresh_ports_and_a_new_configuration_but_the_same_keys(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +12,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from gateway.demo.table import LEAST_ASKED, Line, Outcome, as_table
+from gateway.demo.run import _show
+from gateway.demo.site import Ports, Site
+from gateway.demo.table import LEAST_ASKED, Line, Outcome, as_table, shown
 from gateway.mark.evaluation.picture import Pair, save_picture
 
 GOOD = Line(
@@ -51,16 +55,27 @@ def test_a_line_of_which_everything_holds_passes():
         ({"delivered": False, "state": "held", "reason": "no-profile"}, "not delivered (held: no-profile)"),
         ({"stranger_refused": False}, "stranger"),
         ({"psnr": 25.9}, "PSNR"),
-        ({"psnr": None}, "PSNR"),
         ({"changed": False}, "pixels"),
         ({"new_uids": False}, "UID"),
         ({"margin_after": None}, "classifier"),
+        ({"margin_noise": math.nan}, "classifier"),
+        ({"psnr": math.nan}, "PSNR"),
+        ({"psnr": None, "reason": "weights-corrupt"}, "not compared with its original (weights-corrupt)"),
+        ({"delivered": False}, "said to be delivered, and not found outside"),
+        ({"derived_sop_uid": None}, "compared with nothing"),
     ],
 )
 def test_a_line_that_fails_is_named(change, problem):
     outcome = Outcome((replace(GOOD, **change),))
     assert any(problem in failure for failure in outcome.failures())
     assert outcome.as_dict()["passed"] is False
+    json.dumps(outcome.as_dict(), allow_nan=False)
+
+
+def test_of_what_was_not_measured_nothing_is_said():
+    unknown = {"psnr": None, "changed": False, "margin_before": None, "margin_after": None, "margin_noise": None}
+    assert len(list(replace(GOOD, **unknown).failures())) == 1
+    assert len(list(replace(GOOD, **unknown, derived_sop_uid=None, stranger_refused=False).failures())) == 1
 
 
 def test_what_was_not_restored_is_not_equal_even_when_the_archive_gave_nothing():
@@ -128,6 +143,28 @@ def test_an_answer_about_a_kind_that_was_never_learnt_stands_in_brackets():
     screen.print(as_table([replace(GOOD, learnt=False)]))
     shown = screen.file.getvalue()
     assert "(changes)" in shown and "(stays)" in shown and "glioma" not in shown
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 160])
+def test_no_screen_cuts_anything_off(width):
+    """Least of all whether it was delivered, restored and refused: of narrow screens those columns fell off."""
+    screen = Console(file=io.StringIO(), width=width)
+    long = replace(
+        GOOD, name="series_ct_head_ge/CT000012.dcm", before="seborrheic_keratosis", after="seborrheic_keratosis"
+    )
+    lost = replace(GOOD, restored_sha256="cd" * 32)
+    screen.print(shown([long, lost, replace(GOOD, delivered=False)], screen))
+    text = screen.file.getvalue()
+    assert "…" not in text and max(map(len, text.splitlines())) <= width
+    assert text.count("NO") == 2 and text.count("abababababab") == 3 and text.count("27.0") == 3
+    assert "seborrheic" in text and "stranger" in text
+
+
+@pytest.mark.parametrize(("change", "told"), [({}, "What you see"), ({"restored_sha256": None}, "What should be seen")])
+def test_the_words_below_the_table_are_those_of_a_success_only_when_it_is_one(change, told, tmp_path, capsys):
+    site = Site(tmp_path, Ports(*range(20_001, 20_007)))
+    code = _show(Outcome((replace(GOOD, **change),)), site, tmp_path / "marked.png", 1.0)
+    assert told in capsys.readouterr().out and code == bool(change)
 
 
 def test_picture_has_a_row_for_each_pair(tmp_path):

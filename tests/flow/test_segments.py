@@ -14,9 +14,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from sqlalchemy import delete
 
 from gateway.config.models import Ingress
-from gateway.database import InstanceRow, reading
+from gateway.database import InstanceRow, SegmentRow, reading, transaction
 from gateway.errors import CapacityError, ConfigError, SealError
 from gateway.flow.ports import ReceivedFacts
 from gateway.flow.receive import SpoolReceiver
@@ -309,6 +310,24 @@ def test_rows_that_were_written_are_not_written_again_though_their_instances_are
         session.commit()
     assert take_over(flow.context.spool, flow.store) == 0
     assert rows(flow) == {}
+
+
+def test_segments_are_told_of_in_the_order_they_were_written(flow, monkeypatch):
+    """A database of yesterday: of two versions of one object the newer must not become the older."""
+    for number in (1, 2, 3):
+        offer(receiver := flow.receiver(), number)
+        receiver.close()
+    with transaction(flow.engine) as session:
+        session.execute(delete(InstanceRow))
+        session.execute(delete(SegmentRow))
+    paths = flow.context.spool.segment_paths()
+    wanted = [paths[1], paths[2], paths[0]]
+    for age, path in enumerate(reversed(wanted)):
+        os.utime(path, (1e9 - age, 1e9 - age))
+    told, add = [], flow.store.add_received
+    monkeypatch.setattr(flow.store, "add_received", lambda groups: (told.extend(groups), add(groups)))
+    assert take_over(flow.context.spool, flow.store) == 3
+    assert [group.segment for group in told] == [path.stem for path in wanted]
 
 
 def test_a_segment_of_a_living_process_is_left_alone(flow, monkeypatch):

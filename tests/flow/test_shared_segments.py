@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import delete, select
@@ -52,7 +53,7 @@ def config(server: SeaweedFs, tmp_path: Path, site_keys: Path) -> Config:
 
 def replica(config: Config, folder: Path) -> Flow:
     """A machine of the site, with a state folder of its own. Rows lie in SQLite: what a standby adds is tested in
-    `tests/database/test_standby.py`, both together in `tests/service/test_cluster.py`.
+    `tests/database/test_standby.py`, both together in `tests/crash/test_cluster.py`.
     """
     config = config.model_copy(update={"site": config.site.model_copy(update={"state": folder})})
     return Flow(config, open_database(sqlite_url(folder.parent / "rows.sqlite")))
@@ -102,7 +103,7 @@ class Gates:
         self.flow, self.failed = flow, threading.Event()
         self.begun, self.rows, self.answers = 0, [], {}
         self._go = [threading.Event() for _ in range(3)]
-        self._errors: dict[int, Exception] = {}
+        self._errors: dict[int, BaseException] = {}
         self._senders: list[threading.Thread] = []
         create, add = Bucket.create, flow.store.add_received
 
@@ -139,7 +140,7 @@ class Gates:
         self._senders.append(threading.Thread(target=run, daemon=True))
         self._senders[-1].start()
 
-    def let(self, number: int, error: Exception | None = None) -> None:
+    def let(self, number: int, error: BaseException | None = None) -> None:
         """Let the object go on that was begun as number so many; or fail."""
         if error:
             self._errors[number] = error
@@ -196,6 +197,33 @@ def test_an_object_that_fails_fails_those_who_wait_for_it_and_no_others(
     assert [ct(2).SOPInstanceUID] == gates.rows[0] and len(gates.rows) == 2 and not gates.failed.is_set()
 
 
+@pytest.mark.parametrize("error", [RuntimeError, BaseException])
+def test_the_role_is_told_once_and_everybody_is_answered_when_both_fail(
+    config: Config, tmp_path: Path, monkeypatch, error: type[BaseException]
+) -> None:
+    """A panic of a library in Rust, as the store's is one, is no Exception."""
+    gates = Gates(replica(config, tmp_path / "a"), monkeypatch)
+    told: list[bool] = []
+    monkeypatch.setattr(gates.receiver._log, "_on_failure", lambda: told.append(True))
+    gates.two_and_four_that_wait()
+    gates.let(0, error())
+    gates.let(1, error())
+    gates.end()
+    assert told == [True] and gates.answers == dict.fromkeys(range(1, 7), "flush-failed")
+    assert gates.rows == []
+
+
+def test_a_panic_in_a_group_of_many_leaves_nobody_waiting(config: Config, tmp_path: Path, monkeypatch) -> None:
+    gates = Gates(replica(config, tmp_path / "a"), monkeypatch)
+    gates.two_and_four_that_wait()
+    gates.let(2, BaseException())
+    gates.let(1)
+    gates.let(0)
+    assert gates.failed.wait(60)
+    gates.end()
+    assert gates.answers == {1: "", 2: "", **dict.fromkeys(range(3, 7), "flush-failed")}
+
+
 def test_what_nobody_thought_of_ends_the_role_and_what_is_safe_is_acknowledged(
     config: Config, tmp_path: Path, monkeypatch
 ) -> None:
@@ -230,6 +258,24 @@ def test_rows_that_did_not_come_are_no_success_and_any_replica_finds_the_object(
     second.run()
     assert len(second.sender.received) == 1
     assert restored(second, ct(1).SOPInstanceUID) == encode(ct(1), EXPLICIT_LITTLE)
+
+
+def test_objects_without_rows_get_them_in_the_order_they_were_stored(
+    config: Config, tmp_path: Path, monkeypatch
+) -> None:
+    flow = replica(config, tmp_path / "a")
+    ids = [digit * 32 for digit in "b10"]
+    names = iter(ids)
+    with monkeypatch.context() as patched:
+        patched.setattr(shared, "secrets", SimpleNamespace(token_hex=lambda _: next(names)))
+        patched.setattr(flow.store, "add_received", lambda _: None)
+        for number in range(1, 4):
+            flow.receive(ct(number))
+            time.sleep(1.1)  # the store tells whole seconds
+    told, add = [], flow.store.add_received
+    monkeypatch.setattr(flow.store, "add_received", lambda groups: (told.extend(groups), add(groups)))
+    assert Orphans(flow.context.spool, flow.context.spool.files, flow.store).adopt(0) == 3
+    assert [group.segment for group in told] == ids
 
 
 def test_a_database_of_yesterday_gets_back_what_waits_and_nothing_twice(config: Config, tmp_path: Path) -> None:

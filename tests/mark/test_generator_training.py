@@ -66,6 +66,14 @@ def test_an_interrupted_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
+def test_a_checkpoint_of_another_plan_is_not_gone_on_from(tmp_path: Path) -> None:
+    """Its network would have more steps behind it than its file says."""
+    interrupted(2, 4, tmp_path / "run.ckpt")
+    with pytest.raises(MarkError) as raised:
+        trained(2, tmp_path / "run.ckpt")
+    assert raised.value.code == "checkpoint-corrupt" and "other steps" in raised.value.message
+
+
 def test_the_seed_decides_and_the_global_state_stays() -> None:
     state = torch.random.get_rng_state()
     plan = Plan(steps=1, pairs=1)

@@ -72,6 +72,21 @@ def test_masks_stay_with_their_images(tmp_path: Path, side: int) -> None:
         assert min(inside) > 180 and max(outside) < 20
 
 
+def test_a_set_without_images_of_a_class_gives_no_figure(tmp_path: Path) -> None:
+    classes = ("no_referable_dr", "referable_dr")
+    write_set(tmp_path, "fundus_dr", classes)
+    file = tmp_path / OPEN_SETS["fundus_dr"].folder / "test.npz"
+    with np.load(file) as archive:
+        kept = {name: archive[name] for name in archive.files}
+    np.savez(file, **{**kept, "labels": np.zeros_like(kept["labels"])})
+    with pytest.raises(ConfigError) as caught:
+        load_test(tmp_path, "fundus_dr", SIDE)
+    assert (caught.value.code, "no test image of referable_dr" in caught.value.message) == ("no-images", True)
+    with pytest.raises(ConfigError) as caught:
+        load_train(tmp_path, "fundus_dr", "C", "train", SIDE)
+    assert caught.value.code == "no-images"
+
+
 def test_of_the_radiographs_two_classes_are_used_under_their_own_numbers(tmp_path: Path) -> None:
     write_set(tmp_path, "chest_xray", ("covid19", "no_findings", "pneumonia"))
     for one in (load_train(tmp_path, "chest_xray", "A", "all", SIDE), load_test(tmp_path, "chest_xray", SIDE)):

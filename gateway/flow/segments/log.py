@@ -82,7 +82,7 @@ class SegmentLog:
     flushed
         Called with each group, in order, before those who wait are told; CapacityError is what they are told then.
     failed
-        Called once, after a flush that failed: the process must end and be started anew.
+        Called once, after a flush that failed, of however many groups: the process must end and be started anew.
     at_once
         How many groups may be under way; more than one only where segments take no second group.
     """
@@ -265,8 +265,8 @@ class SegmentLog:
                 refused = CapacityError("spool-unwritable", f"cannot write to the spool: {error.strerror}")
             for item in group:
                 item.error = refused
-        except Exception as error:  # what of the group is on the disk, nobody knows: as after a failed flush
-            self._fail(group, error)
+        except BaseException as error:  # also a library's panic, which is no Exception
+            self._fail(group, error)  # what of the group is on the disk, nobody knows: as after a failed flush
         for item in group:
             item.done.set()
 
@@ -274,7 +274,7 @@ class SegmentLog:
         reason = error.strerror if isinstance(error, OSError) else type(error).__name__
         refused = CapacityError("flush-failed", f"the disk of the spool did not take a flush: {reason}")
         with self._changed:
-            self.failed = True
+            is_first, self.failed = not self.failed, True
             left, self._waiting = self._waiting, []
         for item in (*group, *left):
             item.error = refused
@@ -283,7 +283,8 @@ class SegmentLog:
             log.error("a flush failed: nothing more is taken, this role starts anew", fault=fault(error), reason=reason)
             self._close()
         finally:  # a role that is not told would refuse for ever
-            self._on_failure()
+            if is_first:
+                self._on_failure()
 
     def _is_old(self) -> bool:
         if self._segment is None:

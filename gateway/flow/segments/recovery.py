@@ -24,7 +24,8 @@ log = structlog.get_logger(__name__)
 def take_over(spool: ReceivedSpool, store: FlowStore) -> int:
     """Replay the tails of all segments that no living process holds. Returns how many instances got their rows.
 
-    A torn tail, of which nobody was told, is cut off.
+    They come in the order they were last written: of two versions of one object the newer is told of last. A torn tail,
+    of which nobody was told, is cut off.
 
     Raises
     ------
@@ -35,7 +36,7 @@ def take_over(spool: ReceivedSpool, store: FlowStore) -> int:
         The database cannot be written to.
     """
     replayed = 0
-    for path in spool.segment_paths():
+    for path in sorted(spool.segment_paths(), key=_written_at):
         # not for writing: segments that the worker copied are not ours to write
         with suppress(FileNotFoundError), open(path, "rb") as file:
             if _lock(file):
@@ -43,6 +44,13 @@ def take_over(spool: ReceivedSpool, store: FlowStore) -> int:
     if replayed:
         log.warning("instances that were acknowledged before the last end got their rows", instances=replayed)
     return replayed
+
+
+def _written_at(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _lock(file: BinaryIO) -> bool:

@@ -148,10 +148,16 @@ class Orphans:
         return adopted
 
     def found(self, late_s: float = LATE_S) -> Iterator[tuple[str, int]]:
-        """Ids and sizes of segments without rows."""
-        listed = [(found[1], one.size) for one in self._files.listed(late_s) if (found := _SEGMENT.fullmatch(one.name))]
+        """Ids and sizes of segments without rows, in the order they were stored, as the store tells it (to the second,
+        often): of two versions of one object the newer is told of last.
+        """
+        listed = [
+            (one.changed_at, found[1], one.size)
+            for one in self._files.listed(late_s)
+            if (found := _SEGMENT.fullmatch(one.name))
+        ]
         told = set(self._store.told_segments()) if listed else set()
-        return (one for one in listed if one[0] not in told)
+        return ((segment, size) for _, segment, size in sorted(listed) if segment not in told)
 
     def _adopt(self, segment: str, size: int) -> int:
         with self._files.open(segment_name(segment)) as file:

@@ -18,7 +18,7 @@ from gateway.mark.randomness import keyed
 from gateway.mark.resample import resize
 from gateway.mark.surrogates.nets import MultiTaskNet
 from gateway.mark.surrogates.store import load_net
-from gateway.mark.types import MarkedImage, MarkRequest
+from gateway.mark.types import MarkRequest
 from gateway.mark.visibility.budget import psnr
 from gateway.mark.visibility.display import display_of, untouchable_of, valid_range_of
 
@@ -152,26 +152,27 @@ def display_image(request: MarkRequest, stored: np.ndarray | None = None) -> np.
     return window.shown(request.image if stored is None else stored)
 
 
-def equal_energy_noise(request: MarkRequest, marked: MarkedImage, key: bytes) -> np.ndarray:
-    """Return stored values with random sign noise where the mark lies, at the mark's display PSNR: the control.
+def equal_energy_noise(request: MarkRequest, marked: np.ndarray, key: bytes) -> np.ndarray:
+    """Return stored values with random sign noise where the mark lies, of the mark's energy as displayed: the control.
 
     Parameters
     ----------
     request
         what was marked.
     marked
-        the result.
+        its stored values with the mark.
     key
         32 bytes for the noise.
 
     The noise has the mark's own magnitude pixel by pixel, and random signs; its scale is then fitted so that its
-    display PSNR comes within about 0.1 dB of the mark's (as far as whole stored values allow).
+    display PSNR over the whole image, words in the air included, comes within about 0.1 dB of the mark's (as far as
+    whole stored values allow).
     """
     window = display_of(request, untouchable_of(request))
     before = window.shown(request.image)
-    target = marked.quality.psnr
+    target = psnr(before, window.shown(marked))
     signs = keyed(key, "noise", request.position).choice(np.array([-1.0, 1.0]), request.image.shape)
-    noise = signs * np.abs(marked.residual)
+    noise = signs * np.abs(marked.astype(np.int64) - request.image)
     low, high = 0.0, 4.0
     for _ in range(14):
         middle = (low + high) / 2.0

@@ -22,13 +22,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from gateway.errors import MarkError
 from gateway.mark.device import channels_last
 from gateway.mark.randomness import keyed
+from gateway.mark.surrogates.store import write_whole
 
 FORMAT = "miad-mark-generator"
 VERSION = 2
@@ -247,7 +247,7 @@ def save_generator(
         "tasks": json.dumps(list(tasks)),
         "profiles": json.dumps(list(profiles)),
     }
-    save_file(tensors, str(path), metadata={**dict(extra or {}), **header})
+    write_whole(path, tensors, {**dict(extra or {}), **header})
 
 
 def load_generator(path: Path, device: torch.device) -> Generator:

@@ -73,7 +73,17 @@ def save_net(
         "tasks": json.dumps({task: list(names) for task, names in net.tasks.items()}),
         "shared": "yes" if net.shared else "no",
     }
-    save_file(tensors, str(path), metadata={**dict(extra or {}), **header})
+    write_whole(path, tensors, {**dict(extra or {}), **header})
+
+
+def write_whole(path: Path, tensors: dict[str, Tensor], header: dict[str, str]) -> None:
+    """Write a safetensors file whole or not at all: one that is broken off leaves what was there."""
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        save_file(tensors, str(beside), metadata=header)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def quantised(weight: Tensor) -> tuple[Tensor, Tensor]:
