@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import get_args
 
 import numpy as np
+from pydantic import ValidationError
 from scipy import ndimage
 
 from gateway.mark import Marker, MarkSettings, ModalityProfile, SurrogatePack
@@ -288,8 +289,9 @@ def mode(name: str, fit: bool) -> Callable[[Scene], Made]:
             raise Skipped(f"MarkSettings knows no mode {name!r}, or nothing is installed for it")
         try:
             settings = MarkSettings(**{**scene.settings.model_dump(), "mode": name})
-        except ValueError as error:
-            raise Skipped(f"mode {name!r} refuses the settings: {error}") from error
+        except ValidationError as error:
+            told = "; ".join(one["msg"] for one in error.errors())
+            raise Skipped(f"mode {name!r} refuses the settings: {told}") from error
         marks = scene.marks(settings, scene.confined, "confined", SITE_KEY)
         images, refused = scene.originals.copy(), 0
         place = {int(index): row for row, index in enumerate(marks.kept)}
