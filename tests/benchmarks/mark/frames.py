@@ -1,8 +1,9 @@
 """One image with the region, the limits and the energy that every method gets, so that columns can be compared.
 
 The reference is the ``strong`` mark of the same tier. Every other method changes the same pixels only (its strokes and
-what lies outside them), keeps the same masked threshold outside strokes, and is scaled by bisection, after rounding to
-stored values and cutting to the valid range, to the largest change whose display PSNR is not below the reference's.
+what lies outside them), keeps the same masked threshold outside strokes and is made as quiet there (``quiet``: what the
+eye adds up), and is scaled by bisection, after rounding to stored values and cutting to the valid range, to the largest
+change whose display PSNR is not below the reference's.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from gateway.mark import MarkRequest, ModalityProfile
 from gateway.mark.settings import TEXTURE_FLOOR
 from gateway.mark.visibility.budget import psnr
+from gateway.mark.visibility.quiet import quiet
 from gateway.mark.visibility.threshold import step_limit, visibility_threshold
 from tests.benchmarks.mark.data import shown
 
@@ -91,7 +93,9 @@ class Frame:
         """
         strokes = self.strokes if inside is None else inside
         planes = (slice(None), slice(None), *([None] * (self.original.ndim - 2)))
-        exact = change * LEVELS
+        hides = np.where(self.region & ~strokes, np.minimum(self.threshold, self.profile.peak), 0.0).astype(np.float32)
+        below = np.clip(np.where(strokes[planes], 0.0, change), -hides[planes], hides[planes]).astype(np.float32)
+        exact = np.where(strokes[planes], change, quiet(below, hides, 1.0 / LEVELS)) * LEVELS
         # changes of less than a level become rarer instead of none at all, as they do in the reference
         rounded = np.random.default_rng(0).random(strokes.shape)[planes]
         whole = np.copysign(np.floor(np.abs(exact) + rounded), exact)
