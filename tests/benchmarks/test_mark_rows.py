@@ -20,6 +20,7 @@ from tests.benchmarks.mark import foreign
 from tests.benchmarks.mark.__main__ import LONG, STAGES, options_of, parser
 from tests.benchmarks.mark.answers import Answers
 from tests.benchmarks.mark.costs import equal_accuracy
+from tests.benchmarks.mark.fingerprint import limits
 from tests.benchmarks.mark.options import Options
 from tests.benchmarks.mark.run import DATA, FAMILY, FOREIGN, WHITE_BOX, OutOfTime, Run
 from tests.benchmarks.mark.targets import verdicts
@@ -40,7 +41,8 @@ def cell(
     **where: object,
 ) -> dict[str, object]:
     """Return what a network answered."""
-    identity = {"kind": "answers", "run": "r", "set": "brain_tumor", "tier": "lettered", "method": method, **where}
+    identity = {"kind": "answers", "run": "r", "set": "brain_tumor", "tier": "lettered", "method": method}
+    identity |= {"limits": limits(), **where}
     told = {"held": held, "lineage": lineage, "as_asked": as_asked or [1] * len(correct)}
     return {"id": {**identity, "reader": reader}, **told, "correct": list(correct)}
 
@@ -170,9 +172,14 @@ def test_words_are_read_in_a_share_of_the_images_with_room() -> None:
     assert found.value == 0.9 and found.word == "FAIL" and found.failed_cells == [("fundus_dr", 0.5)]
 
 
+def test_attacks_within_other_limits_are_not_shown() -> None:
+    now, before = cell("mi-fgsm", "v", [1, 0]), cell("mi-fgsm", "v", [0, 0], limits="others")
+    assert [one.correct.tolist() for one in Answers([before, now], "r").all] == [[1, 0]]
+
+
 def test_passes_and_seconds_to_equal_accuracy() -> None:
     def cells(method: str, steps: int, seconds: float, passes: int, correct: list[int]) -> Cells:
-        where = {"run": "r", "set": "a", "tier": "lettered", "method": method, "steps": steps}
+        where = {"run": "r", "set": "a", "tier": "lettered", "method": method, "limits": limits(), "steps": steps}
         cost = {"id": {"kind": "speed", **where}, "seconds": seconds, "passes": passes}
         return [cost, cell(method, "v", correct, steps=steps), cell(method, "weak", [1, 1, 1, 1], steps=steps)]
 

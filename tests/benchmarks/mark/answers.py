@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tests.benchmarks.mark.fingerprint import fingerprint
+from tests.benchmarks.mark.fingerprint import fingerprint, limits
+from tests.benchmarks.mark.methods import OTHERS
 from tests.benchmarks.mark.run import ALONE, LEFT_OUT, WHITE_BOX
 from tests.benchmarks.mark.stats import Interval, bootstrap
 from tests.benchmarks.mark.store import Cell
@@ -74,8 +75,15 @@ class Answers:
     """
 
     def __init__(self, cells: Iterable[Cell], run: str) -> None:
-        now = fingerprint(True)  # cells of a generator with other weights stay in the file, and are not shown
-        mine = [cell for cell in cells if cell["id"].get("run") == run and cell["id"].get("generator", now) == now]
+        # cells of a generator with other weights, or of attacks within other limits, stay in the file and are not shown
+        now = {"generator": fingerprint(True), "limits": limits()}
+        mine = [
+            cell
+            for cell in cells
+            if cell["id"].get("run") == run
+            and cell["id"].get("generator", now["generator"]) == now["generator"]
+            and (cell["id"].get("method") not in OTHERS or cell["id"].get("limits") == now["limits"])
+        ]
         self.notes = [cell for cell in mine if cell["id"].get("kind") != "answers"]
         self.all = [_answer(cell) for cell in mine if cell["id"].get("kind") == "answers"]
 

@@ -14,6 +14,8 @@ BESIDE = ("judge.py", "picture.py")
 """Modules of the mark that no mark depends on."""
 GENERATOR = ("generator.py", "generator_packs.py")
 """Modules that only marks of mode ``generator`` depend on."""
+LIMITS = ("frames.py", "attacks.py")
+"""Modules here that the other attacks depend on besides."""
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
@@ -35,6 +37,13 @@ def fingerprint(generator: bool = False) -> str:
         for path in sorted((REPOSITORY / "plugins" / folder).rglob("*.safetensors")):
             total.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()[:16]
+
+
+@cache
+def limits() -> str:
+    """Return 16 hexadecimal digits for what makes the other attacks, and holds them within the limits of the marks."""
+    code = "".join(_code_of((Path(__file__).parent / name).read_text("utf-8")) for name in LIMITS)
+    return hashlib.sha256(code.encode()).hexdigest()[:16]
 
 
 def _code_of(text: str) -> str:

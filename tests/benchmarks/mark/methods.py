@@ -24,7 +24,7 @@ from gateway.mark.randomness import keyed
 from tests.benchmarks.mark.attacks import missing_library, momentum_attack, universal_attack
 from tests.benchmarks.mark.data import OTHER_KEY, SITE_KEY, Sample, balanced, requests_of, shown
 from tests.benchmarks.mark.ensemble import Ensemble
-from tests.benchmarks.mark.fingerprint import fingerprint
+from tests.benchmarks.mark.fingerprint import fingerprint, limits
 from tests.benchmarks.mark.frames import Frame
 from tests.benchmarks.mark.marking import Marks, mark_stack
 from tests.benchmarks.mark.store import digest
@@ -118,7 +118,8 @@ class Scene:
 
     def identity_of(self, mode: str) -> list[str]:
         """Return what marks of a mode depend on besides settings and images: code, weights, the pack's members."""
-        return [fingerprint(mode == "generator"), *(path.name for path in self.pack.files)]
+        own = [limits()] if mode in OTHERS else []
+        return [fingerprint(mode == "generator"), *own, *(path.name for path in self.pack.files)]
 
     @cached_property
     def reference(self) -> Marks:

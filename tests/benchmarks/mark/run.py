@@ -18,8 +18,8 @@ from gateway.mark.device import resolve_device
 from gateway.mark.surrogates.packs import Surrogate
 from tests.benchmarks.mark import foreign
 from tests.benchmarks.mark.data import PROFILES, Sample, draw_sample, first_of, pack_of
-from tests.benchmarks.mark.fingerprint import fingerprint
-from tests.benchmarks.mark.methods import Scene
+from tests.benchmarks.mark.fingerprint import fingerprint, limits
+from tests.benchmarks.mark.methods import OTHERS, Scene
 from tests.benchmarks.mark.nets_victims import HELD
 from tests.benchmarks.mark.options import Options
 from tests.benchmarks.mark.store import CellStore, digest
@@ -325,8 +325,10 @@ class Run:
         return self.store.once(self._whole(where), made)
 
     def _whole(self, where: dict[str, object]) -> dict[str, object]:
-        """Return an identity with all that its cell depends on: the run, and for a generator its code and weights."""
+        """Return an identity with all that its cell depends on: the run, and what only its method does."""
         own = {"generator": fingerprint(True)} if GENERATOR in (where.get("method"), where.get("kind")) else {}
+        if where.get("method") in OTHERS:
+            own["limits"] = limits()
         return {"run": self.identity, **own, **where}
 
     def seconds(self, work: Callable[[], object]) -> tuple[object, float]:
