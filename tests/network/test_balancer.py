@@ -100,8 +100,12 @@ def test_haproxy_without_its_header_gets_nobody_in(start_ingress, receiver, audi
     with balancer(tmp_path, [ingress.port], header="") as port:
         sent = peers.run("echoscu", "-aet", "ARCHIVE", "-aec", "GATEWAY", "127.0.0.1", port)
     assert sent.returncode != 0
-    lines = [line for line in audit.lines(events.NODE_REFUSED) if line["reason"] == "proxy-header-missing"]
-    assert lines and {line["peer_address"] for line in lines} == {ADDRESS}
+
+    def found() -> list[dict]:
+        return [line for line in audit.lines(events.NODE_REFUSED) if line["reason"] == "proxy-header-missing"]
+
+    assert soon(found)  # echoscu may hear of it first
+    assert {line["peer_address"] for line in found()} == {ADDRESS}
 
 
 @pytest.mark.peers
