@@ -408,3 +408,17 @@ def test_nothing_prints_but_the_commands() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
     assert printed == []
+
+
+AT_THE_TOP = {
+    *("gateway", "plugins", "tests", "deploy", "pyproject.toml", "README.md", "LICENSE"),
+    *(".ci", ".github", ".gitignore", ".pre-commit-config.yaml"),
+}
+
+
+def test_nothing_else_lies_at_the_top() -> None:
+    """Of what is kept: a checkout may hold what git ignores."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout
+    assert {name.split("/")[0] for name in listed.split("\0") if name} == AT_THE_TOP

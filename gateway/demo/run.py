@@ -6,13 +6,11 @@ import json
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from sqlalchemy import Engine
 
 from gateway.config import Config, load_config
@@ -34,17 +32,15 @@ from gateway.demo.site import (
     prepare_site,
 )
 from gateway.demo.table import Line, Outcome, shown
+from gateway.demo.waiting import wait_for_delivery
 from gateway.demo.workstation import Received, Wanted, Workstation
 from gateway.errors import GatewayError
 from gateway.flow.selection import QueueEntry, list_instances
-from gateway.flow.store import DELIVERED, HELD
+from gateway.flow.store import DELIVERED
 from gateway.mark.evaluation.picture import save_picture
 from gateway.service import database
 
 GATEWAY_START_S = 180.0  # the first start after an installation compiles and loads torch
-# Without one instance that comes further. A batch of large images takes a minute on two cores that have nothing else to
-# do, and on busy ones has taken more than three.
-STALLED_S = 900.0
 PICTURE_ROWS = 4  # of either kind
 FIGURES = (  # of `Measured`, as they stand in `Line`
     *("changed", "psnr", "task", "learnt", "before", "after", "under_noise"),
@@ -131,25 +127,13 @@ class Demo:
 
     def _wait_for_delivery(self, engine: Engine, started_at: float) -> dict[str, QueueEntry]:
         """Follow the gateway's queue until nothing is under way; the entries of this run by original UID."""
-        seen, moved_at = Counter[str](), time.monotonic()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self._messages, transient=True) as progress:
-            task = progress.add_task("marked and delivered", total=len(self._images))
-            while True:
-                self._programs.check()
-                entries = [e for e in list_instances(engine, limit=10_000) if e.received_at >= started_at]
-                states = Counter(entry.state for entry in entries)
-                done = states[DELIVERED] + states[HELD]
-                if states != seen:
-                    seen, moved_at = states, time.monotonic()
-                    progress.update(task, completed=done)
-                is_stalled = time.monotonic() - moved_at > STALLED_S
-                if is_stalled:
-                    log = self._site.logs / "gateway.log"
-                    self._messages.print(f"nothing has come further for {STALLED_S:g} s: see {log}")
-                if is_stalled or done >= len(self._images):
-                    return {entry.sop_instance_uid: entry for entry in entries}
-                time.sleep(0.2)
+
+        def look() -> list[QueueEntry]:
+            self._programs.check()
+            return [entry for entry in list_instances(engine, limit=10_000) if entry.received_at >= started_at]
+
+        entries = wait_for_delivery(look, len(self._images), self._messages, self._site.logs / "gateway.log")
+        return {entry.sop_instance_uid: entry for entry in entries}
 
     def _witnesses(self) -> dict[str, Received]:
         """What the archive really sends of each image, by SOP Instance UID: asked by another way than the gateway."""

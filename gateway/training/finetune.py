@@ -22,13 +22,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gateway.errors import ConfigError
 from gateway.mark.device import channels_last
 from gateway.mark.resample import resize
 from gateway.mark.surrogates.nets import MultiTaskNet
+from gateway.mark.surrogates.store import write_whole
 from gateway.training.checkpoints import read_checkpoint, write_checkpoint
 from gateway.training.networks import BATCH, SEED, Pool, augment, task_loss
 
@@ -300,9 +301,7 @@ def drawn_views(pool: Pool, recipe: FineTuning, folder: Path) -> Tensor:
             parts = torch.arange(len(pool.images)).split(BATCH)
             drawn = [augmented(pool, index, recipe.side, random) for index in parts]
             views.append(torch.cat([(one * 255.0).round().to(torch.uint8) for one in drawn]))
-        beside = path.with_suffix(".part")
-        save_file({"views": torch.stack(views).contiguous()}, str(beside))
-        beside.replace(path)
+        write_whole(path, {"views": torch.stack(views).contiguous()}, {})
     return load_file(str(path))["views"]
 
 

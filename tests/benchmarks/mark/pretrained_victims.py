@@ -11,7 +11,6 @@ networks in its cache, and trains them there where they are missing.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -103,9 +102,7 @@ def pretrained_victim(
 
     checkpoint = path.with_suffix(".checkpoint")
     trained = fine_tune(net, tuning, pool, held, checkpoint, told)
-    partial = path.with_suffix(".partial")
-    save_net(trained, partial, tuning.side, {"half": "B"}, "float32")
-    os.replace(partial, path)
+    save_net(trained, path, tuning.side, {"half": "B"}, "float32")
     checkpoint.unlink(missing_ok=True)
     return path
 

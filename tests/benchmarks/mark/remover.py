@@ -9,17 +9,17 @@ view, learns with few pairs, and scaling takes some of the mark away.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gateway.mark.resample import resize
+from gateway.mark.surrogates.store import write_whole
 from gateway.training.networks import channels_first
 
 
@@ -132,9 +132,7 @@ def train_remover(
             say(f"remover step {step + 1}/{recipe.steps}: error {255.0 * (running / 200) ** 0.5:.2f} grey levels")
             running = 0.0
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file({name: value.cpu().contiguous() for name, value in net.state_dict().items()}, str(partial))
-    os.replace(partial, path)
+    write_whole(path, {name: value.cpu().contiguous() for name, value in net.state_dict().items()}, {})
     return net.eval()
 
 
