@@ -1,0 +1,44 @@
+"""Threads of a role share a few arenas of the C library's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from gateway.service.memory import ARENAS
+
+# Eight threads hold memory at once; glibc's malloc_info(3) then names every arena.
+_CHILD = """
+import ctypes, os, tempfile, threading
+from gateway.service.memory import keep_arenas_few
+if {few}:
+    keep_arenas_few()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
+together = threading.Barrier(8)
+def hold():
+    assert libc.malloc(ctypes.c_size_t(10_000))
+    together.wait()
+threads = [threading.Thread(target=hold) for _ in range(8)]
+[one.start() for one in threads], [one.join() for one in threads]
+with tempfile.NamedTemporaryFile() as file:
+    out = libc.fopen(file.name.encode(), b"w")
+    libc.malloc_info(0, ctypes.c_void_p(out))
+    libc.fclose(ctypes.c_void_p(out))
+    print(file.read().count(b"<heap nr="))
+"""
+
+
+def arenas(few: bool, **variables: str) -> int:
+    environment = {key: value for key, value in os.environ.items() if key != "MALLOC_ARENA_MAX"} | variables
+    command = [sys.executable, "-c", _CHILD.format(few=few)]
+    return int(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
+
+
+def test_threads_share_a_few_arenas() -> None:
+    assert arenas(few=True) <= ARENAS < arenas(few=False)
+
+
+def test_who_runs_the_site_may_say_otherwise() -> None:
+    assert arenas(few=True, MALLOC_ARENA_MAX="5") == 5
