@@ -49,17 +49,19 @@ _HINT = "somebody changed it; release it to make it again from the received byte
 
 
 def _verified(file: BinaryIO, sha256: str, size: int | None, what: str) -> BinaryIO:
-    digest, total, kept = hashlib.sha256(), 0, bytearray()
+    digest, total, kept = hashlib.sha256(), 0, list[bytes]()
     while piece := file.read(_PIECE):
         digest.update(piece)
         total += len(piece)
         if total <= IN_MEMORY:
-            kept += piece
+            kept.append(piece)
+        else:
+            kept.clear()
     if digest.hexdigest() != sha256 or (size is not None and total != size):
         raise HoldError("not-ours", f"the digest of {what} is not the one that was approved", _HINT)
     if total <= IN_MEMORY:
         file.close()
-        return io.BytesIO(kept)
+        return io.BytesIO(b"".join(kept))  # the stream shares the bytes; one piece alone is not copied at all
     file.seek(0)
     # Buffered: whoever reads lines of it would else read byte by byte.
     return cast(BinaryIO, io.BufferedReader(_CheckedAgain(file, sha256, total, what), _PIECE))

@@ -24,7 +24,7 @@ from pydicom.uid import EnhancedCTImageStorage
 
 from tests.benchmarks.processes import memory_of
 from tests.benchmarks.programs import program
-from tests.benchmarks.relay import PASS, SIDE, make_images, sink
+from tests.benchmarks.relay import PASS, make_images, sink
 from tests.benchmarks.site import gateway_site
 
 LOOKS_S = 0.02
@@ -34,7 +34,7 @@ LONGEST_S = 1800.0
 def make_large(folder: Path, mib: int) -> Path:
     """Return a multi-frame CT of so many MiB of pixels."""
     ds = dcmread(*make_images(folder, 1))
-    frames = mib * 2**20 // (SIDE * SIDE * 2)
+    frames = mib * 2**20 // (ds.Rows * ds.Columns * 2)
     ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
     ds.NumberOfFrames = frames
     ds.PixelData = np.tile(np.frombuffer(ds.PixelData, np.uint8), frames).tobytes()

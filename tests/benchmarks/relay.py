@@ -1,14 +1,18 @@
 """How fast instances go through: the gateway beside Orthanc (Lua auto-forward) and beside no relay at all, in one run.
 
     python -m tests.benchmarks.relay [--images 300] [--mark-images 40] [--json FILE]
+    python -m tests.benchmarks.relay --kind dx --images 20 --rounds 5 [--json FILE]
     python -m tests.benchmarks.relay --generator 32 [--rounds 3] [--processes 1,2] [--json FILE]
 
-Sender is DCMTK `storescu`, sink DCMTK `storescp`; images are CT of 512x512x16 bit made here from noise. Each chain runs
-with TCP_NODELAY=1 set and unset for the DCMTK programs (DCMTK reads that variable). A time runs from the start of the
-sender until the sink holds every file. Ratios are to the plain chain of the same setting. "mark, 0 steps" is the fast
-setting that exercises the whole way without optimisation; "mark" is the default mark, on fewer images.
+Sender is DCMTK `storescu`, sink DCMTK `storescp`; images are CT of 512x512x16 bit made here from noise, or with `--kind
+dx` radiographs of 10 MiB (2560x2048x16 bit), which are not marked. With `--rounds` each chain takes so many lots of new
+images, and the median counts. Each chain runs with TCP_NODELAY=1 set and unset for the DCMTK programs (DCMTK reads that
+variable). A time runs from the start of the sender until the sink holds every file. Ratios are to the plain chain of
+the same setting. "mark, 0 steps" is the fast setting that exercises the whole way without optimisation; "mark" is the
+default mark, on fewer images.
 
-The second form measures how much of the marker's own pace is left in a gateway (`tests.benchmarks.marker_alone`).
+The form with `--generator` measures how much of the marker's own pace is left in a gateway
+(`tests.benchmarks.marker_alone`).
 """
 
 from __future__ import annotations
@@ -17,43 +21,52 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    DigitalXRayImageStorageForPresentation,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
 
 from gateway.config import PASS_STATEMENT
 from tests.benchmarks.programs import free_port, listening, program, running
 from tests.benchmarks.site import gateway_site
 
-SIDE = 512
+SHAPES = {"ct": (512, 512), "dx": (2560, 2048)}
+"""Kind of image -> rows and columns; 16 bits a pixel."""
+SOP_CLASSES = {"ct": CTImageStorage, "dx": DigitalXRayImageStorageForPresentation}
 
 
-def make_images(folder: Path, count: int) -> list[Path]:
-    """`count` CT instances of one series, each with other pixels."""
+def make_images(folder: Path, count: int, kind: str = "ct") -> list[Path]:
+    """`count` instances of one series, each with other pixels."""
     random = np.random.default_rng(2026)
     study, series = generate_uid(), generate_uid()
-    rows, columns = np.mgrid[0:SIDE, 0:SIDE]
-    body = ((rows - 256) ** 2 / 220**2 + (columns - 256) ** 2 / 180**2) < 1
+    height, width = SHAPES[kind]
+    rows, columns = np.mgrid[0:height, 0:width]
+    body = ((rows / height - 0.5) / 0.43) ** 2 + ((columns / width - 0.5) / 0.35) ** 2 < 1
     files = []
     for number in range(count):
-        pixels = np.where(body, 40, -1000) + random.normal(0, 12, (SIDE, SIDE))
+        pixels = np.where(body, 40, -1000) + random.normal(0, 12, (height, width))
         ds = Dataset()
         ds.file_meta = FileMetaDataset()
         ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, generate_uid()
+        ds.SOPClassUID, ds.SOPInstanceUID = SOP_CLASSES[kind], generate_uid()
         ds.StudyInstanceUID, ds.SeriesInstanceUID = study, series
-        ds.Modality, ds.PatientName, ds.PatientID = "CT", "Bench^Mark", "BENCH"
+        ds.Modality, ds.PatientName, ds.PatientID = kind.upper(), "Bench^Mark", "BENCH"
         ds.StudyDate, ds.StudyTime, ds.AccessionNumber, ds.StudyID = "20260101", "120000", "", "1"
         ds.SeriesNumber, ds.InstanceNumber = 1, number + 1
         ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-        ds.Rows = ds.Columns = SIDE
+        ds.Rows, ds.Columns = height, width
         ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
         ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
         ds.PixelSpacing, ds.SliceThickness = [0.7, 0.7], 1.0
@@ -68,13 +81,13 @@ def make_images(folder: Path, count: int) -> list[Path]:
 
 
 @contextmanager
-def sink(folder: Path, environment: dict) -> Iterator[tuple[int, Path]]:
-    """A DCMTK storescp that writes into a folder; gives its port and the folder."""
+def sink(folder: Path, environment: dict, *more: str) -> Iterator[tuple[int, Path]]:
+    """A DCMTK storescp that writes into a folder, with `more` options; gives its port and the folder."""
     port, received = free_port(), folder / "sink"
     shutil.rmtree(received, ignore_errors=True)
     received.mkdir(parents=True)
     # +xa accepts every transfer syntax that it knows, +B writes what came, bit for bit
-    command = [program("storescp"), "+xa", "+B", "--max-pdu", "131072", "-od", received, "-aet", "SINK", port]
+    command = [program("storescp"), "+xa", "+B", *more, "--max-pdu", "131072", "-od", received, "-aet", "SINK", port]
     with running(command, environment, ready=listening(port)):
         yield port, received
 
@@ -121,18 +134,28 @@ def gateway(folder: Path, sink_port: int, environment: dict, route: str) -> Iter
         yield site.port
 
 
+def send(files: list[Path], port: int, environment: dict) -> None:
+    """Send files by one `storescu`, which ends when all are acknowledged."""
+    command = [program("storescu"), "--max-pdu", "131072", "-aet", "STORESCU", "-aec", "RELAY", "127.0.0.1", str(port)]
+    subprocess.run([*command, *map(str, files)], env=environment, check=True, capture_output=True)
+
+
+def arrived(received: Path, count: int, since: float) -> float:
+    """Wait until `count` files lie in the sink's folder; seconds since then (``time.monotonic``)."""
+    while len(list(received.iterdir())) < count:
+        time.sleep(0.02)
+        if time.monotonic() - since > 3600:
+            raise SystemExit("not all images arrived within an hour")
+    return time.monotonic() - since
+
+
 def time_chain(files: list[Path], port: int, received: Path, environment: dict) -> dict[str, float]:
     """Send all files; seconds until acknowledged, and until the sink has them."""
     already = len(list(received.iterdir()))
-    command = [program("storescu"), "--max-pdu", "131072", "-aet", "STORESCU", "-aec", "RELAY", "127.0.0.1", str(port)]
     begin = time.monotonic()
-    subprocess.run([*command, *map(str, files)], env=environment, check=True, capture_output=True)
+    send(files, port, environment)
     acknowledged = time.monotonic() - begin
-    while len(list(received.iterdir())) < already + len(files):
-        time.sleep(0.02)
-        if time.monotonic() - begin > 3600:
-            raise SystemExit("not all images arrived within an hour")
-    return {"acknowledged_s": acknowledged, "delivered_s": time.monotonic() - begin}
+    return {"acknowledged_s": acknowledged, "delivered_s": arrived(received, already + len(files), begin)}
 
 
 PASS = f'action = "pass"\npass_statement = "{PASS_STATEMENT}"'
@@ -150,9 +173,10 @@ def main() -> None:
     """Run every chain with both settings and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--kind", choices=sorted(SHAPES), default="ct")
     parser.add_argument("--mark-images", type=int, default=40, help="images of the chain with the default mark")
     parser.add_argument("--generator", type=int, default=0, help="images in mode generator beside the marker alone")
-    parser.add_argument("--rounds", type=int, default=3, help="of --generator")
+    parser.add_argument("--rounds", type=int, default=1, help="of each chain; the median counts")
     parser.add_argument("--processes", default="1", help="of the worker, with --generator; several take turns: 1,2")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -165,31 +189,23 @@ def main() -> None:
             arguments.json.write_text(json.dumps(rows, indent=2))
         return
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        files = make_images(folder, arguments.images)
         for nodelay in (True, False):
             environment = {k: v for k, v in os.environ.items() if k != "TCP_NODELAY"}
             if nodelay:
                 environment["TCP_NODELAY"] = "1"
             plain = None
             for title, relay, extra, slow in CHAINS:
-                chosen = files[: arguments.mark_images] if slow else files
-                if not chosen:
+                count = arguments.mark_images if slow else arguments.images
+                if not count or (arguments.kind != "ct" and extra != PASS and relay is gateway):
                     continue
-                with sink(folder, environment) as (sink_port, received):
-                    if relay is None:
-                        taken = time_chain(chosen, sink_port, received, environment)
-                    else:
-                        more = (extra,) if extra or relay is gateway else ()
-                        with relay(folder, sink_port, environment, *more) as port:
-                            taken = time_chain(chosen, port, received, environment)
-                rate = len(chosen) / taken["delivered_s"]
+                taken = _taken(relay, extra, Path(name), environment, (arguments.kind, count, arguments.rounds))
+                rate = count / taken["delivered_s"]
                 plain = plain or rate
                 rows.append(
                     {
                         "chain": title,
                         "tcp_nodelay": nodelay,
-                        "images": len(chosen),
+                        "images": count,
                         **{key: round(value, 2) for key, value in taken.items()},
                         "images_per_s": round(rate, 1),
                         "ratio_to_plain": round(rate / plain, 4),
@@ -198,6 +214,26 @@ def main() -> None:
                 print(json.dumps(rows[-1]), flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2))
+
+
+def _taken(
+    relay: Callable | None, extra: str, folder: Path, environment: dict, lots: tuple[str, int, int]
+) -> dict[str, float]:
+    """Medians of `time_chain` over lots (kind, images, how many): a relay takes what it knows for a repetition."""
+    kind, count, rounds = lots
+    with ExitStack() as open_ones:
+        sink_port, received = open_ones.enter_context(sink(folder, environment))
+        port = sink_port
+        if relay is not None:
+            more = (extra,) if extra or relay is gateway else ()
+            port = open_ones.enter_context(relay(folder, sink_port, environment, *more))
+        found = []
+        for number in range(rounds):
+            lot = folder / f"lot{number}"
+            lot.mkdir()
+            found.append(time_chain(make_images(lot, count, kind), port, received, environment))
+            shutil.rmtree(lot)
+    return {key: statistics.median(one[key] for one in found) for key in found[0]}
 
 
 if __name__ == "__main__":

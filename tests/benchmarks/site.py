@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from gateway.config import TRUST_STATEMENT
 from gateway.keys.generate import make_keys
 from tests.benchmarks.programs import free_port, listening, running
 
-WORKER_START_S = 6  # the worker loads torch meanwhile; a site starts it once
+START_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,13 @@ def gateway_site(home: Path, sink_port: int, environment: dict, route: str, work
     """Run what `write_site` has written, as `miad-gateway serve` does."""
     site = write_site(home, sink_port, route, worker)
     command = [sys.executable, "-m", "gateway.cli", "serve", "--config", site.config]
-    with running(command, environment, ready=listening(site.port), log=home / "log"):
-        time.sleep(WORKER_START_S)
+    log, is_there = home / "log", listening(site.port)
+
+    def is_ready() -> bool:  # the worker loads torch for a while
+        told = [
+            json.loads(line) for line in log.read_text().splitlines() if line.startswith("{") and line.endswith("}")
+        ]
+        return {"ingress", "worker"} <= {one["role"] for one in told if one["event"] == "ready"} and is_there()
+
+    with running(command, environment, ready=is_ready, log=log, wait_s=START_S):
         yield site

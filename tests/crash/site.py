@@ -76,6 +76,9 @@ class KillSite:
         Keys of another site, to be shared; None makes new ones.
     """
 
+    MODULE = "tests.crash.launch"
+    """What is run: the command line with points at which a process can be told to kill itself."""
+
     def __init__(self, folder: Path, sink_port: int, batch: int = 8, keys: Path | None = None) -> None:
         folder.mkdir(parents=True)
         self.port = free_port()
@@ -97,7 +100,7 @@ class KillSite:
 
     def start(self) -> None:
         """Start the supervisor, which starts the roles. Does not wait."""
-        command = [sys.executable, "-m", "tests.crash.launch", "serve", "--role", "all", "--config", str(self._file)]
+        command = [sys.executable, "-m", self.MODULE, "serve", "--role", "all", "--config", str(self._file)]
         # Each thread pool of torch wants every processor; with several roles and peers on few of them that only waits.
         environment = {**os.environ, ARM_VARIABLE: str(self._arm), "OMP_NUM_THREADS": "1"}
         with open(self.log, "ab") as log:

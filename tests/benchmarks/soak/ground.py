@@ -74,6 +74,8 @@ trust = "{tls.trust}"
 class SoakSite(KillSite):
     """One site in a folder that may be there already: then what lies in it goes on."""
 
+    MODULE = "gateway.cli"  # processes die from outside alone, and hold what the product's hold
+
     def __init__(self, folder: Path, database: str, first: int, second: int, report_port: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
