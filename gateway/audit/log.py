@@ -153,10 +153,11 @@ class AuditLog:
         self._flushed_at = 0.0
 
     def note(self, event: str, outcome: str, **fields: object) -> None:
-        """Append one line as `write` does, which is flushed with the next `write`, or by itself when a second has gone.
+        """Append one line as `write` does, flushed with the next `write` or `flush`, or by itself after a second.
 
-        For outcomes of what a flushed line of intent names: the end of the process loses none of them, a power cut
-        those of the last second, and then the intent stands there without its outcome.
+        The end of the process loses none of them, a power cut those of the last second. For outcomes of what a flushed
+        line of intent names, which then stands there without its outcome; and for what is done again unless a `flush`
+        came before it was called done.
         """
         self._append([Line(event, outcome, fields)], flush=False)
 
@@ -181,6 +182,12 @@ class AuditLog:
             The line could not be written.
         """
         self.write_all([Line(event, outcome, fields)])
+
+    def flush(self) -> None:
+        """Let the lines of `note` reach the disk, with one flush for all of them; OSError when they cannot."""
+        with self._lock:
+            if self._unflushed:
+                self._flush()
 
     def write_all(self, lines: Sequence[Line]) -> None:
         """Append several lines with one flush; as `write`. When it raises, some of them may stand there."""

@@ -144,6 +144,10 @@ class Deliverer:
         Returns whether the lease of the last one was lost.
         """
         store, tell = self._context.store, partial(audited_all, self._context.audit)
+        try:  # the lines of what was sent, with one flush: what is not settled is sent, and told of, again
+            self._context.audit.flush()
+        except OSError as error:
+            log.error("audit lines of deliveries could not be flushed", errno=error.errno)
         errors, delivered = store.settle_deliveries([change for change, _ in batch], tell)
         again = []
         for (change, row), error in zip(batch, errors, strict=True):

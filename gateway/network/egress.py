@@ -209,9 +209,9 @@ class Egress:
         self._write("failure", reason=error.code, status=status, **_item_fields(pool.config.name, item))
 
     def _write(self, outcome: str, **fields: object) -> None:
-        """Write an audit line about what has happened already: that it cannot be written does not undo it."""
+        """Note what has happened already: that it cannot be written does not undo it. Flushed before it is settled."""
         try:
-            self._audit.write(events.DELIVERY, outcome, **fields)
+            self._audit.note(events.DELIVERY, outcome, **fields)
         except OSError as error:
             _log.error("the audit line of a delivery could not be written: errno %s", error.errno)
 

@@ -109,6 +109,10 @@ def test_a_note_is_there_at_once_and_flushed_with_the_next_line(tmp_path, monkey
     audit._flushed_at -= 2  # two seconds later
     audit.note(events.ORIGINAL_RESTORED, "success")
     assert len(flushed) == 3
+    audit.note(events.ORIGINAL_RESTORED, "success")
+    audit.flush()
+    audit.flush()  # nothing is left
+    assert len(flushed) == 4
 
 
 @pytest.mark.parametrize("rotated", [True, False])

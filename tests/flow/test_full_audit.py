@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -95,3 +98,33 @@ def test_an_original_passes_only_when_that_was_told(flow):
     flow.seal()
     flow.deliver()
     assert flow.sender.received == [] and {state for state, *_ in of(flow, ids)} == {"received"}
+
+
+def test_lines_of_what_was_sent_are_on_the_disk_before_it_counts_as_sent(flow, monkeypatch):
+    """With one flush for all of them: a power cut before it lets them be sent, and told of, again."""
+    ids = [flow.receive(ct(number)) for number in range(1, 4)]
+    flow.seal()
+    flow.mark()
+    audit, order = flow.context.audit, []
+    flow.sender.fail = lambda destination, item: audit.note(events.DELIVERY, "success", destination=destination)
+    fsync, settle = os.fsync, flow.store.settle_deliveries
+    monkeypatch.setattr(os, "fsync", lambda file: (order.append("flushed"), fsync(file)))
+    monkeypatch.setattr(flow.store, "settle_deliveries", lambda *of: (order.append("settled"), settle(*of))[1])
+    audit._flushed_at = time.monotonic()  # or a note flushes by itself
+    flow.deliver()
+    assert order[:2] == ["flushed", "settled"] and order.count("flushed") == 1
+    assert {flow.deliveries(one)["outside"].state for one in ids} == {"sent"}
+    assert len(flow.audited(events.DELIVERY)) == 3
+
+
+def test_what_was_sent_stays_sent_when_its_lines_cannot_be_flushed(flow, monkeypatch):
+    one = flow.receive(ct(1))
+    flow.seal()
+    flow.mark()
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(flow.context.audit, "flush", full)
+    flow.deliver()
+    assert flow.deliveries(one)["outside"].state == "sent"
