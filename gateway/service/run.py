@@ -18,7 +18,7 @@ from gateway.service.control import SUPERVISOR, ControlSocket
 from gateway.service.hardening import forbid_core_dumps, forget_variables
 from gateway.service.ingress import IngressParts
 from gateway.service.link import Link
-from gateway.service.memory import keep_arenas_few
+from gateway.service.memory import keep_arenas_few, leave_alone_what_is_there
 from gateway.service.part import StartAnew
 from gateway.service.places import places
 from gateway.service.reading import Reading
@@ -81,6 +81,7 @@ def serve(
     audited(audit, events.CONFIGURATION_LOADED, "success", role=role, configuration_sha256=digest)
     runner = RoleRunner(role, reading, audit, PARTS[role](reading.config, audit))
     runner.start()
+    leave_alone_what_is_there()
     audited(audit, events.SERVICE_START, "success", role=role)
     log.info("ready", role=role, **runner.ports())
     try:

@@ -1,4 +1,4 @@
-"""Threads of a role share a few arenas of the C library's."""
+"""What a role's process does that it does not grow for hours."""
 
 from __future__ import annotations
 
@@ -42,3 +42,30 @@ def test_threads_share_a_few_arenas() -> None:
 
 def test_who_runs_the_site_may_say_otherwise() -> None:
     assert arenas(few=True, MALLOC_ARENA_MAX="5") == 5
+
+
+# A million old objects, and then rings that live for a while, as associations do: how many are there in the end?
+_OLD = """
+import collections, gc
+from gateway.service.memory import leave_alone_what_is_there
+class Ring:
+    def __init__(self):
+        self.itself = self
+old = [[] for _ in range(1_000_000)]
+gc.collect()
+if {left}:
+    leave_alone_what_is_there()
+lately = collections.deque(maxlen=30)
+for _ in range(200):
+    lately.append([Ring() for _ in range(1_000)])
+print(sum(type(one) is Ring for one in gc.get_objects()))
+"""
+
+
+def rings(left: bool) -> int:
+    command = [sys.executable, "-c", _OLD.format(left=left)]
+    return int(subprocess.run(command, check=True, capture_output=True).stdout)
+
+
+def test_what_ended_does_not_wait_for_as_many_as_there_were_at_the_start() -> None:
+    assert rings(left=True) < 100_000 < 190_000 < rings(left=False)
