@@ -144,10 +144,7 @@ class Deliverer:
         Returns whether the lease of the last one was lost.
         """
         store, tell = self._context.store, partial(audited_all, self._context.audit)
-        try:  # the lines of what was sent, with one flush: what is not settled is sent, and told of, again
-            self._context.audit.flush()
-        except OSError as error:
-            log.error("audit lines of deliveries could not be flushed", errno=error.errno)
+        self._flush_lines()
         errors, delivered = store.settle_deliveries([change for change, _ in batch], tell)
         again = []
         for (change, row), error in zip(batch, errors, strict=True):
@@ -166,6 +163,13 @@ class Deliverer:
         if gone:
             store.forget_spool_file(list(gone))
         return bool(errors) and isinstance(errors[-1], LeaseLost)
+
+    def _flush_lines(self) -> None:
+        """Of what was sent, with one flush for all: what is not settled then is sent, and told of, again."""
+        try:
+            self._context.audit.flush()
+        except OSError as error:  # it has been sent, whatever can be told of it
+            log.error("audit lines of deliveries could not be flushed", errno=error.errno)
 
     def hold_stranded(self) -> int:
         """Hold what waits for destinations that its route does not name any more. Returns how many deliveries."""
