@@ -182,6 +182,10 @@ class Egress:
         self._janitor.join()
         for pool in self._pools.values():
             pool.close()
+        try:  # the lines of a sender that settles nothing, as a probe
+            self._audit.flush()
+        except OSError as error:
+            _log.error("the audit lines of deliveries could not be flushed: errno %s", error.errno)
 
     def _pool(self, destination: str) -> Pool:
         try:

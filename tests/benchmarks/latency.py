@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -25,8 +24,7 @@ from gateway.config import load_config
 from gateway.database import InstanceRow, reading
 from gateway.mark.device import resolve_device
 from gateway.service import database
-from tests.benchmarks.programs import program
-from tests.benchmarks.relay import make_images, sink
+from tests.benchmarks.relay import make_images, send, sink
 from tests.benchmarks.site import gateway_site
 
 
@@ -49,7 +47,7 @@ def main() -> None:
         ):
             engine = database(load_config(site.config))
             for number, file in enumerate(files[: arguments.single]):
-                _send([file], site.port, environment)
+                send([file], site.port, environment)
                 _wait(engine, number + 1)
             waits = sorted(row.delivered_at - row.received_at for row in _rows(engine))
             figures = {
@@ -61,7 +59,7 @@ def main() -> None:
             print(json.dumps(figures), flush=True)
             if arguments.backlog:
                 before = {row.id for row in _rows(engine)}
-                _send(files[arguments.single :], site.port, environment)
+                send(files[arguments.single :], site.port, environment)
                 _wait(engine, len(files))
                 new = [row for row in _rows(engine) if row.id not in before]
                 figures["backlog"] = len(new)
@@ -71,12 +69,6 @@ def main() -> None:
             print(json.dumps(figures))
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2))
-
-
-def _send(files: list[Path], port: int, environment: dict) -> None:
-    address = ["-aet", "STORESCU", "-aec", "RELAY", "127.0.0.1", str(port)]
-    command = [program("storescu"), "--max-pdu", "131072", *address, *map(str, files)]
-    subprocess.run(command, env=environment, check=True, capture_output=True)
 
 
 def _rows(engine) -> list[InstanceRow]:

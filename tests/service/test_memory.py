@@ -1,4 +1,4 @@
-"""What a role's process does that it does not grow for hours."""
+"""How the threads of a role share memory, and how soon what is dead is given back."""
 
 from __future__ import annotations
 
