@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -24,14 +25,14 @@ from gateway.errors import CapacityError, fault
 from gateway.flow.backoff import delay_s
 from gateway.flow.faults import Repeated
 from gateway.flow.gate import Gate
+from gateway.flow.pace import Pace
 from gateway.flow.ports import Sender
 from gateway.flow.retention import Retainer
 from gateway.flow.states import to
 from gateway.flow.steps import Steps
 from gateway.flow.store import RECEIVED, SEALED, FlowStore
 
-DELIVERY_BATCH = 16  # instances claimed at once for each that may be under way
-MOST_BATCHES = 32
+MOST_CLAIMED = 512  # deliveries of a batch, however many may be under way
 RETENTION_S = 60.0
 STRANDED_S = 60.0  # between two looks for what a worker with an older configuration queued, or had claimed before
 
@@ -73,6 +74,7 @@ class FlowWorker:
         self._gate = gate or Gate()
         self._further = [*((name, self._in_shared(once), pause_s) for name, once, pause_s in further), *beside]
         self._repeated = Repeated()
+        self._paces = defaultdict[str, Pace](Pace)
         self._stop = threading.Event()
         self._bells: list[Bell] = []
         self._threads: list[threading.Thread] = []
@@ -155,8 +157,10 @@ class FlowWorker:
         if destination.closed_until(time.time()) is not None:
             return 0  # outside its schedule nothing is claimed: it waits as it is
         with self._gate.shared():
-            most = DELIVERY_BATCH * min(destination.at_a_time, MOST_BATCHES)
+            pace, began = self._paces[destination.name], time.monotonic()
+            most = min(pace.size * destination.at_a_time, MOST_CLAIMED)
             done = self._deliver(destination, self._store.claim_deliveries(destination.name, most, lease_s))
+            pace.took(done, time.monotonic() - began)
         if self._store.has_suspect_delivery(destination.name):
             with self._gate.alone():
                 done += self._deliver(destination, self._store.claim_suspect_delivery(destination.name, lease_s))

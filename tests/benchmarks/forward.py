@@ -1,6 +1,6 @@
 """How fast what waits in the spool goes out: the gateway beside DCMTK's own sender, in one run.
 
-    python -m tests.benchmarks.forward [--images 300] [--rounds 5] [--json FILE]
+    python -m tests.benchmarks.forward [--images 300] [--rounds 5] [--connections 1] [--processes 1] [--json FILE]
 
 The sink is DCMTK `storescp --fork`, TCP_NODELAY=1. First `storescu` sends the files to it. Then the gateway takes the
 same files in for it while the destination is paused, on a `pass` route; when all are sealed and wait, the destination
@@ -69,6 +69,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--connections", type=int, default=1, help="associations of the gateway at a time")
+    parser.add_argument("--processes", type=int, default=1, help="of the worker")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     environment = {**os.environ, "TCP_NODELAY": "1"}
@@ -76,7 +78,14 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as name,
         sink(Path(name), environment, "--fork") as (port, received),
-        gateway_site(Path(name) / "gateway", port, environment, PASS) as site,
+        gateway_site(
+            Path(name) / "gateway",
+            port,
+            environment,
+            PASS,
+            f"processes = {arguments.processes}",
+            f"connections = {arguments.connections}",
+        ) as site,
     ):
         forwarding = Forwarding(site, received, environment)
         for number in range(arguments.rounds):

@@ -27,13 +27,13 @@ class Site:
     calling_ae: str = "STORESCU"
 
 
-def write_site(home: Path, sink_port: int, route: str, worker: str = "") -> Site:
+def write_site(home: Path, sink_port: int, route: str, worker: str = "", destination: str = "") -> Site:
     """Keys and configuration of a gateway with one route to one plain destination on loopback.
 
     Parameters
     ----------
-    route, worker
-        Further TOML lines of the ``[[routes]]`` and ``[worker]`` tables.
+    route, worker, destination
+        Further TOML lines of the ``[[routes]]``, ``[worker]`` and ``[[destinations]]`` tables.
     """
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
@@ -54,6 +54,7 @@ ae_title = "SINK"
 host = "127.0.0.1"
 port = {sink_port}
 trust_statement = "{TRUST_STATEMENT}"
+{destination}
 [[routes]]
 name = "relay"
 called_ae = "RELAY"
@@ -65,9 +66,11 @@ destinations = ["sink"]
 
 
 @contextmanager
-def gateway_site(home: Path, sink_port: int, environment: dict, route: str, worker: str = "") -> Iterator[Site]:
+def gateway_site(
+    home: Path, sink_port: int, environment: dict, route: str, worker: str = "", destination: str = ""
+) -> Iterator[Site]:
     """Run what `write_site` has written, as `miad-gateway serve` does."""
-    site = write_site(home, sink_port, route, worker)
+    site = write_site(home, sink_port, route, worker, destination)
     command = [sys.executable, "-m", "gateway.cli", "serve", "--config", site.config]
     log, is_there = home / "log", listening(site.port)
 
