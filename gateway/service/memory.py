@@ -1,4 +1,4 @@
-"""Memory of a role's process: how threads share it, and how soon what is dead is given back."""
+"""Memory of a role's process: how threads share it, what of it is kept, and how soon what is dead is given back."""
 
 from __future__ import annotations
 
@@ -9,17 +9,27 @@ import os
 ARENAS = 2
 """Arenas of a process. glibc gives a thread one of its own, up to eight a core, and what a thread frees in its arena no
 other thread gets: memory then grows until each has been as full as its thread ever filled it."""
-_M_ARENA_MAX = -8  # mallopt(3)
+KEPT = 32 << 20
+"""Bytes at the end of an arena that may lie free, and of the largest block that is taken from one. What images are read
+into is given back and wanted again at once; glibc hands it to the system and back, which clears it each time."""
+_TUNED = (  # variable of the environment, parameter of mallopt(3), value
+    ("MALLOC_ARENA_MAX", -8, ARENAS),
+    ("MALLOC_MMAP_THRESHOLD_", -3, KEPT),
+    ("MALLOC_TRIM_THRESHOLD_", -1, KEPT),
+)
 
 
-def keep_arenas_few() -> None:
-    """Let threads share ``ARENAS`` arenas, unless MALLOC_ARENA_MAX says otherwise; with another C library do nothing.
+def tune_malloc() -> None:
+    """Let threads share ``ARENAS`` arenas, and these keep ``KEPT`` free bytes, unless glibc's own variables of the
+    environment say otherwise; with another C library do nothing.
 
     Holds for arenas that are not there yet: to be called before threads are.
     """
     libc = ctypes.CDLL(None)
-    if "MALLOC_ARENA_MAX" not in os.environ and hasattr(libc, "mallopt"):
-        libc.mallopt(_M_ARENA_MAX, ARENAS)
+    if hasattr(libc, "mallopt"):
+        for variable, parameter, value in _TUNED:
+            if variable not in os.environ:
+                libc.mallopt(parameter, value)
 
 
 def leave_alone_what_is_there() -> None:

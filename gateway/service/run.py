@@ -18,7 +18,7 @@ from gateway.service.control import SUPERVISOR, ControlSocket
 from gateway.service.hardening import forbid_core_dumps, forget_variables
 from gateway.service.ingress import IngressParts
 from gateway.service.link import Link
-from gateway.service.memory import keep_arenas_few, leave_alone_what_is_there
+from gateway.service.memory import leave_alone_what_is_there, tune_malloc
 from gateway.service.part import StartAnew
 from gateway.service.places import places
 from gateway.service.reading import Reading
@@ -73,7 +73,7 @@ def serve(
     forbid_core_dumps()
     if role == "all" or (supervisor is None and len(processes_of(reading.config, role)) > 1):
         return _supervise(reading, wishes, without, role)
-    keep_arenas_few()
+    tune_malloc()
     forget_variables(foreign_variables(reading.config, role))
     audit = AuditLog(places(reading.config).audit(role))
     wishes.on_signals()  # before anybody can see that the role is there

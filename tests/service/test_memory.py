@@ -1,4 +1,4 @@
-"""How the threads of a role share memory, and how soon what is dead is given back."""
+"""How the threads of a role share memory, what of it is kept, and how soon what is dead is given back."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from gateway.service.memory import ARENAS
 # Eight threads hold memory at once; glibc's malloc_info(3) then names every arena.
 _CHILD = """
 import ctypes, os, tempfile, threading
-from gateway.service.memory import keep_arenas_few
+from gateway.service.memory import tune_malloc
 if {few}:
-    keep_arenas_few()
+    tune_malloc()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
 together = threading.Barrier(8)
@@ -42,6 +42,37 @@ def test_threads_share_a_few_arenas() -> None:
 
 def test_who_runs_the_site_may_say_otherwise() -> None:
     assert arenas(few=True, MALLOC_ARENA_MAX="5") == 5
+
+
+# How often the system gives, and clears, a page for images that are read again and again.
+_READ = """
+import resource
+from gateway.service.memory import tune_malloc
+if {tuned}:
+    tune_malloc()
+def read():
+    return b"".join([bytes([number]) * (1 << 20) for number in range(10)])
+for _ in range(5):
+    read()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    read()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(tuned: bool, **variables: str) -> int:
+    command = [sys.executable, "-c", _READ.format(tuned=tuned)]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")} | variables
+    return int(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
+
+
+def test_what_images_are_read_into_is_not_cleared_anew_for_each() -> None:
+    assert page_faults(tuned=True) < 500 < 20_000 < page_faults(tuned=False)
+
+
+def test_who_runs_the_site_may_say_that_it_is_given_back() -> None:
+    assert page_faults(tuned=True, MALLOC_TRIM_THRESHOLD_="65536") > 20_000
 
 
 # A million old objects, and then rings that live for a while, as associations do: how many are there in the end?
