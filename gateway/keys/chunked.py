@@ -160,6 +160,8 @@ class ChunkedReader(io.RawIOBase):
         self._size = body - count * TAG
         self._position = 0
         self._current: tuple[int, bytes] = (-1, b"")
+        self._scratch: Scratch | None = None
+        self._ended = False  # the final chunk was opened, which only opens as such
 
     @property
     def size(self) -> int:
@@ -189,7 +191,7 @@ class ChunkedReader(io.RawIOBase):
         while wanted > 0 and (part := self._part(wanted)):
             parts.append(part)
             wanted -= len(part)
-        if wanted:  # the end was asked for: make sure that it is the end, also when the plaintext is empty
+        if wanted and not self._ended:  # make sure that it is the end, also when the plaintext is empty
             self._load(self._count - 1)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -197,9 +199,18 @@ class ChunkedReader(io.RawIOBase):
         return self.read(-1)
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+        view = memoryview(buffer).cast("B")
+        index, offset = divmod(self._position, self._chunk)
+        length = min(self._chunk, self._size - self._position)
+        if offset or not 0 < length <= len(view):
+            data = self.read(len(view))
+            view[: len(data)] = data
+            return len(data)
+        self._file.seek(self._start + index * (self._chunk + TAG))
+        self._scratch = self._scratch or Scratch()
+        self._decrypt_into(index, self._scratch.room(length + TAG)[0], view[:length])
+        self._position += length
+        return length
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -220,15 +231,8 @@ class ChunkedReader(io.RawIOBase):
         """
         self._file.seek(self._start)
         for index in range(self._count):
-            length = min(self._chunk, self._size - index * self._chunk) + TAG
-            sealed, plaintext = scratch.room(length)
-            if self._file.readinto(sealed) != length:  # type: ignore[attr-defined]  # of a buffered file: all there is
-                raise SealError("truncated", "an encrypted file ends too early")
-            final = index == self._count - 1
-            try:
-                self._cipher.decrypt_into(_nonce(self._prefix, index, final), sealed, self._aad, plaintext)
-            except InvalidTag:
-                self._explain(bytes(sealed), index, final)
+            sealed, plaintext = scratch.room(min(self._chunk, self._size - index * self._chunk) + TAG)
+            self._decrypt_into(index, sealed, plaintext)
             yield plaintext
 
     def close(self) -> None:
@@ -257,6 +261,17 @@ class ChunkedReader(io.RawIOBase):
             self._explain(sealed, index, final)
         self._current = (index, plaintext)
         return plaintext
+
+    def _decrypt_into(self, index: int, sealed: memoryview, plaintext: memoryview) -> None:
+        """Read a chunk, at which the file stands, into `sealed`, and open it into `plaintext`."""
+        if self._file.readinto(sealed) != len(sealed):  # type: ignore[attr-defined]  # of a buffered file: all there is
+            raise SealError("truncated", "an encrypted file ends too early")
+        final = index == self._count - 1
+        try:
+            self._cipher.decrypt_into(_nonce(self._prefix, index, final), sealed, self._aad, plaintext)
+        except InvalidTag:
+            self._explain(bytes(sealed), index, final)
+        self._ended |= final
 
     def _explain(self, sealed: bytes, index: int, final: bool) -> NoReturn:
         """Why a chunk does not open."""

@@ -156,9 +156,11 @@ class _Window(io.RawIOBase):
         return data
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+        left = max(0, self._size - self._position)
+        self._file.seek(self._start + self._position)
+        count = self._file.readinto(memoryview(buffer)[:left])  # type: ignore[attr-defined]
+        self._position += count
+        return count
 
     def close(self) -> None:
         if not self.closed:
