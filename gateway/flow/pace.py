@@ -7,7 +7,7 @@ other worker takes, and a pause or another priority counts for the next batch al
 from __future__ import annotations
 
 LEAST = 16
-MOST = 128
+MOST = 64
 MOMENT_S = 0.5
 
 
@@ -17,9 +17,9 @@ class Pace:
     def __init__(self) -> None:
         self.size = LEAST
 
-    def took(self, done: int, seconds: float) -> None:
-        """A batch is over: so many went well, in that time. Only a whole batch says that there may be more."""
+    def took(self, is_whole: bool, seconds: float) -> None:
+        """A batch is over, in that time. `is_whole`: as many were tried as were asked for, so there may be more."""
         if seconds > MOMENT_S:
             self.size = max(self.size // 2, LEAST)
-        elif done >= self.size and seconds < MOMENT_S / 2:
+        elif is_whole and seconds < MOMENT_S / 2:
             self.size = min(self.size * 2, MOST)

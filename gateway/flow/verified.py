@@ -56,7 +56,8 @@ def _verified(file: BinaryIO, sha256: str, size: int | None, what: str) -> Binar
     while count := file.readinto(room[total : total + _PIECE] if in_memory else room):  # type: ignore[attr-defined]
         digest.update(room[total : total + count] if in_memory else room[:count])
         total += count
-    if digest.hexdigest() != sha256 or total != (length if size is None else size) or (in_memory and file.read(1)):
+    fits = total == (length if size is None else size) and (not in_memory or (total == length and not file.read(1)))
+    if digest.hexdigest() != sha256 or not fits:
         raise HoldError("not-ours", f"the digest of {what} is not the one that was approved", _HINT)
     if in_memory:
         file.close()
@@ -84,8 +85,11 @@ class _Held(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._data)}[whence] + offset
-        return self._position
+        position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._data)}[whence] + offset
+        if position < 0:
+            raise ValueError("seek before the start")
+        self._position = position
+        return position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         piece = self._data[self._position : self._position + len(buffer)]

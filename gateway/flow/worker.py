@@ -160,7 +160,7 @@ class FlowWorker:
             pace, began = self._paces[destination.name], time.monotonic()
             most = min(pace.size * destination.at_a_time, MOST_CLAIMED)
             done = self._deliver(destination, self._store.claim_deliveries(destination.name, most, lease_s))
-            pace.took(done, time.monotonic() - began)
+            pace.took(done >= most, time.monotonic() - began)
         if self._store.has_suspect_delivery(destination.name):
             with self._gate.alone():
                 done += self._deliver(destination, self._store.claim_suspect_delivery(destination.name, lease_s))

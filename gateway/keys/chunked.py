@@ -270,6 +270,7 @@ class ChunkedReader(io.RawIOBase):
         try:
             self._cipher.decrypt_into(_nonce(self._prefix, index, final), sealed, self._aad, plaintext)
         except InvalidTag:
+            plaintext[:] = bytes(len(plaintext))  # what was decrypted is nobody's
             self._explain(bytes(sealed), index, final)
         self._ended |= final
 

@@ -12,10 +12,10 @@ other thread gets: memory then grows until each has been as full as its thread e
 KEPT = 32 << 20
 """Bytes at the end of an arena that may lie free, and of the largest block that is taken from one. What images are read
 into is given back and wanted again at once; glibc hands it to the system and back, which clears it each time."""
-_TUNED = (  # variable of the environment, parameter of mallopt(3), value
-    ("MALLOC_ARENA_MAX", -8, ARENAS),
-    ("MALLOC_MMAP_THRESHOLD_", -3, KEPT),
-    ("MALLOC_TRIM_THRESHOLD_", -1, KEPT),
+_TUNED = (  # variable of the environment, glibc's tunable, parameter of mallopt(3), value
+    ("MALLOC_ARENA_MAX", "glibc.malloc.arena_max", -8, ARENAS),
+    ("MALLOC_MMAP_THRESHOLD_", "glibc.malloc.mmap_threshold", -3, KEPT),
+    ("MALLOC_TRIM_THRESHOLD_", "glibc.malloc.trim_threshold", -1, KEPT),
 )
 
 
@@ -27,8 +27,9 @@ def tune_malloc() -> None:
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        for variable, parameter, value in _TUNED:
-            if variable not in os.environ:
+        tunables = os.environ.get("GLIBC_TUNABLES", "")
+        for variable, tunable, parameter, value in _TUNED:
+            if variable not in os.environ and tunable not in tunables:
                 libc.mallopt(parameter, value)
 
 

@@ -305,6 +305,30 @@ def test_another_digest_or_size_opens_nothing(sha256, size):
     assert caught.value.code == "not-ours"
 
 
+class Shorter(io.BytesIO):
+    """A file that ends before its length says."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return super().seek(offset, whence) + (10 if whence == io.SEEK_END else 0)
+
+
+def test_nothing_is_put_in_place_of_what_a_file_has_lost():
+    digest = verified_module.hashlib.sha256(DATA).hexdigest()
+    with pytest.raises(HoldError, match="digest"):
+        verified(lambda: Shorter(DATA), digest, len(DATA), "a file")()
+
+
+def test_a_verified_file_is_read_from_anywhere_in_it():
+    digest = verified_module.hashlib.sha256(DATA).hexdigest()
+    with verified(lambda: io.BytesIO(DATA), digest, len(DATA), "a file")() as file:
+        file.seek(-7, io.SEEK_END)
+        assert file.read() == DATA[-7:] and file.read() == b""
+        with pytest.raises(ValueError, match="before the start"):
+            file.seek(-1)
+        file.seek(3)
+        assert file.read(5) == DATA[3:8]
+
+
 def test_a_file_that_is_changed_while_it_is_sent_loses_its_end(monkeypatch):
     monkeypatch.setattr(verified_module, "IN_MEMORY", 100)
     digest = verified_module.hashlib.sha256(DATA).hexdigest()

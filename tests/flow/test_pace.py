@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from gateway.config import TRUST_STATEMENT
 from gateway.config.models import PASS_STATEMENT, Worker
 from gateway.flow import pace
@@ -18,23 +16,22 @@ def test_it_doubles_with_each_whole_batch_that_went_out_soon_up_to_the_most():
     one, sizes = Pace(), []
     for _ in range(6):
         sizes.append(one.size)
-        one.took(one.size, FAST)
-    assert sizes == [LEAST, 2 * LEAST, 4 * LEAST, MOST, MOST, MOST]
+        one.took(True, FAST)
+    assert sizes == [LEAST, 2 * LEAST, MOST, MOST, MOST, MOST]
 
 
 def test_it_halves_when_one_took_long_down_to_the_least():
     one = Pace()
     for _ in range(3):
-        one.took(one.size, FAST)
-    for expected in (MOST // 2, MOST // 4, LEAST, LEAST):
-        one.took(0, SLOW)
+        one.took(True, FAST)
+    for expected in (MOST // 2, LEAST, LEAST):
+        one.took(False, SLOW)
         assert one.size == expected
 
 
-@pytest.mark.parametrize("done", [0, LEAST - 1])
-def test_part_of_a_batch_and_one_that_failed_at_once_say_nothing(done):
+def test_part_of_a_batch_or_one_that_failed_at_once_says_nothing():
     one = Pace()
-    one.took(done, FAST)
+    one.took(False, FAST)
     assert one.size == LEAST
 
 

@@ -29,25 +29,60 @@ def sealed(data: bytes, context: bytes = CONTEXT, step: int = 700) -> bytes:
 
 
 def opened(file: bytes, key: bytes = KEY, context: bytes = CONTEXT) -> bytes:
-    """Read in both ways: at once, and piece by piece in memory that all files of these tests share."""
+    """Read in each way: at once, piece by piece in memory that all files of these tests share, and into a buffer."""
     found = []
-    for read in (ChunkedReader.read, lambda reader: b"".join(map(bytes, reader.pieces(SCRATCH)))):
+    for read in (ChunkedReader.read, lambda reader: b"".join(map(bytes, reader.pieces(SCRATCH))), read_into):
         try:
             found.append(read(ChunkedReader(io.BytesIO(file), key, context)))
         except SealError as error:
             found.append(error)
-    whole, pieces = found
+    whole, *others = found
     if isinstance(whole, SealError):
-        assert isinstance(pieces, SealError) and pieces.code == whole.code
+        assert {getattr(other, "code", None) for other in others} == {whole.code}
         raise whole
-    assert pieces == whole
+    assert others == [whole, whole]
     return whole
+
+
+def read_into(reader: ChunkedReader) -> bytes:
+    buffer, found = bytearray(CHUNK + 1), b""
+    while count := reader.readinto(memoryview(buffer)):
+        found += buffer[:count]
+    return found
 
 
 def code_of(file: bytes, **changes: bytes) -> str:
     with pytest.raises(SealError) as caught:
         opened(file, **changes)
     return caught.value.code
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 3000), st.integers(0, 2600)), max_size=8))
+@examples(200)
+def test_it_reads_as_a_file_in_memory_does(steps):
+    """Read and read into, from anywhere, in any order."""
+    data = os.urandom(2600)
+    ours, plain = ChunkedReader(io.BytesIO(sealed(data)), KEY, CONTEXT), io.BytesIO(data)
+    for into, size, position in steps:
+        ours.seek(position)
+        plain.seek(position)
+        wanted = plain.read(size)
+        if into:
+            buffer = bytearray(size)
+            count = ours.readinto(memoryview(buffer))
+            assert bytes(buffer[:count]) == wanted[:count] and (count > 0) == bool(wanted)
+        else:
+            assert ours.read(size) == wanted
+
+
+def test_what_was_changed_does_not_stay_in_the_buffer():
+    file = bytearray(sealed(bytes([255]) * 2 * CHUNK))
+    file[-TAG - 1] ^= 1
+    reader, buffer = ChunkedReader(io.BytesIO(file), KEY, CONTEXT), bytearray(CHUNK)
+    assert reader.readinto(memoryview(buffer)) == CHUNK
+    with pytest.raises(SealError, match="changed"):
+        reader.readinto(memoryview(buffer))
+    assert not any(buffer)
 
 
 @pytest.mark.parametrize("size", [0, 1, 1023, 1024, 1025, 2047, 2048, 2049, 5000])
