@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -54,7 +54,7 @@ class Stamp:
         return int(self.ink.sum() + self.rim.sum())
 
 
-@cache
+@lru_cache(maxsize=256)  # images have sizes of many kinds
 def text_stamp(
     lines: tuple[str, ...], height: int, pitch: int, scale: tuple[float, float] = (1.0, 1.0), *, rimmed: bool = False
 ) -> Stamp:
@@ -120,7 +120,7 @@ def _stamp(ink: np.ndarray, height: float, scale: tuple[float, float], *, rimmed
     return Stamp(ink, ndimage.binary_dilation(ink, disc) & ~ink)
 
 
-@cache
+@lru_cache(maxsize=32)  # each is a whole font in memory
 def _font(height: int) -> ImageFont.FreeTypeFont:
     """Return the smallest font whose capitals, drawn with ``WEIGHT``, are at least ``height`` pixels high."""
     size = max(6.0, height / (0.72 + 2.0 * WEIGHT))
