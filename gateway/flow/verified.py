@@ -50,52 +50,25 @@ _HINT = "somebody changed it; release it to make it again from the received byte
 
 def _verified(file: BinaryIO, sha256: str, size: int | None, what: str) -> BinaryIO:
     digest, total, length = hashlib.sha256(), 0, file.seek(0, io.SEEK_END)
-    in_memory = length <= IN_MEMORY
     file.seek(0)
-    room = memoryview(bytearray(length if in_memory else _PIECE))
-    while count := file.readinto(room[total : total + _PIECE] if in_memory else room):  # type: ignore[attr-defined]
-        digest.update(room[total : total + count] if in_memory else room[:count])
-        total += count
-    fits = total == (length if size is None else size) and (not in_memory or (total == length and not file.read(1)))
-    if digest.hexdigest() != sha256 or not fits:
+    kept = io.BytesIO()
+    in_memory = length <= IN_MEMORY
+    if in_memory and length:  # room for all of it, where it is sent from
+        kept.seek(length - 1)
+        kept.write(b"\0")
+        kept.seek(0)
+    with kept.getbuffer() if in_memory else memoryview(bytearray(_PIECE)) as room:
+        while count := file.readinto(room[total : total + _PIECE] if in_memory else room):  # type: ignore[attr-defined]
+            digest.update(room[total : total + count] if in_memory else room[:count])
+            total += count
+    if digest.hexdigest() != sha256 or total != length or size not in (None, total):
         raise HoldError("not-ours", f"the digest of {what} is not the one that was approved", _HINT)
     if in_memory:
         file.close()
-        return cast(BinaryIO, io.BufferedReader(_Held(room)))
+        return kept
     file.seek(0)
     # Buffered: whoever reads lines of it would else read byte by byte.
     return cast(BinaryIO, io.BufferedReader(_CheckedAgain(file, sha256, total, what), _PIECE))
-
-
-class _Held(io.RawIOBase):
-    """Bytes in memory as a file, where they lie."""
-
-    def __init__(self, data: memoryview) -> None:
-        super().__init__()
-        self._data = data
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        position = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._data)}[whence] + offset
-        if position < 0:
-            raise ValueError("seek before the start")
-        self._position = position
-        return position
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        piece = self._data[self._position : self._position + len(buffer)]
-        buffer[: len(piece)] = piece
-        self._position += len(piece)
-        return len(piece)
 
 
 class _CheckedAgain(io.RawIOBase):

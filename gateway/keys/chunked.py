@@ -160,8 +160,6 @@ class ChunkedReader(io.RawIOBase):
         self._size = body - count * TAG
         self._position = 0
         self._current: tuple[int, bytes] = (-1, b"")
-        self._scratch: Scratch | None = None
-        self._ended = False  # the final chunk was opened, which only opens as such
 
     @property
     def size(self) -> int:
@@ -191,7 +189,7 @@ class ChunkedReader(io.RawIOBase):
         while wanted > 0 and (part := self._part(wanted)):
             parts.append(part)
             wanted -= len(part)
-        if wanted and not self._ended:  # make sure that it is the end, also when the plaintext is empty
+        if wanted:  # the end was asked for: make sure that it is the end, also when the plaintext is empty
             self._load(self._count - 1)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -207,8 +205,7 @@ class ChunkedReader(io.RawIOBase):
             view[: len(data)] = data
             return len(data)
         self._file.seek(self._start + index * (self._chunk + TAG))
-        self._scratch = self._scratch or Scratch()
-        self._decrypt_into(index, self._scratch.room(length + TAG)[0], view[:length])
+        self._decrypt_into(index, memoryview(bytearray(length + TAG)), view[:length])
         self._position += length
         return length
 
@@ -272,7 +269,6 @@ class ChunkedReader(io.RawIOBase):
         except InvalidTag:
             plaintext[:] = bytes(len(plaintext))  # what was decrypted is nobody's
             self._explain(bytes(sealed), index, final)
-        self._ended |= final
 
     def _explain(self, sealed: bytes, index: int, final: bool) -> NoReturn:
         """Why a chunk does not open."""

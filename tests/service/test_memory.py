@@ -32,10 +32,16 @@ with tempfile.NamedTemporaryFile() as file:
 """
 
 
-def arenas(few: bool, **variables: str) -> int:
-    environment = {key: value for key, value in os.environ.items() if key != "MALLOC_ARENA_MAX"} | variables
-    command = [sys.executable, "-c", _CHILD.format(few=few)]
+def number(script: str, **variables: str) -> int:
+    """What a process of its own prints, with these variables of glibc's and no others."""
+    glibc = ("MALLOC_", "GLIBC_TUNABLES")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(glibc)} | variables
+    command = [sys.executable, "-c", script]
     return int(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
+
+
+def arenas(few: bool, **variables: str) -> int:
+    return number(_CHILD.format(few=few), **variables)
 
 
 def test_threads_share_a_few_arenas() -> None:
@@ -64,10 +70,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def page_faults(tuned: bool, **variables: str) -> int:
-    command = [sys.executable, "-c", _READ.format(tuned=tuned)]
-    ours = ("MALLOC_", "GLIBC_TUNABLES")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)} | variables
-    return int(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
+    return number(_READ.format(tuned=tuned), **variables)
 
 
 def test_what_images_are_read_into_is_not_cleared_anew_for_each() -> None:
@@ -100,8 +103,7 @@ print(sum(type(one) is Ring for one in gc.get_objects()))
 
 
 def rings(left: bool) -> int:
-    command = [sys.executable, "-c", _OLD.format(left=left)]
-    return int(subprocess.run(command, check=True, capture_output=True).stdout)
+    return number(_OLD.format(left=left))
 
 
 def test_what_ended_does_not_wait_for_as_many_as_there_were_at_the_start() -> None:
