@@ -159,8 +159,9 @@ class Protector:
         return record
 
     def batch_key(self, header: InstanceHeader, decision: Decision, route: Route) -> str:
-        """What instances have in common that the marker takes together, at most 64 characters: modality profile, rows
-        by columns by samples, a digest of the settings, and whether it is a key slice (`gateway.protect.key_slices`).
+        """What instances have in common that the marker takes together, at most 64 characters: modality profile, a digest
+        of the settings, and whether it is a key slice (`gateway.protect.key_slices`); on a GPU, which computes images of
+        one shape together, rows by columns by samples as well. A processor has a core for each image, whatever its shape.
         """
         if decision.profile is None:
             return "remap"
@@ -168,7 +169,9 @@ class Protector:
         digest = hashlib.sha256(f"{name}\n{settings.model_dump_json()}".encode()).hexdigest()
         number = slice_number(header) if uses(settings) else None
         key = ":key" if number is not None and is_key(number) else ""  # before those that begin from them
-        return f"{name[:24]}:{header.rows}x{header.columns}x{header.samples}:{digest[:16]}{key}"
+        is_apart = self._marker(settings).device.type != "cpu"
+        shape = f":{header.rows}x{header.columns}x{header.samples}" if is_apart else ""
+        return f"{name[:24]}{shape}:{digest[:16]}{key}"
 
     def refusal(self, record: VaultRecord, decision: Decision) -> GatewayError | None:
         """Why no copy of a sealed original is made, None where one is: held or blocked, or its UID is another's.

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from gateway.audit import events
 from gateway.config.models import PASS_STATEMENT, Mark, Route
@@ -377,6 +378,20 @@ def test_batches_of_one_and_of_eight_give_the_same_marks(make_flow):
         marked.append({item.sop_instance_uid: decoded(data).PixelData for _, item, data in flow.sender.received})
     assert len(marked[0]) == 8
     assert marked[0] == marked[1]
+
+
+@pytest.mark.parametrize(("device", "batches"), [("cpu", [3]), ("cuda", [2, 1])])
+def test_a_processor_takes_images_of_all_shapes_together_and_a_gpu_those_of_one(flow, monkeypatch, device, batches):
+    """No GPU is needed: the kinds are chosen by the device that a marker has, before anything is computed."""
+    marker = flow.context.protector._marker(flow.context.protector._settings(ROUTE))
+    monkeypatch.setattr(marker, "device", torch.device(device))
+    lower = ct(2)
+    lower.Rows -= 16
+    lower.PixelData = lower.PixelData[: lower.Rows * lower.Columns * 2]
+    for one in (ct(1), lower, ct(3)):
+        flow.receive(one)
+    flow.seal()
+    assert [len(flow.store.claim_batch(8, 60)) for _ in batches] == batches
 
 
 # -- deliver -------------------------------------------------------------------------------------------------------
