@@ -174,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--kind", choices=sorted(SHAPES), default="ct")
-    parser.add_argument("--mark-images", type=int, default=40, help="images of the chain with the default mark")
+    parser.add_argument("--mark-images", type=int, default=40, help="images of the chain with the default mark; 0: no marks")
     parser.add_argument("--generator", type=int, default=0, help="images in mode generator beside the marker alone")
     parser.add_argument("--rounds", type=int, default=1, help="of each chain; the median counts")
     parser.add_argument("--processes", default="1", help="of the worker, with --generator; several take turns: 1,2")
@@ -196,7 +196,8 @@ def main() -> None:
             plain = None
             for title, relay, extra, slow in CHAINS:
                 count = arguments.mark_images if slow else arguments.images
-                if not count or (arguments.kind != "ct" and extra != PASS and relay is gateway):
+                has_mark = relay is gateway and extra != PASS
+                if has_mark and (arguments.kind != "ct" or not arguments.mark_images):
                     continue
                 taken = _taken(relay, extra, Path(name), environment, (arguments.kind, count, arguments.rounds))
                 rate = count / taken["delivered_s"]
