@@ -159,9 +159,9 @@ class Protector:
         return record
 
     def batch_key(self, header: InstanceHeader, decision: Decision, route: Route) -> str:
-        """What instances have in common that the marker takes together, at most 64 characters: modality profile, a digest
-        of the settings, and whether it is a key slice (`gateway.protect.key_slices`); on a GPU, which computes images of
-        one shape together, rows by columns by samples as well. A processor has a core for each image, whatever its shape.
+        """What instances have in common that the marker takes together, at most 64 characters: modality profile, a
+        digest of the settings, and whether it is a key slice (`gateway.protect.key_slices`); on a GPU, which computes
+        images of one shape together, rows by columns by samples as well: a processor gives each image a core.
         """
         if decision.profile is None:
             return "remap"

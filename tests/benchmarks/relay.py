@@ -174,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--kind", choices=sorted(SHAPES), default="ct")
-    parser.add_argument("--mark-images", type=int, default=40, help="images of the chain with the default mark; 0: no marks")
+    parser.add_argument("--mark-images", type=int, default=40, help="images with the default mark; 0: none with marks")
     parser.add_argument("--generator", type=int, default=0, help="images in mode generator beside the marker alone")
     parser.add_argument("--rounds", type=int, default=1, help="of each chain; the median counts")
     parser.add_argument("--processes", default="1", help="of the worker, with --generator; several take turns: 1,2")
