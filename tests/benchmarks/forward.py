@@ -17,12 +17,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from gateway import service
 from gateway.commands.destinations import with_wakes
 from gateway.config import load_config
 from gateway.flow.overview import Overview, look
+from tests.benchmarks.facts import facts
 from tests.benchmarks.relay import PASS, arrived, make_images, send, sink
 from tests.benchmarks.site import Site, gateway_site
 
@@ -87,6 +89,7 @@ def main() -> None:
             f"connections = {arguments.connections}",
         ) as site,
     ):
+        told = facts(Path(name), "DCMTK")
         forwarding = Forwarding(site, received, environment)
         for number in range(arguments.rounds):
             lot = Path(name) / f"lot{number}"
@@ -103,8 +106,9 @@ def main() -> None:
     figures = {"images": arguments.images, "images_per_s": medians}
     figures["ratio"] = round(statistics.median(rates["gateway"]) / statistics.median(rates["storescu"]), 2)
     print(json.dumps(figures))
+    print(f"medians of {arguments.rounds}; {told}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2))
+        arguments.json.write_text(json.dumps({**figures, "facts": asdict(told)}, indent=2) + "\n", "utf-8")
 
 
 def empty(folder: Path) -> None:

@@ -14,18 +14,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gateway.bucket import Bucket
 from gateway.config.store import Store
+from tests.benchmarks.facts import facts
 from tests.benchmarks.far import far
 from tests.benchmarks.processes import cpu_of_one
 from tests.benchmarks.programs import free_port, listening, running
@@ -158,6 +157,7 @@ def main() -> None:
         return
     numbers = [int(one) for one in arguments.at_once.split(",")]
     with tempfile.TemporaryDirectory() as name, engines_of(Path(name), arguments.delay_ms) as engines:
+        told = facts(Path(name), "DCMTK", "PostgreSQL")
         files = make_images(Path(name), arguments.images)
         table = rows(measure(Path(name), files, engines, arguments.rounds, numbers), len(files))
     for row in table:
@@ -166,11 +166,10 @@ def main() -> None:
             f"  {row['objects_an_image']:5.2f} objects  {row['cpu_ms_an_image']:5.1f} ms of processor"
             f"  {row['ratio']:5.2f}"
         )
-    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.0f}"
     setting = f"{arguments.delay_ms:g} ms each way to the store, {arguments.images} images, {arguments.rounds} rounds"
-    print(f"{setting}; {machine}")
+    print(f"{setting}; {told}")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"rows": table, "machine": machine}, indent=2) + "\n", "utf-8")
+        arguments.json.write_text(json.dumps({"rows": table, "facts": asdict(told)}, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

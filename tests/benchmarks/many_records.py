@@ -17,15 +17,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import md5
 from pathlib import Path
 from random import Random
@@ -39,6 +37,7 @@ from gateway.keys.generate import make_keys
 from gateway.keys.keyring import SealingKeys
 from gateway.vault import RecordFacts, RecordStore
 from gateway.vault.index import Index, Scope
+from tests.benchmarks.facts import facts
 from tests.benchmarks.postgresql import postgresql
 
 INSTANCES, SERIES, STUDIES_A_DAY = 250, 2, 20
@@ -315,15 +314,16 @@ def main() -> None:
     kinds = [arguments.only] if arguments.only else DATABASES
     place = nullcontext(arguments.folder) if arguments.keep else tempfile.TemporaryDirectory(dir=arguments.folder)
     with place as name:
+        told = facts(Path(name), "PostgreSQL")
         given = (arguments.few, arguments.many, arguments.rounds, arguments.analyze, kinds, arguments.keep)
         rows = both(Path(name), *given)
     for row in rows:
         times = f"{row['few_ms']:9.2f} ms {row['many_ms']:9.2f} ms"
         print(f"{row['database']:11} {row['question']:30} {times}  {row['ratio']:5.2f}")
     sizes = f"{arguments.few} and {arguments.many} records"
-    print(f"{sizes}, {arguments.rounds} rounds; {os.cpu_count()} cores, Python {platform.python_version()}")
+    print(f"{sizes}, {arguments.rounds} rounds; {told}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
+        arguments.json.write_text(json.dumps({"rows": rows, "facts": asdict(told)}, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -84,8 +84,8 @@ def relayed(
     return {"seconds": seconds, "cpu_s": spent.get("worker", 0.0), "ingress_cpu_s": spent.get("ingress", 0.0)}
 
 
-def compare(count: int, rounds: int, processes: Sequence[int]) -> list[dict[str, float]]:
-    """Rounds of the marker and of gateways with so many worker processes, each printed, then the medians."""
+def compare(count: int, rounds: int, processes: Sequence[int]) -> tuple[list[dict[str, float]], dict[str, float]]:
+    """Rounds of the marker and of gateways with so many worker processes, each printed, and median images a second."""
     from tests.benchmarks.relay import make_images, sink
 
     environment = {**os.environ, "TCP_NODELAY": "1"}
@@ -115,11 +115,14 @@ def compare(count: int, rounds: int, processes: Sequence[int]) -> list[dict[str,
                     }
                 )
                 print(_line(found[-1]), flush=True)
+    rates = {}
     for several in processes:
         own = [one for one in found if one["processes"] == several]
         medians = {key: statistics.median(one[key] for one in own) for key in own[0]}
         print(f"median of {rounds}, {count} images: {_line(medians)}")
-    return found
+        rates["marker alone"] = medians["marker_per_s"]
+        rates[f"relay, {several} worker process{'es' if several > 1 else ''}"] = medians["relay_per_s"]
+    return found, rates
 
 
 def _line(figures: dict[str, float]) -> str:

@@ -15,6 +15,7 @@ import os
 import subprocess
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from threading import Event, Thread
 
@@ -22,6 +23,7 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.uid import EnhancedCTImageStorage
 
+from tests.benchmarks.facts import facts
 from tests.benchmarks.processes import memory_of
 from tests.benchmarks.programs import program
 from tests.benchmarks.relay import PASS, make_images, sink
@@ -109,14 +111,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
+        told = facts(Path(name), "DCMTK")
         found = measure(Path(name), arguments.instances, arguments.mib)
     taken = found.pop("seconds")["taken"]
     for role, row in found.items():
         idle, most = row["idle"], row["most"]
         print(f"{role:8} idle {idle:6.0f} MiB  at most {most:6.0f} MiB  more {most - idle:6.0f}")
-    print(f"{arguments.instances} x {arguments.mib} MiB relayed in {taken:.0f} s")
+    print(f"{arguments.instances} x {arguments.mib} MiB relayed in {taken:.0f} s; {told}")
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(found, indent=1))
+        result = {"roles": found, "seconds": taken, "facts": asdict(told)}
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

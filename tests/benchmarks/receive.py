@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,10 +26,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 from pynetdicom.dsutils import split_dataset
 
+from tests.benchmarks.facts import facts
+from tests.benchmarks.pictures import add_outputs, bars
 from tests.benchmarks.programs import free_port, listening, program, running
 from tests.benchmarks.relay import make_images, sink
 from tests.benchmarks.site import write_site
@@ -108,19 +110,6 @@ def _image(file: Path) -> tuple[str, bytes]:
     return str(meta.MediaStorageSOPInstanceUID), file.read_bytes()[at:]
 
 
-def flush_seconds(folder: Path, size: int, count: int = 40) -> float:
-    """Median seconds to append `size` bytes and flush them."""
-    taken, data = [], os.urandom(size)
-    with open(folder / "flush", "wb", buffering=0) as file:
-        for _ in range(count):
-            begin = time.monotonic()
-            file.write(data)
-            os.fdatasync(file.fileno())
-            taken.append(time.monotonic() - begin)
-    (folder / "flush").unlink()
-    return statistics.median(taken)
-
-
 def disk_bytes_per_s(folder: Path, size: int = 256 << 20) -> float:
     """Bytes a second that 8 MiB writes with a flush each reach."""
     data, begin = os.urandom(8 << 20), time.monotonic()
@@ -181,56 +170,33 @@ def ratios(rows: list[dict], images: int, size: int, flush_s: float, disk: float
     }
 
 
-def draw(rows: list[dict], path: Path) -> None:
-    """Images a second as bars."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 3.2))
-    names = [name for name, _, _ in CHAINS]
-    for offset, senders in ((-0.2, 1), (0.2, SENDERS)):
-        heights = [next(r["images_per_s"] for r in rows if (r["chain"], r["senders"]) == (n, senders)) for n in names]
-        axes.bar([at + offset for at in range(len(names))], heights, 0.38, label=f"{senders} association(s)")
-    axes.set_xticks(range(len(names)), names)
-    axes.set_ylabel("images/s (CT, 512 KiB)")
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-
-
 def main() -> None:
     """Run every chain in turns and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--picture", type=Path)
+    add_outputs(parser, "receive")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = make_images(folder, arguments.images)
         size = files[0].stat().st_size
-        flush_s, disk = flush_seconds(folder, size), disk_bytes_per_s(folder)
+        told, disk = facts(folder, "DCMTK", "Orthanc", flush_bytes=size), disk_bytes_per_s(folder)
         rows = measure(folder, files, arguments.rounds)
-    found = {name: round(value, 2) for name, value in ratios(rows, len(files), size, flush_s, disk).items()}
-    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {_dcmtk()}"
+    found = {name: round(value, 2) for name, value in ratios(rows, len(files), size, told.flush_s, disk).items()}
     for row in rows:
         print(f"{row['chain']:24} {row['senders']} association(s)  {row['images_per_s']:8.1f} images/s")
-    print(f"one flush of an image {1000 * flush_s:.2f} ms, disk {disk / 2**20:.0f} MiB/s; {machine}")
     for name, value in found.items():
         print(f"{value:6.2f}  {name}")
+    print(f"medians of {arguments.rounds}; disk {disk / 2**20:.0f} MiB/s; {told}")
     if arguments.json:
-        facts = {"flush_ms": 1000 * flush_s, "disk_mib_s": disk / 2**20, "machine": machine}
-        arguments.json.write_text(json.dumps({"rows": rows, "ratios": found, **facts}, indent=2))
-    if arguments.picture:
-        draw(rows, arguments.picture)
-
-
-def _dcmtk() -> str:
-    told = subprocess.run([program("storescp"), "--version"], capture_output=True, text=True).stdout
-    return " ".join(told.split()[1:4])
+        result = {"rows": rows, "ratios": found, "disk_mib_s": disk / 2**20, "facts": asdict(told)}
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    series: dict[str, dict[str, float]] = {}
+    for row in rows:
+        of_senders = series.setdefault(f"{row['senders']} association{'s' if row['senders'] > 1 else ''}", {})
+        of_senders[row["chain"]] = row["images_per_s"]
+    bars(arguments.picture, series, "images/s taken in (CT of 512 KiB)", told)
 
 
 if __name__ == "__main__":

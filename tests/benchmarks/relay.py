@@ -1,15 +1,16 @@
 """How fast instances go through: the gateway beside Orthanc (Lua auto-forward) and beside no relay at all, in one run.
 
-    python -m tests.benchmarks.relay [--images 300] [--mark-images 40] [--json FILE]
-    python -m tests.benchmarks.relay --kind dx --images 20 --rounds 5 [--json FILE]
-    python -m tests.benchmarks.relay --generator 32 [--rounds 3] [--processes 1,2] [--json FILE]
+    python -m tests.benchmarks.relay [--images 300] [--mark-images 40] [--rounds 5] [--json FILE] [--picture FILE]
+    python -m tests.benchmarks.relay --kind dx --images 20
+    python -m tests.benchmarks.relay --generator 32 [--rounds 3] [--processes 1,2]
 
 Sender is DCMTK `storescu`, sink DCMTK `storescp`; images are CT of 512x512x16 bit made here from noise, or with `--kind
-dx` radiographs of 10 MiB (2560x2048x16 bit), which are not marked. With `--rounds` each chain takes so many lots of new
-images, and the median counts. Each chain runs with TCP_NODELAY=1 set and unset for the DCMTK programs (DCMTK reads that
+dx` radiographs of 10 MiB (2560x2048x16 bit), which are not marked. Each chain takes `--rounds` lots of new images, one
+after the other, and the median counts, with TCP_NODELAY=1 set and unset for the DCMTK programs (DCMTK reads that
 variable). A time runs from the start of the sender until the sink holds every file. Ratios are to the plain chain of
 the same setting. "mark, 0 steps" is the fast setting that exercises the whole way without optimisation; "mark" is the
-default mark, on fewer images.
+default mark, on fewer images. All of it takes about an hour of two idle cores, nearly all for marks: ten minutes with
+`--mark-images 0`.
 
 The form with `--generator` measures how much of the marker's own pace is left in a gateway
 (`tests.benchmarks.marker_alone`).
@@ -27,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +41,8 @@ from pydicom.uid import (
 )
 
 from gateway.config import PASS_STATEMENT
+from tests.benchmarks.facts import facts
+from tests.benchmarks.pictures import add_outputs, bars
 from tests.benchmarks.programs import free_port, listening, program, running
 from tests.benchmarks.site import gateway_site
 
@@ -176,20 +180,20 @@ def main() -> None:
     parser.add_argument("--kind", choices=sorted(SHAPES), default="ct")
     parser.add_argument("--mark-images", type=int, default=40, help="images with the default mark; 0: none with marks")
     parser.add_argument("--generator", type=int, default=0, help="images in mode generator beside the marker alone")
-    parser.add_argument("--rounds", type=int, default=1, help="of each chain; the median counts")
+    parser.add_argument("--rounds", type=int, default=5, help="of each chain; the median counts")
     parser.add_argument("--processes", default="1", help="of the worker, with --generator; several take turns: 1,2")
-    parser.add_argument("--json", type=Path)
+    add_outputs(parser, "relay")
     arguments = parser.parse_args()
     rows = []
-    if arguments.generator:
-        from tests.benchmarks.marker_alone import compare
-
-        rows = compare(arguments.generator, arguments.rounds, [int(one) for one in arguments.processes.split(",")])
-        if arguments.json:
-            arguments.json.write_text(json.dumps(rows, indent=2))
-        return
+    series: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as name:
-        for nodelay in (True, False):
+        told = facts(Path(name), "DCMTK", "Orthanc")
+        if arguments.generator:
+            from tests.benchmarks.marker_alone import compare
+
+            processes = [int(one) for one in arguments.processes.split(",")]
+            rows, series["median"] = compare(arguments.generator, arguments.rounds, processes)
+        for nodelay in () if arguments.generator else (True, False):
             environment = {k: v for k, v in os.environ.items() if k != "TCP_NODELAY"}
             if nodelay:
                 environment["TCP_NODELAY"] = "1"
@@ -213,8 +217,11 @@ def main() -> None:
                     }
                 )
                 print(json.dumps(rows[-1]), flush=True)
+                series.setdefault(f"TCP_NODELAY {'1' if nodelay else 'unset'}", {})[title] = rate
+    print(f"medians of {arguments.rounds}; {told}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2))
+        arguments.json.write_text(json.dumps({"rows": rows, "facts": asdict(told)}, indent=2) + "\n", "utf-8")
+    bars(arguments.picture, series, f"images/s until the sink has all ({arguments.kind.upper()})", told, log=True)
 
 
 def _taken(

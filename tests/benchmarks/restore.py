@@ -25,8 +25,6 @@ import hashlib
 import io
 import json
 import os
-import platform
-import re
 import resource
 import shutil
 import statistics
@@ -36,6 +34,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -49,8 +48,10 @@ from gateway.keys.keyring import OpeningKeys, SealingKeys
 from gateway.restore import Original, Restorer
 from gateway.service.places import database, places
 from gateway.vault import PayloadStore, RecordFacts, RecordStore, seal_payload
+from tests.benchmarks.facts import facts
+from tests.benchmarks.pictures import add_outputs, bars
 from tests.benchmarks.programs import free_port, listening, program, running
-from tests.benchmarks.receive import ENVIRONMENT, flush_seconds, send
+from tests.benchmarks.receive import ENVIRONMENT, send
 from tests.benchmarks.relay import make_images, sink
 from tests.support.retrieve.samples import data_set
 
@@ -273,75 +274,40 @@ def ratios(rows: Sequence[dict]) -> dict[str, float]:
     }
 
 
-def draw(rows: Sequence[dict], path: Path) -> None:
-    """Images a second as bars."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 3.2))
-    for place, operation in enumerate(OPERATIONS):
-        heights = [row["images_per_s"] for row in rows if row["operation"] == operation]
-        axes.bar([at + 0.4 * place - 0.2 for at in range(len(heights))], heights, 0.38, label=operation)
-    axes.set_xticks(range(len(HOLDERS)), [name for name, _ in HOLDERS])
-    axes.set_ylabel("images/s (CT, 512 KiB)")
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-
-
-def versions() -> str:
-    """Of the programs that take part."""
-    told = subprocess.run([program("getscu"), "--version"], capture_output=True, text=True).stdout
-    dcmtk = re.search(r"v[\d.]+", told)
-    told = subprocess.run([program("Orthanc"), "--version"], capture_output=True, text=True).stdout
-    orthanc_version = re.search(r"\d+\.\d+\.\d+", told)
-    return f"DCMTK {dcmtk[0] if dcmtk else '?'}, Orthanc {orthanc_version[0] if orthanc_version else '?'}"
-
-
 def main() -> None:
     """Run all in turns and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--delay", action="store_true", help="DCMTK programs without TCP_NODELAY")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--picture", type=Path)
+    add_outputs(parser, "restore")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "images").mkdir()
         files = make_images(folder / "images", arguments.images)
-        flush_s = flush_seconds(folder, 4096)
+        told = facts(folder, "DCMTK", "Orthanc", flush_bytes=4096)
         plain = {name: value for name, value in ENVIRONMENT.items() if name != "TCP_NODELAY"}
         rows, costs = measure(folder, files, arguments.rounds, plain if arguments.delay else ENVIRONMENT)
     found = ratios(rows)
-    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {versions()}"
     for row in rows:
         exact = f"{row['bit_exact']} of {arguments.images} bit-exact"
         print(f"{row['operation']:7} {row['holder']:10} {row['images_per_s']:8.1f} images/s   {exact}")
     for name, value in found.items():
         print(f"{value:6.2f}  {name}")
-    most = 1000 * (os.cpu_count() or 1) / sum(costs.values())
+    most = 1000 * told.cores / sum(costs.values())
     opening, client = costs["opening_ms"], costs["getscu_ms"]
     print(f"processor time an image: opening and verifying alone {opening:.2f} ms, getscu {client:.2f} ms")
-    print(f"so on {os.cpu_count()} cores at most {most:.0f} images/s, whatever serves them")
-    load = f"load {os.getloadavg()[0]:.1f}"
+    print(f"so on {told.cores} cores at most {most:.0f} images/s, whatever serves them")
     nodelay = "unset" if arguments.delay else "1"
-    print(f"TCP_NODELAY {nodelay}; medians of {arguments.rounds}; a flush {1000 * flush_s:.2f} ms; {machine}; {load}")
+    print(f"TCP_NODELAY {nodelay}; medians of {arguments.rounds}; {told}")
     if arguments.json:
-        facts = {
-            "rows": rows,
-            "ratios": found,
-            "costs": costs,
-            "flush_ms": 1000 * flush_s,
-            "machine": machine,
-            "load": load,
-        }
-        arguments.json.write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
-    if arguments.picture:
-        draw(rows, arguments.picture)
+        result = {"rows": rows, "ratios": found, "costs": costs, "tcp_nodelay": nodelay, "facts": asdict(told)}
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    series: dict[str, dict[str, float]] = {}
+    for row in rows:
+        series.setdefault(row["operation"], {})[row["holder"]] = row["images_per_s"]
+    bars(arguments.picture, series, f"images/s given back (CT of 512 KiB), TCP_NODELAY {nodelay}", told)
 
 
 if __name__ == "__main__":

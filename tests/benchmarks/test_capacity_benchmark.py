@@ -13,6 +13,7 @@ import pytest
 from tests.benchmarks.capacity.__main__ import stations
 from tests.benchmarks.capacity.costs import Costs
 from tests.benchmarks.capacity.simulate import BATCH, INSTANCES, Station, arrivals, ceiling, delays, most_studies
+from tests.benchmarks.facts import Facts
 from tests.conftest import REPOSITORY
 
 COSTS = Costs(0.2, 0.2, 6.0, 140.0, 0.2, 0.04, 5e5, 2e5, 5e5, 2000, 3000)  # of a slow machine: few events
@@ -54,7 +55,8 @@ def test_marks_move_from_cores_to_devices() -> None:
 @pytest.mark.full
 def test_it_prints_and_draws_from_costs_that_were_measured_before(tmp_path: Path) -> None:
     known, out, picture = tmp_path / "costs.json", tmp_path / "out.json", tmp_path / "a.png"
-    known.write_text(json.dumps({"costs": asdict(COSTS), "machine": "there"}))
+    told = Facts({"PostgreSQL": "15.1"}, 0.001, 8192, 64, "elsewhere", 0.5, "0123abc")
+    known.write_text(json.dumps({"costs": asdict(COSTS), "facts": asdict(told)}))
     options = ["--costs", known, "--device-s", "1", "--json", out, "--picture", picture]
     command = [sys.executable, "-m", "tests.benchmarks.capacity", *map(str, options)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
@@ -62,4 +64,5 @@ def test_it_prints_and_draws_from_costs_that_were_measured_before(tmp_path: Path
     found = json.loads(out.read_text())
     by_kind = {row["kind"]: row["studies_a_day"] for row in found["studies"] if row["size"] == 64}
     assert by_kind["generator, cores"] > 5 * by_kind["strong, cores"]
-    assert found["machine"] == "there" in done.stdout and picture.stat().st_size > 5000
+    assert found["facts"] == asdict(told) and str(told) in done.stdout and picture.stat().st_size > 5000
+    assert sum("an assumed 1 s a mark" in row["kind"] for row in found["studies"]) == 7

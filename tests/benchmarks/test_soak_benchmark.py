@@ -26,7 +26,7 @@ def test_growth_is_told_of_the_longest_life_by_a_fitted_line() -> None:
 def soak(folder: Path, *options: str) -> tuple[int, dict]:
     """Run it; its exit code and what it printed."""
     command = [sys.executable, "-m", "tests.benchmarks.soak", "--database", "sqlite", "--waiting", "40"]
-    command += ["--folder", str(folder), *options]
+    command += ["--folder", str(folder), "--picture", str(folder / "soak.png"), *options]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=1200)
     assert "{" in done.stdout, done.stderr[-3000:]
     return done.returncode, json.loads(done.stdout)
@@ -39,6 +39,7 @@ def test_half_a_minute_with_faults_adds_up_goes_on_later_and_a_loss_is_seen(tmp_
     code, found = soak(tmp_path, "--minutes", "0.5", "--every", "6", "--seed", "3")
     assert (code, found["problems"]) == (0, []) and found["faults"]
     assert found["acknowledged"] == found["sent"] > 0
+    assert found["facts"]["flush_s"] > 0 and (tmp_path / "soak.png").stat().st_size > 5000
     # one that the first destination had is lost there, every time that it came
     book = tmp_path / "first.jsonl"
     lines = book.read_text("utf-8").splitlines(keepends=True)

@@ -1,7 +1,7 @@
 """State transitions per second of the gateway's tables, beside a plain table with nothing but a queue in it.
 
     python -m tests.benchmarks.transitions [--rows 2000] [--batch 32] [--rounds 5] [--json FILE] [--url URL]
-        [--against FOLDER]
+        [--against FOLDER] [--picture FILE]
 
 A transition is one row claimed and settled. The plain table is the fastest of those that were compared for this work:
 `id`, `state`, `payload`; batches are claimed with FOR UPDATE SKIP LOCKED and settled in one statement, over psycopg and
@@ -21,14 +21,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -42,7 +41,6 @@ from gateway.flow.segments.log import Group
 from gateway.flow.states import RECEIVED
 from gateway.flow.store import FlowStore, lease_owner
 from tests.benchmarks.postgresql import postgresql
-from tests.benchmarks.receive import flush_seconds
 
 
 @dataclass(frozen=True)
@@ -171,11 +169,9 @@ def ours(url: str, rows: int, batch: int) -> list[Taken]:
 
 def apart(checkout: Path, url: str, rows: int, batch: int) -> list[Taken]:
     """`ours` with the code of a checkout, by this script in a process of its own."""
-    command = [sys.executable, "-P", str(Path(__file__).resolve()), "--rows", str(rows), "--batch", str(batch)]
+    command = [sys.executable, "-P", str(Path(__file__).resolve()), "--once", url, str(rows), str(batch)]
     environment = {**os.environ, "PYTHONPATH": str(checkout.resolve())}
-    done = subprocess.run(
-        [*command, "--once", url], cwd=checkout, env=environment, check=True, capture_output=True, text=True
-    )
+    done = subprocess.run(command, cwd=checkout, env=environment, check=True, capture_output=True, text=True)
     return [Taken(**one) for one in json.loads(done.stdout.splitlines()[-1])]
 
 
@@ -234,45 +230,40 @@ def _medians(several: list[dict]) -> dict:
 
 def main() -> None:
     """Measure and print the table."""
+    if sys.argv[1:2] == ["--once"]:
+        _, url, rows, batch = sys.argv[1:]
+        print(json.dumps([asdict(one) for one in ours(url, int(rows), int(batch))]))
+        return
+    # not above: a checkout that is measured may not have them yet
+    from tests.benchmarks.facts import facts
+    from tests.benchmarks.pictures import add_outputs, bars
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--url", help="a PostgreSQL database that may be emptied; default: a cluster started here")
     parser.add_argument("--against", type=Path, help="a checkout of another commit, measured beside")
-    parser.add_argument("--once", help=argparse.SUPPRESS)  # URL: our steps once, as JSON
-    parser.add_argument("--json", type=Path)
+    add_outputs(parser, "transitions")
     arguments = parser.parse_args()
-    if arguments.once:
-        print(json.dumps([asdict(one) for one in ours(arguments.once, arguments.rows, arguments.batch)]))
-        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        flush_s = flush_seconds(folder, 8192)
         size = (arguments.rows, arguments.batch, arguments.rounds, arguments.against)
-        if arguments.url:
-            rows, server = measure(folder, arguments.url, *size), _version(arguments.url)
-        else:
-            with postgresql(folder) as url:
-                rows, server = measure(folder, url, *size), _version(url)
+        with nullcontext(arguments.url) if arguments.url else postgresql(folder) as url:
+            told = facts(folder, "PostgreSQL", database=url)
+            rows = measure(folder, url, *size)
     plain_rate = rows[0]["per_s"]
     for row in rows:
         row["over_plain"] = round(row["per_s"] / plain_rate, 2)
         log = "" if row["wal"] is None else f"  {row['wal']:6.0f} bytes of log"
         costs = f"{row['statements']:5.2f} statements a batch  {row['cpu_ms']:6.3f} ms of this processor{log}"
         print(f"{row['table']:28} {row['step']:10} {row['per_s']:9.1f} /s  {row['over_plain']:5.2f} of plain  {costs}")
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, PostgreSQL {server}"
-    load = f"load {os.getloadavg()[0]:.1f}"
-    print(f"{size[0]} rows, batches of {size[1]}, {size[2]} rounds; a flush {1000 * flush_s:.2f} ms; {machine}; {load}")
+    print(f"{size[0]} rows, batches of {size[1]}, {size[2]} rounds; {told}")
     if arguments.json:
-        facts = {"rows": rows, "flush_ms": 1000 * flush_s, "machine": machine, "load": load, "batch": size[1]}
-        arguments.json.write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
-
-
-def _version(url: str) -> str:
-    with psycopg.connect(url.replace("+psycopg", "")) as connection:
-        row = connection.execute("SHOW server_version").fetchone()
-        return row[0] if row else "unknown"
+        result = {"rows": rows, "batch": size[1], "facts": asdict(told)}
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    rates = {row["table"] if row["step"] == "done" else f"{row['table']}: {row['step']}": row["per_s"] for row in rows}
+    bars(arguments.picture, {"rate": rates}, f"rows/s claimed and settled, batches of {size[1]}", told)
 
 
 if __name__ == "__main__":

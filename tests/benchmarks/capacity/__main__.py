@@ -8,8 +8,8 @@ First what one CT of 512x512x16 bit costs on this machine (`costs.py`), then a d
 PostgreSQL changes states. A configuration keeps up with the most studies a day of which 19 of 20 are delivered within a
 quarter of an hour. What grows without end is told by years. Costs may come from `--costs` FILE (an earlier `--json`).
 
-Not measured: a GPU (`--device-s` says what one would take an instance; without it only cores are drawn), more than one
-machine, networks between them, and disks beyond this one's. Machines of a simulation add up without loss.
+Not measured: a GPU (`--device-s` assumes what one would take an instance; without it only cores are drawn), more than
+one machine, networks between them, and disks beyond this one's. Machines of a simulation add up without loss.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
-import platform
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +25,8 @@ import structlog
 
 from tests.benchmarks.capacity.costs import Costs, measure
 from tests.benchmarks.capacity.simulate import INSTANCES, Station, ceiling, most_studies
-from tests.benchmarks.receive import flush_seconds
+from tests.benchmarks.facts import Facts, facts
+from tests.benchmarks.pictures import add_outputs, lines
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)  # worker cores, or devices
 CORES_AN_INGRESS = 8  # worker cores for each ingress process
@@ -50,7 +49,7 @@ def table(costs: Costs, device_s: float | None) -> list[dict]:
     """Studies a day by size and kind of mark, and what takes longest."""
     rows = []
     kinds = [("generator, cores", costs.generator_s, 0), ("strong, cores", costs.strong_s, 0)]
-    kinds += [("mark on devices, 4 cores each", device_s, 1)] if device_s else []
+    kinds += [(f"devices at an assumed {device_s:g} s a mark, 4 cores each", device_s, 1)] if device_s else []
     for kind, mark_s, by_device in kinds:
         for size in SIZES:
             made = stations(costs, 4 * size if by_device else size, mark_s, size if by_device else 0)
@@ -68,27 +67,6 @@ def years(costs: Costs, rows: list[dict]) -> list[dict]:
     return [{"studies_a_day": n, "years": round(MOST / (n * INSTANCES) / 365, 1), **sizes} for n in per_day]
 
 
-def draw(rows: list[dict], path: Path) -> None:
-    """Studies a day over the number of cores or devices."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 3.8))
-    for kind in dict.fromkeys(row["kind"] for row in rows):
-        own = [row for row in rows if row["kind"] == kind]
-        axes.plot([row["size"] for row in own], [row["studies_a_day"] for row in own], marker="o", label=kind)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_xlabel("worker cores, or devices")
-    axes.set_ylabel("studies a day (300 CT, 512x512)")
-    axes.grid(True, which="both", alpha=0.3)
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-
-
 def main() -> None:
     """Measure, simulate, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -97,28 +75,23 @@ def main() -> None:
         "--strong-images", type=int, default=9, help="the first warms up; of each eight one is a key slice"
     )
     parser.add_argument("--costs", type=Path)
-    parser.add_argument("--device-s", type=float, help="seconds a mark on one device: measured elsewhere, or assumed")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--picture", type=Path)
+    parser.add_argument("--device-s", type=float, help="seconds a mark on one device: assumed, not measured here")
+    add_outputs(parser, "capacity")
     arguments = parser.parse_args()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with tempfile.TemporaryDirectory() as name:
         if arguments.costs:
             found = json.loads(arguments.costs.read_text("utf-8"))
-            costs, machine = Costs(**found["costs"]), found["machine"]
+            costs, told = Costs(**found["costs"]), Facts(**found["facts"])
         else:
+            told = facts(Path(name), "DCMTK", "PostgreSQL")
             costs = measure(Path(name), arguments.images, arguments.strong_images)
-            flush = f"a flush {1000 * flush_seconds(Path(name), 8192):.2f} ms"
-            load = f"load {os.getloadavg()[0]:.1f}"
-            machine = (
-                f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {flush}, {load}"
-            )
     for field, value in asdict(costs).items():
         print(f"{field:16} {1000 * value:9.2f} ms" if field.endswith("_s") else f"{field:16} {value:9.0f}")
-    print(machine)
+    print(told)
     rows = table(costs, arguments.device_s)
     for row in rows:
-        print(f"{row['kind']:32} {row['size']:3}  {row['studies_a_day']:7} studies a day  (slowest: {row['slowest']})")
+        print(f"{row['kind']:50} {row['size']:3}  {row['studies_a_day']:7} studies a day  (slowest: {row['slowest']})")
     shared = ceiling(Station("database", 1, costs.transitions_s))
     print(f"one PostgreSQL connection's changes of state alone: {shared} studies a day")
     held = years(costs, rows)
@@ -127,10 +100,14 @@ def main() -> None:
     if held:
         print(", ".join(f"{name} {held[0][name]} TB" for name in ("vault_tb", "records_tb", "queue_tb")))
     if arguments.json:
-        facts = {"costs": asdict(costs), "machine": machine, "studies": rows, "database_alone": shared, "years": held}
-        arguments.json.write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
-    if arguments.picture:
-        draw(rows, arguments.picture)
+        result = {"costs": asdict(costs), "facts": asdict(told), "studies": rows, "database_alone": shared}
+        arguments.json.write_text(json.dumps({**result, "years": held}, indent=2) + "\n", "utf-8")
+    curves: dict[str, tuple[list[int], list[int]]] = {}
+    for row in rows:
+        sizes, studies = curves.setdefault(row["kind"], ([], []))
+        sizes.append(row["size"])
+        studies.append(row["studies_a_day"])
+    lines(arguments.picture, {"studies a day (300 CT, 512x512)": curves}, "worker cores, or devices", told, log=True)
 
 
 if __name__ == "__main__":

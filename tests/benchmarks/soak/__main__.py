@@ -2,33 +2,35 @@
 
     python -m tests.benchmarks.soak [--minutes 120] [--calm 0.3] [--folder FOLDER] [--database postgresql|sqlite]
         [--small-disk MIB] [--only WORDS] [--waiting N] [--seed N] [--json FILE]
+        [--picture FILE]
 
 Eighteen kinds of made objects (`tests.iods`) go through one gateway, which serves all roles, to two destinations; the
 first commits to keep what it gets. Meanwhile: a role, the supervisor or the whole tree is killed; a destination
 refuses, drops, has no room, or (the first) accepts and forgets; PostgreSQL is restarted at once; the archive sends
 everything twice; with `--small-disk` (root) the state folder is a tmpfs of that size that is filled. For the last
-`--calm` share of the time there are no faults: memory, files and threads of each role are fitted there. In the end all
-that was sent must be acknowledged, delivered to both, committed by the first, and restored as it was sent. Jumps of the
-clock are left out: processes of one machine share it. With `--folder` a later run goes on with what lies there, so that
-a day is many runs. Marks are not optimised (`steps = 0`). Exit code 1 when the ledger is not exact.
+`--calm` share of the time there are no faults: memory, files and threads of each role are fitted and drawn there. In
+the end all that was sent must be acknowledged, delivered to both, committed by the first, and restored as it was sent.
+Jumps of the clock are left out: processes of one machine share it. With `--folder` a later run goes on with what lies
+there, so that a day is many runs. Marks are not optimised (`steps = 0`). Exit code 1 when the ledger is not exact.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
+from tests.benchmarks.facts import facts
+from tests.benchmarks.pictures import add_outputs, lines
 from tests.benchmarks.postgresql import Cluster
-from tests.benchmarks.soak.ground import Sample, SmallDisk, SoakSite, growth, look
+from tests.benchmarks.soak.ground import Sample, SmallDisk, SoakSite, curves, growth, look
 from tests.benchmarks.soak.ledger import Ledger, out_of_balance, wait_for_all
 from tests.benchmarks.soak.outside import MANNERS, Outside
 from tests.conftest import data_folder
@@ -169,13 +171,15 @@ def main() -> None:
         "--waiting", type=int, default=WAITING, help="more are not sent while so many are not delivered yet"
     )
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--json", type=Path)
+    add_outputs(parser, "soak")
     arguments = parser.parse_args()
     say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = arguments.folder or Path(name)
         chosen = arguments.database, arguments.small_disk, arguments.seed, arguments.only, arguments.waiting
         soak = Soak(folder.resolve(), *chosen, say)
+        told = facts(folder, *(["PostgreSQL"] if arguments.database == "postgresql" else []))
+        say(str(told))
         try:
             problems = soak.run(arguments.minutes, arguments.calm, arguments.every)
         finally:
@@ -194,12 +198,13 @@ def main() -> None:
         "problems": problems,
         "growth": growth(soak.samples),
         "growth_is": "first, last, slope an hour, its standard error: of each role's longest life in the calm part",
-        "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}",
+        "facts": asdict(told),
     }
     text = json.dumps(result, indent=2)
     print(text)
     if arguments.json:
         arguments.json.write_text(text + "\n", "utf-8")
+    lines(arguments.picture, curves(soak.samples), "minutes since the start, calm part", told)
     if problems:
         sys.exit(1)
 

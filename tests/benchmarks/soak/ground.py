@@ -149,16 +149,38 @@ def look(processes: dict[str, int], at: float) -> list[Sample]:
     return samples
 
 
-def growth(samples: list[Sample]) -> dict[str, dict[str, list[float]]]:
-    """Role -> quantity -> [at first, at last, by the fitted line an hour, its standard error], of its longest life."""
-    found: dict[str, dict[str, list[float]]] = {}
+def _lives(samples: list[Sample]) -> dict[str, list[Sample]]:
+    """Role -> samples of its longest life, without its beginning."""
+    found = {}
     for role in sorted({one.role for one in samples}):
         lives: dict[int, list[Sample]] = {}
         for one in samples:
             if one.role == role:
                 lives.setdefault(one.pid, []).append(one)
         life = max(lives.values(), key=len)
-        life = life[len(life) // 5 :]  # a process that has just started still loads its parts
+        found[role] = life[len(life) // 5 :]  # a process that has just started still loads its parts
+    return found
+
+
+def curves(samples: list[Sample]) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
+    """Panel -> role -> minutes since the start, and what it held then, in its longest life."""
+    panels: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    for role, life in _lives(samples).items():
+        minutes = [one.at / 60 for one in life]
+        for panel, values in (
+            ("memory, MiB", [one.memory_mib for one in life]),
+            ("more than at first, MiB", [one.memory_mib - life[0].memory_mib for one in life]),
+            ("open files", [float(one.files) for one in life]),
+            ("threads", [float(one.threads) for one in life]),
+        ):
+            panels.setdefault(panel, {})[role] = (minutes, values)
+    return panels
+
+
+def growth(samples: list[Sample]) -> dict[str, dict[str, list[float]]]:
+    """Role -> quantity -> [at first, at last, by the fitted line an hour, its standard error], of its longest life."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for role, life in _lives(samples).items():
         if len(life) < 5:
             continue
         hours = np.array([one.at for one in life]) / 3600
