@@ -74,13 +74,15 @@ def lines(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 1.6 + 1.7 * len(panels)))
+    figure = Figure(figsize=(8, 1.6 + max(2.8, 1.7 * len(panels))))
     for axes, (shown, of_panel) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels.items(), strict=True):
         for label, (places, values) in of_panel.items():
             axes.plot(places, values, marker="o" if log else None, label=label)
         if log:
             axes.set_xscale("log", base=2)
             axes.set_yscale("log")
+            axes.xaxis.set_major_formatter("{x:.0f}")
+            axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.set_ylabel(shown)
         axes.grid(True, alpha=0.3)
     axes.set_xlabel(along)

@@ -107,7 +107,7 @@ def main() -> None:
         sizes, studies = curves.setdefault(row["kind"], ([], []))
         sizes.append(row["size"])
         studies.append(row["studies_a_day"])
-    lines(arguments.picture, {"studies a day (300 CT, 512x512)": curves}, "worker cores, or devices", told, log=True)
+    lines(arguments.picture, {"studies of 300 CT a day": curves}, "worker cores, or devices", told, log=True)
 
 
 if __name__ == "__main__":
