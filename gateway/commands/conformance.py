@@ -237,7 +237,7 @@ def _commitment() -> Iterator[str]:
     yield f"(N-EVENT-REPORT) is taken on the same association, or at the WORKER's port (by default {port})."
     yield "What is not committed is sent again, then held. As SCP, where a peer of INGRESS is said to get reports:"
     yield "N-ACTION is kept and answered; the report comes later, on an association of our own, after RESTORE has"
-    yield "opened each original."
+    yield "opened each original and every destination has committed to keep its copy, or the route says that it need not."
     yield ""
     yield "N-ACTION, INGRESS answers:"
     yield ""
