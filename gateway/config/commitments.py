@@ -72,7 +72,8 @@ def _given(config: Config) -> Iterator[Finding]:
             message = f"of route {route.name} originals are committed to whose copies nobody has committed to keep"
             yield Finding("warning", place, message)
         elif unasked:
-            message = f"nothing of route {route.name} will be committed to: {', '.join(unasked)} commits to keep no copy"
+            names = ", ".join(unasked)
+            message = f"nothing of route {route.name} will be committed to: {names} commits to keep no copy"
             yield Finding("warning", place, message, "give it a commitment table, or the route a delivered_statement")
 
 

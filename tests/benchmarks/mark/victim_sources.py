@@ -1,4 +1,4 @@
-"""Backbones of victims out of the packages that carry them: InceptionV3, Xception, two transformers, EfficientNet-Lite1.
+"""Backbones of victims out of the packages that carry them: InceptionV3, Xception, CLIP, ViT-S/14, EfficientNet-Lite1.
 
 They are measured with and never shipped: Xception's package states no licence. As in ``gateway.training.pretrained``,
 every file is compared with its SHA-256 and nothing of a package is run. nsfwjs is an npm package: ``npm pack
