@@ -305,7 +305,8 @@ class GatewayDul(DULServiceProvider):
             if isinstance(pdu, DataPdu) and self._state == "Sta6" and self.event_queue.empty():
                 self._indicate(pdu)
             else:
-                self._recv_pdu.put(pdu.kept() if isinstance(pdu, DataPdu) else pdu)
+                waits: Any = pdu.kept() if isinstance(pdu, DataPdu) else pdu
+                self._recv_pdu.put(waits)
                 self.event_queue.put(event)
         finally:
             self._is_reading = False
