@@ -15,13 +15,14 @@ from gateway.config.store import Store
 from gateway.errors import CapacityError, ConfigError, GatewayError, NotFoundError, VaultError
 from gateway.vault.objects import ObjectPayloads
 from gateway.vault.payloads import Payloads, PayloadStore
+from tests.conftest import needed
 from tests.support.network.certificates import Authority
 from tests.support.network.peers import free_port
 from tests.support.objects import SeaweedFs
 from tests.support.until import until
 
 pytestmark = pytest.mark.peers
-pytest.importorskip("obstore")
+needed("obstore")
 
 LOCATOR, OTHER = "ab" * 16, "cd" * 16
 
