@@ -65,9 +65,7 @@ class GatewayDul(DULServiceProvider):
         self.state_machine = _GatewayStateMachine(self)
         self._is_broken = False  # something was sent that ends the association; its event is under way
         self._is_reading = False
-        self._room = (
-            bytearray()
-        )  # that one P-DATA-TF after the other is read into: the system clears what it gives anew
+        self._room = bytearray()  # one P-DATA-TF after the other is read into it: new memory would be cleared for each
         self._acting = threading.RLock()  # who has it sends, and the state stays as it is
         self._turning = threading.Lock()  # who has it reads
         self._at_home = threading.Event()  # nobody has borrowed the socket

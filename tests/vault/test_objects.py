@@ -236,6 +236,7 @@ def test_one_of_two_disks_may_be_lost(tmp_path: Path):
     server = SeaweedFs(tmp_path / "server", volumes=2)
     try:
         server.start()
+        assert server.flushes()
         payloads = ObjectPayloads(server.settings(timeout_s=2), tmp_path)
         payloads.put(LOCATOR, writes(b"on both"))
         lost, left = server.volumes
