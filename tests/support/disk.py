@@ -30,7 +30,8 @@ class Disk:
     _kept: list[int] = field(default_factory=list)  # open, so that no number of a deleted file is given anew
 
     def watch(self, monkeypatch) -> None:
-        for name in ("open", "writev", "ftruncate", "truncate", "fdatasync", "fsync", "rename", "replace", "link", "unlink"):
+        names = "open writev ftruncate truncate fdatasync fsync rename replace link unlink"
+        for name in names.split():
             monkeypatch.setattr(os, name, self._watched(name, getattr(os, name)))
 
     def _watched(self, name: str, call: Callable) -> Callable:
