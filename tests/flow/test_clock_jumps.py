@@ -12,6 +12,7 @@ from gateway.errors import TransientError
 from gateway.flow.clock import BACK_S, BackwardJumps, ClockGuard
 from gateway.flow.states import RECEIVED
 from gateway.flow.steps import Steps
+from gateway.service.worker import WorkerParts
 from tests.flow.test_commitments import Site
 from tests.support.flow import LEASE_S, Flow, ct
 
@@ -150,6 +151,13 @@ def test_a_worker_that_starts_on_a_clock_that_was_set_back_meanwhile_sees_it_too
     flow.sender.fail = lambda *_: None
     again.deliver()
     assert again.row(one).state == "delivered"
+
+
+def test_the_worker_looks_for_a_clock_that_was_set_back_also_while_something_is_done_alone(flow):
+    part = WorkerParts(flow.config, flow.context.audit).build(flow.config, None)
+    [once] = [once for name, once, pause_s in part._worker._further if name == "clock" and pause_s <= 10]
+    assert once.__self__._lease_s == flow.config.worker.lease_s  # type: ignore[attr-defined]
+    part.discard()
 
 
 def test_small_steps_back_count_together_and_time_that_passes_is_none(flow, at):
