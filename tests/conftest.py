@@ -7,7 +7,10 @@ import logging
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import NoReturn
 
 import hypothesis
 import pytest
@@ -84,11 +87,19 @@ def data_folder() -> Path | None:
     return folder if (folder / "dicom" / "index.csv").is_file() else None
 
 
-def missing(what: str) -> None:
+def missing(what: str) -> NoReturn:
     """Fail where the thing is promised (CI), else skip: a missing peer in CI is a failure."""
     if os.environ.get("CI") or (what == "data" and os.environ.get("MIAD_DATA")):
         pytest.fail(f"{what} is missing")
-    pytest.skip(f"{what} is missing")
+    pytest.skip(f"{what} is missing", allow_module_level=True)
+
+
+def needed(module: str) -> ModuleType:
+    """The module of a package that not every machine has; without it, as `missing` says, for a test or a whole file."""
+    try:
+        return import_module(module)
+    except ImportError:
+        missing(f"the package of {module}")
 
 
 @pytest.fixture(scope="session", autouse=True)

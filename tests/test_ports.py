@@ -1,4 +1,4 @@
-"""What tests share to be reliable: ports that are given once, and waiting that says what did not come."""
+"""What tests share to be reliable: ports given once, waiting that says what did not come, and what must be there."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, needed
 from tests.support.ports import free_port
 from tests.support.until import until
 
@@ -31,3 +31,21 @@ def test_waiting_says_what_did_not_come() -> None:
     until("it is so", lambda: True, 0.0)
     with pytest.raises(AssertionError, match="and not: it rains"):
         until("it rains", lambda: False, 0.05)
+
+
+def test_a_package_that_is_not_there_fails_where_ci_promises_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "1")
+    with pytest.raises(pytest.fail.Exception, match="the package of no_such_package is missing"):
+        needed("no_such_package")
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception) as caught:
+        needed("no_such_package")
+    assert caught.value.allow_module_level  # a whole file may need it
+    assert needed("socket") is socket
+
+
+def test_only_the_fuzzer_is_skipped_for_want_of_its_package() -> None:
+    """It is no part of the suite; any other package that CI lost would take its tests along without a word."""
+    tests = (REPOSITORY / "tests").rglob("*.py")
+    silent = [path.parent.name for path in tests if "pytest." + "importorskip" in path.read_text("utf-8")]
+    assert set(silent) <= {"fuzz"}

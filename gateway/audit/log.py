@@ -24,6 +24,7 @@ from gateway.errors import CapacityError
 OUTCOMES = {"success": 0, "refused": 8, "failure": 4}  # Event Outcome Indicator, PS3.15 A.5.2.1
 
 _FLUSH_AFTER_S = 1.0
+_MOST_AGAIN = 1 << 16  # bytes of lines that are kept for a disk that takes flushes again
 _UID = re.compile(r"[0-9.]{1,64}")
 _AE_TITLE = re.compile(r"[ -\[\]-~]{1,16}")  # PS3.5 6.2, VR AE: no backslash, no control characters
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,95}")
@@ -150,6 +151,8 @@ class AuditLog:
         self._inode = -1
         self._torn = False  # the last line was written in part: the next begins a line of its own
         self._unflushed = False  # lines of `note` wait for the next flush
+        self._noted = b""  # those lines, for as long as they wait
+        self._again = b""  # those of a flush that failed: a second one may succeed and lie, so they are written again
         self._flushed_at = 0.0
 
     def note(self, event: str, outcome: str, **fields: object) -> None:
@@ -186,6 +189,8 @@ class AuditLog:
     def flush(self) -> None:
         """Let the lines of `note` reach the disk, with one flush for all of them; OSError when they cannot."""
         with self._lock:
+            if self._again:
+                self._write(b"")
             if self._unflushed:
                 self._flush()
 
@@ -198,26 +203,44 @@ class AuditLog:
         if not data:
             return
         with self._lock:
-            self._open()
-            # One write call: lines of several processes do not mix (POSIX O_APPEND on a local file).
-            data = b"\n" + data if self._torn else data
-            written = os.write(self._file, data)
-            self._torn = written != len(data) and (self._torn or written > 0)
-            if written != len(data):
-                raise OSError(errno.ENOSPC, "an audit line was written in part")
-            self._unflushed = True
+            self._write(data)
+            if not flush:
+                self._noted += data
             if flush or time.monotonic() - self._flushed_at > _FLUSH_AFTER_S:
                 self._flush()
 
+    def _write(self, data: bytes) -> None:
+        """Append, behind what a failed flush left in doubt."""
+        self._open()
+        # One write call: lines of several processes do not mix (POSIX O_APPEND on a local file).
+        data = (b"\n" if self._torn else b"") + self._again + data
+        written = os.write(self._file, data)
+        self._torn = written != len(data) and (self._torn or written > 0)
+        if written != len(data):
+            raise OSError(errno.ENOSPC, "an audit line was written in part")
+        self._noted, self._again = self._noted + self._again, b""
+        self._unflushed = True
+
     def _flush(self) -> None:
-        os.fsync(self._file)
-        self._unflushed, self._flushed_at = False, time.monotonic()
+        try:
+            os.fsync(self._file)
+        except OSError:
+            again = self._again + self._noted
+            if len(again) > _MOST_AGAIN:
+                again = again[-_MOST_AGAIN:].partition(b"\n")[2]
+            self._again, self._noted, self._unflushed = again, b"", False
+            raise
+        self._noted, self._unflushed, self._flushed_at = b"", False, time.monotonic()
 
     def close(self) -> None:
         """Close the file; the next `write` opens it again."""
         with self._lock:
-            if self._file >= 0:
-                self._end()
+            try:
+                if self._again and self._file >= 0:
+                    self._write(b"")
+            finally:
+                if self._file >= 0:
+                    self._end()
 
     def _end(self) -> None:
         """Close the file; what was noted in it is flushed before."""

@@ -10,6 +10,7 @@ from gateway.config.base import Address, AETitle, Host, Model, Port
 from gateway.config.tls import Tls
 
 COMMIT_STATEMENT = "archives may delete what only marked copies carry or whose retention ends"
+DELIVERED_STATEMENT = "archives may delete what destinations have received and not committed to keep"
 
 
 class Commitment(Model):

@@ -55,6 +55,7 @@ def _given(config: Config) -> Iterator[Finding]:
     if config.restore is None:
         message = "without role restore no original can be opened and compared: nothing will be committed"
         yield Finding("warning", ("restore",), message)
+    asked = {one.name for one in config.destinations if one.commitment is not None}
     for index, route in enumerate(config.routes):
         place = ("routes", index, "commit_statement")
         if route.commit_statement:
@@ -65,6 +66,15 @@ def _given(config: Config) -> Iterator[Finding]:
         elif config.retention.vault_days or route.restoration == "carried":
             message = f"nothing of route {route.name} will be committed to: its originals do not stay in the vault"
             yield Finding("warning", place, message)
+        place = ("routes", index, "delivered_statement")
+        unasked = [name for name in route.destinations if name not in asked]
+        if route.delivered_statement and unasked:
+            message = f"of route {route.name} originals are committed to whose copies nobody has committed to keep"
+            yield Finding("warning", place, message)
+        elif unasked:
+            names = ", ".join(unasked)
+            message = f"nothing of route {route.name} will be committed to: {names} commits to keep no copy"
+            yield Finding("warning", place, message, "give it a commitment table, or the route a delivered_statement")
 
 
 def _is_local(host: str) -> bool:

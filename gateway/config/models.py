@@ -29,7 +29,7 @@ from gateway.config.base import (
     doubled,
     url_or_reference,
 )
-from gateway.config.commitment import COMMIT_STATEMENT, Commitment, Reports
+from gateway.config.commitment import COMMIT_STATEMENT, DELIVERED_STATEMENT, Commitment, Reports
 from gateway.config.destination import CLINICAL_STATEMENT, Destination
 from gateway.config.durability import Durability, durability_problems
 from gateway.config.fallbacks import fallback_problems
@@ -195,6 +195,7 @@ class Route(PrivateElements):
     ack: Literal["spool", "downstream"] = "spool"  # whose having it is success to the archive
     ack_within_s: Annotated[float, Field(gt=0)] = 30  # with ack "downstream": then 0xA700, and it stays queued
     commit_statement: str = ""  # must read exactly as COMMIT_STATEMENT, or be empty
+    delivered_statement: str = ""  # must read exactly as DELIVERED_STATEMENT, or be empty
     report: bool = False  # a protection report of each study goes to the destinations as well
     report_after_s: Annotated[float, Field(gt=0)] = 300  # when no more of the study was marked for so long
 
@@ -400,8 +401,9 @@ class Config(Model):
             if route.ack == "downstream" and route.ack_within_s >= self.ingress.idle_timeout_s:
                 text = f"associations end after {self.ingress.idle_timeout_s:g} s of silence (ingress.idle_timeout_s)"
                 yield (*here, "ack_within_s"), f"{text}: wait for less"
-            if route.commit_statement not in ("", COMMIT_STATEMENT):
-                yield (*here, "commit_statement"), f'when it is given, it must read "{COMMIT_STATEMENT}"'
+            for key, statement in (("commit", COMMIT_STATEMENT), ("delivered", DELIVERED_STATEMENT)):
+                if getattr(route, f"{key}_statement") not in ("", statement):
+                    yield (*here, f"{key}_statement"), f'when it is given, it must read "{statement}"'
             if route.break_glass is not None and not route.passes:
                 yield (
                     (*here, "break_glass"),

@@ -9,6 +9,10 @@ The clock is not believed when it
 Then nothing is purged by age, over restarts too, until somebody looks at the clock and runs `miad-gateway clock
 confirm`. A clock that runs behind only keeps things longer: records made meanwhile carry the last time that was
 believed (`gateway.vault.records`), or they would be years old as soon as the clock is right.
+
+A clock that is set back would let all that waits until a time wait so much longer: `BackwardJumps`. One that is set
+forward only lets it come early: leases that seem to have run out are taken over, and their fencing tokens see to it
+that what their old owners did does not count.
 """
 
 from __future__ import annotations
@@ -17,14 +21,16 @@ import time
 from collections.abc import Callable
 
 import structlog
-from sqlalchemy import Engine
+from sqlalchemy import Engine, update
 from sqlalchemy.exc import IntegrityError
 
 from gateway.audit import AuditLog, audited, events
-from gateway.database import ClockRow, reading, transaction
+from gateway.database import ClaimRow, ClockRow, DeliveryRow, InstanceRow, reading, transaction
+from gateway.flow.states import QUEUED, RECEIVED, SEALED
 
 AHEAD_S = 3600.0  # of the process's own count
 LONGEST_GAP_S = 7 * 86_400.0  # after the last time that was believed
+BACK_S = 60.0  # smaller steps are waited for; many of them count together
 _ROW = 1
 
 log = structlog.get_logger(__name__)
@@ -90,6 +96,71 @@ class ClockGuard:
         if now - seen_at > LONGEST_GAP_S:
             return "ahead-of-last-recorded-time"
         return None
+
+
+class BackwardJumps:
+    """Of one worker process: sees that the clock was set back, and moves what waits for a time back with it.
+
+    Where several processes see it, each does: what waits comes early then, which harms nothing. At a start, the last
+    time that was believed is all that there is to compare with.
+
+    Parameters
+    ----------
+    lease_s
+        No lease is meant to be longer.
+    wall, counted
+        As of `ClockGuard`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        lease_s: float,
+        wall: Callable[[], float] = time.time,
+        counted: Callable[[], float] = _counted_s,
+    ) -> None:
+        self._engine = engine
+        self._lease_s = lease_s
+        self._wall = wall
+        self._counted = counted
+        self._offset: float | None = None
+
+    def once(self) -> int:
+        """Look, and move what waits where the clock went back; returns 0: there is never more to do at once."""
+        now = self._wall()
+        offset = now - self._counted()
+        if self._offset is None:
+            known = state(self._engine)
+            back = known.seen_at - now if known is not None else 0.0
+        else:
+            back = self._offset - offset
+        if back >= BACK_S:
+            self._move(now, back)
+            log.warning("the clock was set back: what waits for a time was moved with it", seconds=round(back))
+            self._offset = offset
+        elif self._offset is None or offset > self._offset:
+            self._offset = offset
+        return 0
+
+    def _move(self, now: float, back: float) -> None:
+        longest = now + self._lease_s
+        changes = [
+            update(table)
+            .where(table.state.in_(states), table.next_attempt_at > now)
+            # a pause is time that passes; the row knows only when it ends
+            .values(next_attempt_at=table.next_attempt_at - back)
+            for table, states in ((InstanceRow, (RECEIVED, SEALED)), (DeliveryRow, (QUEUED,)))
+        ]
+        changes += [
+            update(table).where(table.state.in_(states), table.lease_until > longest).values(lease_until=longest)
+            for table, states in ((InstanceRow, (RECEIVED, SEALED)), (DeliveryRow, (QUEUED,)))
+        ]
+        changes.append(update(ClaimRow).where(ClaimRow.until > longest).values(until=longest))
+        waiting = (DeliveryRow.commit_state.in_(("due", "asked")), DeliveryRow.commit_at > now)
+        changes.append(update(DeliveryRow).where(*waiting).values(commit_at=DeliveryRow.commit_at - back))
+        for change in changes:  # each by itself: none waits for a row while it holds others of another kind
+            with transaction(self._engine) as session:
+                session.execute(change.execution_options(synchronize_session=False))
 
 
 def state(engine: Engine) -> ClockRow | None:

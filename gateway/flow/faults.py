@@ -9,16 +9,28 @@ import time
 from gateway.errors import CapacityError, GatewayError, HoldError, fault
 
 TELL_AGAIN_S = 300.0  # between two lines about a failure that goes on
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+_FAILING = {errno.EIO, errno.EROFS}  # the kernel makes a file system read-only when its disk fails
 
 
 def as_waiting(error: Exception) -> CapacityError | None:
-    """The error as one that passes when somebody makes room; None when it is no such error."""
+    """The error as one that passes when somebody makes room, or mends the disk; None when it is no such error."""
     if isinstance(error, CapacityError):
         return error
     if isinstance(error, OSError) and error.errno in _NO_ROOM:
         return CapacityError("disk-full", f"a file cannot be written: {error.strerror}", "free some disk")
+    if isinstance(error, OSError) and error.errno in _FAILING:
+        return CapacityError(
+            "disk-error", f"a file cannot be read or written: {error.strerror}", "look at the disk: `dmesg` names it"
+        )
     return None
+
+
+def not_spooled(error: OSError) -> CapacityError:
+    """What a sender is told of a data set that the spool's disk did not take."""
+    if error.errno in _NO_ROOM:
+        return CapacityError("disk-full", f"cannot write to the spool: {error.strerror}", "free some disk")
+    return CapacityError("spool-unwritable", f"cannot write to the spool: {error.strerror}", "look at the disk")
 
 
 def unexpected(error: Exception) -> GatewayError:

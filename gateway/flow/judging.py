@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
-from gateway.config.commitment import COMMIT_STATEMENT
+from gateway.config.commitment import COMMIT_STATEMENT, DELIVERED_STATEMENT
 from gateway.config.models import Destination, Retention, Route
 from gateway.database import DeliveryRow, InstanceRow, PayloadCheckRow, VaultRow
 from gateway.flow.ports import Reference
@@ -117,7 +117,11 @@ class Judge:
             return Verdict(NOT_SAFE)
         waits = False
         for one in deliveries:
-            if one.destination not in self._asking or one.commit_state == COMMITTED:
+            if one.commit_state == COMMITTED:
+                continue
+            if one.destination not in self._asking:
+                if one.state == SENT and route.delivered_statement != DELIVERED_STATEMENT:
+                    return Verdict(NOT_SAFE)
                 continue
             if one.commit_state == "":  # sent before it was configured to be asked for
                 one.commit_state, one.commit_at = DUE, time.time()

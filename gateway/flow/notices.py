@@ -23,6 +23,7 @@ from sqlalchemy import Engine, func, select
 from gateway.audit import AuditLog, audited, events
 from gateway.database import DeliveryRow, InstanceRow, reading
 from gateway.errors import GatewayError
+from gateway.flow.spool import sync_folder
 from gateway.flow.states import HELD
 
 MOST = 10_000  # held instances that are told apart; of more only their number is known
@@ -321,8 +322,6 @@ def _write(file: Path, state: Mapping[str, Any]) -> None:
             out.flush()
             os.fsync(out.fileno())
         os.replace(beside, file)
-        folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-        os.fsync(folder)
-        os.close(folder)
+        sync_folder(file.parent)
     except OSError as error:
         raise GatewayError("notices-not-kept", f"cannot write beside the page's audit: {error.strerror}") from None

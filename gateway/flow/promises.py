@@ -4,9 +4,10 @@ An instance is committed only when all of this holds, for the newest of its UID 
 
 - its original lies sealed in the vault, with no end of retention, and the restore role, which alone can open it, has
   opened it and compared its digest since the archive asked;
-- it has been delivered everywhere, and every destination that is asked for commitments has committed to its copy.
+- it has been delivered everywhere, and every destination has committed to keep its copy.
 
-An original that only marked copies carry, or whose retention ends, counts where the route says so in its own sentence.
+An original that only marked copies carry, or whose retention ends, counts where the route says so in its own sentence;
+a copy that its destination has only received, where the route says that in another.
 One that left unmarked is in no vault, so it never counts. What is still on its way is waited for, up to a time. What
 was promised is noted, and retention ends it no more, whatever it is set to later.
 """

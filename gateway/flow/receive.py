@@ -21,6 +21,7 @@ from gateway.dicom.encoding.encoded import Arrival, read_arrival
 from gateway.errors import CapacityError, DicomError
 from gateway.flow.downstream import Downstream
 from gateway.flow.durability import durability_of
+from gateway.flow.faults import not_spooled
 from gateway.flow.ports import Incoming, ReceivedFacts
 from gateway.flow.segments.body import Body, Memory
 from gateway.flow.segments.format import record
@@ -93,7 +94,7 @@ class SpoolReceiver:
         try:
             return _SpoolIncoming(self, received)
         except OSError as error:
-            raise CapacityError("disk-full", f"cannot write to the spool: {error.strerror}") from None
+            raise not_spooled(error) from None
 
     def add(self, facts: ReceivedFacts, body: Body, sha256: str, size: int) -> str:
         """Make an object durable and return its instance id. From then on nothing acknowledged is lost."""
@@ -199,7 +200,7 @@ class _SpoolIncoming:
         try:
             self._body.write(data)
         except OSError as error:
-            raise CapacityError("disk-full", f"cannot write to the spool: {error.strerror}") from None
+            raise not_spooled(error) from None
 
     def commit(self) -> str:
         """Check, and make it durable. Returns the instance id; from then on nothing acknowledged is lost.
@@ -219,7 +220,7 @@ class _SpoolIncoming:
             tracing.add(tracing.FIRST, one, self._begun, told)
             return one
         except OSError as error:
-            raise CapacityError("disk-full", f"cannot write to the spool: {error.strerror}") from None
+            raise not_spooled(error) from None
         finally:
             self._body.release()
 

@@ -197,7 +197,12 @@ class NewFile:
         os.fsync(self._file.fileno())
         self._file.close()
         os.rename(self._partial, self._folder / self.name)
-        sync_folder(self._folder)
+        try:
+            sync_folder(self._folder)
+        except OSError:  # a second flush may succeed and lie: who tries again must not find it under its name
+            with suppress(OSError):
+                (self._folder / self.name).unlink()
+            raise
 
     def discard(self) -> None:
         """Forget the file; also allowed after a failed write or publish."""

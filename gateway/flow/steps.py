@@ -157,7 +157,8 @@ class Steps:
         while True:
             data, sha256 = marked.derive(record)
             name = derived_name(record, sha256)
-            size = self._size_of_derived(name, sha256)
+            # before its digest is fixed nobody knows whether a file of this name was flushed: it is written anew
+            size = self._size_of_derived(name, sha256) if record.derived_sha256 == sha256 else None
             if size is None:
                 size = self._write_derived(name, [data] if isinstance(data, bytes) else data)
             if not isinstance(marked, Remapped) and record.derived_sha256 is None:

@@ -11,7 +11,7 @@ import struct
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, cast
 
@@ -22,16 +22,18 @@ if TYPE_CHECKING:
     from gateway.network.upper_layer import GatewayAssociation
 
 _MOST_PARTS = 512  # that the system takes at a time (IOV_MAX of Linux is 1024)
+_TLS_RECORD = 16 << 10  # bytes of the longest record of TLS (RFC 8446 5.1)
 CLOSING_WAIT_S = 0.02  # after our last PDU the peer may close first; then its stack has read that PDU for certain
 
 
 def send_parts(sock: socket.socket, parts: Iterable[bytes | memoryview]) -> None:
-    """Send parts one after the other, without putting them together where the connection is plain; raises as `sendall`.
+    """Send parts one after the other, without putting them together; raises as `sendall`.
 
-    TLS has no `sendmsg`.
+    TLS has no `sendmsg`: there small parts go in one write, and large ones as they are in writes of their own.
     """
     if isinstance(sock, ssl.SSLSocket):
-        sock.sendall(b"".join(parts))
+        for part in _small_ones_joined(parts):
+            sock.sendall(part)
         return
     left = deque(parts)
     while left:
@@ -40,6 +42,20 @@ def send_parts(sock: socket.socket, parts: Iterable[bytes | memoryview]) -> None
             sent -= len(left.popleft())
         if sent:
             left[0] = memoryview(left[0])[sent:]
+
+
+def _small_ones_joined(parts: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    small = bytearray()
+    for part in parts:
+        if len(part) < _TLS_RECORD:
+            small += part
+            continue
+        if small:
+            yield bytes(small)
+            small.clear()
+        yield part
+    if small:
+        yield bytes(small)
 
 
 class WakeUp:
@@ -119,28 +135,32 @@ class GatewaySocket(AssociationSocket):
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Read exactly `nr_bytes`, or fewer when the peer closes; TimeoutError when they take too long."""
+        data = bytearray(nr_bytes)
+        with memoryview(data) as view:
+            read = self.read_into(view)
+        del data[read:]
+        return data
+
+    def read_into(self, view: memoryview) -> int:
+        """Fill `view` as `recv` does; returns how many bytes there are."""
         sock = self.socket
         if sock is None:
             raise OSError("closed")
-        data = bytearray(nr_bytes)
-        view = memoryview(data)
         timeout_s = sock.gettimeout()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         phase_ends = self._gateway_association.request_due
         read = 0
-        while read < nr_bytes:
+        while read < len(view):
             if phase_ends is not None:
                 sock.settimeout(max(0.001, phase_ends - time.monotonic()))
             _acknowledge_at_once(sock)
             count = sock.recv_into(view[read:])
             if count == 0:
-                view.release()
-                del data[read:]
                 break
             read += count
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError("the peer was too slow in sending a PDU")
-        return data
+        return read
 
     def send(self, bytestream: bytes | bytearray) -> None:
         try:
@@ -192,13 +212,16 @@ def _acknowledge_at_once(sock: socket.socket) -> None:
 class DataPdu:
     """A received P-DATA-TF PDU (PS3.8 9.3.5): its fragments, each with the id of its presentation context.
 
+    They are views of the body: good for as long as that is.
+
     Raises
     ------
     ValueError
         The items do not add up to the PDU.
     """
 
-    def __init__(self, body: bytearray) -> None:
+    def __init__(self, body: bytearray | memoryview) -> None:
+        self._body = body
         self.fragments: list[tuple[int, memoryview]] = []
         view = memoryview(body)
         at = 0
@@ -210,6 +233,10 @@ class DataPdu:
                 raise ValueError("presentation data value item longer than its PDU")
             self.fragments.append((context_id, view[at + 5 : at + 4 + length]))
             at += 4 + length
+
+    def kept(self) -> DataPdu:
+        """The same in memory of its own."""
+        return DataPdu(bytearray(self._body))
 
     def to_primitive(self) -> P_DATA:
         primitive = P_DATA()

@@ -65,6 +65,7 @@ class GatewayDul(DULServiceProvider):
         self.state_machine = _GatewayStateMachine(self)
         self._is_broken = False  # something was sent that ends the association; its event is under way
         self._is_reading = False
+        self._room = bytearray()  # one P-DATA-TF after the other is read into it: new memory would be cleared for each
         self._acting = threading.RLock()  # who has it sends, and the state stays as it is
         self._turning = threading.Lock()  # who has it reads
         self._at_home = threading.Event()  # nobody has borrowed the socket
@@ -302,13 +303,17 @@ class GatewayDul(DULServiceProvider):
             if isinstance(pdu, DataPdu) and self._state == "Sta6" and self.event_queue.empty():
                 self._indicate(pdu)
             else:
-                self._recv_pdu.put(pdu)
+                waits: Any = pdu.kept() if isinstance(pdu, DataPdu) else pdu
+                self._recv_pdu.put(waits)
                 self.event_queue.put(event)
         finally:
             self._is_reading = False
 
     def _indicate(self, pdu: DataPdu) -> None:
-        """Hand data on at once, which is nearly all that comes (action DT-2 of PS3.8 9.2 does no more)."""
+        """Hand data on at once, which is nearly all that comes (action DT-2 of PS3.8 9.2 does no more).
+
+        Who takes it copies what is to stay: the next PDU is read into the same memory.
+        """
         with self._acting:
             try:
                 self.assoc.dimse.receive_primitive(pdu.to_primitive())
@@ -343,9 +348,9 @@ class GatewayDul(DULServiceProvider):
             raise DicomError("unexpected-pdu", f"a PDU of type {kind:#04x} is not due")
         if length > longest:
             raise DicomError("pdu-too-long", f"a PDU of {length} bytes where {longest} are the most")
-        body = self._exactly(length)
         if kind == _P_DATA_TF:
-            return DataPdu(body), "Evt10"
+            return DataPdu(self._into_room(length)), "Evt10"
+        body = self._exactly(length)
         if kind == _ASSOCIATE_RQ:
             request = read_request(body)
             self._gateway_association.associate_request = request
@@ -361,6 +366,15 @@ class GatewayDul(DULServiceProvider):
         if kind == _P_DATA_TF and self._state != "Sta3":  # Sta3: our own answer to the request is under way
             return max(_SHORTEST_LIMIT, 2 * self.assoc.ae.maximum_pdu_size)
         return _LONGEST_SMALL if kind in (_RELEASE_RQ, _RELEASE_RP) else 0
+
+    def _into_room(self, length: int) -> memoryview:
+        """As `_exactly`, in memory that is used again for the next."""
+        if len(self._room) < length:
+            self._room = bytearray(length)
+        view = memoryview(self._room)[:length]
+        if self.connection.read_into(view) < length:
+            raise ConnectionError("the peer closed the connection")
+        return view
 
     def _exactly(self, length: int) -> bytearray:
         data = self.connection.recv(length)

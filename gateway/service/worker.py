@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.service.view_port import ViewPort
     from gateway.web.sessions import Sessions
 
+CLOCK_S = 10.0  # between two looks whether the clock was set back
 COMMITMENTS_S = 1.0  # between two looks for commitments that are to be asked for, or answered
 REPORTS_S = 10.0  # between two looks for studies that came to rest
 REQUESTS_S = 1.0  # between two looks for what people at the page asked for
@@ -42,7 +43,7 @@ class WorkerParts:
 
     def build(self, config: Config, before: WorkerPart | None) -> WorkerPart:
         """What seals, marks, delivers and purges."""
-        from gateway.flow.clock import ClockGuard
+        from gateway.flow.clock import BackwardJumps, ClockGuard
         from gateway.flow.retention import Retainer
         from gateway.flow.steps import Steps
         from gateway.flow.store import FlowStore, lease_owner
@@ -59,7 +60,7 @@ class WorkerParts:
         further = [("emergencies", context.passing.tend, 1.0)]
         if any(route.report for route in config.routes):
             further.append(("reports", build_reports(config, keys, store, engine, context).once, REPORTS_S))
-        beside = []
+        beside = [("clock", BackwardJumps(engine, config.worker.lease_s).once, CLOCK_S)]
         if config.page is not None:
             beside.append(("requests", build_requested(config, engine, store, audit).once, REQUESTS_S))
         asked, promises, port = build_commitments(config, engine, store, audit)

@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -19,6 +20,7 @@ LOCATOR = re.compile(r"[0-9a-f]{32}")
 _TEMPORARY = ".new-"
 _FILE_MODE = 0o640  # sealed bytes: the restore role, another user of the same group, reads them
 _FOLDER_MODE = 0o750
+_PIECE = 1 << 20
 
 
 class Payloads(Protocol):
@@ -56,32 +58,36 @@ class PayloadStore:
     def put(self, locator: str, write: Callable[[BinaryIO], None]) -> None:
         """Store what `write` writes. When this returns, the payload survives a power cut.
 
-        A payload that is there already is complete (it got its name by renaming) and is left alone: `write` is then
-        not called. Two processes that put at once both succeed; one of the two equal payloads stays.
+        A payload that is there already is complete (it got its name by renaming), but whether its name was flushed
+        nobody knows: whoever put it may have been killed before, or its flush may have failed, and a second one of the
+        same entry may succeed and lie. So a copy of it takes its place, with an entry and flushes of its own; `write`
+        is then not called. Two processes that put at once both succeed; one of the two equal payloads stays.
 
         Raises
         ------
         CapacityError
-            ``disk-full``. Whatever `write` raises goes through; nothing is left behind either way.
+            ``disk-full``, or ``disk-error`` when a flush failed. Whatever `write` raises goes through; nothing half
+            written is left behind either way.
         """
         target = self._path(locator)
-        if target.exists():
-            self._sync()  # whoever put it may have been killed between rename and fsync
-            return
         temporary = self.folder / f"{_TEMPORARY}{secrets.token_hex(8)}"
         try:
             with open(temporary, "xb", opener=_private_to_group) as file:
-                write(file)
+                if not _copied(target, file):
+                    write(file)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, target)
+            self._sync()
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise CapacityError("disk-full", "the vault's disk is full") from None
+            if error.errno in (errno.EIO, errno.EROFS):
+                words = f"the vault's disk does not take a sealed original: {error.strerror}"
+                raise CapacityError("disk-error", words, "look at the disk: `dmesg` names it") from None
             raise
         finally:
             temporary.unlink(missing_ok=True)
-        self._sync()
 
     def open(self, locator: str) -> BinaryIO:
         """The payload, for reading; NotFoundError ``payload-missing``."""
@@ -145,6 +151,16 @@ def as_locator(text: str) -> str:
     if not LOCATOR.fullmatch(text):
         raise VaultError("bad-locator", "a locator has 32 lower-case hexadecimal digits")
     return text
+
+
+def _copied(source: Path, out: BinaryIO) -> bool:
+    """Copy a file; false when there is none."""
+    try:
+        with open(source, "rb") as file:
+            shutil.copyfileobj(file, out, _PIECE)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _private_to_group(name: str, flags: int) -> int:

@@ -1,5 +1,6 @@
 """The audit trail: lines that last, several writers, and nothing of a patient."""
 
+import errno
 import json
 import os
 import stat
@@ -8,7 +9,7 @@ import sys
 
 import pytest
 
-from gateway.audit import EVENTS, OUTCOMES, AuditLog, events
+from gateway.audit import EVENTS, OUTCOMES, AuditLog, Line, events
 
 
 def lines(path):
@@ -113,6 +114,51 @@ def test_a_note_is_there_at_once_and_flushed_with_the_next_line(tmp_path, monkey
     audit.flush()
     audit.flush()  # nothing is left
     assert len(flushed) == 4
+
+
+class FailingDisk:
+    """Takes what is written, and no flush while `fails`; `flushed` is what the file held at the last good one."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.fails, self.flushed = False, b""
+        monkeypatch.setattr(os, "fsync", self._fsync)
+
+    def _fsync(self, descriptor: int) -> None:
+        if self.fails:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        with open(f"/proc/self/fd/{descriptor}", "rb") as file:
+            self.flushed = file.read()
+
+
+@pytest.mark.parametrize("by", ["flush", "write", "close"])
+def test_what_was_noted_before_a_flush_that_failed_is_written_again_before_the_next(tmp_path, monkeypatch, by):
+    """The kernel has dropped what it could not write: a second flush alone may succeed and lie."""
+    audit, disk = AuditLog(tmp_path / "audit.jsonl"), FailingDisk(monkeypatch)
+    audit.write(events.RESTORE_INTENDED, "success")
+    audit.note(events.ORIGINAL_RESTORED, "success", instance_id="ab")
+    disk.fails = True
+    with pytest.raises(OSError):
+        audit.flush()
+    dropped = (tmp_path / "audit.jsonl").stat().st_size
+    disk.fails = False
+    {"flush": audit.flush, "write": lambda: audit.write(events.RETRIEVE, "success"), "close": audit.close}[by]()
+    again = [json.loads(line) for line in disk.flushed[dropped:].splitlines()]
+    assert [line.get("instance_id") for line in again] == ["ab", *([None] if by == "write" else [])]
+    audit.note(events.ORIGINAL_RESTORED, "success")
+    audit.flush()
+    assert len(disk.flushed[dropped:].splitlines()) == len(again) + 1  # once is enough
+
+
+def test_a_disk_that_takes_no_flush_for_long_is_not_filled_with_the_same_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr("gateway.audit.log._MOST_AGAIN", 1000)
+    audit, disk = AuditLog(tmp_path / "audit.jsonl"), FailingDisk(monkeypatch)
+    disk.fails = True
+    for _ in range(50):
+        with pytest.raises(OSError):
+            audit.write_all([Line(events.RETRIEVE, "success", {})])
+        with pytest.raises(OSError):
+            audit.note(events.ORIGINAL_RESTORED, "success")
+    assert len(lines(tmp_path / "audit.jsonl")) < 50 * 20
 
 
 @pytest.mark.parametrize("rotated", [True, False])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from gateway.errors import ConfigError
+from gateway.mark import load_packs
 from gateway.mark.surrogates.nets import FAMILIES, MultiTaskNet
 from gateway.training.finetune import FINE_TUNINGS
 from gateway.training.sources import SOURCES
@@ -47,9 +48,11 @@ def test_gray_and_rgb_images_pass(family: str) -> None:
     assert output.logits["t"].shape == (1, 2) and bool(torch.isfinite(output.logits["t"]).all())
 
 
-def test_victims_are_of_families_and_files_that_no_surrogate_has() -> None:
+def test_victims_are_of_families_and_files_that_no_packaged_surrogate_has() -> None:
+    packaged = {file.stem for pack in load_packs().values() for file in pack.files}
+    assert packaged and packaged <= set(FINE_TUNINGS)  # a file is named for its family
     assert set(TUNINGS) == set(PRETRAINED_VICTIMS) <= set(RECIPES)
-    assert not set(HELD) & set(FAMILIES) and not set(TUNINGS) & set(FINE_TUNINGS)
-    assert not {one.sha256 for one in WHEELS.values()} & {SOURCES[family].sha256 for family in FINE_TUNINGS}
+    assert not set(HELD) & set(FAMILIES) and not set(TUNINGS) & packaged
+    assert not {one.sha256 for one in WHEELS.values()} & {SOURCES[family].sha256 for family in packaged}
     assert {lineage_of(family) for family in (*TUNINGS, *FINE_TUNINGS)} == {"imagenet"}
     assert lineage_of("densenet") == "scratch"

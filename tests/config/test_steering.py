@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from gateway.config import InvalidConfigError
-from gateway.config.commitment import COMMIT_STATEMENT
+from gateway.config.commitment import COMMIT_STATEMENT, DELIVERED_STATEMENT
 from gateway.config.commitments import commitment_findings
 from gateway.config.destination import Destination
 from gateway.config.load import parse_config
@@ -143,6 +143,11 @@ def test_what_is_bold_or_useless_about_commitments_is_told(tmp_path):
     statement = f'commit_statement = "{COMMIT_STATEMENT}"\n'
     assert "that will be gone one day" in said(PACS + ROUTE + statement + ARCHIVE + REPORTS, tmp_path)
     assert "must read" in wrong(PACS + ROUTE + 'commit_statement = "yes"\n')
+    assert "pacs commits to keep no copy" in given
+    assert "commits to keep no copy" not in said(named + ROUTE + ARCHIVE + REPORTS, tmp_path)
+    received = f'delivered_statement = "{DELIVERED_STATEMENT}"\n'
+    assert "nobody has committed to keep" in said(PACS + ROUTE + received + ARCHIVE + REPORTS, tmp_path)
+    assert "must read" in wrong(PACS + ROUTE + 'delivered_statement = "yes"\n')
     assert "no [commitment.tls] table" in wrong(PACS + ARCHIVE + REPORTS + "tls = true\n")
 
 

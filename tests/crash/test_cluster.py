@@ -20,6 +20,7 @@ from pydicom.errors import InvalidDicomError
 
 from gateway.bucket import Bucket
 from gateway.keys.generate import make_keys
+from tests.conftest import needed
 from tests.crash.archive import NO_RESOURCES, SUCCESS, send, store
 from tests.crash.checks import delivered, problems_of_sink, truth
 from tests.crash.cluster import Machine, Site
@@ -31,7 +32,7 @@ from tests.support.patroni import Patroni
 from tests.support.until import until
 
 pytestmark = [pytest.mark.peers, pytest.mark.full, pytest.mark.timeout(1200)]
-pytest.importorskip("obstore")
+needed("obstore")
 WAIT_S = 400.0
 IN_STEP = "marked: digest fixed, row not"
 TAKEN_OVER = "step taken over by another worker"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import time
 from collections.abc import Iterator
@@ -153,19 +154,27 @@ def test_a_wrong_statement_is_still_a_fault(flow):
 # -- other full disks ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("code", [28, 122, 30, 5])  # ENOSPC, EDQUOT, EROFS, EIO
-def test_a_full_disk_holds_nothing_however_long_it_lasts(flow, monkeypatch, code):
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (errno.ENOSPC, "disk-full"),
+        (errno.EDQUOT, "disk-full"),
+        (errno.EROFS, "disk-error"),
+        (errno.EIO, "disk-error"),
+    ],
+)
+def test_a_disk_that_takes_nothing_holds_nothing_however_long_it_lasts(flow, monkeypatch, number, code):
     instance_id = flow.receive(ct())
     flow.seal()
     with monkeypatch.context() as patched:
 
         def no_room(*_args, **_kwargs):
-            raise OSError(code, "words")
+            raise OSError(number, "words")
 
         patched.setattr(flow.context.derived, "create", no_room)
         for _ in range(7):
             flow.mark()
-            assert (flow.row(instance_id).state, flow.row(instance_id).reason_code) == ("sealed", "disk-full")
+            assert (flow.row(instance_id).state, flow.row(instance_id).reason_code) == ("sealed", code)
             with transaction(flow.engine) as session:
                 session.query(InstanceRow).update({"next_attempt_at": 0.0})
     flow.run()

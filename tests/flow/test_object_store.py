@@ -20,12 +20,13 @@ from gateway.vault import open_payloads
 from gateway.vault.backup import backup
 from gateway.vault.recovery import recover
 from gateway.vault.verify import verify_vault
+from tests.conftest import needed
 from tests.support.dicom.samples import encode
 from tests.support.flow import Flow, configuration, ct
 from tests.support.objects import SeaweedFs
 
 pytestmark = pytest.mark.peers
-pytest.importorskip("obstore")
+needed("obstore")
 
 
 @pytest.fixture(scope="module")

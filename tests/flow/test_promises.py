@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import event, update
 
 from gateway.audit import events
-from gateway.config.commitment import COMMIT_STATEMENT, AskedCommitment, Commitment
+from gateway.config.commitment import COMMIT_STATEMENT, DELIVERED_STATEMENT, AskedCommitment, Commitment
 from gateway.config.models import PASS_STATEMENT, Retention
 from gateway.database import CommitmentRow, DeliveryRow, PayloadCheckRow, transaction
 from gateway.errors import CapacityError, DicomError, TransientError
@@ -22,7 +22,9 @@ from gateway.restore.checks import PayloadChecks
 from gateway.service import places
 from tests.support.flow import ROUTE, Flow, ct
 
-SECOND = ROUTE.model_copy(update={"name": "again", "called_ae": "AGAIN", "destinations": ("second",)})
+TOLD = ROUTE.model_copy(update={"delivered_statement": DELIVERED_STATEMENT})
+"""Its destinations are asked for nothing, and that is enough."""
+SECOND = TOLD.model_copy(update={"name": "again", "called_ae": "AGAIN", "destinations": ("second",)})
 DS = ct()
 ASKED = Reference(str(DS.SOPClassUID), str(DS.SOPInstanceUID))
 
@@ -80,7 +82,7 @@ class Site:
 
 @pytest.fixture
 def site(make_flow) -> Site:
-    flow = make_flow()
+    flow = make_flow(TOLD)
     flow.receive(DS)
     flow.run()
     return Site(flow)
@@ -139,13 +141,13 @@ def _only(site: Site) -> str:
 def test_retention_that_ends_is_not_unless_the_route_says_so(site):
     ending = site.flow.again(retention=Retention(vault_days=365))
     assert no(site.outcome(ending))
-    told = ending.again(ROUTE.model_copy(update={"commit_statement": COMMIT_STATEMENT}))
+    told = ending.again(TOLD.model_copy(update={"commit_statement": COMMIT_STATEMENT}))
     assert yes(site.outcome(told))
     assert told.store.promised() == set()  # it ends, as was said
 
 
 def test_a_carried_original_is_not_unless_the_route_says_so(make_flow):
-    carried = ROUTE.model_copy(update={"restoration": "carried"})
+    carried = TOLD.model_copy(update={"restoration": "carried"})
     flow = make_flow(carried)
     flow.receive(DS)
     flow.run()
@@ -176,7 +178,7 @@ def test_what_is_held_is_not_and_what_is_on_its_way_is_waited_for(site):
 
 
 def test_over_all_routes_the_worst_decides(make_flow):
-    flow = make_flow(ROUTE, SECOND)
+    flow = make_flow(TOLD, SECOND)
     flow.receive(DS)
     other = flow.receive(DS, called_ae="AGAIN")
     flow.seal()
@@ -196,6 +198,11 @@ def _entries(flow: Flow):
     from gateway.flow.selection import list_instances
 
     return list_instances(flow.engine)
+
+
+def test_what_a_destination_only_received_is_not_unless_the_route_says_so(site):
+    assert no(site.outcome(site.flow.again(ROUTE)))
+    assert yes(site.outcome())
 
 
 def test_where_destinations_commit_their_word_is_needed(site):

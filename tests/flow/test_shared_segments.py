@@ -27,13 +27,14 @@ from gateway.keys.keyring import load_spool_cipher
 from gateway.network.incoming import sentence_of
 from gateway.service.spools import received_spool
 from gateway.service.wiring import build_restorer
+from tests.conftest import needed
 from tests.support.dicom.samples import encode
 from tests.support.flow import Flow, configuration, ct, facts_of
 from tests.support.objects import SeaweedFs
 from tests.support.until import until
 
 pytestmark = pytest.mark.peers
-pytest.importorskip("obstore")
+needed("obstore")
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from gateway.mark.surrogates.foreign.pack import SitePack
 from gateway.mark.surrogates.nets import MultiTaskNet
 from gateway.mark.surrogates.objective import Target, ViewGroup, draw_views, margins
 from gateway.mark.surrogates.store import save_net
+from tests.conftest import missing
 from tests.support.mark.foreign_models import Classifier, describe, packs, plain, write_onnx, write_torchscript
 from tests.support.mark.samples import BRAIN, CPU, KEY, disc, gray8, phantom, small_pack
 
@@ -29,11 +30,11 @@ LIBRARIES = {"onnx": ("onnx", "onnx2torch"), "monai": ("monai",)}
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Pack descriptions by format; skipped where an optional library is not installed."""
+    """Pack descriptions by format."""
     for names in LIBRARIES.values():
         for name in names:
             if not _is_installed(name):
-                pytest.skip(f"{name} is not installed")
+                missing(name)
     return packs(tmp_path_factory.mktemp("packs"))
 
 
@@ -366,7 +367,7 @@ def test_torchxrayvision_through_its_own_classes(tmp_path: Path) -> None:
     """Small weights laid out as the published files; torchvision, which its DenseNets do not use, is left empty."""
     for name in ("torchxrayvision", "pandas", "requests", "tqdm"):
         if not _is_installed(name):
-            pytest.skip(f"{name} is not installed")
+            missing(name)
     body = 'format = "torchxrayvision"\nfile = "net.pt"\ntask = "chest"\nweights = "densenet121-res224-nih"\n'
     body += "arguments = {growth_rate = 4, block_config = [1, 1, 1, 1], num_init_features = 8}"
     describe(tmp_path, body)

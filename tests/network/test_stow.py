@@ -22,6 +22,7 @@ from gateway.network.admission import Counts
 from gateway.network.http import Exchange
 from gateway.network.stow import IngressWeb
 from gateway.network.stow.parts import Body, Wanted
+from tests.conftest import needed
 from tests.network.conftest import MemoryReceiver, ReadableAudit
 from tests.network.retrieve.conftest import key_of
 from tests.network.retrieve.test_dicomweb import orthanc_with_plugin, session_of
@@ -30,7 +31,7 @@ from tests.support.network.certificates import Authority
 from tests.support.retrieve.samples import Sample, samples
 from tests.support.retrieve.vaults import write_part10
 
-web_client = pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed")
+web_client = needed("dicomweb_client")
 RELATED = 'multipart/related; type="application/dicom"; boundary=B'
 TYPE = b"Content-Type: application/dicom\r\n"
 

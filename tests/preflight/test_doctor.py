@@ -17,6 +17,7 @@ from gateway.keys.certificates import Authority, general_name, make_authority, m
 from gateway.keys.generate import make_keys
 from gateway.network.presence import announce
 from gateway.preflight.doctor import AREAS, Examined, examine
+from tests.conftest import needed
 from tests.support.cli_certificates import make_certificate
 from tests.support.network import peers
 
@@ -151,7 +152,7 @@ def little_memory(site: Path) -> None:
 
 
 def no_store(site: Path) -> None:
-    pytest.importorskip("obstore")
+    needed("obstore")
     for name in ("id", "key"):
         key = site.parent / "keys" / name
         key.touch(mode=0o600)

@@ -16,10 +16,11 @@ from gateway.config.duties import READS, ROLES, WRITES, secrets_of
 from gateway.config.load import parse_config
 from gateway.database import InstanceRow, open_database, reading, sqlite_url, transaction
 from gateway.flow.store import HELD, MARKED, SEALED, FlowStore, lease_owner
+from tests.conftest import needed
 from tests.support.flow import add_row
 from tests.support.units import REPOSITORY, STATE
 
-kubernetes_validate = pytest.importorskip("kubernetes_validate")
+kubernetes_validate = needed("kubernetes_validate")
 
 FOLDER = REPOSITORY / "deploy" / "kubernetes"
 TOML, FILE = (FOLDER / "gateway.toml").read_text("utf-8"), Path("/etc/miad-gateway/gateway.toml")

@@ -20,12 +20,13 @@ from gateway.config.traces import Traces
 from gateway.errors import PermanentError
 from gateway.keys.generate import make_keys
 from gateway.service.tracing import end_tracing, set_up_tracing
+from tests.conftest import needed
 from tests.network.test_ingress import until
 from tests.support.flow import ROUTE, Flow, configuration, ct
 from tests.support.network.peers import free_port
 
-service = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
-pytest.importorskip("opentelemetry.exporter.otlp.proto.common")
+service = needed("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
+needed("opentelemetry.exporter.otlp.proto.common")
 REPOSITORY = Path(__file__).parents[2]
 PATIENT = {"PatientName": "Doe^Jane", "PatientID": "P4711", "AccessionNumber": "A0815"}
 

@@ -98,7 +98,7 @@ class SeaweedFs:
         self.volumes = [_Volume(folder / f"disk{number}", address, f"rack{number}") for number in range(volumes)]
         self.port = free_port()
         self._tls, self._room = tls, room
-        self._master = ""
+        self._master = self._filer = ""
         self._process: subprocess.Popen | None = None
         self._sockets: list[Path] = []
         (folder / "data").mkdir(parents=True)
@@ -139,10 +139,14 @@ class SeaweedFs:
             options |= {"master.defaultReplication": "010"}  # one more copy, in another rack
             flags.append("-volume=false")
         self._process = _start("server", flags, options, self.folder / "log")
-        self._master = f"{self.address}:{ports['master.port']}.{ports['master.port.grpc']}"
+        self._master, self._filer = (
+            f"{self.address}:{ports[f'{name}.port']}.{ports[f'{name}.port.grpc']}" for name in ("master", "filer")
+        )
         for volume in self.volumes:
             volume.start(self._master)
         self._wait()
+        if self.volumes:  # what is confirmed is flushed, as operations.md has it
+            self._shell("fs.configure -locationPrefix=/buckets/ -fsync -apply")
         store = ObjectPayloads(self.settings(trust=self._tls.trust if self._tls else None), self.folder)
         store.put("0" * 32, lambda file: file.write(b"makes the bucket"))
         store.delete("0" * 32)
@@ -176,9 +180,17 @@ class SeaweedFs:
 
     def repair(self) -> None:
         """Make every object lie on two disks again, as its operator does after one was lost."""
-        words = [str(weed()), "shell", f"-master={self._master}"]
-        told = "lock\nvolume.fix.replication -apply\nunlock\n"
-        subprocess.run(words, input=told, text=True, capture_output=True, check=True, cwd=self.folder, timeout=120)
+        self._shell("volume.fix.replication -apply")
+
+    def flushes(self) -> bool:
+        """Whether it flushes what it confirms."""
+        return any(one["fsync"] for one in json.loads(self._shell("fs.configure"))["locations"])
+
+    def _shell(self, told: str) -> str:
+        """Have its operator's shell do it; what that says."""
+        words = [str(weed()), "shell", f"-master={self._master}", f"-filer={self._filer}"]
+        given = {"input": f"lock\n{told}\nunlock\n", "cwd": self.folder, "timeout": 120}
+        return subprocess.run(words, **given, text=True, capture_output=True, check=True).stdout
 
     def freeze(self) -> None:
         """Let it stand still: it takes connections and answers nothing."""

@@ -60,6 +60,18 @@ def cluster(programs: Path) -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def restart_at_once(url: str, programs: Path) -> None:
+    """Stop the server of this database as a crash does, and start it again with what it was started with."""
+    server = create_engine(url, poolclass=NullPool)
+    with server.connect() as connection:
+        data = Path(connection.exec_driver_sql("SHOW data_directory").scalar_one())
+    server.dispose()
+    as_user: dict = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
+    run = {"check": True, "stdout": subprocess.DEVNULL, "cwd": "/", **as_user}
+    log = data.parent / "log"
+    subprocess.run([programs / "pg_ctl", "-D", data, "-m", "immediate", "-l", log, "-w", "restart"], **run)
+
+
 @contextlib.contextmanager
 def each_once(make: Callable[[str], contextlib.AbstractContextManager[str]]) -> Iterator[Callable[[str], str]]:
     """What gives the URL that `make` makes for a version, made when it is first asked for and gone in the end."""

@@ -15,13 +15,14 @@ from gateway.config.store import Store
 from gateway.errors import CapacityError, ConfigError, GatewayError, NotFoundError, VaultError
 from gateway.vault.objects import ObjectPayloads
 from gateway.vault.payloads import Payloads, PayloadStore
+from tests.conftest import needed
 from tests.support.network.certificates import Authority
 from tests.support.network.peers import free_port
 from tests.support.objects import SeaweedFs
 from tests.support.until import until
 
 pytestmark = pytest.mark.peers
-pytest.importorskip("obstore")
+needed("obstore")
 
 LOCATOR, OTHER = "ab" * 16, "cd" * 16
 
@@ -235,6 +236,7 @@ def test_one_of_two_disks_may_be_lost(tmp_path: Path):
     server = SeaweedFs(tmp_path / "server", volumes=2)
     try:
         server.start()
+        assert server.flushes()
         payloads = ObjectPayloads(server.settings(timeout_s=2), tmp_path)
         payloads.put(LOCATOR, writes(b"on both"))
         lost, left = server.volumes

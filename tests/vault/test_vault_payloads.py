@@ -225,6 +225,37 @@ def test_a_full_disk(vault):
     assert caught.value.code == "disk-full" and not list(vault.payloads.folder.iterdir())
 
 
+@pytest.mark.parametrize("which", ["file", "folder"])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_payload_whose_flush_failed_gets_a_file_an_entry_and_flushes_of_its_own(vault, monkeypatch, which, there):
+    """The kernel drops what it could not write, so that a second flush of the same may succeed and lie."""
+    record, folder, fsync = vault.records.create(facts_of(b"data")), vault.payloads.folder, os.fsync
+    if there:  # of a process that was killed before it flushed the folder, or of another that did
+        vault.put(record, b"data")
+
+    def fails(descriptor: int) -> None:
+        if os.path.samestat(os.fstat(descriptor), folder.stat()) is (which == "folder"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fails)
+        with pytest.raises(CapacityError) as caught:
+            vault.put(record, b"data")
+    assert caught.value.code == "disk-error" and caught.value.hint
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".new-")] == []
+    left = {path.stat().st_ino for path in folder.iterdir()}
+    kept = [path.open("rb") for path in folder.iterdir()]  # so that no inode's number is given anew
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
+    vault.put(record, b"data")
+    inode = (folder / record.locator).stat().st_ino
+    assert inode not in left and flushed == [inode, folder.stat().st_ino]
+    assert opened(vault, record, (folder / record.locator).read_bytes()) == b"data"
+    for file in kept:
+        file.close()
+
+
 def test_half_written_files_of_killed_processes(vault):
     left = vault.payloads.folder / ".new-0123"
     left.write_bytes(b"half")

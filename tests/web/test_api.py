@@ -12,10 +12,13 @@ import pytest
 from starlette.testclient import TestClient
 
 from gateway.config.models import Database
+from gateway.config.page import Page
+from gateway.errors import PermanentError, TransientError
 from gateway.flow.clock import ClockGuard
 from gateway.service.page import page_sources
 from gateway.web.app import create_app
 from gateway.web.sources import Looks
+from tests.support.flow import ROUTE, Flow, configuration, ct
 from tests.web.conftest import PATIENT, Shown, with_page
 
 EVERY = ["status", "queue", "destinations", "certificates", "keys", "configuration", "audit"]
@@ -182,6 +185,55 @@ def test_metrics_are_the_golden_signals(fresh: Shown) -> None:
     assert 0 < float(lines['miad_gateway_oldest_seconds{route="partner"}']) < 120
     assert float(lines["miad_gateway_state_free_bytes"]) > 0
     assert lines['miad_gateway_listener_up{address="127.0.0.1:' + str(port) + '",role="ingress"}'] in ("0.0", "1.0")
+
+
+def test_of_each_destination_the_age_of_the_oldest_that_waits_is_told(tmp_path: Path, page_keys: Path) -> None:
+    """What is held there waits for a person, and what was sent for nobody: of neither an age is told."""
+    both = ROUTE.model_copy(update={"destinations": ("outside", "second")})
+    config = configuration(tmp_path / "state", page_keys, both).model_copy(update={"page": Page()})
+    flow, sources = Flow(config), page_sources(config)
+    client = TestClient(create_app(sources), base_url="http://localhost")
+    held, down = PermanentError("context-refused", "no context"), TransientError("unreachable", "nobody listens")
+    failures = {"outside": held, "second": down}
+    flow.sender.fail = lambda destination, item: failures.get(destination)
+    now = time.time()
+
+    def received(number: int, ago_s: float) -> str:
+        one = flow.receive(ct(number))
+        with flow.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE instance SET received_at = ? WHERE id = ?", (now - ago_s, one))
+        return one
+
+    def told() -> dict[str, tuple[float | None, float]]:
+        """Of each destination `oldest_at` in seconds before `now`, and the metric less what has passed since."""
+        sources.looks._until = 0.0
+        status = client.get("/api/v1/status").json()
+        oldest = {one["destination"]: one["oldest_at"] for one in status["deliveries"]}
+        lines = dict(line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines() if line[0] != "#")
+        name = 'miad_gateway_delivery_oldest_seconds{{destination="{0}",route="relay"}}'
+        age = {one: float(lines[name.format(one)]) for one in oldest}
+        since = status["at"] - now
+        return {
+            one: (None, age[one]) if at is None else (round(now - at), round(age[one] - since))
+            for one, at in oldest.items()
+        }
+
+    assert told() == {"outside": (None, 0.0), "second": (None, 0.0)}
+    first, second = received(1, 5000), received(2, 300)
+    flow.run()
+    assert {name: row.state for name, row in flow.deliveries(first).items()} == {"outside": "held", "second": "queued"}
+    assert told() == {"outside": (None, 0.0), "second": (5000, 5000)}
+    failures["outside"] = down
+    received(3, 100)
+    flow.run()
+    assert told() == {"outside": (100, 100), "second": (5000, 5000)}
+    failures.clear()
+    with flow.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE delivery SET next_attempt_at = 0 WHERE instance_id = ?", (first,))
+    flow.deliver("second")
+    assert {name: row.state for name, row in flow.deliveries(first).items()} == {"outside": "held", "second": "sent"}
+    assert flow.deliveries(second)["second"].state == "queued"
+    assert told() == {"outside": (100, 100), "second": (300, 300)}
 
 
 def test_the_worker_and_the_clock_are_told_of(own: Shown) -> None:

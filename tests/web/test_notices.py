@@ -27,14 +27,15 @@ from gateway.errors import ConfigError, GatewayError, UnreachableError
 from gateway.flow.notices import MOST, Ending, Notices, trial_notice
 from gateway.network.notifying import SIGNATURE, MailChannel, WebhookChannel, text
 from gateway.service.notifying import Notifying, channels_of, state_file
+from tests.conftest import needed
 from tests.network.test_ingress import until
 from tests.support.flow import ct
 from tests.support.network.certificates import Authority
 from tests.support.network.peers import free_port
 from tests.web.conftest import PATIENT, Shown
 
-aiosmtpd = pytest.importorskip("aiosmtpd.controller", reason="aiosmtpd is not installed")
-smtp = pytest.importorskip("aiosmtpd.smtp")
+aiosmtpd = needed("aiosmtpd.controller")
+smtp = needed("aiosmtpd.smtp")
 SECRET = b"a shared secret"
 
 

@@ -8,7 +8,6 @@ segment, several may be under way at once: the way to a store is long. They are 
 
 from __future__ import annotations
 
-import errno
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from typing import Protocol
 import structlog
 
 from gateway.errors import CapacityError, fault
+from gateway.flow.faults import not_spooled
 from gateway.flow.segments.file import FlushFailed
 from gateway.flow.segments.format import Place
 
@@ -120,7 +120,7 @@ class SegmentLog:
         Raises
         ------
         CapacityError
-            ``disk-full``, ``flush-failed`` or ``stopping``: it is not, and will not be.
+            ``disk-full``, ``spool-unwritable``, ``flush-failed`` or ``stopping``: it is not, and will not be.
         """
         item, turn = Appended(pieces, facts), None
         with self._changed:
@@ -260,11 +260,8 @@ class SegmentLog:
             for item in group:
                 item.error = error
         except OSError as error:
-            refused = CapacityError("disk-full", f"cannot write to the spool: {error.strerror}", "free some disk")
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                refused = CapacityError("spool-unwritable", f"cannot write to the spool: {error.strerror}")
             for item in group:
-                item.error = refused
+                item.error = not_spooled(error)
         except BaseException as error:  # also a library's panic, which is no Exception
             self._fail(group, error)  # what of the group is on the disk, nobody knows: as after a failed flush
         for item in group:

@@ -52,11 +52,11 @@ class Reclaimer:
                 deleted += 1
             elif left > 0 and now - segment.path.stat().st_mtime >= REST_S:
                 left -= self._copy_forward(segment, needed)
-        if deleted:
+        gone = [one for one in self._store.told_segments() if not self._spool.segment_path(one).exists()]
+        if deleted or gone:  # also those of a pass whose flush failed
             sync_folder(self._spool.folder)  # one that came back after its row was forgotten would be replayed
-        for gone in self._store.told_segments():
-            if not self._spool.segment_path(gone).exists():
-                self._store.forget_segment(gone)
+        for one in gone:
+            self._store.forget_segment(one)
         return deleted
 
     def is_ours(self) -> bool:

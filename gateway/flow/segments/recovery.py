@@ -105,12 +105,23 @@ def _replay(file: BinaryIO, path: Path, spool: ReceivedSpool, store: FlowStore) 
             found.append((Place(name, step.offset), facts))
     # what a killed process had written may not be on the disk yet, and rows must not be there before it
     if found:
-        os.fdatasync(file.fileno())
+        _flush(file)
     for start in range(0, len(found), MOST_ROWS):
         part = found[start : start + MOST_ROWS]
         last = start + MOST_ROWS >= len(found)
         store.add_received([Group(name, end if last else found[start + MOST_ROWS][0].offset, part)])
     return len(found)
+
+
+def _flush(file: BinaryIO) -> None:
+    try:
+        os.fdatasync(file.fileno())
+    except OSError:
+        # The next start would find in the kernel's memory what the disk did not take, and a second flush may lie:
+        # it has to read what the disk holds. What was acknowledged had been flushed before.
+        with suppress(OSError):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        raise
 
 
 def _damaged(name: str, offset: int, why: str) -> ConfigError:

@@ -72,7 +72,7 @@ STAGES: dict[str, Callable[[Run], None]] = {
 }
 LONG = ("learned", "alone", "lineage", "curve")
 """Stages that the default leaves out."""
-VICTIMS = ("efficientnet-lite1", "xception", "inceptionv3", "clip-b16", "densenet", "vit")
+VICTIMS = ("efficientnet-lite1", "xception", "inceptionv3", "vit-s14", "densenet", "vit")
 OLDER_VICTIMS = ("efficientnet-lite1",)
 OLDER = ("brain_mri", "fundus", "skin", "chest_ct")
 TIERS = ("notice", "lettered")

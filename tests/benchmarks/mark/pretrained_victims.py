@@ -20,7 +20,7 @@ import torch
 from gateway.mark.surrogates.nets import MultiTaskNet
 from gateway.mark.surrogates.store import load_net, save_net
 from gateway.training.figures import Figure
-from gateway.training.finetune import JUDGE, FineTuning, Round, fine_tune
+from gateway.training.finetune import FINE_TUNINGS, JUDGE, FineTuning, Round, fine_tune
 from gateway.training.networks import pool_of
 from gateway.training.open_sets import OPEN_SETS, load_test, load_train, shared_folder
 from gateway.training.pretrained import load_backbone
@@ -36,6 +36,7 @@ TUNINGS = {
     one.family: one
     for one in (
         JUDGE,
+        FINE_TUNINGS["vit-s14"],
         FineTuning("inceptionv3", 10, 3e-4, trained=5, side=299),
         FineTuning("xception", 8, 3e-4, trained=9, views=2, side=299),
         FineTuning("clip-b16", 5, 1e-4, trained=3, views=2),

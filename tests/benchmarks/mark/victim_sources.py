@@ -1,4 +1,4 @@
-"""Backbones of victims out of the packages that carry them: InceptionV3, Xception, CLIP, EfficientNet-Lite1.
+"""Backbones of victims out of the packages that carry them: InceptionV3, Xception, CLIP, ViT-S/14, EfficientNet-Lite1.
 
 They are measured with and never shipped: Xception's package states no licence. As in ``gateway.training.pretrained``,
 every file is compared with its SHA-256 and nothing of a package is run. nsfwjs is an npm package: ``npm pack
@@ -58,10 +58,11 @@ WHEELS = {
             "MIT",
         ),
         SOURCES["efficientnet-lite1"],
+        SOURCES["vit-s14"],
     )
 }
 """Family -> where its backbone comes from."""
-PRETRAINED_VICTIMS = ("inceptionv3", "xception", "clip-b16", "efficientnet-lite1")
+PRETRAINED_VICTIMS = ("inceptionv3", "xception", "clip-b16", "vit-s14", "efficientnet-lite1")
 
 
 def convert_victim(family: str, packages: Path, out: Path) -> Path:
@@ -171,6 +172,7 @@ _READERS: Mapping[str, Callable[[io.BytesIO], list[Tensor]]] = {
     "xception": _xception,
     "clip-b16": _clip,
     "efficientnet-lite1": READERS["efficientnet-lite1"],
+    "vit-s14": READERS["vit-s14"],
 }
 
 

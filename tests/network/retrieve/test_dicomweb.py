@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 
 from gateway.audit import events
 from gateway.config.models import Tls
-from tests.conftest import missing
+from tests.conftest import missing, needed
 from tests.network.retrieve.conftest import bound
 from tests.network.retrieve.test_orthanc import Workstation
 from tests.network.test_ingress import until
@@ -27,7 +27,7 @@ from tests.support.network import peers
 from tests.support.retrieve.samples import MANY, MANY_STUDY, MR_SYNTAXES, data_set
 from tests.support.retrieve.vaults import part10
 
-web_client = pytest.importorskip("dicomweb_client", reason="dicomweb-client is not installed")
+web_client = needed("dicomweb_client")
 RELATED = 'multipart/related; type="application/dicom"'
 ANY = (("application/dicom", "*"),)
 
