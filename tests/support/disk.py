@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import stat
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,7 +30,8 @@ class Disk:
     _kept: list[int] = field(default_factory=list)  # open, so that no number of a deleted file is given anew
 
     def watch(self, monkeypatch) -> None:
-        for name in ("open", "writev", "ftruncate", "truncate", "fdatasync", "fsync", "rename", "unlink"):
+        names = "open writev ftruncate truncate fdatasync fsync rename replace link unlink"
+        for name in names.split():
             monkeypatch.setattr(os, name, self._watched(name, getattr(os, name)))
 
     def _watched(self, name: str, call: Callable) -> Callable:
@@ -50,12 +52,12 @@ class Disk:
         found = os.fstat(descriptor)
         if os.path.samestat(found, self.folder.stat()):
             self.durable_names = self._names()
-        else:
+        elif stat.S_ISREG(found.st_mode):  # else another disk's folder
             with open(f"/proc/self/fd/{descriptor}", "rb") as file:
                 self.files[found.st_ino] = file.read()
 
     def _names(self) -> dict[str, int]:
-        return {entry.name: entry.inode() for entry in os.scandir(self.folder)}
+        return {entry.name: entry.inode() for entry in os.scandir(self.folder) if entry.is_file()}
 
     def close(self) -> None:
         for descriptor in self._kept:
