@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from pynetdicom import evt
 from pynetdicom.ae import ApplicationEntity
+from pynetdicom.dimse_primitives import C_STORE
 
 from gateway.audit import events
 from gateway.config.models import Ingress, Route
@@ -54,6 +55,7 @@ class Spooled(SpoolReceiver):
         found = {}
         with reading(self.engine) as session:
             for row in session.query(InstanceRow):
+                assert row.spool_file is not None
                 with self.spool.open(row.spool_file) as file:
                     found[row.sop_instance_uid] = file.read()
                 assert row.sha256 == hashlib.sha256(found[row.sop_instance_uid]).hexdigest()
@@ -126,13 +128,18 @@ ODD = (1, 2, 3, 7)
 UNEVEN = (7, 1000, 1, 4093, 2, 333, 3)
 EMPTY: list[Pdv] = [(1, 0, b"")]
 
+Cut = Callable[[bytes, bytes], Script]
+
+
+def in_pieces_of(size: int) -> Cut:
+    """Each in a PDU of its own."""
+    return lambda rq, data: together(pdvs(COMMAND, rq, (size,)) + pdvs(0, data, (size,)), (1,))
+
+
 # Rows of the image, and how its request and its data set are cut
-CUTS: dict[str, tuple[int, Callable[[bytes, bytes], Script]]] = {
+CUTS: dict[str, tuple[int, Cut]] = {
     "whole": (16, lambda rq, data: together(pdvs(COMMAND, rq, WHOLE) + pdvs(0, data, WHOLE), (1,))),
-    **{
-        f"in pieces of {size}": (16, lambda rq, data, s=size: together(pdvs(1, rq, (s,)) + pdvs(0, data, (s,)), (1,)))
-        for size in ODD
-    },
+    **{f"in pieces of {size}": (16, in_pieces_of(size)) for size in ODD},
     "in odd pieces": (16, lambda rq, data: together(pdvs(COMMAND, rq, ODD) + pdvs(0, data, ODD), (1,))),
     "in uneven pieces": (200, lambda rq, data: together(pdvs(COMMAND, rq, UNEVEN) + pdvs(0, data, UNEVEN), (1,))),
     "all in one PDU": (16, lambda rq, data: [pdvs(COMMAND, rq, WHOLE) + pdvs(0, data, WHOLE)]),
@@ -323,13 +330,16 @@ def stock() -> Iterator[Stock]:
     stock = Stock()
 
     def store(event: evt.Event) -> int:
-        stock.kept[str(event.request.AffectedSOPInstanceUID)] = event.request.DataSet.getvalue()
+        request = event.request
+        assert isinstance(request, C_STORE) and request.DataSet is not None
+        stock.kept[str(request.AffectedSOPInstanceUID)] = request.DataSet.getvalue()
         return 0x0000
 
     ae = ApplicationEntity("GATEWAY")
     ae.add_supported_context(CT, [EXPLICIT, IMPLICIT])
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
-    stock.port = server.socket.getsockname()[1]
+    assert server is not None
+    stock.port = server.server_address[1]
     yield stock
     server.shutdown()
 

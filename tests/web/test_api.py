@@ -191,7 +191,8 @@ def test_of_each_destination_the_age_of_the_oldest_that_waits_is_told(tmp_path: 
     """What is held there waits for a person, and what was sent for nobody: of neither an age is told."""
     both = ROUTE.model_copy(update={"destinations": ("outside", "second")})
     config = configuration(tmp_path / "state", page_keys, both).model_copy(update={"page": Page()})
-    flow, client = Flow(config), TestClient(create_app(page_sources(config)), base_url="http://localhost")
+    flow, sources = Flow(config), page_sources(config)
+    client = TestClient(create_app(sources), base_url="http://localhost")
     held, down = PermanentError("context-refused", "no context"), TransientError("unreachable", "nobody listens")
     failures = {"outside": held, "second": down}
     flow.sender.fail = lambda destination, item: failures.get(destination)
@@ -205,7 +206,7 @@ def test_of_each_destination_the_age_of_the_oldest_that_waits_is_told(tmp_path: 
 
     def told() -> dict[str, tuple[float | None, float]]:
         """Of each destination `oldest_at` in seconds before `now`, and the metric less what has passed since."""
-        client.app.state.sources.looks._until = 0.0
+        sources.looks._until = 0.0
         status = client.get("/api/v1/status").json()
         oldest = {one["destination"]: one["oldest_at"] for one in status["deliveries"]}
         lines = dict(line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines() if line[0] != "#")
