@@ -40,7 +40,7 @@ def make_keys(folder: Path, overwrite: bool = False) -> tuple[Path, ...]:
             "they open sealed originals: keep them",
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=".keys-", dir=folder.parent))
+    made, is_new = Path(tempfile.mkdtemp(prefix=".keys-", dir=folder.parent)), False
     try:
         _write_all(made)
         if folder.exists():
@@ -49,7 +49,12 @@ def make_keys(folder: Path, overwrite: bool = False) -> tuple[Path, ...]:
             sync_folder(folder)
         else:
             os.rename(made, folder)
+            is_new = True
         sync_folder(folder.parent)
+    except OSError:
+        if is_new:  # nothing is sealed to them yet; found later, they would be taken for keys that a power cut spares
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     finally:
         shutil.rmtree(made, ignore_errors=True)
     return tuple(folder / name for name in PRIVATE_NAMES + PUBLIC_NAMES)

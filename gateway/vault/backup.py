@@ -42,6 +42,7 @@ from gateway.config.toml_text import to_toml
 from gateway.database import Base, FiguresRow, PayloadCheckRow, ReportRow, VaultRow, open_database, reading
 from gateway.errors import ConfigError, NotFoundError, VaultError
 from gateway.keys import ChunkedWriter, OpeningKeys, pem
+from gateway.keys.generate import sync_folder
 from gateway.keys.pair import PROOF_NAME, read_proof
 from gateway.vault.manifest import (
     CONFIG,
@@ -144,6 +145,11 @@ def backup(
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, out)
+        try:
+            sync_folder(out.absolute().parent)
+        except OSError:  # a backup that a power cut would take away must not be there to be relied on
+            out.unlink(missing_ok=True)
+            raise
     finally:
         Path(name).unlink(missing_ok=True)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tarfile
 import time
 
@@ -113,6 +115,24 @@ def test_no_folder_or_backup_is_overwritten(filled, tmp_path):
     assert code_of(lambda: recover(tmp_path / "b", tmp_path / "full", "correct horse")) == "folder-not-empty"
     (tmp_path / "empty").mkdir()
     recover(tmp_path / "b", tmp_path / "empty", "correct horse")
+
+
+@pytest.mark.parametrize("which", ["file", "folder"])
+def test_a_backup_whose_flush_failed_is_not_there_to_be_relied_on(filled, tmp_path, monkeypatch, which):
+    fsync = os.fsync
+
+    def fails(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) is (which == "folder"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    (tmp_path / "out").mkdir()
+    with monkeypatch.context() as patched, pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        patched.setattr(os, "fsync", fails)
+        backup(filled.config, tmp_path / "out" / "b", "correct horse")
+    assert list((tmp_path / "out").iterdir()) == []
+    backup(filled.config, tmp_path / "out" / "b", "correct horse")
+    recover(tmp_path / "out" / "b", tmp_path / "new", "correct horse")
 
 
 def test_a_manifest_that_does_not_fit(filled, tmp_path, monkeypatch):
