@@ -236,7 +236,7 @@ class AuditLog:
         """Close the file; the next `write` opens it again."""
         with self._lock:
             try:
-                if self._again and self._file >= 0:
+                if self._again:  # also where the file that did not take it was closed for a new one
                     self._write(b"")
             finally:
                 if self._file >= 0:

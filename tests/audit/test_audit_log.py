@@ -149,6 +149,20 @@ def test_what_was_noted_before_a_flush_that_failed_is_written_again_before_the_n
     assert len(disk.flushed[dropped:].splitlines()) == len(again) + 1  # once is enough
 
 
+def test_what_a_rotated_file_did_not_take_is_written_to_the_new_one_when_the_process_ends(tmp_path, monkeypatch):
+    file = tmp_path / "audit.jsonl"
+    audit, disk = AuditLog(file), FailingDisk(monkeypatch)
+    audit.write(events.RESTORE_INTENDED, "success")
+    audit.note(events.ORIGINAL_RESTORED, "success", instance_id="ab")
+    file.rename(tmp_path / "audit.1")
+    disk.fails = True
+    with pytest.raises(OSError):
+        audit.write(events.RETRIEVE, "success")
+    disk.fails = False
+    audit.close()
+    assert [json.loads(line)["instance_id"] for line in disk.flushed.splitlines()] == ["ab"]
+
+
 def test_a_disk_that_takes_no_flush_for_long_is_not_filled_with_the_same_lines(tmp_path, monkeypatch):
     monkeypatch.setattr("gateway.audit.log._MOST_AGAIN", 1000)
     audit, disk = AuditLog(tmp_path / "audit.jsonl"), FailingDisk(monkeypatch)
