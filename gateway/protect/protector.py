@@ -28,6 +28,7 @@ from gateway.dicom.pixels.children.pool import Limits, configure
 from gateway.errors import GatewayError, HoldError
 from gateway.keys import SealingKeys, mark_seed
 from gateway.mark import MarkedImage, Marker, MarkRequest, MarkSettings, ModalityProfile, load_packs, load_profiles
+from gateway.mark.device import resolve_device
 from gateway.mark.surrogates.foreign import read_packs
 from gateway.protect.batching import Member, mark_together, member_of
 from gateway.protect.key_slices import KeyTextures, Start, is_key, slice_number, uses
@@ -169,7 +170,7 @@ class Protector:
         digest = hashlib.sha256(f"{name}\n{settings.model_dump_json()}".encode()).hexdigest()
         number = slice_number(header) if uses(settings) else None
         key = ":key" if number is not None and is_key(number) else ""  # before those that begin from them
-        is_apart = self._marker(settings).device.type != "cpu"
+        is_apart = resolve_device(settings.device).type != "cpu"
         shape = f":{header.rows}x{header.columns}x{header.samples}" if is_apart else ""
         return f"{name[:24]}{shape}:{digest[:16]}{key}"
 

@@ -382,9 +382,8 @@ def test_batches_of_one_and_of_eight_give_the_same_marks(make_flow):
 
 @pytest.mark.parametrize(("device", "batches"), [("cpu", [3]), ("cuda", [2, 1])])
 def test_a_processor_takes_images_of_all_shapes_together_and_a_gpu_those_of_one(flow, monkeypatch, device, batches):
-    """No GPU is needed: the kinds are chosen by the device that a marker has, before anything is computed."""
-    marker = flow.context.protector._marker(flow.context.protector._settings(ROUTE))
-    monkeypatch.setattr(marker, "device", torch.device(device))
+    """No GPU is needed: the kinds are chosen by the device that is there, before anything is computed."""
+    monkeypatch.setattr("gateway.protect.protector.resolve_device", lambda name: torch.device(device))
     lower = ct(2)
     lower.Rows -= 16
     lower.PixelData = lower.PixelData[: lower.Rows * lower.Columns * 2]
