@@ -14,7 +14,7 @@ from sqlalchemy.exc import ProgrammingError
 from starlette.testclient import TestClient
 
 from gateway.config.accounts import Account, write_accounts
-from gateway.config.commitment import Commitment
+from gateway.config.commitment import DELIVERED_STATEMENT, Commitment
 from gateway.config.page import Page
 from gateway.database import open_database
 from gateway.database.tables import Base
@@ -30,7 +30,7 @@ from gateway.service.wiring import build_requested
 from gateway.vault import Index, Scope
 from gateway.web.app import create_app
 from gateway.web.passwords import hash_password
-from tests.support.flow import Flow, configuration, ct
+from tests.support.flow import ROUTE, Flow, configuration, ct
 
 GRANTS = Path(__file__).parents[2] / "deploy" / "postgresql-grants.sql"
 SCHEMA = ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public"]
@@ -106,7 +106,8 @@ def accounts(postgresql_url):
 @pytest.mark.peers
 def test_each_role_works_under_its_own_account(accounts, tmp_path):
     make_keys(tmp_path / "keys")
-    config = configuration(tmp_path / "state", tmp_path / "keys")
+    told = ROUTE.model_copy(update={"delivered_statement": DELIVERED_STATEMENT})
+    config = configuration(tmp_path / "state", tmp_path / "keys", told)
     image = ct()
     Flow(config, accounts("miad_ingress")).receive(image)
     worker = Flow(config, accounts("miad_worker"))
