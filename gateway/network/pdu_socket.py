@@ -44,18 +44,18 @@ def send_parts(sock: socket.socket, parts: Iterable[bytes | memoryview]) -> None
             left[0] = memoryview(left[0])[sent:]
 
 
-def _small_ones_joined(parts: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+def _small_ones_joined(parts: Iterable[bytes | memoryview]) -> Iterator[bytes | bytearray | memoryview]:
     small = bytearray()
     for part in parts:
         if len(part) < _TLS_RECORD:
             small += part
             continue
         if small:
-            yield bytes(small)
-            small.clear()
+            yield small
+            small = bytearray()
         yield part
     if small:
-        yield bytes(small)
+        yield small
 
 
 class WakeUp:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -106,6 +106,10 @@ class Protector:
         own = read_packs({surrogates.name: surrogates.pack for surrogates in config.surrogates}, installed)
         self._packs = [*installed.values(), *own]
 
+    @cached_property
+    def _marks_by_shape(self) -> bool:
+        return resolve_device(self._config.worker.device).type != "cpu"
+
     # -- classify and seal ---------------------------------------------------------------------------------------------
 
     def read_header(self, source: Callable[[], BinaryIO], transfer_syntax_uid: str) -> InstanceHeader:
@@ -170,8 +174,7 @@ class Protector:
         digest = hashlib.sha256(f"{name}\n{settings.model_dump_json()}".encode()).hexdigest()
         number = slice_number(header) if uses(settings) else None
         key = ":key" if number is not None and is_key(number) else ""  # before those that begin from them
-        is_apart = resolve_device(settings.device).type != "cpu"
-        shape = f":{header.rows}x{header.columns}x{header.samples}" if is_apart else ""
+        shape = f":{header.rows}x{header.columns}x{header.samples}" if self._marks_by_shape else ""
         return f"{name[:24]}{shape}:{digest[:16]}{key}"
 
     def refusal(self, record: VaultRecord, decision: Decision) -> GatewayError | None:

@@ -9,8 +9,7 @@ dx` radiographs of 10 MiB (2560x2048x16 bit), which are not marked. Each chain t
 after the other, and the median counts, with TCP_NODELAY=1 set and unset for the DCMTK programs (DCMTK reads that
 variable). A time runs from the start of the sender until the sink holds every file. Ratios are to the plain chain of
 the same setting. "mark, 0 steps" is the fast setting that exercises the whole way without optimisation; "mark" is the
-default mark, on fewer images. All of it takes about an hour of two idle cores, nearly all for marks: ten minutes with
-`--mark-images 0`.
+default mark, on fewer images. Nearly all of the time is for marks; `--mark-images 0` leaves them out.
 
 The form with `--generator` measures how much of the marker's own pace is left in a gateway
 (`tests.benchmarks.marker_alone`).

@@ -161,15 +161,19 @@ def test_the_worker_looks_for_a_clock_that_was_set_back_also_while_something_is_
 
 
 def test_small_steps_back_count_together_and_time_that_passes_is_none(flow, at):
-    moved: list[float] = []
+    one = flow.receive(ct())
+    due = time.time() + 30 * 86_400
+    with transaction(flow.engine) as session:
+        session.query(InstanceRow).update({"next_attempt_at": due})
     jumps = at.jumps(flow)
-    jumps._move = lambda now, back: moved.append(back)  # type: ignore[method-assign]
     for _ in range(3):
         jumps.once()
         at.passed += 86_400
     at.off += JUMP
     jumps.once()
-    for _ in range(4):
+    moved = []
+    for _ in range(5):
         at.off -= BACK_S * 0.3
         jumps.once()
-    assert [round(back) for back in moved] == [round(BACK_S * 1.2)]
+        moved.append(round(due - flow.row(one).next_attempt_at))
+    assert moved == [0, 0, 0, *[round(BACK_S * 1.2)] * 2]

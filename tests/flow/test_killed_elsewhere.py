@@ -1,14 +1,11 @@
 """Killed where `test_steps.py` and `tests/crash` do not kill: copying forward, taking over, reports, waiting archives.
 
-In one process: what is raised is caught by nothing in the product, as nothing survives SIGKILL.
+In one process (`tests.support.killed`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
@@ -19,28 +16,9 @@ from tests.flow.test_commitments import Site
 from tests.flow.test_downstream import SHORT
 from tests.flow.test_reclaim import LATER, deliver_all_but, received, reclaim, segments
 from tests.flow.test_segments import offer, rows, without_rows
-from tests.flow.test_steps import Killed
 from tests.support.dicom.samples import encode
 from tests.support.flow import ct
-
-
-@contextmanager
-def killed(monkeypatch, place: object, name: str, when: str, call: int = 1) -> Iterator[None]:
-    """The process is killed before or after the `call`-th call of a function."""
-    original, calls = getattr(place, name), []
-
-    def dies(*args: Any, **kwargs: Any) -> Any:
-        calls.append(name)
-        if len(calls) < call:
-            return original(*args, **kwargs)
-        if when == "after":
-            original(*args, **kwargs)
-        raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(place, name, dies)
-        with pytest.raises(Killed):
-            yield
+from tests.support.killed import killed
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

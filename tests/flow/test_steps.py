@@ -17,6 +17,7 @@ from gateway.mark import Marker
 from gateway.protect import memory
 from tests.support.dicom.samples import encode
 from tests.support.flow import ROUTE, MemorySender, ct, decoded
+from tests.support.killed import killed
 
 IMPLICIT = "1.2.840.10008.1.2"
 BOTH = ROUTE.model_copy(update={"destinations": ("outside", "second")})
@@ -534,10 +535,6 @@ def test_replay_sends_the_same_bytes_again(flow):
 # -- killed ----------------------------------------------------------------------------------------------------------
 
 
-class Killed(BaseException):
-    """Nothing in the product catches this, as nothing survives SIGKILL."""
-
-
 POINTS = {
     "record made": ("protector._records", "create", 1),
     "payload put": ("protector._payloads", "put", 1),
@@ -558,23 +555,9 @@ def test_killed_at_any_point_the_next_process_finishes_the_work(flow, monkeypatc
     owner = flow.context
     for part in path.split("."):
         owner = getattr(owner, part)
-    original = getattr(owner, name)
-
-    calls: list[object] = []
-
-    def killed(*args, **kwargs):
-        calls.append(args)
-        if len(calls) < call:
-            return original(*args, **kwargs)
-        if when == "after":
-            original(*args, **kwargs)
-        raise Killed
-
     instance_id = flow.receive(ct())
-    monkeypatch.setattr(owner, name, killed)
-    with pytest.raises(Killed):
+    with killed(monkeypatch, owner, name, when, call):
         flow.run()
-    monkeypatch.undo()
     after = flow.again()
     after.run()
     after.retainer.once()
