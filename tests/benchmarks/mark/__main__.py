@@ -14,7 +14,8 @@ by ``--stage``, also ``learned`` (pair-trained remover, averaging, retraining; a
 The default takes about two hours of one core with AVX-512 and no other work, estimated from what its parts take: a mark
 of 80 steps 4.7 CPU seconds (``notice``) or 8.3 (``lettered``), an image asked of all networks 1.3, of which Xception
 0.48, InceptionV3 0.18, CLIP (by name only) 0.45. In minutes: columns 29, blanked 16, grid 11, reads 3, older 4,
-tiers 6, series 1, generator 5, removal 9, attacks 35, speed 5; before them victims 11, where the cache does not hold their accuracies.
+tiers 6, series 1, generator 5, removal 9, attacks 35, speed 5; before them victims 11, where the cache does not hold
+their accuracies.
 ``--hours`` ends it on the clock, whatever else runs there: what was not reached is told as not measured, and the same
 command goes on where it was. Every cell is kept in DIR/cells.jsonl as soon as it is made, every mark in DIR/marks. DIR
 ends with report.md, report.json and marks.png. Rules: ``deploy/docs/mark.md``, evaluation rules.
