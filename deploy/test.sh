@@ -49,13 +49,14 @@ if [ -z "${TMPDIR:-}" ] && has_memory_for_files 6; then
     set -- -o tmp_path_retention_policy=failed "$@"
 fi
 # Files of tests side by side, a file's tests by one process, for they share peers; those with long tests first
-# (tests/conftest.py), each lot in the order of its names. Three at least: most tests wait, for peers and processes. With
-# two GiB for each, three a core, which wait together; no more than twelve, for each collects all tests.
+# (tests/conftest.py), each lot in the order of its names. One more than cores, three on two: one waits for its peers, and
+# two compute. With two GiB for each; no more than twelve, for each collects all tests. Which took long is told at the end.
 gib=$(($(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' /proc/meminfo) >> 20))
-workers=$((3 * $(nproc)))
+workers=$(($(env -u OMP_NUM_THREADS nproc) + 1)) # nproc, too, obeys the variable
 [ "$workers" -le $(((gib - 4) / 2)) ] || workers=$(((gib - 4) / 2))
 [ "$workers" -le 12 ] || workers=12
 [ "$workers" -ge 3 ] || workers=3
+[ "$full" = no ] || set -- --durations=40 --durations-min=10 "$@"
 code=0
 python -m pytest -q -n "$workers" --dist loadfile --no-loadscope-reorder "$@" || code=$?
 [ -z "$types" ] || wait "$types" || code=1
