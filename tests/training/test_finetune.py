@@ -42,6 +42,20 @@ def same(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
 
 
+@pytest.mark.parametrize("able", [False, True], ids=["without instructions", "with instructions"])
+def test_products_are_in_bfloat16_where_the_processor_has_it(
+    able: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetune, "computes_in_bfloat16", lambda device: able)
+    seen: list[bool] = []
+    net = fresh()
+    for layer in (net.lower[0], net.upper[-1]):  # one is frozen, the other learns
+        layer.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    images = pool(8)
+    fine_tune(net, replace(TINY, epochs=1, trained=3, half_floats=True), images, images, tmp_path / "one.ckpt", batch=8)
+    assert len(seen) > 3 and set(seen) == {able}
+
+
 @pytest.mark.parametrize("trained", [0, 3])
 def test_it_learns_two_tasks_at_once_and_a_broken_run_ends_equal(trained: int, tmp_path: Path) -> None:
     images, recipe = pool(), replace(TINY, epochs=6, trained=trained)
