@@ -56,6 +56,7 @@ def _given(config: Config) -> Iterator[Finding]:
         message = "without role restore no original can be opened and compared: nothing will be committed"
         yield Finding("warning", ("restore",), message)
     asked = {one.name for one in config.destinations if one.commitment is not None}
+    fallbacks = {one.name: one.fallback for one in config.destinations}
     for index, route in enumerate(config.routes):
         place = ("routes", index, "commit_statement")
         if route.commit_statement:
@@ -74,6 +75,11 @@ def _given(config: Config) -> Iterator[Finding]:
         elif unasked:
             names = ", ".join(unasked)
             message = f"nothing of route {route.name} will be committed to: {names} commits to keep no copy"
+            yield Finding("warning", place, message, "give it a commitment table, or the route a delivered_statement")
+        instead = {fallbacks.get(name) for name in route.destinations} - {None, *asked, *route.destinations}
+        if instead and not route.delivered_statement:
+            names = ", ".join(sorted(filter(None, instead)))
+            message = f"what of route {route.name} goes to {names} instead will not be committed to: no copy is kept there"
             yield Finding("warning", place, message, "give it a commitment table, or the route a delivered_statement")
 
 

@@ -145,6 +145,11 @@ def test_what_is_bold_or_useless_about_commitments_is_told(tmp_path):
     assert "must read" in wrong(PACS + ROUTE + 'commit_statement = "yes"\n')
     assert "pacs commits to keep no copy" in given
     assert "commits to keep no copy" not in said(named + ROUTE + ARCHIVE + REPORTS, tmp_path)
+    spare = PACS + 'fallback = "second"\n' + COMMITMENT + 'addresses = ["10.0.0.2"]\n' + SECOND
+    told = said(spare + "[commitment]\n" + ROUTE + ARCHIVE + REPORTS, tmp_path)
+    assert "goes to second instead will not be committed to" in told
+    kept = spare + COMMITMENT + 'addresses = ["10.0.0.3"]\n[commitment]\n'
+    assert "will not be committed to" not in said(kept + ROUTE + ARCHIVE + REPORTS, tmp_path)
     received = f'delivered_statement = "{DELIVERED_STATEMENT}"\n'
     assert "nobody has committed to keep" in said(PACS + ROUTE + received + ARCHIVE + REPORTS, tmp_path)
     assert "must read" in wrong(PACS + ROUTE + 'delivered_statement = "yes"\n')
