@@ -79,7 +79,7 @@ def _given(config: Config) -> Iterator[Finding]:
         instead = {fallbacks.get(name) for name in route.destinations} - {None, *asked, *route.destinations}
         if instead and not route.delivered_statement:
             names = ", ".join(sorted(filter(None, instead)))
-            message = f"what of route {route.name} goes to {names} instead will not be committed to: no copy is kept there"
+            message = f"what of route {route.name} goes to {names} instead will not be committed to: it keeps no copy"
             yield Finding("warning", place, message, "give it a commitment table, or the route a delivered_statement")
 
 
