@@ -76,15 +76,19 @@ def test_every_command_explains_itself(run, command: str) -> None:
     assert "Usage:" in done.out
 
 
-def test_help_comes_at_once() -> None:
-    """In processor time, best of three: other work on the machine is not the command's fault."""
+def processor_seconds(*arguments: str) -> float:
+    """Return what Python takes of the processor with these, best of three: other work is not the command's fault."""
     taken = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([sys.executable, "-m", "gateway.cli", "--help"], capture_output=True, check=True)
+        subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(taken) < 0.6
+    return min(taken)
+
+
+def test_help_comes_before_pydicom_alone_is_imported() -> None:
+    assert processor_seconds("-m", "gateway.cli", "--help") < processor_seconds("-c", "import pydicom")
 
 
 def test_version(run) -> None:

@@ -245,13 +245,16 @@ def test_a_part_of_a_file_goes_though_the_disk_is_full(tmp_path):
 
 def test_who_waits_for_rows_is_told_when_the_database_is_full(flow, monkeypatch):
     """`protect` on a full disk: it used to wait for ever."""
+    is_full, write = threading.Event(), flow.store.add_received
+    is_full.set()
 
-    def full(groups):
-        raise CapacityError("database-full", "no room")
+    def add_received(groups):
+        if is_full.is_set():
+            raise CapacityError("database-full", "no room")
+        return write(groups)
 
-    monkeypatch.setattr(receive, "LONGEST_WAIT_S", 0.5, raising=False)
-    monkeypatch.setattr(flow.store, "add_received", full)
-    monkeypatch.setattr("gateway.flow.segments.rows.RowWriter.stop", lambda *_: None)
+    monkeypatch.setattr(receive, "LONGEST_WAIT_S", 0.5)
+    monkeypatch.setattr(flow.store, "add_received", add_received)
     receiver = flow.receiver()
     incoming = receiver.begin(facts_of(ct()))
     incoming.write(io.BytesIO(encode(ct())).read())
@@ -268,4 +271,5 @@ def test_who_waits_for_rows_is_told_when_the_database_is_full(flow, monkeypatch)
     thread.start()
     thread.join(50)
     assert [error.code for error in caught] == ["database-full"]
+    is_full.clear()  # closing waits until the rows are written, and no thread of this test lives longer than it
     receiver.close()
