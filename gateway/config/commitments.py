@@ -56,7 +56,7 @@ def _given(config: Config) -> Iterator[Finding]:
         message = "without role restore no original can be opened and compared: nothing will be committed"
         yield Finding("warning", ("restore",), message)
     asked = {one.name for one in config.destinations if one.commitment is not None}
-    fallbacks = {one.name: one.fallback for one in config.destinations}
+    fallbacks = {one.name: one.fallback for one in config.destinations if one.fallback}
     for index, route in enumerate(config.routes):
         place = ("routes", index, "commit_statement")
         if route.commit_statement:
@@ -69,18 +69,25 @@ def _given(config: Config) -> Iterator[Finding]:
             yield Finding("warning", place, message)
         place = ("routes", index, "delivered_statement")
         unasked = [name for name in route.destinations if name not in asked]
-        if route.delivered_statement and unasked:
-            message = f"of route {route.name} originals are committed to whose copies nobody has committed to keep"
-            yield Finding("warning", place, message)
-        elif unasked:
+        others = {fallbacks[name] for name in route.destinations if name in fallbacks} - set(route.destinations)
+        instead = sorted(others - asked)
+        hint = "give it a commitment table, or the route a delivered_statement"
+        if route.delivered_statement:
+            if unasked or instead:
+                message = f"of route {route.name} originals are committed to whose copies nobody has committed to keep"
+                yield Finding("warning", place, message)
+            continue
+        if unasked:
             names = ", ".join(unasked)
             message = f"nothing of route {route.name} will be committed to: {names} commits to keep no copy"
-            yield Finding("warning", place, message, "give it a commitment table, or the route a delivered_statement")
-        instead = {fallbacks.get(name) for name in route.destinations} - {None, *asked, *route.destinations}
-        if instead and not route.delivered_statement:
-            names = ", ".join(sorted(filter(None, instead)))
-            message = f"what of route {route.name} goes to {names} instead will not be committed to: it keeps no copy"
-            yield Finding("warning", place, message, "give it a commitment table, or the route a delivered_statement")
+            yield Finding("warning", place, message, hint)
+        if instead:
+            names = ", ".join(instead)
+            message = (
+                f"nothing of route {route.name} that falls back on {names} will be committed to:"
+                f" {names} commits to keep no copy"
+            )
+            yield Finding("warning", place, message, hint)
 
 
 def _is_local(host: str) -> bool:

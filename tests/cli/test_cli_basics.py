@@ -87,8 +87,10 @@ def processor_seconds(*arguments: str) -> float:
     return min(taken)
 
 
-def test_help_comes_before_pydicom_alone_is_imported() -> None:
-    assert processor_seconds("-m", "gateway.cli", "--help") < processor_seconds("-c", "import pydicom")
+def test_help_takes_little_more_than_the_libraries_that_it_is_made_of() -> None:
+    """Three times as long at most: an import of pydicom or torch takes more."""
+    libraries = processor_seconds("-c", "import pydantic, typer, rich.console")
+    assert processor_seconds("-m", "gateway.cli", "--help") < 3 * libraries
 
 
 def test_version(run) -> None:

@@ -147,11 +147,13 @@ def test_what_is_bold_or_useless_about_commitments_is_told(tmp_path):
     assert "commits to keep no copy" not in said(named + ROUTE + ARCHIVE + REPORTS, tmp_path)
     spare = PACS + 'fallback = "second"\n' + COMMITMENT + 'addresses = ["10.0.0.2"]\n' + SECOND
     told = said(spare + "[commitment]\n" + ROUTE + ARCHIVE + REPORTS, tmp_path)
-    assert "goes to second instead will not be committed to" in told
+    assert "that falls back on second will be committed to" in told
     kept = spare + COMMITMENT + 'addresses = ["10.0.0.3"]\n[commitment]\n'
-    assert "will not be committed to" not in said(kept + ROUTE + ARCHIVE + REPORTS, tmp_path)
+    assert "second commits to keep no copy" not in said(kept + ROUTE + ARCHIVE + REPORTS, tmp_path)
     received = f'delivered_statement = "{DELIVERED_STATEMENT}"\n'
     assert "nobody has committed to keep" in said(PACS + ROUTE + received + ARCHIVE + REPORTS, tmp_path)
+    stated = said(spare + "[commitment]\n" + ROUTE + received + ARCHIVE + REPORTS, tmp_path)
+    assert "nobody has committed to keep" in stated and "falls back on second" not in stated
     assert "must read" in wrong(PACS + ROUTE + 'delivered_statement = "yes"\n')
     assert "no [commitment.tls] table" in wrong(PACS + ARCHIVE + REPORTS + "tls = true\n")
 
